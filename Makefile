@@ -1,0 +1,63 @@
+# Two commands do everything on a fresh machine with Python 3.11 and a C++ compiler: `make run` and `make test`.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/pip install --quiet --disable-pip-version-check
+NATIVE := $(wildcard csrc/*.cpp csrc/*.h csrc/*.cmake csrc/kernels/*.h csrc/simd/*.h) CMakeLists.txt pyproject.toml
+PROMPT ?= The three most important inventions of the nineteenth century were
+
+.PHONY: run test fast lint sanitize bench setup clean check-tools
+
+run: $(VENV)/.installed
+	$(BIN)/outrider run demo "$(PROMPT)" --max-tokens 96
+
+test: $(VENV)/.installed-test lint
+	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m slow
+	$(MAKE) sanitize
+
+fast: $(VENV)/.installed-test
+	$(BIN)/python -m pytest -m "not slow"
+
+lint: $(VENV)/.installed-test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+# The kernels' own tests, under the address and undefined-behaviour sanitizers.
+sanitize: $(VENV)/.installed-test
+	$(BIN)/cmake -S csrc/tests -B build/sanitize -G Ninja -DCMAKE_MAKE_PROGRAM=$(CURDIR)/$(BIN)/ninja -DOUTRIDER_SANITIZE=ON >/dev/null
+	$(BIN)/cmake --build build/sanitize
+	build/sanitize/kernel_tests
+
+bench: $(VENV)/.installed
+	$(BIN)/outrider bench verify demo
+	$(BIN)/outrider bench prefill demo
+	$(BIN)/outrider bench decode demo
+
+setup: $(VENV)/.installed
+
+check-tools:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
+	  { echo "outrider needs Python 3.11 or newer as '$(PYTHON)': install it, or name yours: make PYTHON=python3.11"; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || \
+	  { echo "Python's venv module is missing: install it (Debian, Ubuntu: apt install python3-venv)"; exit 1; }
+	@command -v $${CXX:-c++} >/dev/null || command -v g++ >/dev/null || command -v clang++ >/dev/null || \
+	  { echo "outrider needs a C++20 compiler: install one (Debian, Ubuntu: apt install g++; macOS: xcode-select --install)"; exit 1; }
+
+$(VENV)/bin/python: | check-tools
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: $(NATIVE) | $(VENV)/bin/python
+	$(PIP) "scikit-build-core>=0.11" "nanobind>=2.4" "cmake>=3.21" ninja
+	$(PIP) --no-build-isolation -e ".[demo]"
+	cp build/cp*/_native.pyi src/outrider/kernels/  # the core's types, for mypy and editors
+	touch $@
+
+$(VENV)/.installed-test: $(VENV)/.installed
+	$(PIP) torch==2.13.0
+	$(PIP) --no-build-isolation -e ".[test]"
+	touch $@
+
+clean:
+	rm -rf build $(VENV)

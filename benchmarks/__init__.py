@@ -1,0 +1,1 @@
+"""Programs that measure outrider beside other software: ``python -m benchmarks.NAME`` from the repository."""

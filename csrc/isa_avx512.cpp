@@ -1,0 +1,9 @@
+// Built with AVX-512 F, BW, DQ, VL and VNNI, F16C and FMA; entered only where the processor has them.
+#define OUTRIDER_ISA avx512
+#include "simd/avx512.h"
+#include "kernels/table.h"
+
+namespace outrider {
+extern const KernelTable kAvx512Kernels;
+const KernelTable kAvx512Kernels = avx512::make_table("avx512-vnni");
+}  // namespace outrider

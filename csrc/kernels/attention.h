@@ -1,0 +1,188 @@
+// Attention of a few query heads over one head of the key-value cache.
+//
+// Layout: keys in blocks of 16 slots, [slot / 16][dimension][slot % 16], so that a lane is a key and a score is one
+// lane's sum over dimensions in ascending order; values [slot][dimension]. A position's slot is position % capacity.
+//
+// Exactness: scores are per key; the weights are summed by lane over blocks of 16 aligned positions, in position
+// order; values are added one position after another. So the bits of a row depend on the positions it sees and on
+// nothing else: not on where a key lies, nor on which other rows share the pass.
+//
+// The up to kMaxQueries heads of a pack share each load of keys and values; only the positions at both ends that not
+// all of them see are walked one query at a time. Bounded by reading the cache (few rows) or by multiply-adds (many).
+#pragma once
+#include "../attention_pack.h"
+
+namespace outrider::OUTRIDER_ISA {
+
+inline F load_cached(const float* p) { return load(p); }
+inline F load_cached(const uint16_t* p) { return load_f16(p); }
+
+// out[q][16 * b + lane] = query q . key (b, lane), for `kBlocks` consecutive blocks.
+template <class T, int kQueries, int kBlocks>
+inline void score_blocks(const float* const* query, const T* keys, int head_dim, float* const* out) {
+  F acc[kBlocks][kQueries];
+  for (int b = 0; b < kBlocks; ++b)
+    for (int q = 0; q < kQueries; ++q) acc[b][q] = zero();
+  for (int d = 0; d < head_dim; ++d) {
+    F x[kQueries];
+    for (int q = 0; q < kQueries; ++q) x[q] = set1(query[q][d]);
+    for (int b = 0; b < kBlocks; ++b) {
+      const F k = load_cached(keys + (static_cast<size_t>(b) * head_dim + d) * 16);
+      for (int q = 0; q < kQueries; ++q) acc[b][q] = fma(x[q], k, acc[b][q]);
+    }
+  }
+  for (int b = 0; b < kBlocks; ++b)
+    for (int q = 0; q < kQueries; ++q) store(out[q] + 16 * b, acc[b][q]);
+}
+
+// Scores of positions base .. last, base a multiple of 16, into scores[q][position - base].
+template <class T, int kQueries>
+void score_range(const AttentionPack& a, int64_t base, int64_t last, float* const* scores) {
+  const T* keys = static_cast<const T*>(a.keys);
+  for (int64_t p = base; p <= last;) {
+    const int64_t slot = p % a.capacity;
+    const int64_t wanted = (last - p) / 16 + 1, in_line = (a.capacity - slot) / 16;
+    int64_t blocks = wanted < in_line ? wanted : in_line;
+    const T* at = keys + slot * a.head_dim;
+    float* out[kQueries];
+    for (int q = 0; q < kQueries; ++q) out[q] = scores[q] + (p - base);
+    p += blocks * 16;
+    constexpr int kMany = kQueries > 2 ? 3 : 4;
+    while (blocks > 0) {
+      const int n = blocks >= kMany ? kMany : 1;
+      if (n == kMany)
+        score_blocks<T, kQueries, kMany>(a.query, at, a.head_dim, out);
+      else
+        score_blocks<T, kQueries, 1>(a.query, at, a.head_dim, out);
+      at += static_cast<size_t>(n) * 16 * a.head_dim;
+      for (int q = 0; q < kQueries; ++q) out[q] += 16 * n;
+      blocks -= n;
+    }
+  }
+}
+
+// scores -> weights e^(score - max) over first .. position, 0 outside; returns 1 / their sum.
+inline float softmax(float* scores, int64_t base, int64_t first, int64_t position) {
+  const int64_t blocks = (position - base) / 16 + 1;
+  const float hidden = -__builtin_inff();
+  for (int64_t i = 0; i < first - base; ++i) scores[i] = hidden;
+  for (int64_t i = position - base + 1; i < blocks * 16; ++i) scores[i] = hidden;
+  F largest = set1(hidden);
+  for (int64_t b = 0; b < blocks; ++b) largest = max(load(scores + 16 * b), largest);
+  const F m = set1(reduce_max(largest));
+  F sum = zero();
+  for (int64_t b = 0; b < blocks; ++b) {
+    const F weight = exp(sub(load(scores + 16 * b), m));
+    store(scores + 16 * b, weight);
+    sum = add(sum, weight);
+  }
+  return 1.0f / reduce_add(sum);
+}
+
+// acc += weight * value for one query over positions from .. to - 1, in order.
+template <class T, int kVectors>
+inline void add_values(const AttentionPack& a, const T* values, const float* weights, int64_t base, int64_t from,
+                       int64_t to, F (&acc)[kVectors]) {
+  for (int64_t p = from; p < to; ++p) {
+    const T* v = values + (p % a.capacity) * a.head_dim;
+    for (int i = 0; i < kVectors; ++i) acc[i] = fma(set1(weights[p - base]), load_cached(v + 16 * i), acc[i]);
+  }
+}
+
+template <class T, int kQueries, int kVectors>
+void mix_values(const AttentionPack& a, int dimension, int64_t base, float* const* weights, const float* inverse) {
+  const T* values = static_cast<const T*>(a.values) + dimension;
+  F acc[kQueries][kVectors];
+  int64_t in_order[kQueries];  // end of the positions whose slot is their own, before the path of a tree
+  int64_t from = 0, to = INT64_MAX;
+  for (int q = 0; q < kQueries; ++q) {
+    for (int i = 0; i < kVectors; ++i) acc[q][i] = zero();
+    in_order[q] = a.path[q] ? a.committed : a.position[q] + 1;
+    from = a.first[q] > from ? a.first[q] : from;
+    to = in_order[q] < to ? in_order[q] : to;
+  }
+  if (from > to) from = to;  // nothing in common: each query walks alone
+  for (int q = 0; q < kQueries; ++q) add_values<T>(a, values, weights[q], base, a.first[q], from, acc[q]);
+  int64_t slot = from % a.capacity;
+  for (int64_t p = from; p < to; ++p) {
+    const T* v = values + slot * a.head_dim;
+    F x[kVectors];
+    for (int i = 0; i < kVectors; ++i) x[i] = load_cached(v + 16 * i);
+    for (int q = 0; q < kQueries; ++q) {
+      const F w = set1(weights[q][p - base]);
+      for (int i = 0; i < kVectors; ++i) acc[q][i] = fma(w, x[i], acc[q][i]);
+    }
+    if (++slot == a.capacity) slot = 0;
+  }
+  for (int q = 0; q < kQueries; ++q) {
+    add_values<T>(a, values, weights[q], base, a.first[q] > to ? a.first[q] : to, in_order[q], acc[q]);
+    for (int64_t p = in_order[q] > a.first[q] ? in_order[q] : a.first[q]; p <= a.position[q]; ++p) {
+      const int64_t at = (a.committed + a.path[q][p - a.committed]) % a.capacity;
+      for (int i = 0; i < kVectors; ++i)
+        acc[q][i] = fma(set1(weights[q][p - base]), load_cached(values + at * a.head_dim + 16 * i), acc[q][i]);
+    }
+    for (int i = 0; i < kVectors; ++i) store(a.out[q] + dimension + 16 * i, mul(acc[q][i], set1(inverse[q])));
+  }
+}
+
+template <class T, int kQueries>
+void attend_pack(const AttentionPack& a, float* scratch, size_t stride) {
+  float* scores[kQueries];
+  float inverse[kQueries];
+  int64_t base = INT64_MAX, last = 0;
+  for (int q = 0; q < kQueries; ++q) {
+    scores[q] = scratch + q * stride;
+    base = a.first[q] < base ? a.first[q] : base;
+    const int64_t own = a.path[q] ? a.committed + a.path[q][a.position[q] - a.committed] : a.position[q];
+    last = own > last ? own : last;
+  }
+  base = base / 16 * 16;
+  score_range<T, kQueries>(a, base, last, scores);
+  for (int q = 0; q < kQueries; ++q) {
+    if (a.path[q])  // ancestors lie at or behind their position, so moving them forward in order is safe
+      for (int64_t p = a.committed > base ? a.committed : base; p <= a.position[q]; ++p)
+        scores[q][p - base] = scores[q][a.committed + a.path[q][p - a.committed] - base];
+    inverse[q] = softmax(scores[q], base, a.first[q], a.position[q]);
+  }
+  constexpr int kWide = kQueries > 2 ? 4 : 8;
+  int d = 0;
+  for (; d + 16 * kWide <= a.head_dim; d += 16 * kWide) mix_values<T, kQueries, kWide>(a, d, base, scores, inverse);
+  for (; d < a.head_dim; d += 16) mix_values<T, kQueries, 1>(a, d, base, scores, inverse);
+}
+
+inline void attend(const AttentionPack& a, float* scratch, size_t stride) {
+  static_assert(kMaxQueries == 4);
+  if (a.half_precision) {
+    switch (a.queries) {
+      case 1: return attend_pack<uint16_t, 1>(a, scratch, stride);
+      case 2: return attend_pack<uint16_t, 2>(a, scratch, stride);
+      case 3: return attend_pack<uint16_t, 3>(a, scratch, stride);
+      default: return attend_pack<uint16_t, 4>(a, scratch, stride);
+    }
+  }
+  switch (a.queries) {
+    case 1: return attend_pack<float, 1>(a, scratch, stride);
+    case 2: return attend_pack<float, 2>(a, scratch, stride);
+    case 3: return attend_pack<float, 3>(a, scratch, stride);
+    default: return attend_pack<float, 4>(a, scratch, stride);
+  }
+}
+
+// Writes one head's key and value of one row into its slot.
+inline void store_kv(const float* key, const float* value, int head_dim, int64_t slot, bool half_precision, void* keys,
+                     void* values) {
+  const size_t block = static_cast<size_t>(slot / 16) * head_dim * 16 + slot % 16, row = static_cast<size_t>(slot) * head_dim;
+  if (half_precision) {
+    uint16_t rounded[16];
+    for (int d = 0; d < head_dim; d += 16) {
+      store_f16(rounded, load(key + d));
+      for (int i = 0; i < 16; ++i) static_cast<uint16_t*>(keys)[block + (d + i) * 16] = rounded[i];
+      store_f16(static_cast<uint16_t*>(values) + row + d, load(value + d));
+    }
+    return;
+  }
+  for (int d = 0; d < head_dim; ++d) static_cast<float*>(keys)[block + d * 16] = key[d];
+  for (int d = 0; d < head_dim; d += 16) store(static_cast<float*>(values) + row + d, load(value + d));
+}
+
+}  // namespace outrider::OUTRIDER_ISA

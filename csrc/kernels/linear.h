@@ -1,0 +1,227 @@
+// Matrix times activation rows: out[m][n] = sum over k of W[n][k] * x[m][k], for the 16 rows of one tile.
+//
+// Exactness: one output is one lane, and its sum runs over the groups in ascending order with one fused multiply-add
+// each, whatever the number of rows; inside a group everything is whole numbers. So a row's bits depend neither on
+// the rows beside it, nor on threads, nor on the instruction set.
+// Cost: a tile's codes and scales are read once from memory for up to kMaxRows rows. At one row the memory bounds it;
+// each further row adds 8 dot products of 64 bytes per group of 32 columns, hidden behind the reading up to about four.
+#pragma once
+#include "../layout.h"
+
+namespace outrider::OUTRIDER_ISA {
+
+inline constexpr int kMaxRows = 8;        // rows that share one unpacking of a group
+inline constexpr int kMaxDenseRows = 4;
+// How far ahead the codes are asked for, in bytes, across the end of the tile into the `next` one. With several rows
+// the core computes longer than its own prefetcher looks ahead (which also stops at each page and at each jump between
+// two matrices), and reading and computing would take turns.
+inline constexpr size_t kPrefetch = 2048;
+
+// The 8 quads of one group, unpacked.
+template <int kBits, int kZero>
+inline void unpack(const uint8_t* p, Codes (&w)[8]) {
+  if constexpr (kBits == 8) {
+    for (int j = 0; j < 8; ++j) w[j] = codes<8, kZero>(load_bytes(p + 64 * j));
+    return;
+  } else {
+    Bytes b[8];
+    for (int j = 0; j < 4; ++j) {
+      const Bytes v = load_bytes(p + 64 * j);
+      b[2 * j] = and_bytes(v, 0x0f);
+      b[2 * j + 1] = and_bytes(shift_right<4>(v), 0x0f);
+    }
+    if constexpr (kBits == 5) {
+      const Bytes v = load_bytes(p + 256);
+      b[0] = or_bytes(b[0], and_bytes(shift_left<4>(v), 0x10));
+      b[1] = or_bytes(b[1], and_bytes(shift_left<3>(v), 0x10));
+      b[2] = or_bytes(b[2], and_bytes(shift_left<2>(v), 0x10));
+      b[3] = or_bytes(b[3], and_bytes(shift_left<1>(v), 0x10));
+      b[4] = or_bytes(b[4], and_bytes(v, 0x10));
+      b[5] = or_bytes(b[5], and_bytes(shift_right<1>(v), 0x10));
+      b[6] = or_bytes(b[6], and_bytes(shift_right<2>(v), 0x10));
+      b[7] = or_bytes(b[7], and_bytes(shift_right<3>(v), 0x10));
+    }
+    if constexpr (kBits == 6) {
+      for (int h = 0; h < 2; ++h) {
+        const Bytes v = load_bytes(p + 256 + 64 * h);
+        b[4 * h] = or_bytes(b[4 * h], and_bytes(shift_left<4>(v), 0x30));
+        b[4 * h + 1] = or_bytes(b[4 * h + 1], and_bytes(shift_left<2>(v), 0x30));
+        b[4 * h + 2] = or_bytes(b[4 * h + 2], and_bytes(v, 0x30));
+        b[4 * h + 3] = or_bytes(b[4 * h + 3], and_bytes(shift_right<2>(v), 0x30));
+      }
+    }
+    for (int j = 0; j < 8; ++j) w[j] = codes<kBits, kZero>(b[j]);
+  }
+}
+
+inline int32_t word(const int8_t* p) {
+  int32_t v;
+  __builtin_memcpy(&v, p, 4);
+  return v;
+}
+
+// total - zero * (sum of the group's activation codes), in whole numbers. The subtraction takes its operand from memory
+// and runs beside the dot products, where a multiplication would take their place.
+template <int kZero> inline I less_zero(I total, const QuantizedRow& x, int g) {
+  static_assert(kZero == 0 || kZero == 8 || kZero == 16 || kZero == 128);
+  if constexpr (!kUnsignedDot || kZero == 0) return total;
+  if constexpr (kZero == 128) return isub(total, ibroadcast(x.times128 + g));
+  const I once = isub(total, ibroadcast(x.times8 + g));
+  if constexpr (kZero == 16) return isub(once, ibroadcast(x.times8 + g));
+  return once;
+}
+
+// The same for half groups, as float32; both terms stay below 2^24, so this is exact.
+template <int kZero> inline F half_less_zero(I total, float sum) {
+  if constexpr (kUnsignedDot) return fma(set1(sum), set1(-float(kZero)), to_float(total));
+  return to_float(total);
+}
+
+template <Format kFormat, int kRows>
+void quantized_tile(const Matrix& m, size_t tile, const uint8_t* next, const QuantizedRow* x, float* out, size_t stride) {
+  constexpr FormatInfo f = info(kFormat);
+  constexpr int kBits = f.bits, kZero = f.zero;
+  const uint8_t* codes_at = m.codes + tile * m.tile_codes;
+  const uint8_t* scales_at = m.scales + tile * m.tile_scales;
+  const uint8_t* ahead = codes_at + kPrefetch;
+  const int groups = static_cast<int>(m.columns / kGroup);
+  const int turn = groups - 1 - static_cast<int>(kPrefetch / code_bytes(kBits));
+  F acc[kRows];
+  for (int r = 0; r < kRows; ++r) acc[r] = zero();
+  F super_scale = zero(), super_minimum = zero();
+  for (int g = 0; g < groups; ++g, codes_at += code_bytes(kBits)) {
+    for (size_t line = 0; line < code_bytes(kBits); line += 64) prefetch(ahead + line);
+    ahead = g == turn ? next : ahead + code_bytes(kBits);
+    Codes w[8];
+    unpack<kBits, kZero>(codes_at, w);
+    F scale, second = zero();  // second: the minimum, or the scale of the upper half group
+    if constexpr (f.scales == Scales::kPlain) {
+      scale = load_f16(reinterpret_cast<const uint16_t*>(scales_at));
+      scales_at += 32;
+    } else if constexpr (f.scales == Scales::kMin) {
+      scale = load_f16(reinterpret_cast<const uint16_t*>(scales_at));
+      second = load_f16(reinterpret_cast<const uint16_t*>(scales_at) + 16);
+      scales_at += 64;
+    } else {
+      if (g % 8 == 0) {
+        super_scale = load_f16(reinterpret_cast<const uint16_t*>(scales_at));
+        scales_at += 32;
+        if constexpr (f.scales == Scales::kSuperMin) {
+          super_minimum = sub(zero(), load_f16(reinterpret_cast<const uint16_t*>(scales_at)));
+          scales_at += 32;
+        }
+      }
+      if constexpr (f.scales == Scales::kSuperMin) {
+        scale = mul(super_scale, load_u8(scales_at));
+        second = mul(super_minimum, load_u8(scales_at + 16));
+      } else {
+        scale = mul(super_scale, load_i8(scales_at));
+        second = mul(super_scale, load_i8(scales_at + 16));
+      }
+      scales_at += 32;
+    }
+    for (int r = 0; r < kRows; ++r) {
+      const int8_t* q = x[r].codes + g * kGroup;
+      const F activation_scale = set1(x[r].scale[g]);
+      I a = izero(), b = izero();  // two chains, since one would wait for itself
+      for (int j = 0; j < 4; ++j) {
+        a = dot4<kBits>(a, w[j], word(q + 4 * j));
+        b = dot4<kBits>(b, w[j + 4], word(q + 16 + 4 * j));
+      }
+      if constexpr (f.scales == Scales::kSuperHalf) {
+        acc[r] = fma(half_less_zero<kZero>(a, x[r].half_sum[2 * g]), mul(scale, activation_scale), acc[r]);
+        acc[r] = fma(half_less_zero<kZero>(b, x[r].half_sum[2 * g + 1]), mul(second, activation_scale), acc[r]);
+      } else {
+        acc[r] = fma(to_float(less_zero<kZero>(iadd(a, b), x[r], g)), mul(scale, activation_scale), acc[r]);
+        if constexpr (f.scales != Scales::kPlain) acc[r] = fma(second, set1(x[r].scaled_sum[g]), acc[r]);
+      }
+    }
+  }
+  for (int r = 0; r < kRows; ++r) store(out + r * stride, acc[r]);
+}
+
+template <Format kFormat>
+inline F dense_column(const uint8_t* tile, size_t k) {
+  if constexpr (kFormat == Format::F32) return load(reinterpret_cast<const float*>(tile) + k * kTile);
+  if constexpr (kFormat == Format::F16) return load_f16(reinterpret_cast<const uint16_t*>(tile) + k * kTile);
+  if constexpr (kFormat == Format::BF16) return load_bf16(reinterpret_cast<const uint16_t*>(tile) + k * kTile);
+}
+
+// Dense weights take float32 activations. Column k adds to partial sum k % 4, and the four meet at the end.
+template <Format kFormat, int kRows>
+void dense_tile(const Matrix& m, size_t tile, const uint8_t*, const float* const* x, float* out, size_t stride) {
+  const uint8_t* at = m.codes + tile * m.tile_codes;
+  F acc[kRows][4];
+  for (int r = 0; r < kRows; ++r)
+    for (int j = 0; j < 4; ++j) acc[r][j] = zero();
+  size_t k = 0;
+  for (; k + 4 <= m.columns; k += 4)
+    for (int j = 0; j < 4; ++j) {
+      const F w = dense_column<kFormat>(at, k + j);
+      for (int r = 0; r < kRows; ++r) acc[r][j] = fma(w, set1(x[r][k + j]), acc[r][j]);
+    }
+  for (int j = 0; k < m.columns; ++k, ++j) {
+    const F w = dense_column<kFormat>(at, k);
+    for (int r = 0; r < kRows; ++r) acc[r][j] = fma(w, set1(x[r][k]), acc[r][j]);
+  }
+  for (int r = 0; r < kRows; ++r) store(out + r * stride, add(add(acc[r][0], acc[r][1]), add(acc[r][2], acc[r][3])));
+}
+
+using QuantizedTile = void (*)(const Matrix&, size_t, const uint8_t*, const QuantizedRow*, float*, size_t);
+using DenseTile = void (*)(const Matrix&, size_t, const uint8_t*, const float* const*, float*, size_t);
+
+template <Format kFormat>
+inline QuantizedTile quantized_for(int rows) {
+  static constexpr QuantizedTile by_rows[kMaxRows] = {
+      quantized_tile<kFormat, 1>, quantized_tile<kFormat, 2>, quantized_tile<kFormat, 3>, quantized_tile<kFormat, 4>,
+      quantized_tile<kFormat, 5>, quantized_tile<kFormat, 6>, quantized_tile<kFormat, 7>, quantized_tile<kFormat, 8>};
+  return by_rows[rows - 1];
+}
+
+template <Format kFormat>
+inline DenseTile dense_for(int rows) {
+  static constexpr DenseTile by_rows[kMaxDenseRows] = {dense_tile<kFormat, 1>, dense_tile<kFormat, 2>,
+                                                       dense_tile<kFormat, 3>, dense_tile<kFormat, 4>};
+  return by_rows[rows - 1];
+}
+
+inline QuantizedTile quantized_for(Format f, int rows) {
+  switch (f) {
+    case Format::Q4_0: return quantized_for<Format::Q4_0>(rows);
+    case Format::Q4_1: return quantized_for<Format::Q4_1>(rows);
+    case Format::Q5_0: return quantized_for<Format::Q5_0>(rows);
+    case Format::Q5_1: return quantized_for<Format::Q5_1>(rows);
+    case Format::Q8_0: return quantized_for<Format::Q8_0>(rows);
+    case Format::Q4_K: return quantized_for<Format::Q4_K>(rows);
+    case Format::Q5_K: return quantized_for<Format::Q5_K>(rows);
+    case Format::Q6_K: return quantized_for<Format::Q6_K>(rows);
+    default: return nullptr;
+  }
+}
+
+inline DenseTile dense_for(Format f, int rows) {
+  switch (f) {
+    case Format::F32: return dense_for<Format::F32>(rows);
+    case Format::F16: return dense_for<Format::F16>(rows);
+    case Format::BF16: return dense_for<Format::BF16>(rows);
+    default: return nullptr;
+  }
+}
+
+// Tile `tile` times `rows` activation rows: out[r * stride + lane]. Rows come as `quantized` or, for dense formats,
+// as `dense` pointers. next: the codes that will be read after this tile.
+inline void linear_tile(const Matrix& m, size_t tile, const uint8_t* next, const QuantizedRow* quantized,
+                        const float* const* dense, int rows, float* out, size_t stride) {
+  const bool is_dense = info(m.format).bits == 0;
+  const int most = is_dense ? kMaxDenseRows : kMaxRows;
+  for (int r = 0; r < rows;) {
+    const int n = rows - r < most ? rows - r : most;
+    if (is_dense)
+      dense_for(m.format, n)(m, tile, next, dense + r, out + r * stride, stride);
+    else
+      quantized_for(m.format, n)(m, tile, next, quantized + r, out + r * stride, stride);
+    r += n;
+  }
+}
+
+}  // namespace outrider::OUTRIDER_ISA

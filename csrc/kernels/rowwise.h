@@ -1,0 +1,82 @@
+// What is done to one row at a time: norms, quantization of activations, rotary positions, gates.
+// All lengths n are padded up to 16 by their buffers, with zeros that stay zeros.
+#pragma once
+#include <cmath>
+
+#include "../layout.h"
+
+namespace outrider::OUTRIDER_ISA {
+
+// RMSNorm (Zhang and Sennrich 2019): out = x / sqrt(mean(x^2) + eps) * weight; no weight means 1.
+inline void rms_norm(const float* x, const float* weight, float eps, int n, float* out) {
+  F squares = zero();
+  for (int i = 0; i < n; i += 16) squares = fma(load(x + i), load(x + i), squares);
+  const F factor = set1(1.0f / std::sqrt(reduce_add(squares) / static_cast<float>(n) + eps));
+  for (int i = 0; i < n; i += 16) {
+    const F normed = mul(load(x + i), factor);
+    store(out + i, weight ? mul(normed, load(weight + i)) : normed);
+  }
+}
+
+// int8 per group of 32: scale = largest magnitude / 127. n is a multiple of 32. The sums are for the kernels' zero
+// points and minima; see QuantizedRow.
+inline void quantize_row(const float* x, int n, const QuantizedStore& out) {
+  for (int g = 0; g < n / 32; ++g) {
+    const F a = load(x + 32 * g), b = load(x + 32 * g + 16);
+    const float largest = reduce_max(max(abs(a), abs(b)));
+    const F inverse = set1(largest > 0.0f ? 127.0f / largest : 0.0f);
+    store_int8(out.codes + 32 * g, round_to_int(mul(a, inverse)));
+    store_int8(out.codes + 32 * g + 16, round_to_int(mul(b, inverse)));
+    int total[2] = {0, 0};
+    for (int i = 0; i < 16; ++i) {
+      total[0] += out.codes[32 * g + i];
+      total[1] += out.codes[32 * g + 16 + i];
+    }
+    const int sum = total[0] + total[1];
+    out.half_sum[2 * g] = static_cast<float>(total[0]);
+    out.half_sum[2 * g + 1] = static_cast<float>(total[1]);
+    out.times8[g] = 8 * sum;
+    out.times128[g] = 128 * sum;
+    out.scale[g] = largest / 127.0f;
+    out.scaled_sum[g] = out.scale[g] * static_cast<float>(sum);
+  }
+}
+
+// dst += x
+inline void add_row(const float* x, int n, float* dst) {
+  for (int i = 0; i < n; i += 16) store(dst + i, add(load(dst + i), load(x + i)));
+}
+
+// dst *= factor
+inline void scale_row(float factor, int n, float* dst) {
+  for (int i = 0; i < n; i += 16) store(dst + i, mul(load(dst + i), set1(factor)));
+}
+
+// dst *= x
+inline void multiply_row(const float* x, int n, float* dst) {
+  for (int i = 0; i < n; i += 16) store(dst + i, mul(load(dst + i), load(x + i)));
+}
+
+// dst = gelu(gate) * up
+inline void gelu_gate(const float* gate, const float* up, int n, float* dst) {
+  for (int i = 0; i < n; i += 16) store(dst + i, mul(gelu(load(gate + i)), load(up + i)));
+}
+
+// Rotary positions (Su et al. 2021) on one head, halves layout: dimension i turns with dimension i + dims / 2.
+// cosine, sine: (dims / 2). The result is multiplied by `scale`.
+inline void rope(float* head, const float* cosine, const float* sine, int dims, float scale) {
+  const int half = dims / 2;
+  const F s = set1(scale);
+  for (int i = 0; i < half; i += 16) {
+    const F a = load(head + i), b = load(head + half + i), c = load(cosine + i), d = load(sine + i);
+    store(head + i, mul(sub(mul(a, c), mul(b, d)), s));
+    store(head + half + i, mul(add(mul(b, c), mul(a, d)), s));
+  }
+}
+
+// cap * tanh(x / cap), the final logit softcap of Gemma.
+inline void softcap(float cap, int n, float* x) {
+  for (int i = 0; i < n; i += 16) store(x + i, mul(tanh(div(load(x + i), set1(cap))), set1(cap)));
+}
+
+}  // namespace outrider::OUTRIDER_ISA

@@ -1,0 +1,90 @@
+#include "kv_cache.h"
+
+#include <sys/mman.h>
+
+#include <algorithm>
+#include <cstring>
+#include <new>
+#include <stdexcept>
+#include <string>
+
+namespace outrider {
+
+KvCache::KvCache(const std::vector<KvShape>& layers, int64_t max_positions, int max_rows, bool half_precision)
+    : max_positions_(max_positions), max_rows_(max_rows), half_(half_precision) {
+  const size_t element = half_ ? 2 : 4;
+  for (const KvShape& s : layers) {
+    // A block of 16 positions may stick out at either end of what a pass sees.
+    int64_t slots = s.window ? std::min<int64_t>(s.window + max_rows + 32, max_positions) : max_positions;
+    slots = (slots + 15) / 16 * 16;
+    const size_t bytes = (static_cast<size_t>(s.kv_heads) * slots * s.head_dim * element + 63) / 64 * 64;
+    layers_.push_back({s, slots, size_, size_ + bytes});
+    size_ += 2 * bytes;
+  }
+  size_ = std::max<size_t>(size_, 64);
+  void* p = mmap(nullptr, size_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (p == MAP_FAILED) throw std::bad_alloc();
+  data_ = static_cast<uint8_t*>(p);
+}
+
+KvCache::~KvCache() { munmap(data_, size_); }
+
+void* KvCache::keys(int layer, int head) const {
+  const Layer& l = layers_[layer];
+  return data_ + l.keys_at + static_cast<size_t>(head) * l.capacity * l.shape.head_dim * (half_ ? 2 : 4);
+}
+
+void* KvCache::values(int layer, int head) const {
+  const Layer& l = layers_[layer];
+  return data_ + l.values_at + static_cast<size_t>(head) * l.capacity * l.shape.head_dim * (half_ ? 2 : 4);
+}
+
+void KvCache::stage(int rows) {
+  if (rows > max_rows_) throw std::invalid_argument("a pass may stage at most " + std::to_string(max_rows_) + " rows of a sequence, not " + std::to_string(rows));
+  if (length_ + rows > max_positions_)
+    throw std::invalid_argument("the sequence has room for " + std::to_string(max_positions_) + " positions; " + std::to_string(length_) + " are used and " + std::to_string(rows) + " more were asked for");
+  staged_ = rows;
+  written_ = std::max(written_, length_ + rows);
+}
+
+void KvCache::commit(const std::vector<int32_t>& path) {
+  for (size_t d = 0; d < path.size(); ++d)
+    if (path[d] < 0 || path[d] >= staged_ || (d > 0 && path[d] <= path[d - 1]))
+      throw std::invalid_argument("a committed path must name staged rows in ascending order; row " + std::to_string(path[d]) + " of " + std::to_string(staged_) + " staged does not fit");
+  for (size_t d = 0; d < path.size(); ++d) {
+    const int64_t from = length_ + path[d], to = length_ + static_cast<int64_t>(d);
+    if (from == to) continue;
+    for (const Layer& l : layers_) move_row(l, from % l.capacity, to % l.capacity);
+  }
+  length_ += static_cast<int64_t>(path.size());
+  staged_ = 0;
+}
+
+void KvCache::move_row(const Layer& l, int64_t from, int64_t to) {
+  const size_t element = half_ ? 2 : 4, dim = l.shape.head_dim, head_bytes = l.capacity * dim * element;
+  for (int h = 0; h < l.shape.kv_heads; ++h) {
+    uint8_t *k = data_ + l.keys_at + h * head_bytes, *v = data_ + l.values_at + h * head_bytes;
+    const size_t source = static_cast<size_t>(from / 16) * dim * 16 + from % 16, target = static_cast<size_t>(to / 16) * dim * 16 + to % 16;
+    for (size_t d = 0; d < dim; ++d) std::memcpy(k + (target + d * 16) * element, k + (source + d * 16) * element, element);
+    std::memcpy(v + to * dim * element, v + from * dim * element, dim * element);
+  }
+}
+
+int64_t KvCache::earliest() const {
+  // Position p of a ring survives while nothing at p + capacity was written; length n needs positions n - window + 1 on.
+  int64_t least = 0;
+  for (const Layer& l : layers_)
+    if (l.shape.window && written_ > l.capacity) least = std::max(least, written_ - l.capacity + l.shape.window - 1);
+  return least;
+}
+
+void KvCache::truncate(int64_t length) {
+  if (length < 0 || length > length_) throw std::invalid_argument("cannot truncate a sequence of " + std::to_string(length_) + " positions to " + std::to_string(length));
+  if (length != 0 && length < earliest())
+    throw std::invalid_argument("the sliding layers no longer hold what position " + std::to_string(length) + " would see; the earliest length to go back to is " + std::to_string(earliest()) + ", or 0 to start again");
+  length_ = length;
+  if (length == 0) written_ = 0;
+  staged_ = 0;
+}
+
+}  // namespace outrider

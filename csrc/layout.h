@@ -1,0 +1,94 @@
+// How weights lie in memory for the kernels.
+//
+// A matrix (rows, columns) is cut into tiles of 16 rows: lane i of every vector belongs to row i of the tile, so
+// a kernel needs no sum across lanes and a row's result is the same whatever else is computed beside it.
+//
+// Quantized layouts hold, per tile and per group of 32 columns, the codes as 8 "quads" (4 columns x 16 rows = 64
+// bytes; byte 4 * row + column), packed in bit planes:
+//   low nibbles   256 bytes: vector j holds quad 2j in its low and quad 2j + 1 in its high nibbles     (4, 5, 6 bits)
+//   fifth bits     64 bytes: bit j of byte b is the fifth bit of byte b of quad j                      (5 bits)
+//   upper pairs   128 bytes: bits 2i, 2i+1 of byte b of vector h are bits 4, 5 of byte b of quad 4h+i   (6 bits)
+//   whole codes   512 bytes: vector j is quad j                                                        (8 bits)
+// and apart from them, per tile, the scales as the checkpoint has them (nothing is rounded again):
+//   kPlain        per group: float16 scale x 16
+//   kMin          per group: float16 scale x 16, float16 minimum x 16
+//   kSuperMin     per 256 columns: float16 d x 16, float16 dmin x 16, then per group: uint8 scale x 16, uint8 minimum x 16
+//   kSuperHalf    per 256 columns: float16 d x 16, then per 16 columns: int8 scale x 16
+// A weight's value is scale * (code - zero) + minimum, every factor exact in float32.
+// Codes and scales are two streams, each read once, front to back, by a pass over the matrix.
+//
+// Dense layouts (F32, F16, BF16) hold column k of the 16 rows side by side: element [tile][k][lane].
+#pragma once
+#include <cstddef>
+#include <cstdint>
+
+namespace outrider {
+
+inline constexpr int kTile = 16, kGroup = 32, kSuper = 256;
+
+enum class Format : uint8_t { F32, F16, BF16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q4_K, Q5_K, Q6_K };
+enum class Scales : uint8_t { kNone, kPlain, kMin, kSuperMin, kSuperHalf };
+
+struct FormatInfo {
+  const char* name;
+  int bits;             // of a code; 0 for dense formats
+  int zero;             // what is taken off a code
+  Scales scales;
+  int block;            // columns of a block in the checkpoint
+  int block_bytes;      // bytes of such a block
+};
+
+constexpr FormatInfo kFormats[] = {
+    {"F32", 0, 0, Scales::kNone, 1, 4},          {"F16", 0, 0, Scales::kNone, 1, 2},
+    {"BF16", 0, 0, Scales::kNone, 1, 2},         {"Q4_0", 4, 8, Scales::kPlain, 32, 18},
+    {"Q4_1", 4, 0, Scales::kMin, 32, 20},        {"Q5_0", 5, 16, Scales::kPlain, 32, 22},
+    {"Q5_1", 5, 0, Scales::kMin, 32, 24},        {"Q8_0", 8, 128, Scales::kPlain, 32, 34},
+    {"Q4_K", 4, 0, Scales::kSuperMin, 256, 144}, {"Q5_K", 5, 0, Scales::kSuperMin, 256, 176},
+    {"Q6_K", 6, 32, Scales::kSuperHalf, 256, 210},
+};
+constexpr int kFormatCount = sizeof(kFormats) / sizeof(kFormats[0]);
+constexpr const FormatInfo& info(Format f) { return kFormats[static_cast<int>(f)]; }
+
+// Bytes of one tile's codes per group of 32 columns.
+constexpr size_t code_bytes(int bits) { return bits == 4 ? 256 : bits == 5 ? 320 : bits == 6 ? 384 : 512; }
+// Bytes of one tile's scales for `columns` columns.
+constexpr size_t scale_bytes(Scales s, size_t columns) {
+  switch (s) {
+    case Scales::kPlain: return columns / kGroup * 32;
+    case Scales::kMin: return columns / kGroup * 64;
+    case Scales::kSuperMin: return columns / kSuper * 320;
+    case Scales::kSuperHalf: return columns / kSuper * 288;
+    case Scales::kNone: break;
+  }
+  return 0;
+}
+
+// A packed matrix, as kernels see it. Padding rows of the last tile are zero.
+struct Matrix {
+  Format format;
+  size_t rows, columns, tiles;
+  const uint8_t* codes;   // [tile][...], `tile_codes` bytes each
+  const uint8_t* scales;  // [tile][...], `tile_scales` bytes each
+  size_t tile_codes, tile_scales;
+
+  const uint8_t* codes_of(size_t tile) const { return codes + tile * tile_codes; }
+};
+
+// One activation row for quantized weights: per group of 32 columns, code * scale stands for the float32 value.
+struct QuantizedRow {
+  const int8_t* codes;      // (columns)
+  const float* scale;       // (columns / 32)  largest magnitude of the group / 127
+  const float* half_sum;    // (columns / 16)  sum of the codes of each half group, a whole number
+  const float* scaled_sum;  // (columns / 32)  scale * sum of the group's codes
+  const int32_t* times8;    // (columns / 32)  8 * sum of the group's codes, for the zero points 8 and 16
+  const int32_t* times128;  // (columns / 32)  128 * that
+};
+
+// Where quantize_row() puts such a row.
+struct QuantizedStore {
+  int8_t* codes;
+  float *scale, *half_sum, *scaled_sum;
+  int32_t *times8, *times128;
+};
+
+}  // namespace outrider

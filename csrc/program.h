@@ -1,0 +1,144 @@
+// A model's forward pass as data: a flat list of kernel calls over named buffers, recorded once, replayed for any
+// number of rows. Row r of every buffer belongs to row r of the pass, until `keep_outputs`, after which only the rows
+// whose result is wanted go on ("narrow").
+#pragma once
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "batch.h"
+#include "kernel_table.h"
+#include "threads.h"
+#include "weights.h"
+
+namespace outrider {
+
+// A table whose rows are gathered as the checkpoint stores them (embeddings): (rows, columns), not packed.
+struct Table {
+  Format format;
+  size_t rows, columns;
+  const uint8_t* blocks;
+  std::shared_ptr<void> owner;  // keeps the memory mapped
+};
+
+// float32 (max_rows, width), width padded to 32 with zeros; quantized beside it once something asks for that.
+struct Buffer {
+  Buffer(std::string name, int width, int max_rows);
+  std::string name;
+  int width, stride;
+  std::vector<float> data;
+  std::vector<int8_t> codes;
+  std::vector<float> scale, half_sum, scaled_sum;
+  std::vector<int32_t> times8, times128;
+  std::vector<QuantizedRow> quantized;   // (max_rows), pointing into the above
+  std::vector<const float*> dense;       // (max_rows), pointing into data
+  bool fresh = false;                    // while recording: the quantized copy is that of the data
+  float* row(int r) { return data.data() + static_cast<size_t>(r) * stride; }
+  QuantizedStore quantized_store(int r);
+  void make_quantized();
+};
+
+using Weights = std::shared_ptr<const Weight>;
+using Vector = std::shared_ptr<const std::vector<float>>;  // padded to 32 floats; null where a norm has no weight
+
+// The kinds of call. Buffers are named by number. "One row at a time" kinds need no barrier between each other.
+struct Gather { std::shared_ptr<const Table> table; float scale; int dst; };
+struct RmsNorm { int src; Vector weight; float eps; int dst; };
+struct HeadNorm { int src; Vector weight; float eps; int heads, head_dim, dst; };  // each head on its own
+struct Quantize { int src; };
+struct Add { int src, dst; };                                                       // dst += src
+struct Scale { int dst; float factor; };
+struct Multiply { int dst; Vector by; };
+struct GeluGate { int gate, up, up_offset, width, dst; };
+struct RopeTable { Vector inverse_frequency; int half; int dst; };                  // dst: cosines, then sines
+struct Rope { int src, table, heads, head_dim; float scale; };
+struct StoreKv { int key, value, layer, heads; };
+struct Route { int src; int experts, top_k; Vector expert_scale; int dst; };        // dst: top_k weights; ids aside
+struct CombineExperts { int src, weights, top_k; int dst; };
+// Shared among threads.
+struct Linear { int src; std::vector<Weights> weights; std::vector<int> dst; };
+struct GatedLinear { int src; Weights gate, up; int dst; };                         // gelu(gate x) * (up x)
+struct ExpertGatedLinear { int src, top_k; Weights gate_up; int dst; };             // dst: (rows * top_k, width)
+struct ExpertLinear { int src, top_k; Weights down; int dst; };                     // src, dst: (rows * top_k, ...)
+struct Attention { int query, layer, heads; int dst; };
+struct KeepOutputs { std::vector<int> buffers; };
+struct Head { int src; Weights weight; float softcap; };                            // softcap 0: none
+
+using Call = std::variant<Gather, RmsNorm, HeadNorm, Quantize, Add, Scale, Multiply, GeluGate, RopeTable, Rope, StoreKv,
+                          Route, CombineExperts, Linear, GatedLinear, ExpertGatedLinear, ExpertLinear, Attention,
+                          KeepOutputs, Head>;
+
+struct Op {
+  Call call;
+  bool narrow;  // runs on the output rows only
+};
+
+class Program {
+ public:
+  Program(int max_rows, std::vector<KvShape> kv, bool half_precision, std::shared_ptr<ThreadPool> pool);
+
+  int max_rows() const { return max_rows_; }
+  const std::vector<KvShape>& kv_shapes() const { return kv_; }
+  bool half_precision() const { return half_; }
+  int64_t vocabulary() const { return vocabulary_; }
+
+  // Recording. Each checks shapes and throws std::invalid_argument naming the buffer that does not fit.
+  int buffer(const std::string& name, int width, int rows_per_row = 1);
+  void gather(std::shared_ptr<const Table> table, float scale, int dst);
+  void rms_norm(int src, Vector weight, float eps, int dst);
+  void head_norm(int src, Vector weight, float eps, int heads, int head_dim, int dst);
+  void add(int src, int dst);
+  void scale(int dst, float factor);
+  void multiply(int dst, Vector by);
+  void gelu_gate(int gate, int up, int up_offset, int dst);
+  void rope_table(Vector inverse_frequency, int half, int dst);
+  void rope(int src, int table, int heads, int head_dim, float scale);
+  void store_kv(int key, int value, int layer);
+  void linear(int src, std::vector<Weights> weights, std::vector<int> dst);
+  void gated_linear(int src, Weights gate, Weights up, int dst);
+  void attention(int query, int layer, int heads, int dst);
+  void keep_outputs(std::vector<int> buffers);
+  void head(int src, Weights weight, float softcap);
+  void route(int src, int top_k, Vector expert_scale, int dst);
+  void expert_gated_linear(int src, int top_k, Weights gate_up, int dst);
+  void expert_linear(int src, int top_k, Weights down, int dst);
+  void combine_experts(int src, int weights, int top_k, int dst);
+
+  // Replaying. logits: null or (outputs, vocabulary) float32. Afterwards the rows are staged in their caches, and
+  // best() and buffers hold the results, output row by output row.
+  void run(const RowBatch& batch, float* logits);
+  const std::vector<Best>& best() const { return best_; }
+  // Row i (of the active ones) of a buffer after a run.
+  const Buffer& buffer_at(int id) const { return buffers_[id]; }
+  std::vector<std::string> describe() const;
+  size_t buffer_bytes() const;
+  // Seconds spent in each call of the last runs, summed, if profiling is on; thread 0's view, barriers included.
+  void profile(bool on);
+  const std::vector<double>& seconds() const { return seconds_; }
+
+ private:
+  friend class Executor;
+  Buffer& checked(int id, int width, const char* role);
+  void quantize_if_needed(int src, const Weights& weight);
+  void push(Call call);
+
+  int max_rows_;
+  std::vector<KvShape> kv_;
+  bool half_, narrow_ = false, profiling_ = false;
+  std::shared_ptr<ThreadPool> pool_;
+  int64_t vocabulary_ = 0;
+  std::vector<Buffer> buffers_;
+  std::vector<Op> ops_;
+  std::vector<double> seconds_;
+  Pass pass_;
+  std::vector<Best> best_;                       // (outputs)
+  std::vector<std::vector<Best>> thread_best_;   // (threads, max_rows)
+  std::vector<std::vector<float>> tile_scratch_, score_scratch_;  // by thread
+  std::vector<int32_t> expert_of_;               // (max_rows * top_k): the chosen experts
+  std::unique_ptr<std::atomic<uint32_t>[]> claimed_;  // by op: work handed out so far
+};
+
+}  // namespace outrider

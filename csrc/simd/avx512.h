@@ -1,0 +1,80 @@
+// AVX-512 (F, BW, DQ, VL, VNNI): one register holds a whole 16-lane vector.
+#pragma once
+#include <immintrin.h>
+
+#include <cstdint>
+#include <cstring>
+
+namespace outrider::OUTRIDER_ISA {
+
+struct F { __m512 v; };        // 16 float32
+struct I { __m512i v; };       // 16 int32
+struct Bytes { __m512i v; };   // 64 uint8
+
+inline F zero() { return {_mm512_setzero_ps()}; }
+inline F set1(float x) { return {_mm512_set1_ps(x)}; }
+inline F load(const float* p) { return {_mm512_loadu_ps(p)}; }
+inline void store(float* p, F a) { _mm512_storeu_ps(p, a.v); }
+inline F add(F a, F b) { return {_mm512_add_ps(a.v, b.v)}; }
+inline F sub(F a, F b) { return {_mm512_sub_ps(a.v, b.v)}; }
+inline F mul(F a, F b) { return {_mm512_mul_ps(a.v, b.v)}; }
+inline F div(F a, F b) { return {_mm512_div_ps(a.v, b.v)}; }
+inline F fma(F a, F b, F c) { return {_mm512_fmadd_ps(a.v, b.v, c.v)}; }
+// Like the instruction: b where the comparison is false, so a NaN in a is dropped.
+inline F max(F a, F b) { return {_mm512_max_ps(a.v, b.v)}; }
+inline F min(F a, F b) { return {_mm512_min_ps(a.v, b.v)}; }
+inline F abs(F a) { return {_mm512_abs_ps(a.v)}; }
+// x where a < limit (false for NaN), else y.
+inline F select_below(F a, F limit, F x, F y) {
+  return {_mm512_mask_mov_ps(y.v, _mm512_cmp_ps_mask(a.v, limit.v, _CMP_LT_OQ), x.v)};
+}
+
+// Whether any lane of a is above its lane of b (a NaN is above nothing).
+inline bool any_above(F a, F b) { return _mm512_cmp_ps_mask(a.v, b.v, _CMP_GT_OQ) != 0; }
+
+inline I izero() { return {_mm512_setzero_si512()}; }
+inline I iadd(I a, I b) { return {_mm512_add_epi32(a.v, b.v)}; }
+inline I isub(I a, I b) { return {_mm512_sub_epi32(a.v, b.v)}; }
+inline I ibroadcast(const int32_t* p) { return {_mm512_set1_epi32(*p)}; }
+inline void istore(int32_t* p, I a) { _mm512_storeu_si512(p, a.v); }
+inline F to_float(I a) { return {_mm512_cvtepi32_ps(a.v)}; }
+inline I round_to_int(F a) { return {_mm512_cvtps_epi32(a.v)}; }  // nearest, ties to even
+inline F pow2(I n) { return {_mm512_castsi512_ps(_mm512_slli_epi32(_mm512_add_epi32(n.v, _mm512_set1_epi32(127)), 23))}; }
+inline void store_int8(int8_t* p, I a) { _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtepi32_epi8(a.v)); }
+
+inline F load_f16(const uint16_t* p) {
+  return {_mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)))};
+}
+inline void store_f16(uint16_t* p, F a) {
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm512_cvtps_ph(a.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+}
+inline F load_bf16(const uint16_t* p) {
+  const __m512i wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+  return {_mm512_castsi512_ps(_mm512_slli_epi32(wide, 16))};
+}
+inline F load_u8(const uint8_t* p) {
+  return {_mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))))};
+}
+inline F load_i8(const uint8_t* p) {
+  return {_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))))};
+}
+
+inline void prefetch(const void* p) { __builtin_prefetch(p); }
+inline Bytes load_bytes(const uint8_t* p) { return {_mm512_loadu_si512(p)}; }
+inline Bytes and_bytes(Bytes a, uint8_t mask) { return {_mm512_and_si512(a.v, _mm512_set1_epi8(static_cast<char>(mask)))}; }
+inline Bytes or_bytes(Bytes a, Bytes b) { return {_mm512_or_si512(a.v, b.v)}; }
+// Shifts move bits over byte borders; callers mask afterwards.
+template <int N> inline Bytes shift_left(Bytes a) { return {_mm512_slli_epi16(a.v, N)}; }
+template <int N> inline Bytes shift_right(Bytes a) { return {_mm512_srli_epi16(a.v, N)}; }
+
+// A register of weight codes ready for `dot4`. VNNI multiplies unsigned by signed bytes, so the codes stay unsigned
+// and the kernel takes their zero point off afterwards.
+inline constexpr bool kUnsignedDot = true;
+struct Codes { __m512i v; };
+template <int kBits, int kZero> inline Codes codes(Bytes unsigned_codes) { return {unsigned_codes.v}; }
+// acc[lane] += sum over 4 of code[4 * lane + i] * activation[i]; the activation is 4 int8 in one word.
+template <int kBits> inline I dot4(I acc, Codes w, int32_t activation) {
+  return {_mm512_dpbusd_epi32(acc.v, w.v, _mm512_set1_epi32(activation))};
+}
+
+}  // namespace outrider::OUTRIDER_ISA

@@ -1,0 +1,81 @@
+#include "threads.h"
+
+#include <algorithm>
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+namespace outrider {
+namespace {
+
+// Spins before yielding (about 50 us): longer than any barrier on an idle machine, short enough not to starve a
+// thread that shares this core.
+constexpr int kSpins = 2000;
+// Yields before sleeping between jobs: a decode loop asks for the next pass within that time.
+constexpr int kYields = 200;
+
+void pause() {
+#if defined(__x86_64__)
+  _mm_pause();
+#elif defined(__aarch64__)
+  asm volatile("yield");
+#endif
+}
+
+}  // namespace
+
+ThreadPool::ThreadPool(int threads) {
+  for (int i = 1; i < threads; ++i) workers_.emplace_back([this, i] { work(i); });
+}
+
+ThreadPool::~ThreadPool() {
+  stopping_ = true;
+  job_number_.fetch_add(1);
+  job_number_.notify_all();
+  for (auto& w : workers_) w.join();
+}
+
+void ThreadPool::run(const std::function<void(int)>& job) {
+  job_ = &job;
+  job_number_.fetch_add(1, std::memory_order_release);
+  job_number_.notify_all();
+  job(0);
+  barrier();
+}
+
+void ThreadPool::work(int index) {
+  for (uint32_t seen = 0;;) {
+    for (int i = 0; job_number_.load(std::memory_order_acquire) == seen; ++i) {
+      if (i < kSpins) pause();
+      else if (i < kSpins + kYields) std::this_thread::yield();
+      else job_number_.wait(seen, std::memory_order_acquire);
+    }
+    ++seen;
+    if (stopping_) return;
+    (*job_)(index);
+    barrier();
+  }
+}
+
+void ThreadPool::barrier() {
+  const uint32_t phase = phase_.load(std::memory_order_relaxed);
+  if (arrived_.fetch_add(1, std::memory_order_acq_rel) + 1 == size()) {
+    arrived_.store(0, std::memory_order_relaxed);
+    phase_.store(phase + 1, std::memory_order_release);
+    return;
+  }
+  for (int i = 0; phase_.load(std::memory_order_acquire) == phase; ++i) {
+    if (i < kSpins) pause();
+    else std::this_thread::yield();
+  }
+}
+
+void ThreadPool::share(size_t count, size_t piece, const std::function<void(size_t, size_t)>& work) {
+  std::atomic<size_t> next{0};
+  run([&](int) {
+    for (size_t begin; (begin = next.fetch_add(piece)) < count;) work(begin, std::min(begin + piece, count));
+  });
+}
+
+}  // namespace outrider

@@ -1,0 +1,42 @@
+// One pool of threads. A job runs on all of them at once, the caller's thread included; inside a job the threads meet
+// at barriers. Waiting spins first (a barrier inside a pass lasts well under a microsecond), then yields, and between
+// jobs sleeps.
+#pragma once
+#include <atomic>
+#include <cstddef>
+#include <functional>
+#include <thread>
+#include <vector>
+
+namespace outrider {
+
+class ThreadPool {
+ public:
+  explicit ThreadPool(int threads);
+  ~ThreadPool();
+  ThreadPool(const ThreadPool&) = delete;
+  ThreadPool& operator=(const ThreadPool&) = delete;
+
+  int size() const { return static_cast<int>(workers_.size()) + 1; }
+
+  // Runs job(thread index) on every thread and returns when all are done. One job at a time.
+  void run(const std::function<void(int)>& job);
+
+  // Meets all threads of the running job.
+  void barrier();
+
+  // Hands out [0, count) in pieces of `piece` to whichever thread is free. Must not be called inside a job.
+  void share(size_t count, size_t piece, const std::function<void(size_t, size_t)>& work);
+
+ private:
+  void work(int index);
+
+  std::vector<std::thread> workers_;
+  const std::function<void(int)>* job_ = nullptr;
+  std::atomic<uint32_t> job_number_{0};
+  std::atomic<bool> stopping_{false};
+  alignas(64) std::atomic<int> arrived_{0};
+  alignas(64) std::atomic<uint32_t> phase_{0};
+};
+
+}  // namespace outrider

@@ -1,0 +1,223 @@
+#include "weights.h"
+
+#include <algorithm>
+#include <cstdlib>
+#include <cstring>
+#include <new>
+
+#include "half.h"
+#include "threads.h"
+
+namespace outrider {
+namespace {
+
+float half_at(const uint8_t* p) {
+  uint16_t h;
+  std::memcpy(&h, p, 2);
+  return half_to_float(h);
+}
+
+// The 6-bit scale and minimum of sub-block j of a Q4_K or Q5_K block: 12 bytes hold 8 of each.
+void super_scale(const uint8_t* q, int j, uint8_t& scale, uint8_t& minimum) {
+  if (j < 4) {
+    scale = q[j] & 63;
+    minimum = q[j + 4] & 63;
+  } else {
+    scale = (q[j + 4] & 15) | ((q[j - 4] >> 6) << 4);
+    minimum = (q[j + 4] >> 4) | ((q[j] >> 6) << 4);
+  }
+}
+
+// The unsigned codes of the 32 columns of group g of a checkpoint row (block formats as GGML defines them).
+void group_codes(Format f, const uint8_t* row, size_t g, uint8_t (&out)[32]) {
+  const FormatInfo& fi = info(f);
+  const uint8_t* b = row + g * 32 / fi.block * fi.block_bytes;
+  const int j = static_cast<int>(g % 8);  // group within a super-block of 256
+  switch (f) {
+    case Format::Q4_0: case Format::Q4_1: {
+      const uint8_t* q = b + fi.block_bytes - 16;
+      for (int i = 0; i < 16; ++i) out[i] = q[i] & 15, out[i + 16] = q[i] >> 4;
+      break;
+    }
+    case Format::Q5_0: case Format::Q5_1: {
+      uint32_t high;
+      std::memcpy(&high, b + fi.block_bytes - 20, 4);
+      const uint8_t* q = b + fi.block_bytes - 16;
+      for (int i = 0; i < 16; ++i) {
+        out[i] = static_cast<uint8_t>((q[i] & 15) | ((high >> i & 1) << 4));
+        out[i + 16] = static_cast<uint8_t>((q[i] >> 4) | ((high >> (i + 16) & 1) << 4));
+      }
+      break;
+    }
+    case Format::Q8_0:
+      for (int i = 0; i < 32; ++i) out[i] = b[2 + i] ^ 0x80;  // int8 + 128
+      break;
+    case Format::Q4_K: {
+      const uint8_t* q = b + 16 + 32 * (j / 2);
+      for (int i = 0; i < 32; ++i) out[i] = j % 2 ? q[i] >> 4 : q[i] & 15;
+      break;
+    }
+    case Format::Q5_K: {
+      const uint8_t *high = b + 16, *q = b + 48 + 32 * (j / 2);
+      for (int i = 0; i < 32; ++i)
+        out[i] = static_cast<uint8_t>((j % 2 ? q[i] >> 4 : q[i] & 15) | ((high[i] >> j & 1) << 4));
+      break;
+    }
+    case Format::Q6_K: {  // halves of 128 columns: 64 bytes of low nibbles, 32 bytes of upper pairs
+      const int h = j / 4, k = j % 4;
+      const uint8_t *low = b + 64 * h + 32 * (k % 2), *high = b + 128 + 32 * h;
+      for (int i = 0; i < 32; ++i)
+        out[i] = static_cast<uint8_t>((k < 2 ? low[i] & 15 : low[i] >> 4) | ((high[i] >> (2 * k) & 3) << 4));
+      break;
+    }
+    default: break;
+  }
+}
+
+// Puts code (row, column) of a group into its bit planes; `at` starts as zeros.
+void put_code(int bits, uint8_t* at, int row, int column, uint8_t code) {
+  const int quad = column / 4, byte = 4 * row + column % 4;
+  if (bits == 8) {
+    at[64 * quad + byte] = code;
+    return;
+  }
+  at[64 * (quad / 2) + byte] |= static_cast<uint8_t>((code & 15) << (4 * (quad % 2)));
+  if (bits == 5) at[256 + byte] |= static_cast<uint8_t>((code >> 4) << quad);
+  if (bits == 6) at[256 + 64 * (quad / 4) + byte] |= static_cast<uint8_t>((code >> 4) << (2 * (quad % 4)));
+}
+
+void pack_scales(Format f, size_t columns, const uint8_t* row, int lane, uint8_t* at) {
+  const FormatInfo& fi = info(f);
+  for (size_t g = 0; g < columns / 32; ++g) {
+    const uint8_t* b = row + g * 32 / fi.block * fi.block_bytes;
+    const int j = static_cast<int>(g % 8);
+    switch (fi.scales) {
+      case Scales::kPlain: std::memcpy(at + g * 32 + 2 * lane, b, 2); break;
+      case Scales::kMin:
+        std::memcpy(at + g * 64 + 2 * lane, b, 2);
+        std::memcpy(at + g * 64 + 32 + 2 * lane, b + 2, 2);
+        break;
+      case Scales::kSuperMin: {
+        uint8_t* s = at + g / 8 * 320;
+        if (j == 0) std::memcpy(s + 2 * lane, b, 2), std::memcpy(s + 32 + 2 * lane, b + 2, 2);
+        super_scale(b + 4, j, s[64 + 32 * j + lane], s[64 + 32 * j + 16 + lane]);
+        break;
+      }
+      case Scales::kSuperHalf: {
+        uint8_t* s = at + g / 8 * 288;
+        if (j == 0) std::memcpy(s + 2 * lane, b + 208, 2);
+        s[32 + 32 * j + lane] = b[192 + 2 * j];
+        s[32 + 32 * j + 16 + lane] = b[192 + 2 * j + 1];
+        break;
+      }
+      case Scales::kNone: break;
+    }
+  }
+}
+
+}  // namespace
+
+void dequantize_row(Format f, const uint8_t* blocks, size_t columns, float* out) {
+  const FormatInfo& fi = info(f);
+  if (f == Format::F32) {
+    std::memcpy(out, blocks, columns * 4);
+    return;
+  }
+  if (f == Format::F16 || f == Format::BF16) {
+    for (size_t i = 0; i < columns; ++i) {
+      uint16_t h;
+      std::memcpy(&h, blocks + 2 * i, 2);
+      out[i] = f == Format::F16 ? half_to_float(h) : bfloat16_to_float(h);
+    }
+    return;
+  }
+  for (size_t g = 0; g < columns / 32; ++g) {
+    const uint8_t* b = blocks + g * 32 / fi.block * fi.block_bytes;
+    const int j = static_cast<int>(g % 8);
+    uint8_t q[32];
+    group_codes(f, blocks, g, q);
+    float scale[2], minimum = 0.0f;
+    if (fi.scales == Scales::kSuperHalf) {
+      const float d = half_at(b + 208);
+      for (int h = 0; h < 2; ++h) scale[h] = d * static_cast<float>(static_cast<int8_t>(b[192 + 2 * j + h]));
+    } else if (fi.scales == Scales::kSuperMin) {
+      uint8_t s, m;
+      super_scale(b + 4, j, s, m);
+      scale[0] = scale[1] = half_at(b) * static_cast<float>(s);
+      minimum = -half_at(b + 2) * static_cast<float>(m);
+    } else {
+      scale[0] = scale[1] = half_at(b);
+      if (fi.scales == Scales::kMin) minimum = half_at(b + 2);
+    }
+    for (int i = 0; i < 32; ++i) out[32 * g + i] = scale[i / 16] * static_cast<float>(q[i] - fi.zero) + minimum;
+  }
+}
+
+void pack_tile(Format f, size_t rows, size_t columns, const uint8_t* blocks, size_t first, uint8_t* codes, uint8_t* scales) {
+  const FormatInfo& fi = info(f);
+  const Matrix shape = packed_shape(f, rows, columns);
+  std::memset(codes, 0, shape.tile_codes);
+  std::memset(scales, 0, shape.tile_scales);
+  for (int lane = 0; lane < kTile && first + lane < rows; ++lane) {
+    const uint8_t* row = blocks + (first + lane) * row_bytes(f, columns);
+    if (fi.bits == 0) {
+      const size_t width = fi.block_bytes;
+      for (size_t k = 0; k < columns; ++k) std::memcpy(codes + (k * kTile + lane) * width, row + k * width, width);
+      continue;
+    }
+    for (size_t g = 0; g < columns / 32; ++g) {
+      uint8_t q[32];
+      group_codes(f, row, g, q);
+      uint8_t* at = codes + g * code_bytes(fi.bits);
+      for (int k = 0; k < 32; ++k) put_code(fi.bits, at, lane, k, q[k]);
+    }
+    pack_scales(f, columns, row, lane, scales);
+  }
+}
+
+Matrix packed_shape(Format f, size_t rows, size_t columns) {
+  const FormatInfo& fi = info(f);
+  Matrix m{};
+  m.format = f;
+  m.rows = rows;
+  m.columns = columns;
+  m.tiles = (rows + kTile - 1) / kTile;
+  m.tile_codes = fi.bits ? columns / kGroup * code_bytes(fi.bits) : columns * kTile * static_cast<size_t>(fi.block_bytes);
+  m.tile_scales = scale_bytes(fi.scales, columns);
+  return m;
+}
+
+void pack_matrix(Format f, size_t rows, size_t columns, const uint8_t* blocks, uint8_t* codes, uint8_t* scales) {
+  const Matrix m = packed_shape(f, rows, columns);
+  for (size_t t = 0; t < m.tiles; ++t)
+    pack_tile(f, rows, columns, blocks, t * kTile, codes + t * m.tile_codes, scales + t * m.tile_scales);
+}
+
+void Weight::Free::operator()(uint8_t* p) const { std::free(p); }
+
+Weight::Weight(Format f, size_t count, size_t rows, size_t columns, const uint8_t* blocks, ThreadPool& pool)
+    : count_(count), shape_(packed_shape(f, rows, columns)) {
+  // Huge pages would spare page-table walks, so the block is aligned for them; the kernel decides.
+  const size_t page = 2u << 20, size = (bytes() + page) / page * page;
+  data_.reset(static_cast<uint8_t*>(std::aligned_alloc(bytes() >= page ? page : 64, size)));
+  if (!data_) throw std::bad_alloc();
+  const size_t matrix_blocks = rows * row_bytes(f, columns);
+  pool.share(count_ * shape_.tiles, 8, [&](size_t begin, size_t end) {
+    for (size_t t = begin; t < end; ++t) {
+      const Matrix m = matrix(t / shape_.tiles);
+      const size_t tile = t % shape_.tiles;
+      pack_tile(f, rows, columns, blocks + t / shape_.tiles * matrix_blocks, tile * kTile,
+                const_cast<uint8_t*>(m.codes) + tile * m.tile_codes, const_cast<uint8_t*>(m.scales) + tile * m.tile_scales);
+    }
+  });
+}
+
+Matrix Weight::matrix(size_t index) const {
+  Matrix m = shape_;
+  const size_t all_codes = count_ * shape_.tiles * shape_.tile_codes;
+  m.codes = data_.get() + index * shape_.tiles * shape_.tile_codes;
+  m.scales = data_.get() + all_codes + index * shape_.tiles * shape_.tile_scales;
+  return m;
+}
+
+}  // namespace outrider

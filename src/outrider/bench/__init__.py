@@ -1,0 +1,1 @@
+"""Measuring: what a pass costs, what drafting brings, and both beside other software."""

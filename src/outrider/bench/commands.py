@@ -1,0 +1,105 @@
+"""`outrider bench`: the commands."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from outrider.bench.peers import Peer, open_peer
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    help="Measure what a pass costs and what drafting brings on this machine.",
+)
+
+Model = Annotated[str, typer.Argument(help='"demo", a .gguf file, or a folder.', show_default=False)]
+Against = Annotated[Peer | None, typer.Option(help="Measure this software on the same file, in turns.")]
+PeerPython = Annotated[
+    Path | None, typer.Option(help="A Python that has llama-cpp-python.", show_default="the one that runs this")
+]
+Threads = Annotated[int | None, typer.Option(help="Threads to compute with.", show_default="all cores")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
+
+
+@app.command()
+def verify(
+    model: Model,
+    against: Against = None,
+    peer_python: PeerPython = None,
+    context: Annotated[int, typer.Option(min=0, help="Tokens before the measured rows.")] = 128,
+    rounds: Annotated[int, typer.Option(min=1, help="Turns of every row count.")] = 7,
+    threads: Threads = None,
+    as_json: AsJson = False,
+) -> None:
+    """Time a pass over 1, 2, 4, 8 and 16 rows: what verifying a draft costs."""
+    from outrider.bench.curves import measure_verify, memory_limit, show_verify
+    from outrider.terminal import load_model
+
+    llm = load_model(model, drafter=None, threads=threads)
+    with open_peer(against, peer_python, llm) as peer:
+        limit = memory_limit(llm)
+        result = measure_verify(llm, peer, context=context, rounds=rounds) | limit.as_dict()
+    _print(result, show_verify, as_json)
+
+
+@app.command()
+def prefill(
+    model: Model,
+    against: Against = None,
+    peer_python: PeerPython = None,
+    tokens: Annotated[int, typer.Option(min=1, help="Length of the prompt.")] = 512,
+    rounds: Annotated[int, typer.Option(min=1, help="How often it is computed.")] = 5,
+    threads: Threads = None,
+    as_json: AsJson = False,
+) -> None:
+    """Time the computing of a prompt."""
+    from outrider.bench.curves import measure_prefill, show_prefill
+    from outrider.terminal import load_model
+
+    llm = load_model(model, drafter=None, threads=threads)
+    with open_peer(against, peer_python, llm) as peer:
+        result = measure_prefill(llm, peer, tokens=tokens, rounds=rounds)
+    _print(result, show_prefill, as_json)
+
+
+@app.command()
+def decode(
+    model: Model,
+    against: Against = None,
+    peer_python: PeerPython = None,
+    max_tokens: Annotated[int, typer.Option(min=2, help="Most tokens of an answer.")] = 64,
+    rounds: Annotated[int, typer.Option(min=1, help="How often every prompt is decoded in each way.")] = 2,
+    prompts: Annotated[
+        int | None, typer.Option(min=1, help="Prompts of each category.", show_default="all that ship")
+    ] = None,
+    threads: Threads = None,
+    as_json: AsJson = False,
+) -> None:
+    """Decode prompts of several kinds with and without drafts. Exits with 1 if they ever gave different tokens."""
+    from outrider.bench.curves import memory_limit
+    from outrider.bench.decode import measure_decode, show_decode
+    from outrider.bench.suite import shipped_prompts
+    from outrider.terminal import load_model, show_error
+
+    llm = load_model(model, threads=threads)
+    with open_peer(against, peer_python, llm) as peer:
+        limit = memory_limit(llm)
+        suite = shipped_prompts(prompts)
+        result = measure_decode(llm, peer, suite, max_tokens=max_tokens, rounds=rounds) | limit.as_dict()
+    _print(result, show_decode, as_json)
+    if not result["total"]["identical"]:
+        differing = [name for name, of in result["categories"].items() if not of["identical"]]
+        show_error(f"drafting changed the tokens of prompts in: {', '.join(differing)}. This is a bug in outrider")
+        raise typer.Exit(1)
+
+
+def _print(result: dict[str, Any], show: Callable[[dict[str, Any]], None], as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(result))
+    else:
+        show(result)

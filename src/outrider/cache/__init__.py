@@ -1,0 +1,5 @@
+"""Who owns which keys and values: caches of running sequences, and of finished ones whose prefix may serve again."""
+
+from outrider.cache.prefix import CachePool, Sequence
+
+__all__ = ["CachePool", "Sequence"]

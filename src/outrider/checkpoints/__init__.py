@@ -1,0 +1,19 @@
+"""Reading what people have: GGUF files, safetensors folders, the built-in demo. Many namings in, one out."""
+
+from outrider.checkpoints.checkpoint import Checkpoint, Format, Tensor
+from outrider.checkpoints.config import AssistantConfig, Experts, Layer, ModelConfig, Rope
+from outrider.checkpoints.resolve import open_checkpoint
+from outrider.checkpoints.tokenizer_tables import TokenizerTables
+
+__all__ = [
+    "AssistantConfig",
+    "Checkpoint",
+    "Experts",
+    "Format",
+    "Layer",
+    "ModelConfig",
+    "Rope",
+    "Tensor",
+    "TokenizerTables",
+    "open_checkpoint",
+]

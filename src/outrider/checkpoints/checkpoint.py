@@ -1,0 +1,81 @@
+"""A checkpoint as the rest of the program sees it: a config, named tensors and a tokenizer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+from outrider.checkpoints.config import AssistantConfig, ModelConfig
+from outrider.checkpoints.tokenizer_tables import TokenizerTables
+
+Format = Literal["F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q4_K", "Q5_K", "Q6_K", "I32"]
+
+FORMATS: tuple[Format, ...] = get_args(Format)
+"""Every tensor format that can be read. I32 occurs only in a drafter's token ordering."""
+
+BLOCKS: dict[Format, tuple[int, int]] = {
+    "F32": (1, 4),
+    "F16": (1, 2),
+    "BF16": (1, 2),
+    "I32": (1, 4),
+    "Q8_0": (32, 34),
+    "Q4_0": (32, 18),
+    "Q4_1": (32, 20),
+    "Q5_0": (32, 22),
+    "Q5_1": (32, 24),
+    "Q4_K": (256, 144),
+    "Q5_K": (256, 176),
+    "Q6_K": (256, 210),
+}
+"""(weights, bytes) of one block. A row is a whole number of blocks, so rows never share one."""
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """One tensor where it lies: `data` is the (bytes,) uint8 read-only view of the mapped file.
+
+    `shape` is row-major and logical, e.g. (rows, columns); row r of a matrix is the bytes
+    [r * row_bytes, (r + 1) * row_bytes) of `data`. `name` is the neutral name.
+    """
+
+    name: str
+    format: Format
+    shape: tuple[int, ...]
+    data: npt.NDArray[np.uint8]
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of one row (the last dimension)."""
+        weights, size = BLOCKS[self.format]
+        return self.shape[-1] // weights * size
+
+    def float32(self) -> npt.NDArray[np.float32]:
+        """The values of an unquantized tensor in its shape, as a new float32 array; exact for F32, F16 and BF16.
+
+        Raises:
+            ValueError: the tensor is quantized, or holds token ids.
+        """
+        if self.format == "BF16":
+            # A bfloat16 is the upper half of a float32.
+            return (self.data.view("<u2").astype(np.uint32) << 16).view(np.float32).reshape(self.shape)
+        if self.format not in ("F32", "F16"):
+            raise ValueError(f"{self.name} is stored as {self.format}, not as floating point")
+        return self.data.view("<f4" if self.format == "F32" else "<f2").astype(np.float32).reshape(self.shape)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """An opened checkpoint. Nothing is copied out of its files yet; the tensors keep the mapping alive.
+
+    `tokenizer` is a GGUF file's tables, or the path of a folder's tokenizer.json, or None where there is neither.
+    """
+
+    path: Path
+    config: ModelConfig | AssistantConfig
+    tensors: Mapping[str, Tensor]
+    tokenizer: TokenizerTables | Path | None

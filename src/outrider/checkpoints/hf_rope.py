@@ -1,0 +1,64 @@
+"""The rotary embedding as config.json spells it -> Rope per kind of layer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from outrider.checkpoints.config import Kind, Rope
+from outrider.checkpoints.settings import Settings
+
+_SECTIONS: dict[Kind, str] = {"sliding": "sliding_attention", "full": "full_attention"}
+_THETA: dict[Kind, float] = {"sliding": 1e4, "full": 1e6}
+_DEFAULT_PARTIAL = 0.25
+
+
+def ropes(config: Settings, head_dims: Mapping[Kind, int], *, gemma4: bool) -> dict[Kind, Rope]:
+    """The rope of each kind of layer in `head_dims`.
+
+    Raises:
+        CheckpointError: a scaling that is not supported, or a parameter that is not understood.
+    """
+    if config.has("rope_parameters"):
+        sections = config.section("rope_parameters")
+        found = {
+            kind: _rope(sections.section(_SECTIONS[kind]), head_dims[kind], _THETA[kind])
+            if sections.has(_SECTIONS[kind])
+            else _unnamed(kind, head_dims[kind], gemma4=gemma4)
+            for kind in head_dims
+        }
+        sections.refuse_unread(_SECTIONS.values())
+        return found
+    if gemma4:
+        return {kind: _unnamed(kind, dim, gemma4=True) for kind, dim in head_dims.items()}
+    return {kind: _older(config, kind, dim) for kind, dim in head_dims.items()}
+
+
+def _unnamed(kind: Kind, dim: int, *, gemma4: bool) -> Rope:
+    """What the reference takes where the config says nothing."""
+    turned = 2 * int(_DEFAULT_PARTIAL * dim // 2) if gemma4 and kind == "full" else dim
+    return Rope(_THETA[kind], dim, turned)
+
+
+def _older(config: Settings, kind: Kind, dim: int) -> Rope:
+    """Gemma 3's spelling before `rope_parameters`; its `rope_scaling` concerns the full layers alone."""
+    if kind == "sliding":
+        return Rope(config.number("rope_local_base_freq", _THETA[kind], low=1.0), dim, dim)
+    theta = config.number("rope_theta", _THETA[kind], low=1.0)
+    if config.has("rope_scaling"):
+        return _rope(config.section("rope_scaling"), dim, theta)
+    return Rope(theta, dim, dim)
+
+
+def _rope(section: Settings, dim: int, theta: float) -> Rope:
+    """One set of parameters: type default, linear (a factor) or proportional (a part of the dims turns)."""
+    kind = section.text("rope_type", section.text("type", "default"))
+    section.skip("type")
+    theta = section.number("rope_theta", theta, low=1.0)
+    factor = section.number("factor", 1.0, low=1e-3) if kind != "default" else 1.0
+    partial = section.number("partial_rotary_factor", 1.0)
+    if kind not in ("default", "linear", "proportional"):
+        raise section.fault(f"scales its rotary embedding by {kind!r}, which is not supported")
+    if partial > 1.0 or (partial != 1.0 and kind != "proportional"):
+        raise section.fault(f"turns {partial:g} of each head by a {kind!r} rotary embedding, which is not supported")
+    section.refuse_unread(("factor",) if kind == "default" else ())
+    return Rope(theta, dim, 2 * int(partial * dim // 2), factor)

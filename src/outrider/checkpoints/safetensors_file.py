@@ -1,0 +1,66 @@
+"""One .safetensors file, memory-mapped.
+
+The safetensors package parses and checks the header (sizes, offsets, no holes, no overlaps). It hands tensors out as
+arrays, though, and numpy has no bfloat16; so the bytes are taken from a mapping of our own. The package guarantees that
+the tensors follow one another without holes, in the order of `offset_keys()`, which gives each one's place.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from safetensors import SafetensorError, safe_open
+
+from outrider.errors import CheckpointError
+
+_ITEM_BYTES = {"F32": 4, "F16": 2, "BF16": 2, "I32": 4, "I64": 8, "F64": 8, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
+_AGAIN = "The file is damaged or incomplete: download it again"
+
+
+@dataclass(frozen=True)
+class StoredTensor:
+    """A tensor as stored: its own name, dtype ("F32", "BF16", ...), shape, and (bytes,) uint8 read-only view."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    data: npt.NDArray[np.uint8]
+
+
+def read_safetensors(path: Path) -> dict[str, StoredTensor]:
+    """Every tensor of a file, by name. Nothing is read but the header.
+
+    Raises:
+        CheckpointError: the file cannot be read, its header does not hold together, or it holds a dtype that no
+            unquantized model uses.
+    """
+    try:
+        with safe_open(path, framework="numpy") as file:
+            names = file.offset_keys()
+            heads = [(name, file.get_slice(name)) for name in names]
+            entries = [(name, piece.get_dtype(), tuple(piece.get_shape())) for name, piece in heads]
+        # The package has opened it, so it is longer than its length field and its header.
+        mapping = np.memmap(path, mode="r").view(np.ndarray)
+    except (SafetensorError, OSError, ValueError, OverflowError) as error:
+        raise CheckpointError(
+            f"is not a safetensors file that can be read ({error})", path=path, remedy=_AGAIN
+        ) from error
+    offset = 8 + int(mapping[:8].view("<u8")[0])
+    tensors = {}
+    for name, dtype, shape in entries:
+        if dtype not in _ITEM_BYTES:
+            raise CheckpointError(
+                f"stores tensor {name} as {dtype}, which is not supported",
+                path=path,
+                remedy="Use a checkpoint stored as F32, F16 or BF16",
+            )
+        end = offset + math.prod(shape) * _ITEM_BYTES[dtype]
+        if end > len(mapping):
+            raise CheckpointError(f"ends at byte {len(mapping)}, inside tensor {name}", path=path, remedy=_AGAIN)
+        tensors[name] = StoredTensor(name, dtype, shape, mapping[offset:end])
+        offset = end
+    return tensors

@@ -1,0 +1,76 @@
+"""The table of commands and what they have in common: lazy loading, errors, exit codes."""
+
+from __future__ import annotations
+
+import os
+import sys
+from importlib import import_module
+from importlib.metadata import version
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from outrider.cli.inspect import inspect
+from outrider.cli.run import run
+from outrider.errors import OutriderError
+from outrider.terminal import show_error
+
+COMMAND_FAMILIES = {"bench": "outrider.bench.commands"}
+"""Families of commands in packages of their own, each an `app` in its module. Loaded by name when they are called:
+`outrider run` must not pay for them."""
+
+
+class CommandTable(TyperGroup):
+    """The commands of this package and, by name, those of the others."""
+
+    def list_commands(self, ctx: typer.Context) -> list[str]:  # type: ignore[override]
+        return [*super().list_commands(ctx), *COMMAND_FAMILIES]  # type: ignore[arg-type]
+
+    def get_command(self, ctx: typer.Context, cmd_name: str) -> Any:  # type: ignore[override]
+        if cmd_name not in COMMAND_FAMILIES:
+            return super().get_command(ctx, cmd_name)  # type: ignore[arg-type]
+        command = typer.main.get_command(import_module(COMMAND_FAMILIES[cmd_name]).app)
+        command.name = cmd_name
+        return command
+
+
+app = typer.Typer(
+    cls=CommandTable,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Gemma with drafting on the machine you have: the same answer, sooner.",
+)
+app.command()(run)
+app.command()(inspect)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"outrider {version('outrider')}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    show_version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", is_eager=True, callback=_print_version)
+    ] = False,
+) -> None:
+    """Options before any command."""
+
+
+def main() -> None:
+    """Runs the command line. Exit codes: 0, 1 (a check failed), 2 (a person has to change something), 130 (Ctrl-C)."""
+    try:
+        app(prog_name="outrider")
+    except OutriderError as problem:
+        show_error(problem)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except BrokenPipeError:
+        # Whoever read the output has enough. What is still buffered must not fail again when Python flushes it.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)

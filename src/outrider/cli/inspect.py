@@ -1,0 +1,133 @@
+"""`outrider inspect`: what is in a checkpoint and what a pass over it costs. Nothing is packed or computed."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from outrider.checkpoints import Checkpoint, Layer
+
+
+def inspect(
+    model: Annotated[str, typer.Argument(help='"demo", a .gguf file, or a folder.', show_default=False)],
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
+) -> None:
+    """Say what is in a checkpoint, without loading its weights."""
+    from outrider.checkpoints import open_checkpoint
+
+    found = describe(open_checkpoint(model))
+    if as_json:
+        print(json.dumps(found))
+    else:
+        show(found)
+
+
+def describe(checkpoint: Checkpoint) -> dict[str, Any]:
+    """The facts as plain data; sizes in bytes."""
+    from outrider.checkpoints import AssistantConfig
+    from outrider.checkpoints.traffic import kv_bytes_per_position, weight_traffic
+
+    drafter = checkpoint.config if isinstance(checkpoint.config, AssistantConfig) else None
+    config = checkpoint.config.text if isinstance(checkpoint.config, AssistantConfig) else checkpoint.config
+    formats: dict[str, dict[str, int]] = {}
+    for tensor in checkpoint.tensors.values():
+        of_format = formats.setdefault(tensor.format, {"tensors": 0, "bytes": 0})
+        of_format["tensors"] += 1
+        of_format["bytes"] += tensor.data.nbytes
+    traffic = weight_traffic(checkpoint.tensors, config)
+    kv = kv_bytes_per_position(config)
+    return {
+        "path": str(checkpoint.path),
+        "architecture": config.architecture,
+        "drafter": drafter is not None,
+        "target_hidden_size": drafter.backbone_hidden_size if drafter else None,
+        "hidden_size": config.hidden_size,
+        "vocab_size": config.vocab_size,
+        "context_length": config.context_length,
+        "heads": config.heads,
+        "layers": _layer_groups(config.layers),
+        "layers_sharing_kv": sum(1 for i, layer in enumerate(config.layers) if layer.kv_source not in (i, -1)),
+        "ple_width": config.ple_width,
+        "experts": None
+        if config.experts is None
+        else {"count": config.experts.count, "top_k": config.experts.top_k, "width": config.experts.width},
+        "formats": dict(sorted(formats.items(), key=lambda item: -item[1]["bytes"])),
+        "weight_bytes": sum(entry["bytes"] for entry in formats.values()),
+        "bytes_read_per_token": traffic.per_token,
+        "gathered_table_bytes": traffic.gathered,
+        "kv_bytes_per_position": dict(kv),
+        "tokenizer": checkpoint.tokenizer is not None,
+        "chat_template": getattr(checkpoint.tokenizer, "chat_template", None) is not None,
+    }
+
+
+def _layer_groups(layers: tuple[Layer, ...]) -> list[dict[str, Any]]:
+    """Layers that look alike, counted, in the order in which their kind first occurs."""
+    alike = Counter((layer.kind, layer.head_dim, layer.kv_heads, layer.mlp_width, layer.window) for layer in layers)
+    names = ("kind", "head_dim", "kv_heads", "mlp_width", "window")
+    return [{"count": count, **dict(zip(names, group, strict=True))} for group, count in alike.items()]
+
+
+def show(found: dict[str, Any]) -> None:
+    """The facts for a person."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column()
+    for name, value in _lines(found):
+        table.add_row(name, value)
+    Console(highlight=False).print(table)
+
+
+def _lines(found: dict[str, Any]) -> list[tuple[str, str]]:
+    kind = f"{found['architecture']} drafter" if found["drafter"] else found["architecture"]
+    lines = [("file", found["path"]), ("architecture", kind)]
+    if found["drafter"]:
+        lines.append(("for a target of", f"hidden size {found['target_hidden_size']}"))
+    for group in found["layers"]:
+        window = f", window {group['window']}" if group["window"] else ""
+        heads = f"{found['heads']} heads of {group['head_dim']}, {group['kv_heads']} for keys and values"
+        lines.append(
+            (
+                f"{group['count']} {group['kind']} layer{'s' if group['count'] > 1 else ''}",
+                f"{heads}, MLP {group['mlp_width']}{window}",
+            )
+        )
+    if found["layers_sharing_kv"]:
+        lines.append(("sharing", f"{found['layers_sharing_kv']} layers read the keys and values of a lower one"))
+    if found["experts"]:
+        experts = found["experts"]
+        lines.append(("experts", f"{experts['top_k']} of {experts['count']} per token, width {experts['width']}"))
+    lines.append(("hidden size", f"{found['hidden_size']}"))
+    lines.append(("vocabulary", f"{found['vocab_size']} tokens"))
+    lines.append(("context", f"{found['context_length']} tokens"))
+    tokenizer = "none" if not found["tokenizer"] else "present"
+    lines.append(("tokenizer", tokenizer + (", with a chat template" if found["chat_template"] else "")))
+    for name, entry in found["formats"].items():
+        lines.append((f"{name} tensors", f"{entry['tensors']}, {size(entry['bytes'])}"))
+    lines.append(("all weights", size(found["weight_bytes"])))
+    if found["gathered_table_bytes"]:
+        lines.append(("table", f"{size(found['gathered_table_bytes'])} of them, read a row at a time"))
+    lines.append(("read per token", size(found["bytes_read_per_token"])))
+    if not found["drafter"]:
+        kv = found["kv_bytes_per_position"]
+        lines.append(
+            ("keys and values", f"{size(kv['full'])} per position, and {size(kv['sliding'])} within the window")
+        )
+    return lines
+
+
+def size(count: int) -> str:
+    """Bytes for a person, in powers of 1000."""
+    value = float(count)
+    for unit in ("B", "kB", "MB"):
+        if value < 1000:
+            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
+        value /= 1000
+    return f"{value:.2f} GB"

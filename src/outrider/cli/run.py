@@ -1,0 +1,111 @@
+"""`outrider run`: one prompt, or a conversation."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Annotated, Any
+
+import typer
+
+from outrider.errors import UsageError
+
+
+def draft_setting(value: str) -> str | int:
+    """`--draft` as SamplingParams takes it."""
+    if value in ("auto", "off"):
+        return value
+    if value.isdecimal():
+        return int(value)
+    raise typer.BadParameter(f"{value!r} is neither 'auto' nor 'off' nor a number of tokens, such as 4")
+
+
+def run(
+    model: Annotated[str, typer.Argument(help='"demo", a .gguf file, or a folder.', show_default=False)],
+    prompt: Annotated[
+        str | None,
+        typer.Argument(help="The text to go on from; - reads standard input. Without it: a conversation."),
+    ] = None,
+    drafter: Annotated[
+        str,
+        typer.Option(metavar="auto|off|PATH", help="The MTP drafter: the one beside the model, none, or PATH."),
+    ] = "auto",
+    draft: Annotated[
+        Any,
+        typer.Option(
+            parser=draft_setting,
+            metavar="auto|off|K",
+            help="Draft what pays, nothing, or K tokens a pass.",
+        ),
+    ] = "auto",
+    lookup: Annotated[
+        bool, typer.Option("--lookup/--no-lookup", help="Draft what prompt and answer already said.")
+    ] = True,
+    max_tokens: Annotated[int, typer.Option(help="Most tokens of an answer.")] = 128,
+    temperature: Annotated[float, typer.Option(help="0 takes the most likely token; more is more varied.")] = 0.0,
+    top_k: Annotated[int, typer.Option(help="Choose among the K most likely tokens; 0: all.")] = 0,
+    top_p: Annotated[float, typer.Option(help="Choose among the most likely tokens that reach P together.")] = 1.0,
+    min_p: Annotated[
+        float, typer.Option(help="Choose among tokens at least this many times as likely as the best.")
+    ] = 0.0,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same text.")] = 0,
+    stop: Annotated[
+        list[str] | None, typer.Option(help="Text that ends an answer; give it several times for several texts.")
+    ] = None,
+    context: Annotated[int | None, typer.Option(help="Most tokens of prompt and answer together.")] = None,
+    threads: Annotated[int | None, typer.Option(help="Threads to compute with.", show_default="all cores")] = None,
+    show_drafts: Annotated[bool, typer.Option("--show-drafts", help="Colour the tokens that were drafted.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
+) -> None:
+    """Go on from PROMPT, or from what you type; the figures go to standard error."""
+    # Nothing heavy is imported before a command runs: help and usage errors answer at once.
+    from outrider import SamplingParams
+    from outrider.cli.answer import print_figures, stream_answer
+    from outrider.terminal import load_model
+
+    params = SamplingParams(
+        max_tokens=max_tokens,
+        temperature=temperature,
+        top_k=top_k,
+        top_p=top_p,
+        min_p=min_p,
+        seed=seed,
+        stop=tuple(stop or ()),
+        draft=draft,
+    )
+    text = prompt_text(prompt, conversation=not as_json)
+    llm = load_model(
+        model, drafter=None if drafter == "off" else drafter, lookup=lookup, threads=threads, context=context
+    )
+    if text is None:
+        from outrider.cli.chat import converse
+
+        converse(llm, params, show_drafts=show_drafts)
+    elif as_json:
+        print(json.dumps(llm.generate(text, params)[0].as_dict()))
+    else:
+        print_figures(stream_answer(llm, text, params, show_drafts=show_drafts))
+
+
+def prompt_text(prompt: str | None, *, conversation: bool) -> str | None:
+    """The prompt, read from standard input if that is where it is; None for a conversation.
+
+    As in a shell's $(...), the newline that ends the input is not part of it.
+
+    Raises:
+        UsageError: there is no prompt and no terminal to hold a conversation in, or it is not text.
+    """
+    if prompt == "-" or (prompt is None and not sys.stdin.isatty()):
+        try:
+            return sys.stdin.buffer.read().decode().removesuffix("\n")
+        except UnicodeDecodeError as error:
+            raise UsageError(f"standard input is not UTF-8 text (byte {error.start}): convert it with iconv") from error
+    if prompt is None and not (conversation and sys.stdout.isatty()):
+        what = "--json" if not conversation else "output that is not a terminal"
+        raise UsageError(f"{what} needs a PROMPT: give one, or pipe it in")
+    if prompt is not None:
+        try:
+            prompt.encode()
+        except UnicodeEncodeError as error:
+            raise UsageError("PROMPT is not UTF-8 text: pass it on standard input, converted with iconv") from error
+    return prompt

@@ -1,0 +1,1 @@
+"""Requests, the step loop, and what surrounds one target pass."""

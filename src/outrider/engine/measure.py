@@ -1,0 +1,67 @@
+"""Timing of single target passes: for the controller's cost curve and for `outrider bench`."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+
+from outrider.cache import CachePool
+from outrider.engine.target import Target, chain
+from outrider.speculation.controller import VerifyCost
+
+_CURVE_ROWS = (1, 2, 4, 8, 16)
+_CURVE_SECONDS = 0.8
+"""What the cost curve may take at load."""
+_TYPICAL_SLOPE = 0.08
+"""Cost of a further row, relative to one row, where there was no time to measure."""
+
+
+class Measure:
+    """Times passes over arbitrary tokens; nothing of them stays in any request's cache."""
+
+    def __init__(self, target: Target, caches: CachePool) -> None:
+        self._target, self._caches = target, caches
+
+    def verify(self, rows: int, context: int, repeat: int) -> list[float]:
+        """Seconds of `repeat` passes over `rows` rows, choices for all of them, after `context` tokens."""
+        cache = self._caches.new()
+        for begin in range(0, context, self._target.max_rows):
+            tokens = self._tokens(min(self._target.max_rows, context - begin))
+            self._target.run([chain(cache, tokens, [len(tokens) - 1])])
+            cache.commit(np.arange(len(tokens), dtype=np.int32))
+        batch = chain(cache, self._tokens(rows), list(range(rows)))
+        return [self._target.run([batch]).seconds for _ in range(repeat)]
+
+    def prefill(self, tokens: int, repeat: int, chunk: int) -> list[float]:
+        """Seconds to compute a prompt of `tokens` tokens up to its last token's choice."""
+        taken = []
+        for _ in range(repeat):
+            cache, started = self._caches.new(), time.perf_counter()
+            for begin in range(0, tokens, chunk):
+                part = self._tokens(min(chunk, tokens - begin))
+                last = begin + len(part) >= tokens
+                self._target.run([chain(cache, part, [len(part) - 1] if last else [])])
+                cache.commit(np.arange(len(part), dtype=np.int32))
+            taken.append(time.perf_counter() - started)
+        return taken
+
+    def cost_curve(self) -> VerifyCost:
+        """Measures c(1), c(2), ... in under a second; what does not fit the time is put on a typical slope."""
+        rows: list[int] = []
+        seconds: list[float] = []
+        started = time.perf_counter()
+        self.verify(1, 0, 1)  # touches the weights and the buffers for the first time
+        for count in _CURVE_ROWS:
+            if rows and time.perf_counter() - started + 3 * seconds[-1] > _CURVE_SECONDS:
+                break
+            rows.append(count)
+            seconds.append(max(min(self.verify(count, 0, 3)), seconds[-1] if seconds else 0.0))
+        if rows[-1] < _CURVE_ROWS[-1]:
+            slope = max((seconds[-1] - seconds[0]) / max(rows[-1] - 1, 1), _TYPICAL_SLOPE * seconds[0])
+            seconds.append(seconds[-1] + slope * (_CURVE_ROWS[-1] - rows[-1]))
+            rows.append(_CURVE_ROWS[-1])
+        return VerifyCost(rows, seconds)
+
+    def _tokens(self, count: int) -> list[int]:
+        return [(7919 * i + 17) % self._target.vocabulary for i in range(count)]

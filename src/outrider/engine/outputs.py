@@ -1,0 +1,103 @@
+"""What a request gives back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+FinishReason = Literal["stop", "length"]
+
+
+@dataclass
+class RequestStats:
+    """What one request cost and what drafting saved. Times are wall-clock seconds.
+
+    `target_passes` counts decode passes; the first token comes out of prefill and needs none.
+    """
+
+    target_passes: int = 0
+    drafted: int = 0
+    accepted: int = 0
+    drafted_by_depth: list[int] = field(default_factory=list)
+    accepted_by_depth: list[int] = field(default_factory=list)
+    drafted_by_source: dict[str, int] = field(default_factory=dict)
+    accepted_by_source: dict[str, int] = field(default_factory=dict)
+    prefill_seconds: float = 0.0
+    decode_seconds: float = 0.0
+    draft_seconds: float = 0.0
+    verify_seconds: float = 0.0
+    load_seconds: float = 0.0
+    decoded_tokens: int = 0
+
+    @property
+    def tokens_per_pass(self) -> float:
+        """Tokens emitted by decode passes / decode passes; 1 without drafting (and where nothing was decoded)."""
+        return self.decoded_tokens / self.target_passes if self.target_passes else 1.0
+
+    @property
+    def acceptance_rate(self) -> float:
+        """Accepted / drafted tokens; 0 where nothing was drafted."""
+        return self.accepted / self.drafted if self.drafted else 0.0
+
+    @property
+    def decode_tokens_per_second(self) -> float:
+        """Tokens after the first, per second of decoding."""
+        return self.decoded_tokens / self.decode_seconds if self.decode_seconds else 0.0
+
+    def as_dict(self) -> dict[str, object]:
+        """The fields of `--json`."""
+        return {
+            "target_passes": self.target_passes,
+            "drafted": self.drafted,
+            "accepted": self.accepted,
+            "tokens_per_pass": self.tokens_per_pass,
+            "acceptance_rate": self.acceptance_rate,
+            "prefill_seconds": self.prefill_seconds,
+            "decode_seconds": self.decode_seconds,
+            "decode_tokens_per_second": self.decode_tokens_per_second,
+            "draft_seconds": self.draft_seconds,
+            "verify_seconds": self.verify_seconds,
+            "load_seconds": self.load_seconds,
+            "drafted_by_depth": self.drafted_by_depth,
+            "accepted_by_depth": self.accepted_by_depth,
+            "drafted_by_source": self.drafted_by_source,
+            "accepted_by_source": self.accepted_by_source,
+        }
+
+
+@dataclass(frozen=True)
+class Piece:
+    """The next part of a streamed answer: the tokens of one pass.
+
+    `text` is what is now certain and never ends in half a character; `drafted[i]` says whether token i was an accepted
+    draft. The last piece has a `finish_reason` and the `stats`.
+    """
+
+    text: str
+    token_ids: tuple[int, ...]
+    drafted: tuple[bool, ...]
+    finish_reason: FinishReason | None = None
+    stats: RequestStats | None = None
+
+
+@dataclass(frozen=True)
+class RequestOutput:
+    """A finished answer. `token_ids` are all generated tokens, an end token included; `text` has neither end tokens nor
+    the stop text."""
+
+    prompt_token_ids: tuple[int, ...]
+    token_ids: tuple[int, ...]
+    text: str
+    finish_reason: FinishReason
+    stats: RequestStats
+
+    def as_dict(self) -> dict[str, object]:
+        """The object that `outrider run --json` prints."""
+        return {
+            "text": self.text,
+            "token_ids": list(self.token_ids),
+            "prompt_tokens": len(self.prompt_token_ids),
+            "completion_tokens": len(self.token_ids),
+            "finish_reason": self.finish_reason,
+            "stats": self.stats.as_dict(),
+        }

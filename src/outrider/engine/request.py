@@ -1,0 +1,137 @@
+"""One request: its tokens, how the next is chosen, and when it ends."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from outrider.cache import Sequence
+from outrider.engine.outputs import FinishReason, Piece, RequestOutput, RequestStats
+from outrider.engine.target import Floats, Ints
+from outrider.engine.text import TextStream
+from outrider.sampling.choice import TokenChooser
+from outrider.sampling.params import SamplingParams
+from outrider.speculation.verify import Verdict
+from outrider.tokenizer import Tokenizer
+
+
+class Request:
+    """A request in work.
+
+    `sequence.tokens` are prompt and answer so far; those past `sequence.cache.length` have no keys and values yet.
+    """
+
+    def __init__(
+        self,
+        number: int,
+        prompt: list[int],
+        params: SamplingParams,
+        sequence: Sequence,
+        tokenizer: Tokenizer,
+        end_tokens: frozenset[int],
+        context: int,
+    ) -> None:
+        self.number, self.params, self.sequence = number, params, sequence
+        self.prompt_length = len(prompt)
+        self.stats = RequestStats()
+        self.finish_reason: FinishReason | None = None
+        self.started = time.perf_counter()
+        self._chooser = TokenChooser(params)
+        self._end_tokens = frozenset() if params.ignore_end else end_tokens
+        self._most_tokens = min(self.prompt_length + params.max_tokens, context)
+        self._stream = TextStream(tokenizer, params.stop)
+        self._first_token_at: float | None = None
+        self._text: list[str] = []
+        self._shown = 0  # parts of _text already given out
+        self._given = self.prompt_length  # tokens already given out
+        self._drafted: list[bool] = []
+
+    @property
+    def tokens(self) -> list[int]:
+        """Prompt and answer so far."""
+        return self.sequence.tokens
+
+    @property
+    def answer(self) -> list[int]:
+        """The generated tokens."""
+        return self.tokens[self.prompt_length :]
+
+    @property
+    def decoding(self) -> bool:
+        """Whether the prompt is done."""
+        return len(self.tokens) > self.prompt_length
+
+    @property
+    def room(self) -> int:
+        """Tokens that may still be generated."""
+        return self._most_tokens - len(self.tokens)
+
+    @property
+    def needs_logits(self) -> bool:
+        """Whether the most likely token is not enough to choose."""
+        return not self.params.greedy
+
+    def chooser(self, choices: Ints, logits: Floats | None) -> Callable[[int], int | None]:
+        """The `choose` of `verify.walk`: decides, appends and checks for the end, one token at a time.
+
+        choices, logits: of the row of the last certain token, and then of each draft node.
+        """
+
+        def choose(node: int) -> int | None:
+            if self.finish_reason is not None:
+                return None
+            row = node + 1
+            token = self._chooser.choose(int(choices[row]), None if logits is None else logits[row], len(self.tokens))
+            self._append(token)
+            return token
+
+        return choose
+
+    def account(self, verdict: Verdict, drafted: int, seconds: float, draft_seconds: float) -> None:
+        """Books a pass that emitted `verdict.tokens`."""
+        self._drafted += [i < len(verdict.accepted) for i in range(len(verdict.tokens))]
+        now = time.perf_counter()
+        if self._first_token_at is None:  # the pass that ended the prompt
+            self._first_token_at = now
+            self.stats.prefill_seconds = now - self.started
+            return
+        stats = self.stats
+        stats.target_passes += 1
+        stats.decoded_tokens += len(verdict.tokens)
+        stats.drafted += drafted
+        stats.accepted += len(verdict.accepted)
+        stats.verify_seconds += seconds
+        stats.draft_seconds += draft_seconds
+        stats.decode_seconds = now - self._first_token_at
+
+    def take_piece(self) -> Piece:
+        """What came since the last call."""
+        text = "".join(self._text[self._shown :])
+        tokens = tuple(self.tokens[self._given :])
+        drafted, self._drafted = tuple(self._drafted), []
+        self._shown, self._given = len(self._text), len(self.tokens)
+        return Piece(text, tokens, drafted, self.finish_reason, self.stats if self.finish_reason else None)
+
+    def output(self) -> RequestOutput:
+        """The finished answer."""
+        assert self.finish_reason is not None
+        prompt = tuple(self.tokens[: self.prompt_length])
+        return RequestOutput(prompt, tuple(self.answer), "".join(self._text), self.finish_reason, self.stats)
+
+    def _append(self, token: int) -> None:
+        self.tokens.append(token)
+        if token in self._end_tokens:
+            self._finish("stop")
+            return
+        self._text.append(self._stream.push(token))
+        if self._stream.stopped:
+            self._finish("stop")
+        elif len(self.tokens) >= self._most_tokens:
+            self._finish("length")
+
+    def _finish(self, reason: FinishReason) -> None:
+        self.finish_reason = reason
+        rest = self._stream.flush()
+        self._text.append(rest)
+        if self._stream.stopped and reason == "length":  # the held-back end completed a stop text
+            self.finish_reason = "stop"

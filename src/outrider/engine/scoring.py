@@ -1,0 +1,48 @@
+"""Log-probabilities of given text: for perplexity and for tests."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+
+from outrider.cache import CachePool
+from outrider.engine.target import Floats, Target, chain
+
+
+class Loaded(Protocol):
+    """What scoring needs of an `LLM`."""
+
+    target: Target
+    caches: CachePool
+
+
+def logits_of(llm: Loaded, token_ids: Sequence[int], *, chunk: int | None = None) -> Floats:
+    """(tokens, vocabulary) float32: the logits after each token of a text, in passes of at most `chunk` rows."""
+    size = chunk or llm.target.max_rows
+    cache, parts = llm.caches.new(), []
+    for begin in range(0, len(token_ids), size):
+        tokens = token_ids[begin : begin + size]
+        result = llm.target.run([chain(cache, tokens, list(range(len(tokens))))], logits=True)
+        parts.append(np.array(result.logits[0]))
+        cache.commit(np.arange(len(tokens), dtype=np.int32))
+    return np.concatenate(parts)
+
+
+def score(llm: Loaded, token_ids: Sequence[int]) -> Floats:
+    """(tokens - 1,) float32: log p(token[i] | tokens before i), for i from 1 on."""
+    size, scores = 64, []
+    cache = llm.caches.new()
+    for begin in range(0, len(token_ids) - 1, size):
+        tokens = token_ids[begin : begin + size]
+        result = llm.target.run([chain(cache, tokens, list(range(len(tokens))))], logits=True)
+        cache.commit(np.arange(len(tokens), dtype=np.int32))
+        logits = result.logits[0]
+        assert logits is not None
+        following = np.asarray(token_ids[begin + 1 : begin + 1 + len(tokens)])
+        rows = logits[: len(following)].astype(np.float64)
+        top = rows.max(axis=1)
+        total = np.log(np.exp(rows - top[:, None]).sum(axis=1)) + top
+        scores.append(rows[np.arange(len(following)), following] - total)
+    return np.concatenate(scores).astype(np.float32)

@@ -1,0 +1,89 @@
+"""The target as the engine sees it: one call for prefill, plain decoding and verification alike."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from outrider import kernels
+from outrider.models.gemma import Forward
+
+Floats = npt.NDArray[np.float32]
+Ints = npt.NDArray[np.int32]
+
+
+@dataclass
+class Rows:
+    """The rows of one sequence in a pass: `parents` are row numbers within it, -1 for the last committed token;
+    `outputs` are the rows whose choice is wanted, ascending."""
+
+    cache: kernels.KvCache
+    tokens: list[int]
+    parents: list[int]
+    outputs: list[int]
+
+
+@dataclass
+class PassResult:
+    """One pass. Per sequence, output by output: `choices`, the most likely tokens, int32; `logits`, (outputs, vocab)
+    float32 after softcap, or None if not asked for. `hidden` (all outputs, hidden_size) is read on demand."""
+
+    choices: list[Ints]
+    logits: list[Floats | None]
+    seconds: float
+
+
+class Target:
+    """A recorded model, ready to run."""
+
+    def __init__(self, forward: Forward) -> None:
+        self.forward = forward
+        self.config = forward.config
+        self.max_rows = forward.program.max_rows
+        self.vocabulary = forward.program.vocabulary
+        self._logits = np.empty((0, self.vocabulary), np.float32)
+
+    def run(self, sequences: Sequence[Rows], *, logits: bool = False) -> PassResult:
+        """Computes all rows in one pass and stages them in their caches; the caller commits.
+
+        Raises:
+            ValueError: the rows do not fit the model or the cache (a bug of the caller, not of the input).
+        """
+        offsets = np.cumsum([0, *(len(s.tokens) for s in sequences)])
+        token = np.concatenate([np.asarray(s.tokens, np.int32) for s in sequences])
+        sequence = np.repeat(np.arange(len(sequences), dtype=np.int32), [len(s.tokens) for s in sequences])
+        parent, outputs = [], []
+        for s, offset in zip(sequences, offsets, strict=False):
+            own = np.asarray(s.parents, np.int32)
+            parent.append(np.where(own < 0, own, own + np.int32(offset)).astype(np.int32))
+            outputs.append(np.asarray(s.outputs, np.int32) + np.int32(offset))
+        wanted = np.concatenate(outputs)
+        buffer = self._logits_for(len(wanted)) if logits and len(wanted) else None
+        started = time.perf_counter()
+        best, _ = self.forward.program.run(
+            token, sequence, np.concatenate(parent), wanted, [s.cache for s in sequences], buffer
+        )
+        seconds = time.perf_counter() - started
+        ends = np.cumsum([len(s.outputs) for s in sequences])[:-1]
+        parts: list[Floats | None] = [None] * len(sequences) if buffer is None else list(np.split(buffer, ends))
+        return PassResult(np.split(best, ends), parts, seconds)
+
+    def hidden(self, outputs: int) -> Floats:
+        """The final hidden states of the last pass's first `outputs` output rows, (outputs, hidden_size) float32."""
+        states: Floats = self.forward.program.read(self.forward.hidden, outputs)
+        return states
+
+    def _logits_for(self, rows: int) -> Floats:
+        """The same memory for every pass; it grows to the most rows that were ever asked for."""
+        if len(self._logits) < rows:
+            self._logits = np.empty((rows, self.vocabulary), np.float32)
+        return self._logits[:rows]
+
+
+def chain(cache: kernels.KvCache, tokens: Sequence[int], outputs: list[int]) -> Rows:
+    """Rows that follow each other."""
+    return Rows(cache, list(tokens), list(range(-1, len(tokens) - 1)), outputs)

@@ -1,0 +1,45 @@
+"""From tokens to text as it may be shown: whole characters, and nothing that could still become a stop text."""
+
+from __future__ import annotations
+
+from outrider.tokenizer import StreamDecoder, Tokenizer
+
+
+class TextStream:
+    """The text of one answer, token by token.
+
+    Args:
+        stop: texts that end the answer.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, stop: tuple[str, ...]) -> None:
+        self._decoder = StreamDecoder(tokenizer)
+        self._stop = stop
+        self._held = ""  # certain text that may be the beginning of a stop text
+        self.stopped = False
+
+    def push(self, token: int) -> str:
+        """Text that may now be shown. Sets `stopped` when a stop text is complete; what follows it is dropped."""
+        return self._release(self._decoder.push(token))
+
+    def flush(self) -> str:
+        """The rest, at the end of the answer."""
+        return self._release(self._decoder.flush()) + ("" if self.stopped else self._held)
+
+    def _release(self, text: str) -> str:
+        if self.stopped:
+            return ""
+        self._held += text
+        found = [at for at in (self._held.find(stop) for stop in self._stop) if at >= 0]
+        if found:
+            self.stopped = True
+            self._held = self._held[: min(found)]
+            return self._held
+        keep = max((_overlap(self._held, stop) for stop in self._stop), default=0)
+        shown, self._held = self._held[: len(self._held) - keep], self._held[len(self._held) - keep :]
+        return shown
+
+
+def _overlap(text: str, stop: str) -> int:
+    """Length of the longest end of `text` that `stop` begins with."""
+    return next((n for n in range(min(len(text), len(stop) - 1), 0, -1) if text.endswith(stop[:n])), 0)

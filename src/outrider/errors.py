@@ -1,0 +1,30 @@
+"""The errors a person can act on: every one says what was wrong, with which file or flag, and what to do."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+class OutriderError(Exception):
+    """Base of every error that outrider raises on purpose."""
+
+
+class UsageError(OutriderError):
+    """A flag, an argument or a combination of them that cannot work."""
+
+
+class CheckpointError(OutriderError):
+    """A file that cannot be loaded: truncated, foreign, inconsistent, or of a kind that is not supported.
+
+    Args:
+        problem: what was expected and what was found, as a sentence without its full stop.
+        path: the file or folder it was found in, put in front of the sentence.
+        remedy: what the reader can do about it, as a sentence without its full stop.
+    """
+
+    def __init__(self, problem: str, *, path: str | Path | None = None, remedy: str | None = None) -> None:
+        self.problem = problem
+        self.path = path
+        self.remedy = remedy
+        sentence = problem if path is None else f"{path}: {problem}"
+        super().__init__(f"{sentence}. {remedy}." if remedy else f"{sentence}.")

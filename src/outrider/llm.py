@@ -1,0 +1,169 @@
+"""The public face: load a model, generate, stream."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from outrider import kernels
+from outrider.cache import CachePool
+from outrider.checkpoints import open_checkpoint
+from outrider.checkpoints.config import AssistantConfig, ModelConfig
+from outrider.engine.drafting import DraftPlanner
+from outrider.engine.engine import Engine
+from outrider.engine.measure import Measure
+from outrider.engine.outputs import Piece, RequestOutput
+from outrider.engine.request import Request
+from outrider.engine.target import Target
+from outrider.errors import CheckpointError, UsageError
+from outrider.models.gemma import kv_shapes, record_gemma
+from outrider.quant import WeightStore
+from outrider.sampling.params import SamplingParams
+from outrider.tokenizer import Tokenizer, open_tokenizer
+
+PREFILL_CHUNK = 256
+"""Prompt tokens of one pass: enough to amortise reading the weights, few enough for their rows to stay in cache."""
+
+
+class LLM:
+    """A model ready to answer.
+
+    Args:
+        model: "demo", a .gguf file, or a folder with config.json and *.safetensors.
+        drafter: "auto" finds an MTP drafter beside the model, a path names one, None uses none.
+        lookup: whether drafts may come from what the prompt and the answer already said.
+        threads: None for all cores this process may use.
+        context: most positions of one request; None for the model's own limit.
+        progress: called with (what, fraction from 0 to 1) while loading.
+        half_precision_cache: keys and values in float16, else float32.
+
+    Raises:
+        CheckpointError: the model cannot be loaded; the message says why and what to do.
+        UsageError: an argument out of its range.
+    """
+
+    def __init__(
+        self,
+        model: str | Path,
+        *,
+        drafter: str | Path | None = "auto",
+        lookup: bool = True,
+        threads: int | None = None,
+        context: int | None = None,
+        progress: Callable[[str, float], None] | None = None,
+        half_precision_cache: bool = True,
+    ) -> None:
+        started = time.perf_counter()
+        if drafter not in ("auto", None):
+            raise UsageError(f"MTP drafters are not supported yet: leave out drafter={str(drafter)!r}")
+        if threads is not None and not 1 <= threads <= 256:
+            raise UsageError(f"threads must lie between 1 and 256, not {threads}")
+        checkpoint = open_checkpoint(model)
+        if isinstance(checkpoint.config, AssistantConfig):
+            raise CheckpointError("is a drafter, not a model", path=checkpoint.path, remedy="Pass it as the drafter")
+        self.config: ModelConfig = checkpoint.config
+        if context is not None and not 2 <= context <= self.config.context_length:
+            raise UsageError(f"context must lie between 2 and the model's {self.config.context_length}, not {context}")
+        if checkpoint.tokenizer is None:
+            raise CheckpointError("has no tokenizer", path=checkpoint.path, remedy="Put its tokenizer.json beside it")
+        self.path = checkpoint.path
+        self.context = context or self.config.context_length
+        self.threads = threads or usable_cores()
+        pool = kernels.ThreadPool(self.threads)
+        total = sum(tensor.data.nbytes for tensor in checkpoint.tensors.values() if len(tensor.shape) > 1)
+        weights = WeightStore(checkpoint.tensors, pool, _fraction_of(total, progress))
+        forward = record_gemma(self.config, weights, pool, max_rows=PREFILL_CHUNK, half_precision=half_precision_cache)
+        self.weight_bytes = weights.packed_bytes
+        if progress:
+            progress("building the tokenizer", 1.0)
+        self.tokenizer: Tokenizer = open_tokenizer(checkpoint.tokenizer)
+        self.target = Target(forward)
+        self.caches = CachePool(
+            kv_shapes(self.config),
+            self.context + PREFILL_CHUNK,
+            PREFILL_CHUNK,
+            half_precision=half_precision_cache,
+        )
+        self.measure = Measure(self.target, self.caches)
+        planner = DraftPlanner(self.measure.cost_curve(), lookup)
+        self.engine = Engine(
+            self.target, self.tokenizer, self.caches, planner, context=self.context, chunk=PREFILL_CHUNK
+        )
+        self.load_seconds = time.perf_counter() - started
+
+    def generate(
+        self, prompts: str | Sequence[str] | Sequence[Sequence[int]], params: SamplingParams | None = None
+    ) -> list[RequestOutput]:
+        """Answers every prompt, all of them sharing each pass.
+
+        Args:
+            prompts: a text, texts, or lists of token ids (taken as they are: no BOS is added).
+
+        Raises:
+            UsageError: a prompt is empty, too long for the context, or has ids outside the vocabulary.
+        """
+        several: list[str | Sequence[int]] = [prompts] if isinstance(prompts, str) else list(prompts)
+        encoded = [self._encode(prompt) for prompt in several]
+        requests = [self._add(prompt, params) for prompt in encoded]
+        try:
+            while any(request.finish_reason is None for request in requests):
+                self.engine.step()
+        finally:
+            for request in requests:
+                self.engine.cancel(request)
+        return [request.output() for request in requests]
+
+    def stream(self, prompt: str | Sequence[int], params: SamplingParams | None = None) -> Iterator[Piece]:
+        """The answer as it comes, pass by pass. Closing the iterator cancels the request."""
+        request = self._add(self._encode(prompt), params)
+        return self._pieces(request)
+
+    def _pieces(self, request: Request) -> Iterator[Piece]:
+        try:
+            while request.finish_reason is None:
+                self.engine.step()
+                if request.decoding:
+                    yield request.take_piece()
+        finally:
+            self.engine.cancel(request)
+
+    def _add(self, prompt: list[int], params: SamplingParams | None) -> Request:
+        request = self.engine.add(prompt, params or SamplingParams())
+        request.stats.load_seconds = self.load_seconds
+        return request
+
+    def _encode(self, prompt: str | Sequence[int]) -> list[int]:
+        ids = self.tokenizer.encode(prompt) if isinstance(prompt, str) else [int(token) for token in prompt]
+        if not ids:
+            raise UsageError("the prompt is empty: give it at least one token")
+        wrong = next((token for token in ids if not 0 <= token < self.target.vocabulary), None)
+        if wrong is not None:
+            raise UsageError(f"token id {wrong} is outside the vocabulary of {self.target.vocabulary}")
+        if len(ids) >= self.context:
+            raise UsageError(
+                f"the prompt has {len(ids)} tokens and leaves no room in a context of {self.context}: shorten it"
+                + ("" if self.context == self.config.context_length else " or raise context")
+            )
+        return ids
+
+
+def usable_cores() -> int:
+    """Cores that this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _fraction_of(total: int, progress: Callable[[str, float], None] | None) -> Callable[[int], None]:
+    """Adds up bytes and reports the fraction done."""
+    done = 0
+
+    def advance(count: int) -> None:
+        nonlocal done
+        done += count
+        if progress:
+            progress("packing weights", min(done / max(total, 1), 1.0))
+
+    return advance

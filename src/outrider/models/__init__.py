@@ -1,0 +1,1 @@
+"""The architectures, each a short file that records its forward pass."""

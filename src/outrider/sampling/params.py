@@ -1,0 +1,69 @@
+"""What a request asks for: how to choose tokens, when to stop, how to draft."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from outrider.errors import UsageError
+
+DraftSetting = Literal["auto", "off"] | int
+MAX_DRAFT = 63
+"""Most tokens of one draft."""
+
+
+@dataclass(frozen=True)
+class SamplingParams:
+    """Parameters of one request.
+
+    Args:
+        max_tokens: most tokens to generate.
+        temperature: 0 takes the most likely token; above 0 the logits are divided by it and sampled.
+        top_k: keep only the k most likely tokens; 0 keeps all.
+        top_p: keep the smallest set of most likely tokens whose probability reaches this; 1 keeps all.
+        min_p: keep tokens at least this many times as likely as the most likely; 0 keeps all.
+        seed: the noise of a sampled token is a function of (seed, position, token); the same seed gives the same text.
+        stop: texts that end the answer; they are not part of it.
+        ignore_end: go on after an end token (for benchmarks).
+        draft: "auto" decides at every step how much to draft, "off" never drafts, a number pins the draft length.
+            Whatever it is, the tokens are the same.
+
+    Raises:
+        UsageError: a value out of its range; the message names it.
+    """
+
+    max_tokens: int = 128
+    temperature: float = 0.0
+    top_k: int = 0
+    top_p: float = 1.0
+    min_p: float = 0.0
+    seed: int = 0
+    stop: tuple[str, ...] = ()
+    ignore_end: bool = False
+    draft: DraftSetting = "auto"
+
+    def __post_init__(self) -> None:
+        if isinstance(self.stop, str):
+            object.__setattr__(self, "stop", (self.stop,))
+        else:
+            object.__setattr__(self, "stop", tuple(self.stop))
+        _require(self.max_tokens >= 1, f"max_tokens must be at least 1, not {self.max_tokens}")
+        _require(0 <= self.temperature <= 100, f"temperature must lie between 0 and 100, not {self.temperature}")
+        _require(self.top_k >= 0, f"top_k must be 0 (all) or more, not {self.top_k}")
+        _require(0 < self.top_p <= 1, f"top_p must be above 0 and at most 1, not {self.top_p}")
+        _require(0 <= self.min_p <= 1, f"min_p must lie between 0 and 1, not {self.min_p}")
+        _require(0 <= self.seed < 2**64, f"seed must lie between 0 and 2**64 - 1, not {self.seed}")
+        _require(all(self.stop), "a stop text must not be empty")
+        if self.draft not in ("auto", "off"):
+            known = isinstance(self.draft, int) and not isinstance(self.draft, bool) and 0 <= self.draft <= MAX_DRAFT
+            _require(known, f'draft must be "auto", "off" or a number from 0 to {MAX_DRAFT}, not {self.draft!r}')
+
+    @property
+    def greedy(self) -> bool:
+        """Whether the most likely token is taken: no noise, no filter matters."""
+        return self.temperature == 0
+
+
+def _require(holds: bool, problem: str) -> None:
+    if not holds:
+        raise UsageError(problem)

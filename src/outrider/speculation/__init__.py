@@ -1,0 +1,1 @@
+"""Drafting and verification: pure functions of plain data, and the sources of drafts."""

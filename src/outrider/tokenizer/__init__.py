@@ -1,0 +1,6 @@
+"""Text to token ids and back."""
+
+from outrider.tokenizer.stream import StreamDecoder
+from outrider.tokenizer.tokenizer import Tokenizer, open_tokenizer
+
+__all__ = ["StreamDecoder", "Tokenizer", "open_tokenizer"]

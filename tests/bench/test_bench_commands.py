@@ -1,0 +1,134 @@
+"""`outrider bench` with a model that answers at once."""
+
+from __future__ import annotations
+
+import json
+from types import SimpleNamespace
+
+import pytest
+
+from outrider.bench import curves
+from outrider.bench.suite import CATEGORIES, shipped_prompts
+
+
+@pytest.fixture(autouse=True)
+def known_limit(monkeypatch):
+    """A machine of known speed."""
+    monkeypatch.setattr(curves, "memory_limit", lambda _llm: curves.MemoryLimit(2e10, 200_000_000))
+
+
+def test_verify_json(fake, call):
+    ran = call("bench", "verify", "demo", "--json", "--rounds", "2")
+    assert ran.code == 0, ran.err
+    found = json.loads(ran.out)
+    assert found["rows"] == [1, 2, 4, 8, 16]
+    assert found["milliseconds"] == pytest.approx([11, 12, 14, 18, 26])
+    assert found["ratio"] == pytest.approx([value / 11 for value in (11, 12, 14, 18, 26)])
+    assert found["limit_tokens_per_second"] == pytest.approx(100)
+    assert "peer" not in found
+    # Round by round, and back again: a drift of the machine hits all row counts alike.
+    assert fake.made[0].measure.calls == [1, 2, 4, 8, 16, 16, 8, 4, 2, 1]
+
+
+def test_verify_table(fake, call):  # noqa: ARG001
+    ran = call("bench", "verify", "demo")
+    assert "c(M)/c(1)" in ran.out
+    assert "26.00 ms" in ran.out
+
+
+def test_prefill_json(fake, call):  # noqa: ARG001
+    found = json.loads(call("bench", "prefill", "demo", "--json", "--tokens", "100").out)
+    assert found["tokens"] == 100
+    assert found["tokens_per_second"] == pytest.approx(1000)
+
+
+def test_decode_json(fake, call):
+    ran = call("bench", "decode", "demo", "--json", "--prompts", "2", "--rounds", "1")
+    assert ran.code == 0, ran.err
+    found = json.loads(ran.out)
+    assert list(found["categories"]) == list(CATEGORIES)
+    for figures in (*found["categories"].values(), found["total"]):
+        assert figures["plain_tokens_per_second"] == pytest.approx(100)
+        assert figures["mtp_tokens_per_second"] == pytest.approx(260)
+        assert figures["speedup"] == pytest.approx(2.6)
+        assert figures["tokens_per_pass"] == pytest.approx(13 / 5)
+        assert figures["acceptance_rate"] == pytest.approx(0.8)
+        assert figures["identical"] is True
+    assert found["draft_sources"] == ["lookup"]
+    assert found["total"]["prompts"] == 2 * len(CATEGORIES)
+    assert "about 1 seconds" in ran.err
+    (llm,) = fake.made
+    # The first prompt once more, for the estimate; then off and auto change places from prompt to prompt.
+    drafts = [params.draft for _, params in llm.asked][2:]
+    assert drafts == ["off", "auto", "auto", "off"] * len(CATEGORIES)
+
+
+def test_order_turns_around_from_round_to_round(fake, call):
+    call("bench", "decode", "demo", "--json", "--prompts", "1", "--rounds", "2")
+    asked = fake.made[0].asked[2:]
+    first = asked[0][0]
+    assert [params.draft for prompt, params in asked if prompt == first] == ["off", "auto", "auto", "off"]
+
+
+def test_tokens_that_differ_are_reported(fake, call):
+    fake.unfaithful = True
+    ran = call("bench", "decode", "demo", "--json", "--prompts", "1", "--rounds", "1")
+    assert ran.code == 1
+    assert json.loads(ran.out)["total"]["identical"] is False
+    assert "drafting changed the tokens" in ran.err
+    assert "no" in call("bench", "decode", "demo", "--prompts", "1", "--rounds", "1").out
+
+
+class FakePeer:
+    version = "0"
+
+    def __init__(self, *_):
+        pass
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
+
+    def verify(self, rows, _context, repeat):
+        return [0.02 * rows] * repeat
+
+    def decode(self, _prompt, tokens):
+        return SimpleNamespace(tokens_per_second=50.0, token_ids=[0] * tokens)
+
+    def prefill(self, tokens):
+        return SimpleNamespace(seconds=[len(tokens) / 500])
+
+
+def test_the_peer_is_measured_in_turns(fake, call, monkeypatch):  # noqa: ARG001
+    monkeypatch.setattr("outrider.bench.peer.LlamaCpp", FakePeer)
+    against = ["--against", "llama.cpp", "--json"]
+    verify = json.loads(call("bench", "verify", "demo", *against).out)["peer"]
+    assert verify["name"] == "llama.cpp"
+    assert verify["ratio"] == pytest.approx([1, 2, 4, 8, 16])
+    assert json.loads(call("bench", "prefill", "demo", *against).out)["peer"]["tokens_per_second"] == 500
+    decode = json.loads(call("bench", "decode", "demo", *against, "--prompts", "1").out)
+    assert decode["total"]["peer_tokens_per_second"] == 50
+    assert "llama.cpp" in call("bench", "decode", "demo", "--against", "llama.cpp", "--prompts", "1").out
+
+
+def test_a_peer_that_is_not_installed_says_how_to_install_it(fake, call, tmp_path):  # noqa: ARG001
+    ran = call("bench", "verify", "demo", "--against", "llama.cpp", "--peer-python", str(tmp_path / "python"))
+    assert ran.code == 2
+    assert "pip install" in ran.err
+    assert "Traceback" not in ran.err
+
+
+def test_an_unknown_peer_is_refused(fake, call):  # noqa: ARG001
+    ran = call("bench", "verify", "demo", "--against", "ollama")
+    assert ran.code == 2
+    assert "llama.cpp" in ran.err
+
+
+def test_prompts_ship_with_the_package():
+    prompts = shipped_prompts()
+    assert {prompt.category for prompt in prompts} == set(CATEGORIES)
+    assert len(set(prompts)) == len(prompts) == 4 * len(CATEGORIES)
+    assert all(prompt.text.strip() for prompt in prompts)
+    assert len(shipped_prompts(1)) == len(CATEGORIES)

@@ -1,0 +1,42 @@
+"""`outrider inspect` on small checkpoints of known shape."""
+
+from __future__ import annotations
+
+import json
+
+from outrider.checkpoints import open_checkpoint
+from outrider.checkpoints.traffic import kv_bytes_per_position, weight_traffic
+
+
+def test_json_adds_up(tiny, call):
+    path = tiny("gemma4-e2b").gguf
+    found = json.loads(call("inspect", str(path), "--json").out)
+    checkpoint = open_checkpoint(path)
+    assert found["architecture"] == "gemma4"
+    assert found["weight_bytes"] == sum(tensor.data.nbytes for tensor in checkpoint.tensors.values())
+    assert sum(group["count"] for group in found["layers"]) == len(checkpoint.config.layers)
+    table = checkpoint.tensors["embed_tokens_per_layer.weight"]
+    assert found["gathered_table_bytes"] == table.data.nbytes
+    assert found["bytes_read_per_token"] < found["weight_bytes"] - table.data.nbytes
+
+
+def test_text_names_what_matters(tiny, call):
+    ran = call("inspect", str(tiny("gemma4-e2b").folder))
+    assert ran.code == 0
+    for said in ("gemma4", "sliding layer", "full layer", "read per token", "keys and values", "vocabulary"):
+        assert said in ran.out
+
+
+def test_a_token_reads_only_its_experts(tiny):
+    checkpoint = open_checkpoint(tiny("gemma4-moe").gguf)
+    traffic = weight_traffic(checkpoint.tensors, checkpoint.config)
+    experts = checkpoint.config.experts
+    stacks = sum(tensor.data.nbytes for name, tensor in checkpoint.tensors.items() if ".experts." in name)
+    assert stacks > 0
+    assert traffic.swept - traffic.per_token == stacks - stacks * experts.top_k // experts.count
+
+
+def test_shared_layers_keep_no_keys_and_values(tiny):
+    config = open_checkpoint(tiny("gemma4-e2b").gguf).config
+    own = [layer for i, layer in enumerate(config.layers) if layer.kv_source == i and layer.kind == "full"]
+    assert kv_bytes_per_position(config)["full"] == sum(4 * layer.kv_heads * layer.head_dim for layer in own)

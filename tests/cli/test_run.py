@@ -1,0 +1,152 @@
+"""`outrider run` with one prompt."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from outrider.cli.answer import DraftColours, harmless
+
+STATS = {
+    "target_passes",
+    "drafted",
+    "accepted",
+    "tokens_per_pass",
+    "acceptance_rate",
+    "prefill_seconds",
+    "decode_seconds",
+    "decode_tokens_per_second",
+    "draft_seconds",
+    "verify_seconds",
+    "load_seconds",
+}
+
+
+def test_text_goes_to_standard_output_and_figures_to_standard_error(fake, call):
+    ran = call("run", "demo", "Paris")
+    assert ran.code == 0
+    assert ran.out == " is größer.\n"
+    assert "13 tokens" in ran.err
+    assert "tokens per pass" in ran.err
+    assert "accepted" in ran.err
+    assert fake.made[0].asked[0][0] == "Paris"
+
+
+def test_json_prints_one_object_and_nothing_else(fake, call):  # noqa: ARG001
+    ran = call("run", "demo", "Paris", "--json")
+    found = json.loads(ran.out)
+    assert set(found) == {"text", "token_ids", "prompt_tokens", "completion_tokens", "finish_reason", "stats"}
+    assert set(found["stats"]) >= STATS
+    assert found["text"] == " is größer."
+    assert found["prompt_tokens"] == 6
+    assert found["completion_tokens"] == len(found["token_ids"]) == 13
+    assert ran.out.count("\n") == 1
+    assert ran.err == ""
+
+
+def test_every_option_reaches_the_model(fake, call):
+    options = ["--draft", "4", "--no-lookup", "--drafter", "off", "--max-tokens", "7", "--temperature", "0.5"]
+    options += ["--top-k", "3", "--top-p", "0.9", "--min-p", "0.1", "--seed", "11", "--stop", "a", "--stop", "b"]
+    assert call("run", "demo", "x", *options, "--threads", "1", "--context", "99").code == 0
+    (llm,) = fake.made
+    assert llm.options == {"drafter": None, "lookup": False, "threads": 1, "context": 99}
+    params = llm.asked[0][1]
+    assert (params.draft, params.max_tokens, params.temperature, params.seed) == (4, 7, 0.5, 11)
+    assert (params.top_k, params.top_p, params.min_p, params.stop) == (3, 0.9, 0.1, ("a", "b"))
+
+
+def test_drafter_path_and_auto(fake, call):
+    call("run", "demo", "x", "--drafter", "some/drafter.gguf", "--draft", "off")
+    call("run", "demo", "x")
+    assert [llm.options["drafter"] for llm in fake.made] == ["some/drafter.gguf", "auto"]
+    assert [llm.asked[0][1].draft for llm in fake.made] == ["off", "auto"]
+
+
+@pytest.mark.parametrize("argument", [["-"], []])
+def test_prompt_from_standard_input_without_its_last_newline(fake, call, argument):
+    assert call("run", "demo", *argument, stdin="Größe\n\n".encode()).code == 0
+    assert fake.made[0].asked[0][0] == "Größe\n"
+
+
+def test_prompt_on_the_command_line_wins_over_standard_input(fake, call):
+    call("run", "demo", "given", stdin=b"piped")
+    assert fake.made[0].asked[0][0] == "given"
+
+
+def test_stop_text_ends_the_answer(fake, call):  # noqa: ARG001
+    assert call("run", "demo", "x", "--stop", "ö").out == " is gr\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["run", "missing.gguf", "x"], "missing.gguf: does not exist"),
+        (["run", "demo", "x", "--temperature", "-1"], "temperature must lie between 0 and 100, not -1"),
+        (["run", "demo", "x", "--draft", "99"], "number from 0 to 63, not 99"),
+        (["run", "demo", "x", "--draft", "many"], "'many' is neither 'auto' nor 'off' nor a number of tokens"),
+        (["run", "demo", "x", "--top-k", "some"], "--top-k"),
+        (["run", "demo", ""], "the prompt is empty"),
+        (["run", "demo", "\udcff"], "not UTF-8"),
+        (["inspect", "missing.gguf"], "missing.gguf: does not exist"),
+        (["fly"], "fly"),
+    ],
+)
+def test_errors_are_short_and_exit_with_2(fake, call, arguments, said):  # noqa: ARG001
+    ran = call(*arguments)
+    assert ran.code == 2
+    assert said in ran.err
+    assert "Traceback" not in ran.err
+    assert ran.out == ""
+
+
+def test_wrong_parameters_are_refused_before_anything_is_loaded(fake, call):
+    call("run", "demo", "x", "--top-p", "0")
+    assert not fake.made
+
+
+def test_piped_bytes_that_are_not_text(fake, call):  # noqa: ARG001
+    ran = call("run", "demo", stdin=b"ok\xff")
+    assert ran.code == 2
+    assert "standard input is not UTF-8 text (byte 2)" in ran.err
+
+
+def test_interrupt_exits_with_130(fake, call, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(fake, "stream", interrupted)
+    assert call("run", "demo", "x").code == 130
+
+
+def test_version(call):
+    ran = call("--version")
+    assert ran.code == 0
+    assert ran.out.startswith("outrider ")
+
+
+def test_help_does_not_load_the_model_code():
+    program = (
+        "import sys; sys.argv = ['outrider', 'run', '--help']\n"
+        "from outrider.cli import main\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        "heavy = {'outrider.bench', 'outrider.bench.commands', 'outrider.cli.chat'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, stdout=subprocess.DEVNULL, timeout=60)
+
+
+def test_colours_follow_the_drafted_tokens_through_held_back_text(fake):
+    colours = DraftColours(fake("demo").tokenizer)
+    colours.push(tuple(b"ab"), (True, False))
+    assert colours.paint("a") == "\033[32ma\033[0m"
+    colours.push(tuple("cö".encode()), (False, True, True))
+    assert colours.paint("bcö") == "bc\033[32mö\033[0m"
+    assert colours.paint("?") == "?"
+
+
+def test_control_characters_do_not_reach_the_terminal():
+    assert harmless("a\033[2Jb\tc\n\x07\u200d👩‍🚀") == "a\\x1b[2Jb\tc\n\\x07\u200d👩‍🚀"

@@ -1,0 +1,46 @@
+"""What every test may use: tiny checkpoints that are made once per run, and copies of them to damage."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from tiny_checkpoints import Tiny
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Tiny]:
+    """Name of a variant in tests/tiny_checkpoints.py -> its checkpoints. To be read only; `copy_of` gives a copy."""
+    pytest.importorskip("torch")
+    import tiny_checkpoints
+    from transformers import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    root = tmp_path_factory.mktemp("tiny")
+
+    @cache
+    def make(variant: str) -> Tiny:
+        model = tiny_checkpoints.make_model(variant)
+        folder = tiny_checkpoints.save_folder(model, root / variant)
+        gguf = tiny_checkpoints.save_gguf(model, root / f"{variant}.gguf")
+        return tiny_checkpoints.Tiny(model, folder, gguf)
+
+    return make
+
+
+@pytest.fixture
+def copy_of(tmp_path: Path) -> Callable[[Path], Path]:
+    """A checkpoint's file or folder -> a copy that the test may change."""
+
+    def copy(source: Path) -> Path:
+        target = tmp_path / source.name
+        return Path(shutil.copytree(source, target) if source.is_dir() else shutil.copy(source, target))
+
+    return copy

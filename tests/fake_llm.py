@@ -1,0 +1,115 @@
+"""A model that is none: it answers at once, with bytes for tokens, so that the commands around it can be tested."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+from outrider.engine.outputs import Piece, RequestOutput, RequestStats
+from outrider.errors import CheckpointError, UsageError
+from outrider.sampling.params import SamplingParams
+
+BOS = 256
+
+
+class ByteTokenizer:
+    """A token is a byte, so characters of several bytes come in halves."""
+
+    def encode(self, text: str) -> list[int]:
+        return [BOS, *text.encode()]
+
+    def piece(self, token: int, *, skip_special: bool) -> bytes:
+        return b"" if token == BOS and skip_special else bytes([token])
+
+
+class FakeMeasure:
+    """Passes whose time is known, and the order in which they were asked for."""
+
+    def __init__(self) -> None:
+        self.calls: list[int] = []
+
+    def verify(self, rows: int, _context: int, repeat: int) -> list[float]:
+        self.calls.append(rows)
+        return [0.010 + 0.001 * rows] * repeat
+
+    def prefill(self, tokens: int, repeat: int, _chunk: int) -> list[float]:
+        return [tokens / 1000] * repeat
+
+
+class FakeEngine:
+    chunk = 256
+
+
+class FakeLLM:
+    """Set `answer` to what every prompt gets, `pause` to the seconds of a pass, `unfaithful` to make drafting change
+    the tokens. `made` are all instances."""
+
+    answer: ClassVar[str] = " is größer."
+    pause: ClassVar[float] = 0.0
+    unfaithful: ClassVar[bool] = False
+    made: ClassVar[list[FakeLLM]] = []
+
+    def __init__(self, model: str, *, progress: Any = None, **options: Any) -> None:
+        if not model.startswith("demo"):
+            raise CheckpointError("does not exist", path=model, remedy="Pass another")
+        if progress:
+            progress("packing weights", 0.5)
+        self.options = options
+        self.path = Path("demo.gguf")
+        self.threads = options.get("threads") or 2
+        self.tokenizer, self.measure, self.engine = ByteTokenizer(), FakeMeasure(), FakeEngine()
+        self.weight_bytes, self.load_seconds, self.config = 1000, 0.5, None
+        self.asked: list[tuple[str, SamplingParams]] = []
+        self.cancelled = 0
+        self.made.append(self)
+
+    def generate(self, prompt: str, params: SamplingParams) -> list[RequestOutput]:
+        pieces = list(self.stream(prompt, params))
+        tokens = tuple(token for piece in pieces for token in piece.token_ids)
+        last = pieces[-1]
+        text = "".join(piece.text for piece in pieces)
+        assert last.finish_reason is not None
+        assert last.stats is not None
+        return [RequestOutput(tuple(self.tokenizer.encode(prompt)), tokens, text, last.finish_reason, last.stats)]
+
+    def stream(self, prompt: str, params: SamplingParams) -> Iterator[Piece]:
+        self.asked.append((prompt, params))
+        if not prompt:
+            raise UsageError("the prompt is empty: give it at least one token")
+        return self._pieces(params)
+
+    def _pieces(self, params: SamplingParams) -> Iterator[Piece]:
+        drafting = params.draft != "off"
+        answer = self.answer
+        if drafting and self.unfaithful:
+            answer = answer.upper()
+        found = [answer.find(stop) for stop in params.stop if stop in answer]
+        reason = "stop" if found else "length"
+        data = (answer[: min(found)] if found else answer).encode()[: params.max_tokens]
+        width = 3 if drafting else 1
+        passes = [data[i : i + width] for i in range(0, len(data), width)] or [b""]
+        stats = RequestStats(prefill_seconds=0.01, decode_seconds=0.01 * len(passes), load_seconds=self.load_seconds)
+        stats.target_passes, stats.decoded_tokens = len(passes), len(data)
+        if drafting:
+            stats.drafted, stats.accepted = 2 * len(passes), len(data) - len(passes)
+            stats.drafted_by_source = {"lookup": stats.drafted}
+        try:
+            for number, part in enumerate(passes):
+                time.sleep(self.pause)
+                last = number == len(passes) - 1
+                flags = tuple(i < len(part) - 1 for i in range(len(part)))
+                text = _whole(data[: number * width + len(part)])[len(_whole(data[: number * width])) :]
+                yield Piece(text, tuple(part), flags, reason if last else None, stats if last else None)
+        except GeneratorExit:
+            self.cancelled += 1
+            raise
+
+
+def _whole(data: bytes) -> str:
+    return data.decode(errors="ignore")
+
+
+def text_of(tokens: Sequence[int]) -> str:
+    return bytes(tokens).decode()

@@ -1,0 +1,68 @@
+"""Imports run one way: each layer sees only those below it."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+SOURCE = Path(__file__).parent.parent / "src" / "outrider"
+
+LAYERS = [  # low to high; those of one line do not import each other
+    {"errors"},
+    {"kernels"},
+    {"checkpoints"},
+    {"tokenizer"},
+    {"quant"},
+    {"models"},
+    {"cache"},
+    {"speculation", "sampling"},
+    {"engine"},
+    {"llm"},
+    {"outrider"},
+    {"terminal"},
+    {"bench", "cli", "server", "train"},
+]
+LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
+
+
+def layer_of(path: Path) -> str:
+    first = path.relative_to(SOURCE).parts[0].removesuffix(".py")
+    return "outrider" if first == "__init__" else first
+
+
+def imported_layers(path: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            names = [
+                f"{node.module}.{alias.name}" if node.module == "outrider" else str(node.module) for alias in node.names
+            ]
+        else:
+            continue
+        for name in names:
+            parts = name.split(".")
+            if parts[0] == "outrider":
+                found.add(parts[1] if len(parts) > 1 and parts[1] in LEVEL else "outrider")
+    return found
+
+
+FILES = sorted(SOURCE.rglob("*.py"))
+
+
+@pytest.mark.parametrize("path", FILES, ids=[str(path.relative_to(SOURCE)) for path in FILES])
+def test_imports_go_down(path):
+    own = layer_of(path)
+    assert own in LEVEL, f"{own} is in no layer: add it to LAYERS"
+    for other in imported_layers(path) - {own}:
+        assert LEVEL[other] < LEVEL[own], f"{path.relative_to(SOURCE)} ({own}) imports {other}, which is not below it"
+
+
+def test_every_file_has_one_screenful_of_subject():
+    for path in FILES:
+        assert len(path.read_text(encoding="utf-8").splitlines()) < 400, f"{path} has grown past one subject"
+        assert path.stem not in {"utils", "common", "misc", "helpers"}
