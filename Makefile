@@ -6,7 +6,7 @@ PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 NATIVE := $(wildcard csrc/*.cpp csrc/*.h csrc/*.cmake csrc/kernels/*.h csrc/simd/*.h) CMakeLists.txt pyproject.toml
 PROMPT ?= The three most important inventions of the nineteenth century were
 
-.PHONY: run test fast lint sanitize bench setup clean check-tools
+.PHONY: run test fast lint sanitize arm64 bench setup clean check-tools
 
 run: $(VENV)/.installed
 	$(BIN)/outrider run demo "$(PROMPT)" --max-tokens 96
@@ -26,9 +26,16 @@ lint: $(VENV)/.installed-test
 
 # The kernels' own tests, under the address and undefined-behaviour sanitizers.
 sanitize: $(VENV)/.installed-test
-	$(BIN)/cmake -S csrc/tests -B build/sanitize -G Ninja -DCMAKE_MAKE_PROGRAM=$(CURDIR)/$(BIN)/ninja -DOUTRIDER_SANITIZE=ON >/dev/null
+	$(BIN)/cmake -S csrc/kernel_tests -B build/sanitize -G Ninja -DCMAKE_MAKE_PROGRAM=$(CURDIR)/$(BIN)/ninja -DOUTRIDER_SANITIZE=ON >/dev/null
 	$(BIN)/cmake --build build/sanitize
 	build/sanitize/kernel_tests
+
+# The same tests for ARM64, cross-compiled and run under qemu (Debian: apt install g++-aarch64-linux-gnu qemu-user).
+arm64: $(VENV)/.installed-test
+	$(BIN)/cmake -S csrc/kernel_tests -B build/arm64 -G Ninja -DCMAKE_MAKE_PROGRAM=$(CURDIR)/$(BIN)/ninja \
+	  -DCMAKE_TOOLCHAIN_FILE=$(CURDIR)/csrc/kernel_tests/aarch64.cmake >/dev/null
+	$(BIN)/cmake --build build/arm64
+	qemu-aarch64 -L /usr/aarch64-linux-gnu build/arm64/kernel_tests
 
 bench: $(VENV)/.installed
 	$(BIN)/outrider bench verify demo

@@ -44,3 +44,17 @@ def copy_of(tmp_path: Path) -> Callable[[Path], Path]:
         return Path(shutil.copytree(source, target) if source.is_dir() else shutil.copy(source, target))
 
     return copy
+
+
+@pytest.fixture(scope="session")
+def word_tokenizer() -> Callable[[object], None]:
+    """Gives an LLM with a tiny vocabulary words to speak: id -> one to three letters and a space now and then."""
+
+    def install(llm: object) -> None:
+        words = []
+        for token in range(llm.target.vocabulary):  # type: ignore[attr-defined]
+            letters = "abcdez"[token % 6] + ("" if token % 5 else "ab"[token % 2])
+            words.append((" " if token % 7 == 0 else "") + letters)
+        llm.tokenizer.piece = lambda token, **_: words[token].encode()  # type: ignore[attr-defined]
+
+    return install

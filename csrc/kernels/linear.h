@@ -15,7 +15,7 @@ inline constexpr int kMaxDenseRows = 4;
 // How far ahead the codes are asked for, in bytes, across the end of the tile into the `next` one. With several rows
 // the core computes longer than its own prefetcher looks ahead (which also stops at each page and at each jump between
 // two matrices), and reading and computing would take turns.
-inline constexpr size_t kPrefetch = 2048;
+inline constexpr size_t kPrefetch = 4096;
 
 // The 8 quads of one group, unpacked.
 template <int kBits, int kZero>

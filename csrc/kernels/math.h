@@ -12,14 +12,6 @@ inline float reduce_add(F a) {
   return t[0];
 }
 
-inline float reduce_max(F a) {
-  float t[16];
-  store(t, a);
-  float best = t[0];
-  for (int i = 1; i < 16; ++i) best = t[i] > best ? t[i] : best;
-  return best;
-}
-
 // e^x: 2^n * p(r) with n = round(x / ln 2); p is the degree-6 minimax polynomial of Cephes' expf (2 ulp).
 // Below -87 the result is 0, so a masked score of -infinity weighs exactly nothing.
 inline F exp(F x) {

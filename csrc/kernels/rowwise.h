@@ -24,15 +24,11 @@ inline void quantize_row(const float* x, int n, const QuantizedStore& out) {
   for (int g = 0; g < n / 32; ++g) {
     const F a = load(x + 32 * g), b = load(x + 32 * g + 16);
     const float largest = reduce_max(max(abs(a), abs(b)));
-    const F inverse = set1(largest > 0.0f ? 127.0f / largest : 0.0f);
-    store_int8(out.codes + 32 * g, round_to_int(mul(a, inverse)));
-    store_int8(out.codes + 32 * g + 16, round_to_int(mul(b, inverse)));
-    int total[2] = {0, 0};
-    for (int i = 0; i < 16; ++i) {
-      total[0] += out.codes[32 * g + i];
-      total[1] += out.codes[32 * g + 16 + i];
-    }
-    const int sum = total[0] + total[1];
+    const F inverse = set1(largest > 1e-30f ? 127.0f / largest : 0.0f);  // below, 127 / largest may overflow: zeros
+    const I qa = round_to_int(mul(a, inverse)), qb = round_to_int(mul(b, inverse));
+    store_int8(out.codes + 32 * g, qa);
+    store_int8(out.codes + 32 * g + 16, qb);
+    const int total[2] = {reduce_sum(qa), reduce_sum(qb)}, sum = total[0] + total[1];
     out.half_sum[2 * g] = static_cast<float>(total[0]);
     out.half_sum[2 * g + 1] = static_cast<float>(total[1]);
     out.times8[g] = 8 * sum;

@@ -32,11 +32,14 @@ inline F select_below(F a, F limit, F x, F y) {
 // Whether any lane of a is above its lane of b (a NaN is above nothing).
 inline bool any_above(F a, F b) { return _mm512_cmp_ps_mask(a.v, b.v, _CMP_GT_OQ) != 0; }
 
+inline float reduce_max(F a) { return _mm512_reduce_max_ps(a.v); }
+
 inline I izero() { return {_mm512_setzero_si512()}; }
 inline I iadd(I a, I b) { return {_mm512_add_epi32(a.v, b.v)}; }
 inline I isub(I a, I b) { return {_mm512_sub_epi32(a.v, b.v)}; }
 inline I ibroadcast(const int32_t* p) { return {_mm512_set1_epi32(*p)}; }
 inline void istore(int32_t* p, I a) { _mm512_storeu_si512(p, a.v); }
+inline int32_t reduce_sum(I a) { return _mm512_reduce_add_epi32(a.v); }
 inline F to_float(I a) { return {_mm512_cvtepi32_ps(a.v)}; }
 inline I round_to_int(F a) { return {_mm512_cvtps_epi32(a.v)}; }  // nearest, ties to even
 inline F pow2(I n) { return {_mm512_castsi512_ps(_mm512_slli_epi32(_mm512_add_epi32(n.v, _mm512_set1_epi32(127)), 23))}; }
@@ -59,7 +62,7 @@ inline F load_i8(const uint8_t* p) {
   return {_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))))};
 }
 
-inline void prefetch(const void* p) { __builtin_prefetch(p); }
+inline void prefetch(const void* p) { __builtin_prefetch(p, 0, 2); }
 inline Bytes load_bytes(const uint8_t* p) { return {_mm512_loadu_si512(p)}; }
 inline Bytes and_bytes(Bytes a, uint8_t mask) { return {_mm512_and_si512(a.v, _mm512_set1_epi8(static_cast<char>(mask)))}; }
 inline Bytes or_bytes(Bytes a, Bytes b) { return {_mm512_or_si512(a.v, b.v)}; }

@@ -42,11 +42,22 @@ inline bool any_above(F a, F b) {
   return false;
 }
 
+inline float reduce_max(F a) {
+  float best = a.v[0];
+  for (int i = 1; i < 16; ++i) best = a.v[i] > best ? a.v[i] : best;
+  return best;
+}
+
 inline I izero() { return each_int([](int) { return 0; }); }
 inline I iadd(I a, I b) { return each_int([&](int i) { return a.v[i] + b.v[i]; }); }
 inline I isub(I a, I b) { return each_int([&](int i) { return a.v[i] - b.v[i]; }); }
 inline I ibroadcast(const int32_t* p) { return each_int([=](int) { return *p; }); }
 inline void istore(int32_t* p, I a) { std::memcpy(p, a.v, sizeof a.v); }
+inline int32_t reduce_sum(I a) {
+  uint32_t sum = 0;
+  for (int i = 0; i < 16; ++i) sum += static_cast<uint32_t>(a.v[i]);
+  return static_cast<int32_t>(sum);
+}
 inline F to_float(I a) { return each([&](int i) { return static_cast<float>(a.v[i]); }); }
 inline I round_to_int(F a) {
   // Out of range or NaN gives the x86 "integer indefinite" value, so that all instruction sets agree.
@@ -70,7 +81,7 @@ inline F load_bf16(const uint16_t* p) { return each([=](int i) { return bfloat16
 inline F load_u8(const uint8_t* p) { return each([=](int i) { return static_cast<float>(p[i]); }); }
 inline F load_i8(const uint8_t* p) { return each([=](int i) { return static_cast<float>(static_cast<int8_t>(p[i])); }); }
 
-inline void prefetch(const void* p) { __builtin_prefetch(p); }
+inline void prefetch(const void* p) { __builtin_prefetch(p, 0, 2); }
 inline Bytes load_bytes(const uint8_t* p) { return each_byte([=](int i) { return p[i]; }); }
 inline Bytes and_bytes(Bytes a, uint8_t mask) { return each_byte([&](int i) { return a.v[i] & mask; }); }
 inline Bytes or_bytes(Bytes a, Bytes b) { return each_byte([&](int i) { return a.v[i] | b.v[i]; }); }

@@ -1,9 +1,27 @@
 """outrider: Gemma 4 with MTP drafters. The same answer, two to three times sooner."""
 
-from outrider.engine.outputs import RequestOutput
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from outrider.errors import OutriderError
-from outrider.llm import LLM
-from outrider.sampling.params import SamplingParams
+
+if TYPE_CHECKING:
+    from outrider.engine.outputs import RequestOutput
+    from outrider.llm import LLM
+    from outrider.sampling.params import SamplingParams
 
 __all__ = ["LLM", "OutriderError", "RequestOutput", "SamplingParams"]
 __version__ = "0.1.0"
+
+_HOMES = {
+    "LLM": "outrider.llm",
+    "RequestOutput": "outrider.engine.outputs",
+    "SamplingParams": "outrider.sampling.params",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Loads a public name when it is first used, so that `outrider --help` need not load the engine."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'outrider' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)

@@ -103,7 +103,7 @@ def show_verify(result: dict[str, Any]) -> None:
     peer = result.get("peer")
     console = Console(highlight=False)
     console.print(f"{result['model']}, {result['threads']} threads: a pass over M rows, context {result['context']}")
-    table = Table(box=SIMPLE_HEAD)
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
     table.add_column("M", justify="right")
     for name in ("outrider", *([peer["name"]] if peer else [])):
         table.add_column(name, justify="right")

@@ -152,13 +152,13 @@ def show_decode(result: dict[str, Any]) -> None:
     sources = ", ".join(result["draft_sources"]) or "nothing that was worth drafting"
     peer = result.get("peer")
     console = Console(highlight=False)
-    console.print(f"{result['model']}, {result['threads']} threads, drafts from {sources}; tokens per second:")
-    table = Table(box=SIMPLE_HEAD)
+    console.print(f"{result['model']}, {result['threads']} threads, drafts from {sources}, tok/s")
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
     table.add_column("category", no_wrap=True)
-    names = ("plain", "drafting", "speed-up", "tokens/pass", "accepted", *([peer["name"]] if peer else []))
+    names = ("plain", "drafts", "speed-up", "per pass", "accepted", *([peer["name"]] if peer else []))
     for name in names:
         table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("same tokens", no_wrap=True)
+    table.add_column("same", no_wrap=True)
     for category, of in (*result["categories"].items(), ("all", result["total"])):
         if category == "all":
             table.add_section()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import sys
 from importlib import import_module
-from importlib.metadata import version
 from typing import Annotated, Any
 
 import typer
@@ -48,7 +47,9 @@ app.command()(inspect)
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        print(f"outrider {version('outrider')}")
+        from outrider import __version__
+
+        print(f"outrider {__version__}")
         raise typer.Exit
 
 

@@ -45,7 +45,7 @@ def converse(llm: LLM, params: SamplingParams, *, show_drafts: bool) -> None:
     """Reads lines and answers them until the end of input, Ctrl-C at the prompt, or /quit."""
     console = error_console()
     console.print(
-        "This model continues text; it is not a chat model, so begin something it can go on with. /help for help.",
+        "What you type is continued as plain text; a base model, like the demo, is not a chat model. /help for help.",
         style="dim",
     )
     conversation, last = Conversation(), None
@@ -81,6 +81,9 @@ def _answer(
     try:
         with interrupts() as stopped:
             answer = stream_answer(llm, text, params, show_drafts=show_drafts, stopped=stopped)
+    except KeyboardInterrupt:
+        error_console().print("\n(stopped before it began)", style="dim")
+        return None
     except OutriderError as problem:
         show_error(problem)
         if conversation.text:
@@ -102,8 +105,8 @@ def _print_stats(last: Answer | None) -> None:
 
 
 class _Interrupts:
-    """Counts Ctrl-C. The first asks the answer to stop after the pass in work, so that no pass is left half booked;
-    the second, for a long prefill, does not wait."""
+    """Counts Ctrl-C. The first asks the answer to stop after the pass in work, which keeps what was shown so far; the
+    second, for a long prefill, does not wait."""
 
     def __init__(self) -> None:
         self.count = 0

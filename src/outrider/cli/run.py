@@ -54,7 +54,9 @@ def run(
     ] = None,
     context: Annotated[int | None, typer.Option(help="Most tokens of prompt and answer together.")] = None,
     threads: Annotated[int | None, typer.Option(help="Threads to compute with.", show_default="all cores")] = None,
-    show_drafts: Annotated[bool, typer.Option("--show-drafts", help="Colour the tokens that were drafted.")] = False,
+    show_drafts: Annotated[
+        bool, typer.Option("--show-drafts", help="Colour the drafted tokens (on a terminal).")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
 ) -> None:
     """Go on from PROMPT, or from what you type; the figures go to standard error."""

@@ -1,0 +1,115 @@
+// AArch64 with the dot-product extension: 16 lanes in four registers.
+#pragma once
+#include <arm_neon.h>
+
+#include <cmath>
+#include <cstdint>
+
+namespace outrider::OUTRIDER_ISA {
+
+struct F { float32x4_t v[4]; };     // 16 float32
+struct I { int32x4_t v[4]; };       // 16 int32
+struct Bytes { uint8x16_t v[4]; };  // 64 uint8
+
+template <class R, class Fn> inline R quarters(Fn fn) { return {{fn(0), fn(1), fn(2), fn(3)}}; }
+
+inline F zero() { return quarters<F>([](int) { return vdupq_n_f32(0.0f); }); }
+inline F set1(float x) { return quarters<F>([=](int) { return vdupq_n_f32(x); }); }
+inline F load(const float* p) { return quarters<F>([=](int i) { return vld1q_f32(p + 4 * i); }); }
+inline void store(float* p, F a) { for (int i = 0; i < 4; ++i) vst1q_f32(p + 4 * i, a.v[i]); }
+inline F add(F a, F b) { return quarters<F>([&](int i) { return vaddq_f32(a.v[i], b.v[i]); }); }
+inline F sub(F a, F b) { return quarters<F>([&](int i) { return vsubq_f32(a.v[i], b.v[i]); }); }
+inline F mul(F a, F b) { return quarters<F>([&](int i) { return vmulq_f32(a.v[i], b.v[i]); }); }
+inline F div(F a, F b) { return quarters<F>([&](int i) { return vdivq_f32(a.v[i], b.v[i]); }); }
+inline F fma(F a, F b, F c) { return quarters<F>([&](int i) { return vfmaq_f32(c.v[i], a.v[i], b.v[i]); }); }
+// b where the comparison is false, so a NaN in a is dropped; the instruction itself would keep it.
+inline F max(F a, F b) { return quarters<F>([&](int i) { return vbslq_f32(vcgtq_f32(a.v[i], b.v[i]), a.v[i], b.v[i]); }); }
+inline F min(F a, F b) { return quarters<F>([&](int i) { return vbslq_f32(vcltq_f32(a.v[i], b.v[i]), a.v[i], b.v[i]); }); }
+inline F abs(F a) { return quarters<F>([&](int i) { return vabsq_f32(a.v[i]); }); }
+// x where a < limit (false for NaN), else y.
+inline F select_below(F a, F limit, F x, F y) {
+  return quarters<F>([&](int i) { return vbslq_f32(vcltq_f32(a.v[i], limit.v[i]), x.v[i], y.v[i]); });
+}
+// Whether any lane of a is above its lane of b (a NaN is above nothing).
+inline bool any_above(F a, F b) {
+  uint32x4_t above = vcgtq_f32(a.v[0], b.v[0]);
+  for (int i = 1; i < 4; ++i) above = vorrq_u32(above, vcgtq_f32(a.v[i], b.v[i]));
+  return vmaxvq_u32(above) != 0;
+}
+inline float reduce_max(F a) {
+  const F m = max(F{{a.v[0], a.v[1], a.v[0], a.v[1]}}, F{{a.v[2], a.v[3], a.v[2], a.v[3]}});
+  float lanes[8];
+  vst1q_f32(lanes, m.v[0]);
+  vst1q_f32(lanes + 4, m.v[1]);
+  float best = lanes[0];
+  for (int i = 1; i < 8; ++i) best = lanes[i] > best ? lanes[i] : best;
+  return best;
+}
+
+inline I izero() { return quarters<I>([](int) { return vdupq_n_s32(0); }); }
+inline I iadd(I a, I b) { return quarters<I>([&](int i) { return vaddq_s32(a.v[i], b.v[i]); }); }
+inline I isub(I a, I b) { return quarters<I>([&](int i) { return vsubq_s32(a.v[i], b.v[i]); }); }
+inline I ibroadcast(const int32_t* p) { return quarters<I>([=](int) { return vdupq_n_s32(*p); }); }
+inline void istore(int32_t* p, I a) { for (int i = 0; i < 4; ++i) vst1q_s32(p + 4 * i, a.v[i]); }
+inline int32_t reduce_sum(I a) { return vaddvq_s32(vaddq_s32(vaddq_s32(a.v[0], a.v[1]), vaddq_s32(a.v[2], a.v[3]))); }
+inline F to_float(I a) { return quarters<F>([&](int i) { return vcvtq_f32_s32(a.v[i]); }); }
+// Nearest, ties to even. Where x86 gives its "integer indefinite" (out of range, NaN), this instruction saturates.
+inline I round_to_int(F a) {
+  const float32x4_t limit = vdupq_n_f32(2147483648.0f);
+  return quarters<I>([&](int i) {
+    return vbslq_s32(vcaltq_f32(a.v[i], limit), vcvtnq_s32_f32(a.v[i]), vdupq_n_s32(INT32_MIN));
+  });
+}
+inline F pow2(I n) {
+  return quarters<F>([&](int i) { return vreinterpretq_f32_s32(vshlq_n_s32(vaddq_s32(n.v[i], vdupq_n_s32(127)), 23)); });
+}
+inline void store_int8(int8_t* p, I a) {  // the low byte of each lane
+  const int16x8_t low = vcombine_s16(vmovn_s32(a.v[0]), vmovn_s32(a.v[1]));
+  const int16x8_t high = vcombine_s16(vmovn_s32(a.v[2]), vmovn_s32(a.v[3]));
+  vst1q_s8(p, vcombine_s8(vmovn_s16(low), vmovn_s16(high)));
+}
+
+inline F load_f16(const uint16_t* p) {
+  return quarters<F>([=](int i) { return vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(p + 4 * i))); });
+}
+inline void store_f16(uint16_t* p, F a) {
+  for (int i = 0; i < 4; ++i) vst1_u16(p + 4 * i, vreinterpret_u16_f16(vcvt_f16_f32(a.v[i])));
+}
+inline F load_bf16(const uint16_t* p) {
+  return quarters<F>([=](int i) { return vreinterpretq_f32_u32(vshll_n_u16(vld1_u16(p + 4 * i), 16)); });
+}
+inline F load_u8(const uint8_t* p) {
+  const uint8x16_t b = vld1q_u8(p);
+  const uint16x8_t low = vmovl_u8(vget_low_u8(b)), high = vmovl_u8(vget_high_u8(b));
+  return {{vcvtq_f32_u32(vmovl_u16(vget_low_u16(low))), vcvtq_f32_u32(vmovl_u16(vget_high_u16(low))),
+           vcvtq_f32_u32(vmovl_u16(vget_low_u16(high))), vcvtq_f32_u32(vmovl_u16(vget_high_u16(high)))}};
+}
+inline F load_i8(const uint8_t* p) {
+  const int8x16_t b = vld1q_s8(reinterpret_cast<const int8_t*>(p));
+  const int16x8_t low = vmovl_s8(vget_low_s8(b)), high = vmovl_s8(vget_high_s8(b));
+  return {{vcvtq_f32_s32(vmovl_s16(vget_low_s16(low))), vcvtq_f32_s32(vmovl_s16(vget_high_s16(low))),
+           vcvtq_f32_s32(vmovl_s16(vget_low_s16(high))), vcvtq_f32_s32(vmovl_s16(vget_high_s16(high)))}};
+}
+
+inline void prefetch(const void* p) { __builtin_prefetch(p, 0, 2); }
+inline Bytes load_bytes(const uint8_t* p) { return quarters<Bytes>([=](int i) { return vld1q_u8(p + 16 * i); }); }
+inline Bytes and_bytes(Bytes a, uint8_t mask) {
+  return quarters<Bytes>([&](int i) { return vandq_u8(a.v[i], vdupq_n_u8(mask)); });
+}
+inline Bytes or_bytes(Bytes a, Bytes b) { return quarters<Bytes>([&](int i) { return vorrq_u8(a.v[i], b.v[i]); }); }
+template <int N> inline Bytes shift_left(Bytes a) { return quarters<Bytes>([&](int i) { return vshlq_n_u8(a.v[i], N); }); }
+template <int N> inline Bytes shift_right(Bytes a) { return quarters<Bytes>([&](int i) { return vshrq_n_u8(a.v[i], N); }); }
+
+// Weight codes with their zero point off, as signed bytes: what the dot-product instruction takes.
+inline constexpr bool kUnsignedDot = false;
+struct Codes { int8x16_t v[4]; };
+template <int kBits, int kZero> inline Codes codes(Bytes b) {
+  return quarters<Codes>([&](int i) { return vreinterpretq_s8_u8(vsubq_u8(b.v[i], vdupq_n_u8(kZero))); });
+}
+// acc[lane] += sum over 4 of code[4 * lane + i] * activation[i]; the activation is 4 int8 in one word.
+template <int kBits> inline I dot4(I acc, Codes w, int32_t activation) {
+  const int8x16_t x = vreinterpretq_s8_s32(vdupq_n_s32(activation));
+  return quarters<I>([&](int i) { return vdotq_s32(acc.v[i], w.v[i], x); });
+}
+
+}  // namespace outrider::OUTRIDER_ISA

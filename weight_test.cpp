@@ -1,0 +1,46 @@
+// Weight: several matrices packed by threads lie as pack_matrix() puts each, and each weight can be read back alone.
+#include "../threads.h"
+#include "packed.h"
+
+namespace outrider::test {
+
+void test_weight() {
+  Random random(4);
+  for (int i = 0; i < kFormatCount; ++i) {
+    const Format f = static_cast<Format>(i);
+    const size_t rows = 21, columns = 512, count = 3, bytes = rows * row_bytes(f, columns);
+    const std::vector<uint8_t> blocks = random_blocks(f, count * rows, columns, random);
+    for (int threads : {1, 3}) {
+      ThreadPool pool(threads);
+      const Weight weight(f, count, rows, columns, blocks.data(), pool);
+      const std::string what = note(info(f).name, "threads", threads);
+      CHECK(weight.count() == count && weight.quantized() == (info(f).bits != 0), what);
+      for (size_t m = 0; m < count; ++m) {
+        const Packed alone(f, rows, columns, {blocks.begin() + m * bytes, blocks.begin() + (m + 1) * bytes});
+        const Matrix packed = weight.matrix(m);
+        CHECK(packed.rows == rows && packed.columns == columns && packed.tiles == 2, what);
+        CHECK(std::memcmp(packed.codes, alone.codes.data(), alone.codes.size()) == 0, what);
+        CHECK(alone.scales.empty() || std::memcmp(packed.scales, alone.scales.data(), alone.scales.size()) == 0, what);
+        if (m == 0 && threads == 1) digest.add(alone.codes), digest.add(alone.scales);
+      }
+    }
+    // An activation that is 127 in one column and 0 elsewhere reads that column's weights.
+    const Packed w(f, rows, columns, {blocks.begin(), blocks.begin() + bytes});
+    std::vector<std::vector<float>> values;
+    for (size_t r = 0; r < rows; ++r) values.push_back(w.row(r));
+    bool right = true;
+    for (size_t k = 0; k < columns; ++k) {
+      std::vector<float> x(columns);
+      x[k] = 127.0f;
+      const Activations a(1, columns, std::move(x), *tables().back());
+      float out[2 * kTile];
+      for (size_t t = 0; t < 2; ++t)
+        tables().back()->linear_tile(w.matrix, t, w.matrix.codes_of(t + 1), a.quantized.data(), a.dense.data(), 1, out + t * kTile, kTile);
+      // A code of up to 63 and a minimum may cancel, so the error is measured against the format's largest weight here.
+      for (size_t r = 0; r < rows; ++r) right &= std::fabs(out[r] / 127.0f - values[r][k]) <= 1e-6f * (std::fabs(values[r][k]) + 64.0f);
+    }
+    CHECK(right, info(f).name);
+  }
+}
+
+}  // namespace outrider::test
