@@ -11,12 +11,13 @@ namespace {
 
 }  // namespace
 
-void Pass::prepare(const RowBatch& b, int max_rows, int64_t vocabulary) {
+void Pass::prepare(const RowBatch& b, int max_rows, int64_t vocabulary, bool reader, int reader_offset) {
   const size_t rows = b.token.size();
   if (rows == 0 || rows > static_cast<size_t>(max_rows))
     refuse("a pass takes 1 to " + std::to_string(max_rows) + " rows, not " + std::to_string(rows));
   if (b.sequence.size() != rows || b.parent.size() != rows) refuse("token, sequence and parent differ in length");
   rows_ = static_cast<int>(rows);
+  reader_ = reader;
   token_ = b.token;
   outputs_ = b.outputs;
   position_.resize(rows);
@@ -46,6 +47,12 @@ void Pass::prepare(const RowBatch& b, int max_rows, int64_t vocabulary) {
     const int64_t length = range.cache->length();
     cache_[r] = range.cache;
     staged_at_[r] = length + (r - range.begin);
+    if (reader) {
+      if (length == 0) refuse("a drafter has nothing to look at in an empty sequence");
+      position_[r] = length + reader_offset;
+      path_at_[r] = -1;
+      continue;
+    }
     position_[r] = parent == -1 ? length : position_[parent] + 1;
     // In order: this row directly follows a parent that is itself in order.
     const bool in_order = parent == -1 ? r == range.begin : parent == r - 1 && path_at_[parent] < 0;
@@ -61,7 +68,10 @@ void Pass::prepare(const RowBatch& b, int max_rows, int64_t vocabulary) {
   for (size_t i = 0; i < outputs_.size(); ++i)
     if (outputs_[i] < 0 || outputs_[i] >= rows_ || (i > 0 && outputs_[i] <= outputs_[i - 1]))
       refuse("outputs must name rows in ascending order");
-  for (const RowRange& range : ranges_) range.cache->stage(range.end - range.begin);
+  if (!reader) {  // all or none: a refused pass must not leave rows staged that were never written
+    for (const RowRange& range : ranges_) range.cache->check_room(range.end - range.begin);
+    for (const RowRange& range : ranges_) range.cache->stage(range.end - range.begin);
+  }
   size_t i = 0;
   for (const RowRange& range : ranges_) {
     const int begin = static_cast<int>(i);

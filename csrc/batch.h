@@ -25,7 +25,8 @@ struct RowRange {
 class Pass {
  public:
   // Throws std::invalid_argument naming the row or token that does not fit. Allocates only up to the largest pass seen.
-  void prepare(const RowBatch& batch, int max_rows, int64_t vocabulary);
+  // reader, reader_offset: see Program; such rows stage nothing and need a committed position to look at.
+  void prepare(const RowBatch& batch, int max_rows, int64_t vocabulary, bool reader, int reader_offset);
 
   int rows(bool narrow) const { return narrow ? static_cast<int>(outputs_.size()) : rows_; }
   // Row of the batch behind the i-th active row.
@@ -35,6 +36,8 @@ class Pass {
 
   int32_t token(int row) const { return token_[row]; }
   int64_t position(int row) const { return position_[row]; }
+  // The last position whose key the row sees: its own, or the last committed one.
+  int64_t last_seen(int row) const { return reader_ ? cache_[row]->length() - 1 : position_[row]; }
   KvCache& cache(int row) const { return *cache_[row]; }
   // Slot number before the modulo: committed length + index of the row within its sequence.
   int64_t staged_at(int row) const { return staged_at_[row]; }
@@ -43,6 +46,7 @@ class Pass {
 
  private:
   int rows_ = 0;
+  bool reader_ = false;
   std::vector<int32_t> token_, outputs_, path_;
   std::vector<int64_t> position_, staged_at_, path_at_;
   std::vector<KvCache*> cache_;

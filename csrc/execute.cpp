@@ -37,8 +37,8 @@ class Executor {
   }
 
  private:
-  static constexpr size_t kLastByRow = 12;  // index of CombineExperts
-  static_assert(std::is_same_v<std::variant_alternative_t<kLastByRow, Call>, CombineExperts>);
+  static constexpr size_t kLastByRow = 13;  // index of Copy
+  static_assert(std::is_same_v<std::variant_alternative_t<kLastByRow, Call>, Copy>);
 
   Buffer& buffer(int id) { return p_.buffers_[id]; }
   int first_row() const { return rows_ * thread_ / threads_; }
@@ -49,7 +49,7 @@ class Executor {
   template <class Work> void claim(size_t count, size_t least, Work work) {
     std::atomic<uint32_t>& claimed = p_.claimed_[op_];
     for (uint32_t at = claimed.load(std::memory_order_relaxed); at < count;) {
-      const size_t end = std::min(at + std::max(least, (count - at) / (4 * threads_)), count);
+      const size_t end = std::min(at + std::max(least, (count - at) / (2 * threads_)), count);
       if (!claimed.compare_exchange_weak(at, static_cast<uint32_t>(end), std::memory_order_relaxed)) continue;
       work(at, end);
       at = claimed.load(std::memory_order_relaxed);
@@ -173,6 +173,20 @@ class Executor {
     }
   }
 
+  void run(const Copy& c) {
+    for (int i = first_row(); i < last_row(); ++i)
+      std::memcpy(buffer(c.dst).row(i) + c.offset, buffer(c.src).row(i), buffer(c.src).width * sizeof(float));
+  }
+
+  // Asks for the first codes and scales of a piece all at once: what a tile asks for ahead begins behind them.
+  static void ask_for(const Matrix& m, size_t tile) {
+    const size_t most = std::min<size_t>(m.tile_codes, kAskedFor);
+    for (size_t at = 0; at < most; at += 64) __builtin_prefetch(m.codes_of(tile) + at, 0, 2);
+    for (size_t at = 0; at < std::min<size_t>(m.tile_scales, kAskedFor / 8); at += 64)
+      __builtin_prefetch(m.scales + tile * m.tile_scales + at, 0, 2);
+  }
+  static constexpr size_t kAskedFor = 4096;
+
   void run(const Linear& c) {
     Buffer& src = buffer(c.src);
     size_t total = 0;
@@ -182,6 +196,7 @@ class Executor {
       for (size_t w = 0; w < c.weights.size(); ++w) {
         const Matrix m = c.weights[w]->matrix();
         Buffer& dst = buffer(c.dst[w]);
+        if (std::max(begin, offset) < std::min(end, offset + m.tiles)) ask_for(m, std::max(begin, offset) - offset);
         for (size_t t = std::max(begin, offset); t < std::min(end, offset + m.tiles); ++t)
           k_.linear_tile(m, t - offset, m.codes_of(t - offset + 1), src.quantized.data(), src.dense.data(), rows_, dst.row(0) + (t - offset) * kTile, dst.stride);
         offset += m.tiles;
@@ -194,6 +209,7 @@ class Executor {
     const Matrix gate = c.gate->matrix(), up = c.up->matrix();
     float *g = p_.tile_scratch_[thread_].data(), *u = g + static_cast<size_t>(p_.max_rows_) * kTile;
     claim(gate.tiles, 1, [&](size_t begin, size_t end) {
+      ask_for(gate, begin);
       for (size_t t = begin; t < end; ++t) {
         k_.linear_tile(gate, t, up.codes_of(t), src.quantized.data(), src.dense.data(), rows_, g, kTile);
         k_.linear_tile(up, t, gate.codes_of(t + 1), src.quantized.data(), src.dense.data(), rows_, u, kTile);
@@ -259,6 +275,18 @@ class Executor {
     });
   }
 
+  // The clusters that each row chose, one task a (row, rank) pair; few rows, so nothing is shared between them.
+  void run(const ClusterLinear& c) {
+    Buffer &src = buffer(c.src), &dst = buffer(c.dst);
+    each(static_cast<size_t>(rows_) * c.top_k, [&](size_t pair) {
+      const Matrix m = c.clusters->matrix(p_.expert_of_[pair]);
+      const size_t row = pair / c.top_k;
+      for (size_t t = 0; t < m.tiles; ++t)
+        k_.linear_tile(m, t, m.codes_of(t + 1), src.quantized.empty() ? nullptr : src.quantized.data() + row,
+                       src.dense.data() + row, 1, dst.row(static_cast<int>(pair)) + t * kTile, dst.stride);
+    });
+  }
+
   void run(const Attention& c) {
     const KvShape& shape = p_.kv_[c.layer];
     const int group = c.heads / shape.kv_heads;
@@ -292,7 +320,7 @@ class Executor {
       const int active = range.begin + j / group, head = kv_head * group + j % group, row = p_.pass_.row(narrow_, active);
       a.query[a.queries] = buffer(c.query).row(active) + head * shape.head_dim;
       a.out[a.queries] = buffer(c.dst).row(active) + head * shape.head_dim;
-      a.position[a.queries] = p_.pass_.position(row);
+      a.position[a.queries] = p_.pass_.last_seen(row);
       a.first[a.queries] = shape.window ? std::max<int64_t>(0, a.position[a.queries] - shape.window + 1) : 0;
       a.path[a.queries] = p_.pass_.path(row);
     }
@@ -342,7 +370,7 @@ class Executor {
 };
 
 void Program::run(const RowBatch& batch, float* logits) {
-  pass_.prepare(batch, max_rows_, vocabulary_);
+  pass_.prepare(batch, max_rows_, vocabulary_, reader_, reader_offset_);
   size_t scratch = 4096;
   for (const RowRange& r : pass_.ranges(false)) {
     if (r.cache->layers() != static_cast<int>(kv_.size()) || r.cache->half_precision() != half_)

@@ -15,8 +15,10 @@ const KernelTable kNeonKernels = neon::make_table("neon-dotprod");
 bool has_dot_product() {
 #if defined(__linux__)
   return (getauxval(AT_HWCAP) & HWCAP_ASIMDDP) != 0;
-#else
+#elif defined(__APPLE__)
   return true;  // every Apple processor with ARM64
+#else
+  return false;
 #endif
 }
 }  // namespace outrider

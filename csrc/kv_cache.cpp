@@ -39,10 +39,14 @@ void* KvCache::values(int layer, int head) const {
   return data_ + l.values_at + static_cast<size_t>(head) * l.capacity * l.shape.head_dim * (half_ ? 2 : 4);
 }
 
-void KvCache::stage(int rows) {
+void KvCache::check_room(int rows) const {
   if (rows > max_rows_) throw std::invalid_argument("a pass may stage at most " + std::to_string(max_rows_) + " rows of a sequence, not " + std::to_string(rows));
   if (length_ + rows > max_positions_)
     throw std::invalid_argument("the sequence has room for " + std::to_string(max_positions_) + " positions; " + std::to_string(length_) + " are used and " + std::to_string(rows) + " more were asked for");
+}
+
+void KvCache::stage(int rows) {
+  check_room(rows);
   staged_ = rows;
   written_ = std::max(written_, length_ + rows);
 }

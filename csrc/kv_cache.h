@@ -36,7 +36,8 @@ class KvCache {
   void* values(int layer, int head) const;
   size_t reserved_bytes() const { return size_; }
 
-  // Called by a pass before it writes `rows` rows.
+  // Called by a pass before it writes `rows` rows; check_room() throws std::invalid_argument if they do not fit.
+  void check_room(int rows) const;
   void stage(int rows);
   // path: strictly ascending staged rows that become positions length, length + 1, ... Throws std::invalid_argument.
   void commit(const std::vector<int32_t>& path);

@@ -201,7 +201,7 @@ NB_MODULE(_native, m) {
       .def("truncate", &KvCache::truncate, "length"_a, "Goes back to `length` positions; ValueError if a window no longer reaches.");
 
   nb::class_<Program>(m, "Program", "A recorded forward pass; see csrc/program.h.")
-      .def(nb::init<int, std::vector<KvShape>, bool, std::shared_ptr<ThreadPool>>(), "max_rows"_a, "kv"_a, "half_precision"_a, "pool"_a)
+      .def(nb::init<int, std::vector<KvShape>, bool, std::shared_ptr<ThreadPool>, bool, int>(), "max_rows"_a, "kv"_a, "half_precision"_a, "pool"_a, "reader"_a = false, "reader_offset"_a = 0)
       .def_prop_ro("max_rows", &Program::max_rows)
       .def_prop_ro("kv_shapes", &Program::kv_shapes)
       .def_prop_ro("half_precision", &Program::half_precision)
@@ -229,6 +229,14 @@ NB_MODULE(_native, m) {
       .def("expert_gated_linear", [](Program& p, int src, int top_k, std::shared_ptr<Weight> w, int dst) { p.expert_gated_linear(src, top_k, w, dst); }, "src"_a, "top_k"_a, "gate_up"_a, "dst"_a)
       .def("expert_linear", [](Program& p, int src, int top_k, std::shared_ptr<Weight> w, int dst) { p.expert_linear(src, top_k, w, dst); }, "src"_a, "top_k"_a, "down"_a, "dst"_a)
       .def("combine_experts", &Program::combine_experts, "src"_a, "weights"_a, "top_k"_a, "dst"_a)
+      .def("copy", &Program::copy, "src"_a, "dst"_a, "offset"_a)
+      .def("cluster_linear", [](Program& p, int src, int top_k, std::shared_ptr<Weight> w, int dst) { p.cluster_linear(src, top_k, w, dst); }, "src"_a, "top_k"_a, "clusters"_a, "dst"_a)
+      .def("write", [](Program& p, int id, nb::ndarray<const float, nb::ndim<2>, nb::c_contig, nb::device::cpu> values) { p.write(id, values.data(), values.shape(0), values.shape(1)); }, "buffer"_a, "values"_a, "Fills a buffer's first rows before a run, from (rows, width) float32.")
+      .def("chosen", [](const Program& p, int rows, int top_k) {
+        if (rows < 1 || rows > p.max_rows() || top_k < 1) throw std::invalid_argument("no such rows");
+        const size_t n = static_cast<size_t>(rows) * top_k;
+        return owned(std::vector<int32_t>(p.chosen(0, top_k), p.chosen(0, top_k) + n), {static_cast<size_t>(rows), static_cast<size_t>(top_k)});
+      }, "rows"_a, "top_k"_a, "The experts or clusters that each row chose in the last run, (rows, top_k) int32.")
       .def("run", &run, "token"_a, "sequence"_a, "parent"_a, "outputs"_a, "caches"_a, "logits"_a.none() = nb::none(),
            "One pass: returns (chosen token ids, their logits before softcap), one per output row.")
       .def("read", &read, "buffer"_a, "rows"_a, "A copy of a buffer's first rows after a run, (rows, width) float32.")

@@ -37,8 +37,10 @@ QuantizedStore Buffer::quantized_store(int r) {
           scaled_sum.data() + at,                         times8.data() + at, times128.data() + at};
 }
 
-Program::Program(int max_rows, std::vector<KvShape> kv, bool half_precision, std::shared_ptr<ThreadPool> pool)
-    : max_rows_(max_rows), kv_(std::move(kv)), half_(half_precision), pool_(std::move(pool)) {
+Program::Program(int max_rows, std::vector<KvShape> kv, bool half_precision, std::shared_ptr<ThreadPool> pool, bool reader,
+                 int reader_offset)
+    : max_rows_(max_rows), kv_(std::move(kv)), half_(half_precision), reader_(reader), reader_offset_(reader_offset),
+      pool_(std::move(pool)) {
   if (max_rows_ < 1) misfit("a program needs room for at least one row");
   thread_best_.assign(pool_->size(), std::vector<Best>(max_rows_));
   best_.reserve(max_rows_);
@@ -132,6 +134,7 @@ void Program::rope(int src, int table, int heads, int head_dim, float scale) {
 }
 
 void Program::store_kv(int key, int value, int layer) {
+  if (reader_) misfit("a reader makes no keys and values");
   if (layer < 0 || static_cast<size_t>(layer) >= kv_.size()) misfit("there is no KV layer " + std::to_string(layer));
   const int width = kv_[layer].kv_heads * kv_[layer].head_dim;
   checked(key, width, "keys");
@@ -206,10 +209,30 @@ void Program::combine_experts(int src, int weights, int top_k, int dst) {
   push(CombineExperts{src, weights, top_k, dst});
 }
 
+void Program::copy(int src, int dst, int offset) {
+  if (offset < 0 || offset + checked(src, 0, "copied row").width > checked(dst, 0, "copy").width) misfit("a copy does not fit its row");
+  buffers_[dst].fresh = false;
+  push(Copy{src, dst, offset});
+}
+
+void Program::cluster_linear(int src, int top_k, Weights clusters, int dst) {
+  quantize_if_needed(src, clusters);
+  checked(dst, static_cast<int>(clusters->shape().rows), "cluster output").fresh = false;
+  if (clusters->shape().rows % kTile) misfit("a cluster's size must be a multiple of 16");
+  push(ClusterLinear{src, top_k, std::move(clusters), dst});
+}
+
+void Program::write(int id, const float* values, size_t rows, size_t width) {
+  if (id < 0 || static_cast<size_t>(id) >= buffers_.size()) throw std::invalid_argument("there is no such buffer");
+  Buffer& b = buffers_[id];
+  if (rows > b.dense.size() || width != static_cast<size_t>(b.width)) throw std::invalid_argument("the values do not fit buffer " + b.name);
+  for (size_t r = 0; r < rows; ++r) std::copy_n(values + r * width, width, b.row(static_cast<int>(r)));
+}
+
 std::vector<std::string> Program::describe() const {
   static const char* const names[] = {"gather", "rms_norm", "head_norm", "quantize", "add", "scale", "multiply",
-                                      "gelu_gate", "rope_table", "rope", "store_kv", "route", "combine_experts", "linear",
-                                      "gated_linear", "expert_gated_linear", "expert_linear", "attention",
+                                      "gelu_gate", "rope_table", "rope", "store_kv", "route", "combine_experts", "copy", "linear",
+                                      "gated_linear", "expert_gated_linear", "expert_linear", "cluster_linear", "attention",
                                       "keep_outputs", "head"};
   static_assert(std::size(names) == std::variant_size_v<Call>);
   std::vector<std::string> out;

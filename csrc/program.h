@@ -58,18 +58,20 @@ struct Rope { int src, table, heads, head_dim; float scale; };
 struct StoreKv { int key, value, layer, heads; };
 struct Route { int src; int experts, top_k; Vector expert_scale; int dst; };        // dst: top_k weights; ids aside
 struct CombineExperts { int src, weights, top_k; int dst; };
+struct Copy { int src, dst, offset; };                                              // dst[offset ...] = src
 // Shared among threads.
 struct Linear { int src; std::vector<Weights> weights; std::vector<int> dst; };
 struct GatedLinear { int src; Weights gate, up; int dst; };                         // gelu(gate x) * (up x)
 struct ExpertGatedLinear { int src, top_k; Weights gate_up; int dst; };             // dst: (rows * top_k, width)
 struct ExpertLinear { int src, top_k; Weights down; int dst; };                     // src, dst: (rows * top_k, ...)
+struct ClusterLinear { int src, top_k; Weights clusters; int dst; };                // dst: (rows * top_k, cluster size)
 struct Attention { int query, layer, heads; int dst; };
 struct KeepOutputs { std::vector<int> buffers; };
 struct Head { int src; Weights weight; float softcap; };                            // softcap 0: none
 
 using Call = std::variant<Gather, RmsNorm, HeadNorm, Quantize, Add, Scale, Multiply, GeluGate, RopeTable, Rope, StoreKv,
-                          Route, CombineExperts, Linear, GatedLinear, ExpertGatedLinear, ExpertLinear, Attention,
-                          KeepOutputs, Head>;
+                          Route, CombineExperts, Copy, Linear, GatedLinear, ExpertGatedLinear, ExpertLinear,
+                          ClusterLinear, Attention, KeepOutputs, Head>;
 
 struct Op {
   Call call;
@@ -78,7 +80,10 @@ struct Op {
 
 class Program {
  public:
-  Program(int max_rows, std::vector<KvShape> kv, bool half_precision, std::shared_ptr<ThreadPool> pool);
+  // reader: the rows make no keys and values of their own. Each stands at one position, the first free one of its
+  // sequence (plus `reader_offset`), and sees all that is committed: a drafter.
+  Program(int max_rows, std::vector<KvShape> kv, bool half_precision, std::shared_ptr<ThreadPool> pool, bool reader = false,
+          int reader_offset = 0);
 
   int max_rows() const { return max_rows_; }
   const std::vector<KvShape>& kv_shapes() const { return kv_; }
@@ -106,13 +111,19 @@ class Program {
   void expert_gated_linear(int src, int top_k, Weights gate_up, int dst);
   void expert_linear(int src, int top_k, Weights down, int dst);
   void combine_experts(int src, int weights, int top_k, int dst);
+  void copy(int src, int dst, int offset);
+  void cluster_linear(int src, int top_k, Weights clusters, int dst);
 
   // Replaying. logits: null or (outputs, vocabulary) float32. Afterwards the rows are staged in their caches, and
   // best() and buffers hold the results, output row by output row.
   void run(const RowBatch& batch, float* logits);
   const std::vector<Best>& best() const { return best_; }
   // Row i (of the active ones) of a buffer after a run.
-  const Buffer& buffer_at(int id) const { return buffers_[id]; }
+  const Buffer& buffer_at(int id) const { return buffers_.at(id); }
+  // Fills the first rows of a buffer before a run: an input that is no token.
+  void write(int id, const float* values, size_t rows, size_t width);
+  // The experts or clusters that `route` chose for a row in the last run.
+  const int32_t* chosen(int row, int top_k) const { return expert_of_.data() + static_cast<size_t>(row) * top_k; }
   std::vector<std::string> describe() const;
   size_t buffer_bytes() const;
   // Seconds spent in each call of the last runs, summed, if profiling is on; thread 0's view, barriers included.
@@ -127,7 +138,8 @@ class Program {
 
   int max_rows_;
   std::vector<KvShape> kv_;
-  bool half_, narrow_ = false, profiling_ = false;
+  bool half_, reader_, narrow_ = false, profiling_ = false;
+  int reader_offset_;
   std::shared_ptr<ThreadPool> pool_;
   int64_t vocabulary_ = 0;
   std::vector<Buffer> buffers_;

@@ -1,5 +1,7 @@
 #include "weights.h"
 
+#include <sys/mman.h>
+
 #include <algorithm>
 #include <cstdlib>
 #include <cstring>
@@ -157,7 +159,7 @@ void pack_tile(Format f, size_t rows, size_t columns, const uint8_t* blocks, siz
   const FormatInfo& fi = info(f);
   const Matrix shape = packed_shape(f, rows, columns);
   std::memset(codes, 0, shape.tile_codes);
-  std::memset(scales, 0, shape.tile_scales);
+  if (shape.tile_scales) std::memset(scales, 0, shape.tile_scales);
   for (int lane = 0; lane < kTile && first + lane < rows; ++lane) {
     const uint8_t* row = blocks + (first + lane) * row_bytes(f, columns);
     if (fi.bits == 0) {
@@ -197,10 +199,13 @@ void Weight::Free::operator()(uint8_t* p) const { std::free(p); }
 
 Weight::Weight(Format f, size_t count, size_t rows, size_t columns, const uint8_t* blocks, ThreadPool& pool)
     : count_(count), shape_(packed_shape(f, rows, columns)) {
-  // Huge pages would spare page-table walks, so the block is aligned for them; the kernel decides.
+  // Huge pages spare the page-table walks of a sweep over more than a gigabyte.
   const size_t page = 2u << 20, size = (bytes() + page) / page * page;
   data_.reset(static_cast<uint8_t*>(std::aligned_alloc(bytes() >= page ? page : 64, size)));
   if (!data_) throw std::bad_alloc();
+#ifdef MADV_HUGEPAGE
+  if (bytes() >= page) madvise(data_.get(), size, MADV_HUGEPAGE);
+#endif
   const size_t matrix_blocks = rows * row_bytes(f, columns);
   pool.share(count_ * shape_.tiles, 8, [&](size_t begin, size_t end) {
     for (size_t t = begin; t < end; ++t) {

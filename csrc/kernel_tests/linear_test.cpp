@@ -1,166 +1,137 @@
-// Linear tiles and the head against sums in double precision over dequantized weights.
-#include <cmath>
-#include <limits>
+// linear_tile on packed matrices of every format: against a double reference, and row independence bit for bit.
+#include <algorithm>
 
-#include "../half.h"
-#include "../weights.h"
-#include "check.h"
+#include "packed.h"
 
-using namespace outrider;
-
+namespace outrider::test {
 namespace {
 
-struct Packed {
-  Matrix matrix;
-  std::vector<uint8_t> blocks, codes, scales;
-};
+constexpr int kMost = 17;  // rows: two full blocks of the kernel and one
+const float kCanary = -1.2345e30f;
 
-// Random blocks of a format. Every byte is random but for the float16 scales, which stay small and finite.
-Packed make(Format f, size_t rows, size_t columns, Random& random) {
-  Packed p;
-  p.blocks.resize(rows * row_bytes(f, columns));
-  for (uint8_t& b : p.blocks) b = static_cast<uint8_t>(random.bits());
-  const auto put_half = [&](size_t at, float v) {
-    const uint16_t h = float_to_half(v);
-    std::memcpy(p.blocks.data() + at, &h, 2);
-  };
-  const FormatInfo& fi = info(f);
-  for (size_t at = 0; at < p.blocks.size(); at += fi.block_bytes) {
-    if (f == Format::F32) {
-      const float v = random.value();
-      std::memcpy(p.blocks.data() + at, &v, 4);
-    } else if (f == Format::F16) {
-      put_half(at, random.value());
-    } else if (f == Format::BF16) {
-      const uint16_t h = static_cast<uint16_t>(bits_of(random.value()) >> 16);
-      std::memcpy(p.blocks.data() + at, &h, 2);
-    } else if (f == Format::Q6_K) {
-      put_half(at + 208, random.value(0.01f));
-    } else {
-      put_half(at, random.value(0.05f));
-      if (fi.scales == Scales::kMin || fi.scales == Scales::kSuperMin) put_half(at + 2, random.value(0.05f));
-    }
-  }
-  p.matrix = packed_shape(f, rows, columns);
-  p.codes.resize(p.matrix.tiles * p.matrix.tile_codes);
-  p.scales.resize(p.matrix.tiles * p.matrix.tile_scales + 1);
-  pack_matrix(f, rows, columns, p.blocks.data(), p.codes.data(), p.scales.data());
-  p.matrix.codes = p.codes.data();
-  p.matrix.scales = p.scales.data();
-  return p;
-}
-
-// Activation rows in both forms.
-struct Rows {
-  std::vector<float> values, scale, half_sum, scaled_sum;
-  std::vector<int8_t> codes;
-  std::vector<int32_t> times8, times128;
+// Rows `chosen` of `a` times one tile, into (rows, stride).
+void multiply(const KernelTable& k, const Packed& w, size_t tile, const Activations& a, const std::vector<int>& chosen,
+              float* out, size_t stride) {
   std::vector<QuantizedRow> quantized;
   std::vector<const float*> dense;
-  size_t columns;
-
-  Rows(const KernelTable& k, int rows, size_t n, Random& random) : values(random.values(rows * n, 3.0f)), columns(n) {
-    const size_t groups = (n + 31) / 32;
-    codes.resize(rows * groups * 32);
-    scale.resize(rows * groups);
-    scaled_sum.resize(rows * groups);
-    half_sum.resize(rows * groups * 2);
-    times8.resize(rows * groups);
-    times128.resize(rows * groups);
-    for (int r = 0; r < rows; ++r) {
-      dense.push_back(values.data() + r * n);
-      const QuantizedStore s{codes.data() + r * groups * 32, scale.data() + r * groups, half_sum.data() + r * groups * 2,
-                             scaled_sum.data() + r * groups, times8.data() + r * groups, times128.data() + r * groups};
-      if (n % 32 == 0) k.quantize_row(dense.back(), static_cast<int>(n), s);
-      quantized.push_back({s.codes, s.scale, s.half_sum, s.scaled_sum, s.times8, s.times128});
-    }
+  for (int r : chosen) {
+    if (w.quantized()) quantized.push_back(a.quantized[r]);
+    dense.push_back(a.dense[r]);
   }
-  double at(bool quantized_form, int r, size_t k) const {
-    const QuantizedRow& q = quantized[r];
-    return quantized_form ? static_cast<double>(q.codes[k]) * q.scale[k / 32] : dense[r][k];
-  }
-};
+  k.linear_tile(w.matrix, tile, w.matrix.codes_of(tile + 1), w.quantized() ? quantized.data() : nullptr,
+                w.quantized() ? nullptr : dense.data(), static_cast<int>(chosen.size()), out, stride);
+}
 
-std::vector<float> all_tiles(const KernelTable& k, const Packed& p, const Rows& x, int first, int rows) {
-  std::vector<float> out(rows * p.matrix.tiles * kTile);
-  for (size_t t = 0; t < p.matrix.tiles; ++t)
-    k.linear_tile(p.matrix, t, p.matrix.codes, x.quantized.data() + first, x.dense.data() + first, rows, out.data() + t * kTile,
-                  p.matrix.tiles * kTile);
+// Every row alone: (rows, padded columns of the output).
+std::vector<float> each_alone(const KernelTable& k, const Packed& w, const Activations& a) {
+  const size_t width = w.matrix.tiles * kTile;
+  std::vector<float> out(a.rows * width);
+  for (size_t t = 0; t < w.matrix.tiles; ++t)
+    for (size_t r = 0; r < a.rows; ++r) multiply(k, w, t, a, {static_cast<int>(r)}, out.data() + r * width + t * kTile, width);
   return out;
 }
 
-void test_format(Format f, size_t rows, size_t columns) {
-  Random random(static_cast<uint32_t>(f) * 7919 + static_cast<uint32_t>(columns));
-  const Packed p = make(f, rows, columns, random);
-  const bool quantized = info(f).bits != 0;
-  constexpr int kRows = 17;
-  const Rows x(*all_kernels()[0], kRows, columns, random);
-  std::vector<float> weights(columns), expected;
-  const size_t stride = p.matrix.tiles * kTile;
-  std::vector<std::vector<float>> results;
-  for (const KernelTable* k : all_kernels()) {
-    results.push_back(all_tiles(*k, p, x, 0, kRows));
-    CHECK(same_bits(results.back(), results.front()), "%s, %s", info(f).name, k->name);
-    for (int first = 0; first < kRows; ++first)  // among any others, and alone, a row is the same
-      for (int n : {1, 2, 3, 5, 8, 11}) {
-        if (first + n > kRows) continue;
-        const std::vector<float> part = all_tiles(*k, p, x, first, n);
-        CHECK(std::memcmp(part.data(), results[0].data() + first * stride, part.size() * 4) == 0, "%s, %s, row %d of %d",
-              info(f).name, k->name, first, n);
+void check_accuracy(const Packed& w, const Activations& a, const std::vector<float>& alone, size_t good_rows,
+                    const std::string& what) {
+  const size_t width = w.matrix.tiles * kTile;
+  bool close = true, padding = true;
+  for (size_t n = 0; n < w.rows; ++n) {
+    const std::vector<float> row = w.row(n);
+    for (size_t r = 0; r < good_rows; ++r) {
+      // A group's largest weight stands for its minimum and scale, whose products are rounded apart from each other.
+      double sum = 0, magnitude = 0, largest = 0;
+      for (size_t k = 0; k < w.columns; ++k) {
+        if (k % 32 == 0) {
+          largest = 0;
+          for (size_t j = k; j < std::min(k + 32, w.columns); ++j) largest = std::max<double>(largest, std::fabs(row[j]));
+        }
+        const double x = a.value(w.quantized(), r, k);
+        sum += row[k] * x;
+        magnitude += (w.quantized() ? largest : std::fabs(row[k])) * std::fabs(x);
       }
-  }
-  for (size_t n = 0; n < stride; ++n)
-    for (int r = 0; r < kRows; ++r) {
-      const float found = results[0][r * stride + n];
-      if (n >= rows) {
-        CHECK(found == 0.0f, "%s: padding row %zu is %g", info(f).name, n, found);
-        continue;
-      }
-      dequantize_row(f, p.blocks.data() + n * row_bytes(f, columns), columns, weights.data());
-      double sum = 0, size = 0;
-      for (size_t k = 0; k < columns; ++k) {
-        sum += weights[k] * x.at(quantized, r, k);
-        size += std::fabs(weights[k] * x.at(quantized, r, k));
-      }
-      CHECK(std::fabs(found - sum) <= 2e-6 * size + 1e-30, "%s (%zu, %zu): %g, expected %g", info(f).name, n, columns, found, sum);
+      close &= std::fabs(sum - alone[r * width + n]) <= 1e-6 * magnitude + 1e-30;
     }
-  digest(results[0].data(), results[0].size() * 4);
+  }
+  for (size_t r = 0; r < good_rows; ++r)
+    for (size_t n = w.rows; n < width; ++n) padding &= alone[r * width + n] == 0.0f;
+  CHECK(close, what);
+  CHECK(padding, what);
+}
+
+// 1 .. kMost rows together: each result has the bits of the row alone, and gaps stay untouched.
+void check_company(const KernelTable& k, const Packed& w, const Activations& a, const std::vector<float>& alone, int step,
+                   const std::string& what) {
+  const size_t width = w.matrix.tiles * kTile;
+  for (int rows = 1; rows <= kMost; rows += rows > 2 ? step : 1) {
+    bool same = true, gaps = true;
+    for (size_t t = 0; t < w.matrix.tiles; ++t) {
+      std::vector<int> chosen;
+      for (int i = 0; i < rows; ++i) chosen.push_back((i * 5 + rows + static_cast<int>(t)) % static_cast<int>(a.rows));
+      const size_t stride = rows % 2 ? 16 : 21;
+      std::vector<float> out((rows - 1) * stride + 16, kCanary);
+      multiply(k, w, t, a, chosen, out.data(), stride);
+      for (int i = 0; i < rows; ++i) {
+        same &= same_bits(out.data() + i * stride, alone.data() + chosen[i] * width + t * kTile, 16);
+        for (size_t g = 16; g < stride && i + 1 < rows; ++g) gaps &= out[i * stride + g] == kCanary;
+      }
+    }
+    CHECK(same, note(what, "together", rows));
+    CHECK(gaps, note(what, "together", rows));
+  }
+}
+
+void check_matrix(const Packed& w, const Activations& a, size_t good_rows, int step, const std::string& what) {
+  std::vector<float> definition;
+  for (const KernelTable* k : tables()) {
+    const std::string here = std::string(k->name) + " " + what;
+    const std::vector<float> alone = each_alone(*k, w, a);
+    if (definition.empty()) {
+      definition = alone;
+      check_accuracy(w, a, alone, good_rows, here);
+      digest.add(alone);
+    }
+    CHECK(same_bits(alone, definition), here);
+    check_company(*k, w, a, alone, step, here);
+  }
 }
 
 }  // namespace
 
 void test_linear() {
-  for (int f = 0; f < kFormatCount; ++f) {
-    const Format format = static_cast<Format>(f);
-    const size_t block = info(format).block;
-    test_format(format, 33, block == 1 ? 37 : block == 32 ? 96 : 512);
-    test_format(format, 16, block == 1 ? 128 : block == 32 ? 640 : 256);
-  }
-}
-
-void test_head() {
-  Random random(5);
-  Packed p = make(Format::F32, 100, 8, random);
-  float* w = reinterpret_cast<float*>(p.codes.data());
-  const auto set_row = [&](size_t row, float v) {
-    for (size_t k = 0; k < 8; ++k) w[row / kTile * kTile * 8 + k * kTile + row % kTile] = v;
-  };
-  for (size_t row : {70u, 20u, 33u}) set_row(row, 50.0f);  // a tie
-  set_row(4, std::numeric_limits<float>::quiet_NaN());
-  Rows x(*all_kernels()[0], 3, 8, random);
-  for (float& v : x.values) v = std::fabs(v) + 0.1f;
-  for (const KernelTable* k : all_kernels()) {
-    Best best[3], again[3];
-    std::fill(best, best + 3, Best{-std::numeric_limits<float>::infinity(), 0});
-    std::fill(again, again + 3, Best{-std::numeric_limits<float>::infinity(), 0});
-    std::vector<float> logits(300);
-    k->head_tiles(p.matrix, 0, p.matrix.tiles, nullptr, x.dense.data(), 3, best, logits.data(), 100);
-    k->head_tiles(p.matrix, 0, p.matrix.tiles, nullptr, x.dense.data(), 3, again, nullptr, 0);
-    for (int r = 0; r < 3; ++r) {
-      CHECK(best[r].token == 20, "%s: token %d", k->name, best[r].token);
-      CHECK(best[r].logit == logits[r * 100 + 20], "%s", k->name);
-      CHECK(again[r].token == best[r].token && again[r].logit == best[r].logit, "%s", k->name);
-      CHECK(std::isnan(logits[r * 100 + 4]), "%s", k->name);
+  Random random(2);
+  for (int i = 0; i < kFormatCount; ++i) {
+    const Format f = static_cast<Format>(i);
+    const bool dense = info(f).bits == 0;
+    const std::vector<size_t> widths = dense                  ? std::vector<size_t>{1, 37, 2, 3, 4, 130}
+                                       : info(f).block == 256 ? std::vector<size_t>{768, 256}
+                                                              : std::vector<size_t>{352, 32, 96};
+    for (size_t columns : widths)
+      for (size_t rows : {1, 16, 35}) {
+        const Packed w(f, rows, columns, random_blocks(f, rows, columns, random));
+        std::vector<float> x = random.bells((kMost + 1) * columns, 3.0f);
+        for (size_t k = 0; k < std::min<size_t>(columns, 40); ++k) x[3 * columns + k] = 0.0f;  // a group of zeros
+        for (size_t k = 0; k < columns; k += 3) x[kMost * columns + k] = not_a_number();       // a poisoned neighbour
+        x[kMost * columns] = infinity();
+        const Activations a(kMost + 1, columns, std::move(x));
+        const int step = rows == 35 && columns == widths[dense] ? 1 : 5;  // every number of rows, or some
+        check_matrix(w, a, kMost, step, note(info(f).name, "rows", rows, "columns", columns));
+      }
+    // The largest products there are: whole numbers must neither saturate nor wrap.
+    for (Fill fill : {Fill::kLargestCodes, Fill::kSmallestCodes}) {
+      if (dense) continue;
+      const size_t columns = 512, rows = 16;
+      const Packed w(f, rows, columns, random_blocks(f, rows, columns, random, fill));
+      std::vector<float> x(4 * columns);
+      for (size_t k = 0; k < columns; ++k) {
+        x[k] = 1.0f;
+        x[columns + k] = -1.0f;
+        x[2 * columns + k] = k % 2 ? 1.0f : -1.0f;
+        x[3 * columns + k] = k % 4 < 2 ? 1.0f : -1.0f;
+      }
+      const Activations a(4, columns, std::move(x));
+      check_matrix(w, a, 4, 5, note(info(f).name, "extreme", static_cast<int>(fill)));
     }
   }
 }
+
+}  // namespace outrider::test

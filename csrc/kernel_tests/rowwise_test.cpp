@@ -1,152 +1,265 @@
-// Norms, quantization, gates, rope, softcap, softmax, and float16.
-#include <cmath>
-#include <functional>
-#include <limits>
+// Norms, quantization, gates, rotary positions and softmax: accuracy against double, equality between instruction sets.
+#include <algorithm>
 
-#include "../half.h"
-#include "check.h"
+#include "packed.h"
 
-using namespace outrider;
-
+namespace outrider::test {
 namespace {
 
-const float kInfinity = std::numeric_limits<float>::infinity(), kNan = std::numeric_limits<float>::quiet_NaN();
+size_t padded(size_t n) { return (n + 15) / 16 * 16; }
 
-// Runs `kernel` on every instruction set: all must give the bits of the first. Returns that result.
-std::vector<float> everywhere(const char* what, const std::vector<float>& input,
-                              const std::function<void(const KernelTable&, std::vector<float>&)>& kernel) {
-  std::vector<float> first;
-  for (const KernelTable* k : all_kernels()) {
-    std::vector<float> v = input;
-    kernel(*k, v);
-    if (first.empty()) first = v;
-    CHECK(same_bits(v, first), "%s on %s", what, k->name);
-  }
-  return first;
+std::vector<float> padded_bells(Random& random, size_t n, float scale) {
+  std::vector<float> x = random.bells(n, scale);
+  x.resize(padded(n), 0.0f);
+  return x;
+}
+
+// Runs compute(table) -> vector on every table: all results have the same bits, which are returned.
+template <class Compute> std::vector<float> agreed(const std::string& what, Compute compute) {
+  const std::vector<float> definition = compute(portable());
+  for (const KernelTable* k : tables()) CHECK(same_bits(compute(*k), definition), std::string(k->name) + " " + what);
+  digest.add(definition);
+  return definition;
+}
+
+bool near(double got, double wanted, double relative, double absolute = 0) {
+  return std::fabs(got - wanted) <= relative * std::fabs(wanted) + absolute;
 }
 
 void test_norm(Random& random) {
-  for (int n : {32, 64, 640, 1536}) {
-    const std::vector<float> x = random.values(n, 4.0f), w = random.values(n);
-    const auto out = everywhere("rms_norm", x, [&](const KernelTable& k, std::vector<float>& v) { k.rms_norm(x.data(), w.data(), 1e-6f, n, v.data()); });
-    double squares = 0;
-    for (float v : x) squares += static_cast<double>(v) * v;
-    for (int i = 0; i < n; ++i) {
-      const double expected = x[i] / std::sqrt(squares / n + 1e-6) * w[i];
-      CHECK(std::fabs(out[i] - expected) <= 1e-6 * std::fabs(expected) + 1e-12, "n %d", n);
-    }
-    digest(out.data(), out.size() * 4);
-  }
+  for (size_t n : {1, 15, 16, 17, 31, 48, 250, 256, 641})
+    for (float scale : {1.0f, 1e-4f, 1e6f})
+      for (bool weighted : {false, true}) {
+        const std::vector<float> x = padded_bells(random, n, scale), w = padded_bells(random, n, 2.0f);
+        const std::string what = note("rms_norm", "n", n, "weighted", weighted);
+        const std::vector<float> got = agreed(what, [&](const KernelTable& k) {
+          std::vector<float> out(padded(n), 7.0f);
+          k.rms_norm(x.data(), weighted ? w.data() : nullptr, 1e-6f, static_cast<int>(n), out.data());
+          return out;
+        });
+        double squares = 0;
+        for (float v : x) squares += double{v} * v;
+        const double factor = 1 / std::sqrt(squares / static_cast<double>(n) + 1e-6);
+        bool close = true;
+        for (size_t i = 0; i < padded(n); ++i) close &= near(got[i], x[i] * factor * (weighted ? w[i] : 1.0f), 2e-6);
+        CHECK(close, what);
+        const std::vector<float> in_place = agreed(what, [&](const KernelTable& k) {
+          std::vector<float> out = x;
+          k.rms_norm(out.data(), weighted ? w.data() : nullptr, 1e-6f, static_cast<int>(n), out.data());
+          return out;
+        });
+        CHECK(same_bits(in_place, got), what);
+      }
+  const std::vector<float> zeros(32, 0.0f);
+  const std::vector<float> got = agreed("rms_norm of zeros", [&](const KernelTable& k) {
+    std::vector<float> out(32, 7.0f);
+    k.rms_norm(zeros.data(), nullptr, 1e-6f, 32, out.data());
+    return out;
+  });
+  CHECK(same_bits(got, zeros), "rms_norm of zeros");
 }
 
-void test_gelu_and_softcap(Random& random) {
-  std::vector<float> x = random.values(4096, 12.0f);
-  const float special[] = {0.0f, -0.0f, 1e-30f, -1e-30f, 1e-4f, 50.0f, -50.0f, 1e4f, -1e4f, kInfinity, 3e38f};
-  std::copy(std::begin(special), std::end(special), x.begin());
-  const std::vector<float> ones(x.size(), 1.0f);
-  const auto gated = everywhere("gelu_gate", x, [&](const KernelTable& k, std::vector<float>& v) { k.gelu_gate(x.data(), ones.data(), 4096, v.data()); });
-  const auto capped = everywhere("softcap", x, [&](const KernelTable& k, std::vector<float>& v) { k.softcap(30.0f, 4096, v.data()); });
-  for (size_t i = 0; i < x.size(); ++i) {
-    const double v = x[i], u = 0.7978845608028654 * (v + 0.044715 * v * v * v);
-    const double gelu = std::isinf(v) ? v : v / (1 + std::exp(-2 * u));
-    if (std::fabs(v) < 1e30) CHECK(std::fabs(gated[i] - gelu) <= 1e-6 * std::fabs(v) + 1e-30, "gelu(%g) = %g, expected %g", v, gated[i], gelu);
-    CHECK(std::fabs(capped[i] - 30 * std::tanh(v / 30)) <= 4e-7 * std::fabs(30 * std::tanh(v / 30)), "softcap(%g) = %g", v, capped[i]);
-  }
-  everywhere("gelu_gate of NaN", {x.begin(), x.begin() + 16}, [&](const KernelTable& k, std::vector<float>& v) { v[3] = kNan; k.gelu_gate(v.data(), ones.data(), 16, v.data()); });
-  digest(gated.data(), gated.size() * 4);
-  digest(capped.data(), capped.size() * 4);
+bool same_quantization(const Activations& a, const Activations& b) {
+  return a.codes == b.codes && same_bits(a.scale, b.scale) && same_bits(a.half_sum, b.half_sum) &&
+         same_bits(a.scaled_sum, b.scaled_sum) && a.times8 == b.times8 && a.times128 == b.times128;
 }
 
 void test_quantize(Random& random) {
-  constexpr int n = 256, groups = n / 32;
-  std::vector<float> x = random.values(n, 5.0f);
-  for (int i = 32; i < 64; ++i) x[i] = 0.0f;
-  for (int i = 64; i < 96; ++i) x[i] *= 1e-38f;  // too small to count
-  x[100] = 1e30f;
-  std::vector<std::vector<int8_t>> codes;
-  for (const KernelTable* k : all_kernels()) {
-    std::vector<int8_t> c(n);
-    std::vector<float> scale(groups), half(2 * groups), scaled(groups);
-    std::vector<int32_t> t8(groups), t128(groups);
-    k->quantize_row(x.data(), n, {c.data(), scale.data(), half.data(), scaled.data(), t8.data(), t128.data()});
-    codes.push_back(c);
-    CHECK(codes.back() == codes.front(), "%s", k->name);
-    for (int g = 0; g < groups; ++g) {
-      int sum = 0;
-      for (int i = 0; i < 32; ++i) {
-        sum += c[32 * g + i];
-        CHECK(std::fabs(c[32 * g + i] * static_cast<double>(scale[g]) - x[32 * g + i]) <= 0.5001 * scale[g] + 1e-30, "value %d", 32 * g + i);
+  for (size_t n : {32, 64, 96, 640}) {
+    std::vector<float> x = random.bells(n, 5.0f);
+    if (n > 64) {
+      for (size_t i = 0; i < 32; ++i) x[i] = 0.0f;
+      for (size_t i = 64; i < 96; ++i) x[i] = static_cast<float>(static_cast<int>(i) - 80) + 0.5f;  // ties: the scale is 1
+      x[70] = 127.0f;
+    }
+    const Activations definition(1, n, x);
+    for (const KernelTable* k : tables()) CHECK(same_quantization(Activations(1, n, x, *k), definition), note(k->name, "n", n));
+    digest.add(definition.codes), digest.add(definition.scale), digest.add(definition.half_sum);
+    digest.add(definition.scaled_sum), digest.add(definition.times8), digest.add(definition.times128);
+    bool right = true, sums = true;
+    for (size_t g = 0; g < n / 32; ++g) {
+      float largest = 0;
+      int halves[2] = {0, 0};
+      for (size_t i = 0; i < 32; ++i) {
+        largest = std::max(largest, std::fabs(x[32 * g + i]));
+        halves[i / 16] += definition.codes[32 * g + i];
       }
-      CHECK(half[2 * g] + half[2 * g + 1] == sum && t8[g] == 8 * sum && t128[g] == 128 * sum, "group %d", g);
-      CHECK(scaled[g] == scale[g] * static_cast<float>(sum), "group %d", g);
+      const float scale = definition.scale[g];
+      right &= scale == largest / 127.0f;
+      for (size_t i = 0; i < 32; ++i) {
+        const int code = definition.codes[32 * g + i];
+        right &= code >= -127 && std::fabs(double{x[32 * g + i]} - double{scale} * code) <= 0.50001 * scale;
+      }
+      const int sum = halves[0] + halves[1];
+      sums &= definition.half_sum[2 * g] == static_cast<float>(halves[0]) && definition.half_sum[2 * g + 1] == static_cast<float>(halves[1]);
+      sums &= definition.times8[g] == 8 * sum && definition.times128[g] == 128 * sum;
+      sums &= definition.scaled_sum[g] == scale * static_cast<float>(sum);
+    }
+    CHECK(right, note("quantize_row", "n", n));
+    CHECK(sums, note("quantize_row", "n", n));
+    for (size_t i = 64; i < 96 && n > 64; ++i)  // to even
+      CHECK(i == 70 || definition.codes[i] == static_cast<int>(std::nearbyint(x[i])), note("ties", "column", i));
+  }
+  // Values that no scale can hold: only agreement is asked for, and codes that the dot products can take.
+  std::vector<std::vector<float>> odd;
+  for (float special : {not_a_number(), infinity(), -infinity(), 3e38f, -1e-38f, 1e-45f, 1e-40f})
+    for (int at : {0, 5, 15, 16, 31})
+      for (float others : {0.0f, 1.0f, 1e-39f}) {
+        odd.push_back(random.bells(64, others));
+        odd.back()[at] = special;
+      }
+  for (size_t i = 0; i < odd.size(); ++i) {
+    const Activations definition(1, 64, odd[i]);
+    const bool in_range = std::all_of(definition.codes.begin(), definition.codes.end(), [](int8_t c) { return c >= -127; });
+    CHECK(in_range, note("quantize_row of odd values", "case", i));
+    for (const KernelTable* k : tables()) CHECK(same_quantization(Activations(1, 64, odd[i], *k), definition), note(k->name, "odd case", i));
+    digest.add(definition.codes), digest.add(definition.scale);
+  }
+}
+
+void test_plain(Random& random) {
+  for (size_t n : {1, 16, 33, 640}) {
+    const std::vector<float> x = padded_bells(random, n, 2.0f), y = padded_bells(random, n, 3.0f);
+    std::vector<float> sum(padded(n)), product(padded(n)), scaled(padded(n));
+    for (size_t i = 0; i < padded(n); ++i) sum[i] = y[i] + x[i], product[i] = y[i] * x[i], scaled[i] = y[i] * 0.3f;
+    const int count = static_cast<int>(n);
+    for (const KernelTable* k : tables()) {
+      std::vector<float> out = y;
+      k->add_row(x.data(), count, out.data());
+      CHECK(same_bits(out, sum), note(k->name, "add_row", n));
+      out = y;
+      k->multiply_row(x.data(), count, out.data());
+      CHECK(same_bits(out, product), note(k->name, "multiply_row", n));
+      out = y;
+      k->scale_row(0.3f, count, out.data());
+      CHECK(same_bits(out, scaled), note(k->name, "scale_row", n));
     }
   }
-  digest(codes[0].data(), n);
+}
+
+void test_gate(Random& random) {
+  std::vector<float> gate;
+  for (int i = -1200; i <= 1200; ++i) gate.push_back(static_cast<float>(i) / 100.0f);  // 2401 values: not a multiple of 16
+  for (float v : {0.0f, -0.0f, 1e-30f, -1e-30f, 50.0f, -50.0f, 1000.0f, -1000.0f}) gate.push_back(v);
+  const size_t n = gate.size();
+  gate.resize(padded(n), 0.0f);
+  const std::vector<float> up = padded_bells(random, n, 2.0f);
+  const std::vector<float> got = agreed("gelu_gate", [&](const KernelTable& k) {
+    std::vector<float> out(padded(n), 7.0f);
+    k.gelu_gate(gate.data(), up.data(), static_cast<int>(n), out.data());
+    return out;
+  });
+  double worst = 0;
+  for (size_t i = 0; i < padded(n); ++i) {
+    const double x = gate[i], u = 0.7978845608028654 * (x + 0.044715 * x * x * x);
+    const double wanted = x / (1 + std::exp(-2 * u)) * up[i];
+    worst = std::max(worst, std::fabs(got[i] - wanted) / (1e-6 * std::fabs(wanted) + 1e-7));
+  }
+  CHECK(worst <= 1, "gelu_gate: " + std::to_string(worst) + " of the tolerance");
+  const std::vector<float> ones(32, 1.0f);  // what is not finite stays in its lane
+  const std::vector<float> odd = agreed("gelu_gate of odd values", [&](const KernelTable& k) {
+    std::vector<float> x = ones, out(32);
+    x[3] = not_a_number(), x[9] = infinity(), x[20] = -infinity();
+    k.gelu_gate(x.data(), ones.data(), 32, out.data());
+    return out;
+  });
+  CHECK(odd[3] != odd[3] && odd[9] == infinity() && near(odd[0], 0.841192, 1e-6) && odd[0] == odd[31], "gelu_gate of odd values");
 }
 
 void test_rope(Random& random) {
-  const std::vector<float> x = random.values(64), c = random.values(32), s = random.values(32);
-  const auto out = everywhere("rope", x, [&](const KernelTable& k, std::vector<float>& v) { k.rope(v.data(), c.data(), s.data(), 64, 0.5f); });
-  for (int i = 0; i < 32; ++i) {
-    CHECK(std::fabs(out[i] - 0.5 * (x[i] * c[i] - x[i + 32] * s[i])) < 1e-6, "dimension %d", i);
-    CHECK(std::fabs(out[i + 32] - 0.5 * (x[i + 32] * c[i] + x[i] * s[i])) < 1e-6, "dimension %d", i + 32);
+  for (int dims : {32, 64, 96, 256}) {
+    const std::vector<float> head = random.bells(dims), cosine = random.bells(dims / 2), sine = random.bells(dims / 2);
+    const std::string what = note("rope", "dims", dims);
+    const std::vector<float> got = agreed(what, [&](const KernelTable& k) {
+      std::vector<float> out = head;
+      k.rope(out.data(), cosine.data(), sine.data(), dims, 0.7f);
+      return out;
+    });
+    bool close = true;
+    const int half = dims / 2;
+    for (int i = 0; i < half; ++i) {
+      const double a = head[i], b = head[half + i], c = cosine[i], s = sine[i];
+      close &= near(got[i], (a * c - b * s) * 0.7f, 0, 3e-7 * (std::fabs(a * c) + std::fabs(b * s)));
+      close &= near(got[half + i], (b * c + a * s) * 0.7f, 0, 3e-7 * (std::fabs(b * c) + std::fabs(a * s)));
+    }
+    CHECK(close, what);
   }
-  digest(out.data(), out.size() * 4);
+}
+
+std::vector<float> softcapped(const KernelTable& k, float cap, std::vector<float> x) {
+  const int n = static_cast<int>(x.size());
+  x.resize(padded(x.size()), 0.0f);
+  k.softcap(cap, n, x.data());
+  return x;
+}
+
+void test_softcap(Random& random) {
+  std::vector<float> x = random.bells(200, 40.0f), rising;
+  for (float v : {0.0f, -0.0f, 1e-20f, 18.7f, 18.8f, -18.75f, 1e4f, -1e30f, 3e38f}) x.push_back(v);
+  for (int i = 0; i < 4096; ++i) rising.push_back(static_cast<float>(i - 2048) / 32.0f);
+  for (float cap : {30.0f, 50.0f}) {
+    const std::vector<float> got = agreed("softcap", [&](const KernelTable& k) { return softcapped(k, cap, x); });
+    double worst = 0;
+    for (size_t i = 0; i < x.size(); ++i) {
+      const double wanted = cap * std::tanh(x[i] / static_cast<double>(cap));
+      worst = std::max(worst, std::fabs(got[i] - wanted) / (1e-6 * std::fabs(wanted) + 1e-30));
+    }
+    CHECK(worst <= 1, "softcap: " + std::to_string(worst) + " of the tolerance");
+    const std::vector<float> capped = agreed("softcap in order", [&](const KernelTable& k) { return softcapped(k, cap, rising); });
+    CHECK(std::is_sorted(capped.begin(), capped.end()), "softcap comes after the choice, so it must keep the order");
+  }
+  const std::vector<float> odd = agreed("softcap of odd values", [](const KernelTable& k) {
+    return softcapped(k, 30.0f, {not_a_number(), infinity(), -infinity(), 1.0f});
+  });
+  CHECK(odd[1] == 30.0f && odd[2] == -30.0f, "softcap of infinity");
+  CHECK(odd[0] != odd[0], "softcap of NaN is NaN, else a broken logit becomes the likeliest");
 }
 
 void test_softmax(Random& random) {
-  for (int position : {0, 1, 15, 16, 100}) {
-    for (int first : {0, 7}) {
-      if (first > position) continue;
-      std::vector<float> scores = random.values(128, 20.0f);
-      for (int i = 0; i < first; ++i) scores[i] = kNan;  // hidden positions may hold anything
-      scores[position + 1] = kInfinity;
-      std::vector<float> inverse;
-      const auto weights = everywhere("softmax", scores, [&](const KernelTable& k, std::vector<float>& v) { inverse.push_back(k.softmax(v.data(), 0, first, position)); });
-      double largest = -1e30, total = 0;
-      for (int i = first; i <= position; ++i) largest = std::max<double>(largest, scores[i]);
-      for (int i = first; i <= position; ++i) total += std::exp(scores[i] - largest);
-      for (size_t i = 0; i < inverse.size(); ++i) CHECK(inverse[i] == inverse[0], "%d", position);
-      CHECK(std::fabs(inverse[0] * total - 1) < 1e-6, "position %d", position);
-      for (int i = 0; i < (position / 16 + 1) * 16; ++i) {
-        const double expected = i < first || i > position ? 0 : std::exp(scores[i] - largest);
-        CHECK(std::fabs(weights[i] - expected) <= 6e-6 * expected + 1e-37, "weight %d: %g, expected %g", i, weights[i], expected);
-      }
-      digest(weights.data(), (position / 16 + 1) * 64);
-    }
-  }
+  for (float spread : {0.1f, 3.0f, 100.0f})
+    for (int64_t base : {0, 32})
+      for (int64_t before : {0, 1, 7, 15, 16, 40})
+        for (int64_t seen : {1, 2, 15, 16, 17, 100}) {
+          const int64_t first = base + before, position = first + seen - 1;
+          const size_t size = static_cast<size_t>((position - base) / 16 + 1) * 16;
+          const auto sees = [&](size_t i) { return base + static_cast<int64_t>(i) >= first && base + static_cast<int64_t>(i) <= position; };
+          std::vector<float> scores = random.bells(size, spread);
+          for (size_t i = 0; i < size; ++i)
+            if (!sees(i)) scores[i] = i % 2 ? not_a_number() : infinity();
+          const std::string what = note("softmax", "first", first, "seen", seen);
+          const std::vector<float> got = agreed(what, [&](const KernelTable& k) {
+            std::vector<float> out = scores;
+            const float inverse = k.softmax(out.data(), base, first, position);
+            out.push_back(inverse);
+            return out;
+          });
+          double largest = -HUGE_VAL, sum = 0;
+          for (size_t i = 0; i < size; ++i)
+            if (sees(i)) largest = std::max<double>(largest, scores[i]);
+          bool close = true, zeros = true;
+          for (size_t i = 0; i < size; ++i) {
+            const double weight = sees(i) ? std::exp(scores[i] - largest) : 0.0;
+            sum += weight;
+            close &= near(got[i], weight, 1e-6, 2e-38);
+            zeros &= sees(i) || got[i] == 0.0f;
+          }
+          close &= near(got[size], 1 / sum, 2e-6);
+          CHECK(close, what);
+          CHECK(zeros, what);
+        }
 }
 
 }  // namespace
 
 void test_rowwise() {
-  Random random(11);
+  Random random(5);
   test_norm(random);
-  test_gelu_and_softcap(random);
   test_quantize(random);
+  test_plain(random);
+  test_gate(random);
   test_rope(random);
+  test_softcap(random);
   test_softmax(random);
 }
 
-void test_halves() {
-  for (uint32_t h = 0; h < 65536; ++h) {
-    const float f = half_to_float(static_cast<uint16_t>(h));
-    const uint32_t exponent = h >> 10 & 31, mantissa = h & 1023;
-    const double magnitude = exponent == 0 ? std::ldexp(mantissa, -24) : std::ldexp(1024 + mantissa, static_cast<int>(exponent) - 25);
-    if (exponent == 31) {
-      CHECK(mantissa ? std::isnan(f) : std::isinf(f), "%04x", h);
-      continue;
-    }
-    CHECK(f == (h & 0x8000 ? -magnitude : magnitude) && std::signbit(f) == (h >> 15 != 0), "%04x", h);
-    CHECK(float_to_half(f) == h, "%04x", h);
-    // The middle between this and the next goes to the even one, what lies beside it to the nearer.
-    if (exponent < 30) {
-      const float next = half_to_float(static_cast<uint16_t>(h + 1)), middle = (f + next) / 2;
-      CHECK(float_to_half(middle) == (h % 2 ? h + 1 : h), "%04x", h);
-      CHECK(float_to_half(std::nextafter(middle, f)) == h, "%04x", h);
-      CHECK(float_to_half(std::nextafter(middle, next)) == h + 1, "%04x", h);
-    }
-  }
-  CHECK(float_to_half(65520.0f) == 0x7c00 && float_to_half(-1e9f) == 0xfc00 && float_to_half(65519.0f) == 0x7bff, "range");
-  CHECK(std::isnan(half_to_float(float_to_half(kNan))), "NaN");
-}
+}  // namespace outrider::test

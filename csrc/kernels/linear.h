@@ -62,9 +62,9 @@ inline int32_t word(const int8_t* p) {
 
 // total - zero * (sum of the group's activation codes), in whole numbers. The subtraction takes its operand from memory
 // and runs beside the dot products, where a multiplication would take their place.
-template <int kZero> inline I less_zero(I total, const QuantizedRow& x, int g) {
+template <int kBits, int kZero> inline I less_zero(I total, const QuantizedRow& x, int g) {
   static_assert(kZero == 0 || kZero == 8 || kZero == 16 || kZero == 128);
-  if constexpr (!kUnsignedDot || kZero == 0) return total;
+  if constexpr (!kUnsignedDot<kBits> || kZero == 0) return total;
   if constexpr (kZero == 128) return isub(total, ibroadcast(x.times128 + g));
   const I once = isub(total, ibroadcast(x.times8 + g));
   if constexpr (kZero == 16) return isub(once, ibroadcast(x.times8 + g));
@@ -72,8 +72,8 @@ template <int kZero> inline I less_zero(I total, const QuantizedRow& x, int g) {
 }
 
 // The same for half groups, as float32; both terms stay below 2^24, so this is exact.
-template <int kZero> inline F half_less_zero(I total, float sum) {
-  if constexpr (kUnsignedDot) return fma(set1(sum), set1(-float(kZero)), to_float(total));
+template <int kBits, int kZero> inline F half_less_zero(I total, float sum) {
+  if constexpr (kUnsignedDot<kBits>) return fma(set1(sum), set1(-float(kZero)), to_float(total));
   return to_float(total);
 }
 
@@ -129,10 +129,10 @@ void quantized_tile(const Matrix& m, size_t tile, const uint8_t* next, const Qua
         b = dot4<kBits>(b, w[j + 4], word(q + 16 + 4 * j));
       }
       if constexpr (f.scales == Scales::kSuperHalf) {
-        acc[r] = fma(half_less_zero<kZero>(a, x[r].half_sum[2 * g]), mul(scale, activation_scale), acc[r]);
-        acc[r] = fma(half_less_zero<kZero>(b, x[r].half_sum[2 * g + 1]), mul(second, activation_scale), acc[r]);
+        acc[r] = fma(half_less_zero<kBits, kZero>(a, x[r].half_sum[2 * g]), mul(scale, activation_scale), acc[r]);
+        acc[r] = fma(half_less_zero<kBits, kZero>(b, x[r].half_sum[2 * g + 1]), mul(second, activation_scale), acc[r]);
       } else {
-        acc[r] = fma(to_float(less_zero<kZero>(iadd(a, b), x[r], g)), mul(scale, activation_scale), acc[r]);
+        acc[r] = fma(to_float(less_zero<kBits, kZero>(iadd(a, b), x[r], g)), mul(scale, activation_scale), acc[r]);
         if constexpr (f.scales != Scales::kPlain) acc[r] = fma(second, set1(x[r].scaled_sum[g]), acc[r]);
       }
     }

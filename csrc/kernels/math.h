@@ -13,7 +13,7 @@ inline float reduce_add(F a) {
 }
 
 // e^x: 2^n * p(r) with n = round(x / ln 2); p is the degree-6 minimax polynomial of Cephes' expf (2 ulp).
-// Below -87 the result is 0, so a masked score of -infinity weighs exactly nothing.
+// Below -87 the result is 0, so a masked score of -infinity weighs exactly nothing; above 88 it is infinity.
 inline F exp(F x) {
   const F clamped = min(max(x, set1(-87.0f)), set1(88.0f));
   const I n = round_to_int(mul(clamped, set1(1.44269504088896341f)));
@@ -27,7 +27,8 @@ inline F exp(F x) {
   p = fma(p, r, set1(1.6666665459e-1f));
   p = fma(p, r, set1(5.0000001201e-1f));
   p = add(fma(mul(r, r), p, r), set1(1.0f));
-  return select_below(x, set1(-87.0f), zero(), mul(p, pow2(n)));
+  const F finite = select_below(x, set1(-87.0f), zero(), mul(p, pow2(n)));
+  return select_below(x, set1(88.0f), finite, add(x, set1(__builtin_inff())));  // a NaN stays one
 }
 
 // tanh through e^(-2|x|), which stays exact in the tails; near 0 an odd polynomial avoids the cancellation.

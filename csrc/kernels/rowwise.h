@@ -23,9 +23,13 @@ inline void rms_norm(const float* x, const float* weight, float eps, int n, floa
 inline void quantize_row(const float* x, int n, const QuantizedStore& out) {
   for (int g = 0; g < n / 32; ++g) {
     const F a = load(x + 32 * g), b = load(x + 32 * g + 16);
-    const float largest = reduce_max(max(abs(a), abs(b)));
-    const F inverse = set1(largest > 1e-30f ? 127.0f / largest : 0.0f);  // below, 127 / largest may overflow: zeros
-    const I qa = round_to_int(mul(a, inverse)), qb = round_to_int(mul(b, inverse));
+    // A NaN counts as an infinity: the group's scale becomes infinity, its codes 0, and every sum over it NaN.
+    const F infinity = set1(__builtin_inff()), a_size = abs(a), b_size = abs(b);
+    const float largest = reduce_max(max(select_below(a_size, infinity, a_size, infinity),
+                                         select_below(b_size, infinity, b_size, infinity)));
+    const bool fits = largest > 1e-30f && largest < __builtin_inff();  // below, 127 / largest may overflow: zeros
+    const F inverse = set1(fits ? 127.0f / largest : 0.0f);
+    const I qa = fits ? round_to_int(mul(a, inverse)) : izero(), qb = fits ? round_to_int(mul(b, inverse)) : izero();
     store_int8(out.codes + 32 * g, qa);
     store_int8(out.codes + 32 * g + 16, qb);
     const int total[2] = {reduce_sum(qa), reduce_sum(qb)}, sum = total[0] + total[1];

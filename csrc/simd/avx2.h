@@ -110,21 +110,26 @@ inline Bytes or_bytes(Bytes x, Bytes y) { return {_mm256_or_si256(x.a, y.a), _mm
 template <int N> inline Bytes shift_left(Bytes x) { return {_mm256_slli_epi16(x.a, N), _mm256_slli_epi16(x.b, N)}; }
 template <int N> inline Bytes shift_right(Bytes x) { return {_mm256_srli_epi16(x.a, N), _mm256_srli_epi16(x.b, N)}; }
 
-// Weight codes with their zero point off, as signed bytes. maddubs multiplies unsigned by signed bytes and saturates at
-// 16 bits, so the sign of the weight goes over to the activation: |w| * (sign(w) * x), at most 2 * 128 * 127 a pair.
-inline constexpr bool kUnsignedDot = false;
-struct Codes { __m256i a, b, abs_a, abs_b; };
+// A register of weight codes ready for `dot4`. maddubs multiplies unsigned by signed bytes and saturates the sum of two
+// products at 16 bits. Codes of up to 6 bits stay far below that (2 * 63 * 127), so they stay unsigned and the kernel
+// takes their zero point off afterwards. Codes of 8 bits lose it here, and the weight's sign goes over to the
+// activation: |w| * (sign(w) * x), at most 2 * 128 * 127.
+template <int kBits> inline constexpr bool kUnsignedDot = kBits < 8;
+struct Codes { __m256i a, b; };
 template <int kBits, int kZero> inline Codes codes(Bytes x) {
+  if constexpr (kUnsignedDot<kBits>) return {x.a, x.b};
   const __m256i zero_point = _mm256_set1_epi8(static_cast<char>(kZero));
-  const __m256i a = _mm256_sub_epi8(x.a, zero_point), b = _mm256_sub_epi8(x.b, zero_point);
-  return {a, b, _mm256_abs_epi8(a), _mm256_abs_epi8(b)};
+  return {_mm256_sub_epi8(x.a, zero_point), _mm256_sub_epi8(x.b, zero_point)};
+}
+template <int kBits> inline __m256i pair_products(__m256i w, __m256i x) {
+  if constexpr (kUnsignedDot<kBits>) return _mm256_maddubs_epi16(w, x);
+  return _mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(x, w));
 }
 // acc[lane] += sum over 4 of code[4 * lane + i] * activation[i]; the activation is 4 int8 in one word, none of them -128.
 template <int kBits> inline I dot4(I acc, Codes w, int32_t activation) {
   const __m256i x = _mm256_set1_epi32(activation), ones = _mm256_set1_epi16(1);
-  const __m256i a = _mm256_maddubs_epi16(w.abs_a, _mm256_sign_epi8(x, w.a));
-  const __m256i b = _mm256_maddubs_epi16(w.abs_b, _mm256_sign_epi8(x, w.b));
-  return {_mm256_add_epi32(acc.a, _mm256_madd_epi16(a, ones)), _mm256_add_epi32(acc.b, _mm256_madd_epi16(b, ones))};
+  return {_mm256_add_epi32(acc.a, _mm256_madd_epi16(pair_products<kBits>(w.a, x), ones)),
+          _mm256_add_epi32(acc.b, _mm256_madd_epi16(pair_products<kBits>(w.b, x), ones))};
 }
 
 }  // namespace outrider::OUTRIDER_ISA

@@ -72,7 +72,7 @@ template <int N> inline Bytes shift_right(Bytes a) { return {_mm512_srli_epi16(a
 
 // A register of weight codes ready for `dot4`. VNNI multiplies unsigned by signed bytes, so the codes stay unsigned
 // and the kernel takes their zero point off afterwards.
-inline constexpr bool kUnsignedDot = true;
+template <int kBits> inline constexpr bool kUnsignedDot = true;
 struct Codes { __m512i v; };
 template <int kBits, int kZero> inline Codes codes(Bytes unsigned_codes) { return {unsigned_codes.v}; }
 // acc[lane] += sum over 4 of code[4 * lane + i] * activation[i]; the activation is 4 int8 in one word.

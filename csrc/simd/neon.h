@@ -101,7 +101,7 @@ template <int N> inline Bytes shift_left(Bytes a) { return quarters<Bytes>([&](i
 template <int N> inline Bytes shift_right(Bytes a) { return quarters<Bytes>([&](int i) { return vshrq_n_u8(a.v[i], N); }); }
 
 // Weight codes with their zero point off, as signed bytes: what the dot-product instruction takes.
-inline constexpr bool kUnsignedDot = false;
+template <int kBits> inline constexpr bool kUnsignedDot = false;
 struct Codes { int8x16_t v[4]; };
 template <int kBits, int kZero> inline Codes codes(Bytes b) {
   return quarters<Codes>([&](int i) { return vreinterpretq_s8_u8(vsubq_u8(b.v[i], vdupq_n_u8(kZero))); });

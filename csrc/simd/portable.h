@@ -88,7 +88,7 @@ inline Bytes or_bytes(Bytes a, Bytes b) { return each_byte([&](int i) { return a
 template <int N> inline Bytes shift_left(Bytes a) { return each_byte([&](int i) { return a.v[i] << N; }); }
 template <int N> inline Bytes shift_right(Bytes a) { return each_byte([&](int i) { return a.v[i] >> N; }); }
 
-inline constexpr bool kUnsignedDot = false;  // the zero point is off the codes already
+template <int kBits> inline constexpr bool kUnsignedDot = false;  // the zero point is off the codes already
 struct Codes { int16_t v[64]; };
 template <int kBits, int kZero> inline Codes codes(Bytes b) {
   Codes r;

@@ -18,6 +18,7 @@ from outrider.engine.outputs import Piece, RequestOutput
 from outrider.engine.request import Request
 from outrider.engine.target import Target
 from outrider.errors import CheckpointError, UsageError
+from outrider.models.assistant import Drafting, check_pair, record_assistant
 from outrider.models.gemma import kv_shapes, record_gemma
 from outrider.quant import WeightStore
 from outrider.sampling.params import SamplingParams
@@ -32,7 +33,7 @@ class LLM:
 
     Args:
         model: "demo", a .gguf file, or a folder with config.json and *.safetensors.
-        drafter: "auto" finds an MTP drafter beside the model, a path names one, None uses none.
+        drafter: the MTP drafter, a .gguf file or a folder. "auto" and None use none (finding it comes later).
         lookup: whether drafts may come from what the prompt and the answer already said.
         threads: None for all cores this process may use.
         context: most positions of one request; None for the model's own limit.
@@ -56,8 +57,6 @@ class LLM:
         half_precision_cache: bool = True,
     ) -> None:
         started = time.perf_counter()
-        if drafter not in ("auto", None):
-            raise UsageError(f"MTP drafters are not supported yet: leave out drafter={str(drafter)!r}")
         if threads is not None and not 1 <= threads <= 256:
             raise UsageError(f"threads must lie between 1 and 256, not {threads}")
         checkpoint = open_checkpoint(model)
@@ -80,6 +79,8 @@ class LLM:
             progress("building the tokenizer", 1.0)
         self.tokenizer: Tokenizer = open_tokenizer(checkpoint.tokenizer)
         self.target = Target(forward)
+        self.drafter_path = None if drafter in ("auto", None) else Path(str(drafter))
+        drafting = self._open_drafter(self.drafter_path, weights, pool, half_precision_cache)
         self.caches = CachePool(
             kv_shapes(self.config),
             self.context + PREFILL_CHUNK,
@@ -87,11 +88,28 @@ class LLM:
             half_precision=half_precision_cache,
         )
         self.measure = Measure(self.target, self.caches)
-        planner = DraftPlanner(self.measure.cost_curve(), lookup)
+        planner = DraftPlanner(
+            self.measure.cost_curve(), lookup=lookup, drafting=drafting, vocabulary=self.target.vocabulary
+        )
         self.engine = Engine(
             self.target, self.tokenizer, self.caches, planner, context=self.context, chunk=PREFILL_CHUNK
         )
         self.load_seconds = time.perf_counter() - started
+
+    def _open_drafter(
+        self, path: Path | None, weights: WeightStore, pool: kernels.ThreadPool, half_precision: bool
+    ) -> Drafting | None:
+        """Loads a drafter and checks that it fits. Raises CheckpointError if it does not."""
+        if path is None:
+            return None
+        checkpoint = open_checkpoint(path)
+        if not isinstance(checkpoint.config, AssistantConfig):
+            raise CheckpointError("is a model, not a drafter", path=checkpoint.path, remedy="Pass its MTP drafter")
+        check_pair(self.config, checkpoint.config)
+        store = WeightStore(checkpoint.tensors, pool)
+        return record_assistant(
+            self.config, weights, checkpoint.config, store, pool, max_rows=1, half_precision=half_precision
+        )
 
     def generate(
         self, prompts: str | Sequence[str] | Sequence[Sequence[int]], params: SamplingParams | None = None
@@ -116,7 +134,10 @@ class LLM:
         return [request.output() for request in requests]
 
     def stream(self, prompt: str | Sequence[int], params: SamplingParams | None = None) -> Iterator[Piece]:
-        """The answer as it comes, pass by pass. Closing the iterator cancels the request."""
+        """The answer as it comes, pass by pass, with empty pieces while the prompt is computed.
+
+        Closing the iterator cancels the request.
+        """
         request = self._add(self._encode(prompt), params)
         return self._pieces(request)
 
@@ -124,8 +145,7 @@ class LLM:
         try:
             while request.finish_reason is None:
                 self.engine.step()
-                if request.decoding:
-                    yield request.take_piece()
+                yield request.take_piece()
         finally:
             self.engine.cancel(request)
 

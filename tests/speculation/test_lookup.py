@@ -3,6 +3,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
+from outrider.sampling.params import SamplingParams
 from outrider.speculation.lookup import MIN_MATCH, LookupDrafter, SuffixIndex
 from outrider.speculation.tree import Draft
 
@@ -46,7 +47,7 @@ def test_states_stay_within_two_a_token():
 
 def propose(tokens: list[int], budget: int) -> list[int]:
     drafter = LookupDrafter(lambda _: 0.5)
-    drafter.open(1, tokens, None)  # type: ignore[arg-type]
+    drafter.open(1, tokens, None, SamplingParams())  # type: ignore[arg-type]
     draft = Draft()
     drafter.propose(1, draft, budget)
     return [node.token for node in draft]
@@ -66,7 +67,7 @@ def test_a_proposal_keeps_to_its_budget_and_needs_a_match(tokens, budget):
 
 def test_the_index_follows_the_growing_text():
     drafter, tokens = LookupDrafter(lambda _: 0.5), [1, 2, 3]
-    drafter.open(1, tokens, None)  # type: ignore[arg-type]
+    drafter.open(1, tokens, None, SamplingParams())  # type: ignore[arg-type]
     assert drafter.match_length(1) == 0
     tokens += [1, 2]
     draft = Draft()

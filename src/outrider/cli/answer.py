@@ -28,7 +28,6 @@ class Answer:
     """What was shown. `stats` is None if the answer was stopped before its end."""
 
     text: str
-    prompt_tokens: int
     tokens: int
     stats: RequestStats | None
     coloured: bool
@@ -102,7 +101,7 @@ def stream_answer(
     if not text.endswith("\n"):
         sys.stdout.write("\n")
     sys.stdout.flush()
-    return Answer(text, len(llm.tokenizer.encode(prompt)), count, stats, coloured)
+    return Answer(text, count, stats, coloured)
 
 
 def print_figures(answer: Answer) -> None:
@@ -110,13 +109,15 @@ def print_figures(answer: Answer) -> None:
     stats = answer.stats
     if stats is None:
         return
-    prefill = answer.prompt_tokens / stats.prefill_seconds if stats.prefill_seconds else 0.0
+    computed = stats.prompt_tokens - stats.reused_tokens
+    prefill = computed / stats.prefill_seconds if stats.prefill_seconds else 0.0
+    reused = f" ({stats.reused_tokens} reused)" if stats.reused_tokens else ""
     drafts = f"{stats.accepted} of {stats.drafted} accepted ({stats.acceptance_rate:.0%})" if stats.drafted else "none"
     sources = ", ".join(name for name, count in stats.drafted_by_source.items() if count)
     table = Table.grid(padding=(0, 2))
     table.add_column(style="dim")
     table.add_column(style="dim")
-    table.add_row("prefill", f"{answer.prompt_tokens} tokens, {prefill:.0f} tok/s")
+    table.add_row("prefill", f"{stats.prompt_tokens} tokens{reused}, {prefill:.0f} tok/s")
     table.add_row("decode", f"{answer.tokens} tokens, {stats.decode_tokens_per_second:.1f} tok/s")
     table.add_row("passes", f"{stats.target_passes}, {stats.tokens_per_pass:.2f} tokens per pass")
     table.add_row("drafts", drafts + (f" from {sources}" if sources else ""))

@@ -2,69 +2,97 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from outrider.engine.request import Request
+from outrider.engine.target import Floats
+from outrider.models.assistant import Drafting
 from outrider.speculation.controller import Calibration, VerifyCost, best_nodes
+from outrider.speculation.drafter import Drafter
 from outrider.speculation.lookup import LookupDrafter
+from outrider.speculation.mtp import MtpDrafter
 from outrider.speculation.tree import ROOT, Draft
 from outrider.speculation.verify import Verdict
 
 MOST_ROWS = 16
 """Rows that one sweep over the weights serves; a draft never asks for more by itself."""
 _FIRST_PROBE, _LAST_PROBE = 8, 64
+_PRIORS = {"lookup": 0.6, "mtp": 0.5}
+_BUCKETS = 16  # of a drafter's own probability, for its calibration
 
 
 @dataclass
 class _State:
-    situation: int = 0
     idle: int = 0  # steps since the controller last let anything be drafted
     probe_after: int = _FIRST_PROBE
 
 
-@dataclass
 class DraftPlanner:
-    """Asks the drafters and keeps what is worth verifying.
+    """Lets every source grow one tree and keeps what is worth verifying.
 
     Args:
         cost: seconds of a pass by rows.
         lookup: whether lookup may propose.
+        drafting: the recorded MTP drafter, if there is one.
+        vocabulary: of the target.
     """
 
-    cost: VerifyCost
-    lookup: bool = True
-    calibration: Calibration = field(default_factory=lambda: Calibration({"lookup": 0.6}))
-    _states: dict[int, _State] = field(default_factory=dict)
+    def __init__(
+        self, cost: VerifyCost, *, lookup: bool = True, drafting: Drafting | None = None, vocabulary: int = 0
+    ) -> None:
+        self.cost = cost
+        self.calibration = Calibration(dict(_PRIORS))
+        self._mtp = MtpDrafter(drafting, vocabulary, self._mtp_chance, self._worth_a_step) if drafting else None
+        self._lookup = LookupDrafter(self._lookup_chance) if lookup else None
+        # The drafter comes first: where both propose the same token, it keeps the credit.
+        self._drafters: list[Drafter] = [d for d in (self._mtp, self._lookup) if d is not None]
+        self._states: dict[int, _State] = {}
+        self._situations: dict[tuple[str, float], int] = {}
+        self._pinned = False
 
-    def __post_init__(self) -> None:
-        self._drafter = LookupDrafter(lambda length: self.calibration.chance("lookup", situation_of(length)))
+    @property
+    def wants_hidden(self) -> bool:
+        """Whether `observe` has to be told hidden states."""
+        return self._mtp is not None
 
     def open(self, request: Request) -> None:
         """Begins a request."""
         self._states[request.number] = _State()
-        if self.lookup:
-            self._drafter.open(request.number, request.tokens, request.sequence.cache)
+        for drafter in self._drafters:
+            drafter.open(request.number, request.tokens, request.sequence.cache, request.params)
 
     def close(self, request: Request) -> None:
         """Ends a request."""
-        if self._states.pop(request.number, None) is not None and self.lookup:
-            self._drafter.close(request.number)
+        if self._states.pop(request.number, None) is not None:
+            for drafter in self._drafters:
+                drafter.close(request.number)
 
     def propose(self, request: Request) -> Draft:
         """The draft that the next pass verifies; empty where drafting does not pay."""
         setting = request.params.draft
         longest = min(request.room - 1, MOST_ROWS - 1 if setting == "auto" else 0 if setting == "off" else setting)
         draft = Draft()
-        if longest <= 0 or not self.lookup:
+        if longest <= 0:
             return draft
         state = self._states[request.number]
-        state.situation = situation_of(self._drafter.match_length(request.number))
-        self._drafter.propose(request.number, draft, longest)
-        return draft if setting != "auto" else self._worthwhile(draft, state)
+        self._situations.clear()
+        self._pinned = setting != "auto"
+        for drafter in self._drafters:
+            drafter.propose(request.number, draft, longest)
+        if setting == "auto":
+            return self._worthwhile(draft, state)
+        # A pinned draft has that many tokens: the likeliest of the tree.
+        order = sorted(range(len(draft)), key=lambda i: (-draft.path_probabilities()[i], i))
+        return draft.keep(order[:longest])
+
+    def observe(self, request: Request, hidden: Floats) -> None:
+        """Tells the drafters the hidden state that the next round starts from."""
+        for drafter in self._drafters:
+            drafter.observe(request.number, hidden)
 
     def learn(self, request: Request, draft: Draft, verdict: Verdict) -> None:
         """Books which nodes were right. A node counts only if the target was asked for its place."""
-        stats, state = request.stats, self._states[request.number]
+        stats = request.stats
         accepted = set(verdict.accepted)
         # Where the walk asked: at the root and at each accepted node, unless the request ended there.
         asked = [ROOT, *verdict.accepted][: len(verdict.tokens)]
@@ -75,13 +103,35 @@ class DraftPlanner:
             stats.drafted_by_source[node.source] = stats.drafted_by_source.get(node.source, 0) + 1
             stats.accepted_by_source[node.source] = stats.accepted_by_source.get(node.source, 0) + right
             if node.parent in asked:
-                self.calibration.observe(node.source, state.situation, 1, int(right))
+                situation = self._situations.get((node.source, node.probability), 0)
+                self.calibration.observe(node.source, situation, 1, int(right))
+
+    def _lookup_chance(self, match_length: int) -> float:
+        return self._remembered("lookup", situation_of(match_length))
+
+    def _mtp_chance(self, probability: float) -> float:
+        return self._remembered("mtp", min(int(probability * _BUCKETS), _BUCKETS - 1))
+
+    def _remembered(self, source: str, situation: int) -> float:
+        """The chance of a situation; which one a node was in is found again by that number when it is judged."""
+        chance = self.calibration.chance(source, situation)
+        self._situations[source, chance] = situation
+        return chance
+
+    def _worth_a_step(self, reach: float) -> bool:
+        """Whether one more step of the drafter pays: what it may bring, in seconds of plain decoding saved, against
+        its own time and that of one more row."""
+        if self._pinned:
+            return True
+        assert self._mtp is not None
+        row = (self.cost(MOST_ROWS // 2) - self.cost(1)) / (MOST_ROWS // 2 - 1)
+        return reach * 0.9 * self.cost(1) > self._mtp.seconds_per_token + row
 
     def _worthwhile(self, draft: Draft, state: _State) -> Draft:
         chosen = best_nodes(draft, self.cost)
         if chosen:
             state.idle, state.probe_after = 0, _FIRST_PROBE
-            return draft.keep(chosen)
+            return draft.keep(chosen[: MOST_ROWS - 1])
         if not len(draft):
             return draft
         # Nothing pays at present. Chances change with the text, so a single token is tried now and then, ever more

@@ -70,6 +70,9 @@ class Engine:
         """One target pass: gather rows, run them, and let every request walk as far as its draft was right."""
         work = self._gather()
         result = self.target.run([w.rows for w in work], logits=any(w.request.needs_logits for w in work))
+        outputs = sum(len(w.rows.outputs) for w in work)
+        hidden = self.target.hidden(outputs) if self.planner.wants_hidden and outputs else None
+        first = 0  # of the pass's outputs, this request's first
         for w, choices, logits in zip(work, result.choices, result.logits, strict=True):
             if not w.rows.outputs:  # a prompt chunk that is not the last
                 w.request.sequence.cache.commit(_rows(range(len(w.rows.tokens))))
@@ -80,6 +83,10 @@ class Engine:
             w.request.sequence.cache.commit(_rows(kept))
             w.request.account(verdict, len(w.draft), result.seconds, w.draft_seconds)
             self.planner.learn(w.request, w.draft, verdict)
+            if hidden is not None:  # where the path ended: its last row with keys and values
+                last = verdict.accepted[-1] + 1 if verdict.accepted else 0
+                self.planner.observe(w.request, hidden[first + last])
+            first += len(w.rows.outputs)
             if decoding and len(work) == 1:
                 self.planner.cost.observe(len(w.rows.tokens), result.seconds)
             if w.request.finish_reason is not None:

@@ -6,6 +6,7 @@ import time
 
 import numpy as np
 
+from outrider import kernels
 from outrider.cache import CachePool
 from outrider.engine.target import Target, chain
 from outrider.speculation.controller import VerifyCost
@@ -22,20 +23,17 @@ class Measure:
 
     def __init__(self, target: Target, caches: CachePool) -> None:
         self._target, self._caches = target, caches
+        self._prepared: tuple[int, kernels.KvCache] | None = None  # the last context computed, and its cache
 
     def verify(self, rows: int, context: int, repeat: int) -> list[float]:
         """Seconds of `repeat` passes over `rows` rows, choices for all of them, after `context` tokens."""
-        cache = self._caches.new()
-        for begin in range(0, context, self._target.max_rows):
-            tokens = self._tokens(min(self._target.max_rows, context - begin))
-            self._target.run([chain(cache, tokens, [len(tokens) - 1])])
-            cache.commit(np.arange(len(tokens), dtype=np.int32))
+        cache = self._context(context)
         batch = chain(cache, self._tokens(rows), list(range(rows)))
         return [self._target.run([batch]).seconds for _ in range(repeat)]
 
-    def prefill(self, tokens: int, repeat: int, chunk: int) -> list[float]:
-        """Seconds to compute a prompt of `tokens` tokens up to its last token's choice."""
-        taken = []
+    def prefill(self, tokens: int, repeat: int, chunk: int | None = None) -> list[float]:
+        """Seconds to compute a prompt of `tokens` tokens up to its last token's choice, in passes of `chunk` rows."""
+        taken, chunk = [], chunk or self._target.max_rows
         for _ in range(repeat):
             cache, started = self._caches.new(), time.perf_counter()
             for begin in range(0, tokens, chunk):
@@ -62,6 +60,17 @@ class Measure:
             seconds.append(seconds[-1] + slope * (_CURVE_ROWS[-1] - rows[-1]))
             rows.append(_CURVE_ROWS[-1])
         return VerifyCost(rows, seconds)
+
+    def _context(self, length: int) -> kernels.KvCache:
+        """A cache that holds `length` tokens. Passes that are not committed leave it as it is, so it serves again."""
+        if self._prepared is None or self._prepared[0] != length:
+            cache = self._caches.new()
+            for begin in range(0, length, self._target.max_rows):
+                tokens = self._tokens(min(self._target.max_rows, length - begin))
+                self._target.run([chain(cache, tokens, [len(tokens) - 1])])
+                cache.commit(np.arange(len(tokens), dtype=np.int32))
+            self._prepared = (length, cache)
+        return self._prepared[1]
 
     def _tokens(self, count: int) -> list[int]:
         return [(7919 * i + 17) % self._target.vocabulary for i in range(count)]

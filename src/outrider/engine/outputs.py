@@ -12,9 +12,12 @@ FinishReason = Literal["stop", "length"]
 class RequestStats:
     """What one request cost and what drafting saved. Times are wall-clock seconds.
 
-    `target_passes` counts decode passes; the first token comes out of prefill and needs none.
+    `target_passes` counts decode passes; the first token comes out of prefill and needs none. `reused_tokens` are those
+    of the prompt whose keys and values an earlier request had left behind.
     """
 
+    prompt_tokens: int = 0
+    reused_tokens: int = 0
     target_passes: int = 0
     drafted: int = 0
     accepted: int = 0
@@ -47,6 +50,8 @@ class RequestStats:
     def as_dict(self) -> dict[str, object]:
         """The fields of `--json`."""
         return {
+            "prompt_tokens": self.prompt_tokens,
+            "reused_tokens": self.reused_tokens,
             "target_passes": self.target_passes,
             "drafted": self.drafted,
             "accepted": self.accepted,

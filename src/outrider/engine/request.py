@@ -33,7 +33,7 @@ class Request:
     ) -> None:
         self.number, self.params, self.sequence = number, params, sequence
         self.prompt_length = len(prompt)
-        self.stats = RequestStats()
+        self.stats = RequestStats(prompt_tokens=len(prompt), reused_tokens=sequence.cache.length)
         self.finish_reason: FinishReason | None = None
         self.started = time.perf_counter()
         self._chooser = TokenChooser(params)

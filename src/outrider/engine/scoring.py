@@ -41,8 +41,8 @@ def score(llm: Loaded, token_ids: Sequence[int]) -> Floats:
         logits = result.logits[0]
         assert logits is not None
         following = np.asarray(token_ids[begin + 1 : begin + 1 + len(tokens)])
-        rows = logits[: len(following)].astype(np.float64)
-        top = rows.max(axis=1)
-        total = np.log(np.exp(rows - top[:, None]).sum(axis=1)) + top
+        rows = logits[: len(following)]
+        top = rows.max(axis=1, keepdims=True)
+        total = np.log(np.exp(rows - top).sum(axis=1, dtype=np.float64)) + top[:, 0]
         scores.append(rows[np.arange(len(following)), following] - total)
     return np.concatenate(scores).astype(np.float32)

@@ -75,6 +75,18 @@ class WeightStore:
         values: Floats = kernels.dequantize(tensor.format, 1, math.prod(tensor.shape), tensor.data)
         return values.reshape(-1)
 
+    def integers(self, name: str) -> npt.NDArray[np.int32]:
+        """A tensor of format I32."""
+        return self._tensors[name].data.view(np.int32)
+
+    def reordered(self, name: str, order: npt.NDArray[np.int32]) -> kernels.Weight:
+        """A (rows, columns) matrix as a stack of clusters: matrix i holds the rows order[i], (count, size) in all."""
+        tensor = self._tensors[name]
+        rows = tensor.data.reshape(tensor.shape[0], tensor.row_bytes)[order.reshape(-1)]
+        return kernels.pack(
+            tensor.format, order.shape[1], tensor.shape[1], rows.reshape(-1), self._pool, count=order.shape[0]
+        )
+
     def scalar(self, name: str) -> float:
         """A tensor of one element."""
         return float(self.vector(name)[0])

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from outrider.kernels import KvCache
+from outrider.sampling.params import SamplingParams
 from outrider.speculation.drafter import Floats
 from outrider.speculation.tree import ROOT, Draft
 
@@ -90,14 +91,13 @@ class LookupDrafter:
     """
 
     name = "lookup"
-    seconds_per_token = 0.0
 
     def __init__(self, chance: Callable[[int], float]) -> None:
         self._chance = chance
         self._indices: dict[int, SuffixIndex] = {}
         self._texts: dict[int, list[int]] = {}
 
-    def open(self, sequence: int, tokens: list[int], cache: KvCache) -> None:  # noqa: ARG002
+    def open(self, sequence: int, tokens: list[int], cache: KvCache, params: SamplingParams) -> None:  # noqa: ARG002
         """Indexes the prompt; see `Drafter.open`."""
         self._indices[sequence] = SuffixIndex()
         self._texts[sequence] = tokens
@@ -122,7 +122,7 @@ class LookupDrafter:
             token = index.tokens[end + 1 + step] if end + 1 + step < known else text[step % len(text)]
             parent = draft.add(parent, token, chance, self.name)
 
-    def observe(self, sequence: int, accepted: int, hidden: Floats) -> None:
+    def observe(self, sequence: int, hidden: Floats) -> None:
         """Nothing to learn here: the index reads the sequence's tokens itself."""
 
     def close(self, sequence: int) -> None:

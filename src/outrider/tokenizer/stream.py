@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import codecs
-
 from outrider.tokenizer.tokenizer import Tokenizer
+from outrider.tokenizer.utf8 import IncrementalUtf8
 
 
 class StreamDecoder:
@@ -17,12 +16,12 @@ class StreamDecoder:
     def __init__(self, tokenizer: Tokenizer, *, skip_special: bool = True) -> None:
         self._tokenizer = tokenizer
         self._skip_special = skip_special
-        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self._utf8 = IncrementalUtf8()
 
     def push(self, token: int) -> str:
-        """The text that became certain with this token."""
-        return self._decoder.decode(self._tokenizer.piece(token, skip_special=self._skip_special))
+        """The text that became certain with this token. Raises UsageError for an id outside the vocabulary."""
+        return self._utf8.decode(self._tokenizer.piece(token, skip_special=self._skip_special))
 
     def flush(self) -> str:
-        """What is left at the end: U+FFFD for a character that was never finished."""
-        return self._decoder.decode(b"", final=True)
+        """What is left at the end: U+FFFD for each byte of a character that was never finished."""
+        return self._utf8.decode(b"", final=True)

@@ -54,7 +54,7 @@ struct Packed {
   Packed(Format f, size_t r, size_t c, std::vector<uint8_t> b) : format(f), rows(r), columns(c), blocks(std::move(b)) {
     matrix = packed_shape(f, rows, columns);
     codes.assign(matrix.tiles * matrix.tile_codes, 0xa5);
-    scales.assign(matrix.tiles * matrix.tile_scales, 0xa5);
+    scales.assign(matrix.tiles * matrix.tile_scales + 1, 0xa5);  // never null
     pack_matrix(f, rows, columns, blocks.data(), codes.data(), scales.data());
     matrix.codes = codes.data();
     matrix.scales = scales.data();

@@ -1,0 +1,117 @@
+"""MTP drafters of every kind, good, random or broken: the answer is the target's own."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from outrider import LLM, SamplingParams
+
+torch = pytest.importorskip("torch")
+
+from tiny_checkpoints import VARIANTS, VOCAB, WINDOW, make_assistant, save_folder, save_gguf  # noqa: E402
+
+TARGETS = [name for name in VARIANTS if name.startswith("gemma4")]
+KINDS = ["clusters", "dense", "dense-gguf", "nan"]
+
+
+@pytest.fixture(scope="module")
+def llms(tiny, tmp_path_factory, word_tokenizer):
+    """(target variant, kind of drafter) -> a model with that drafter."""
+    import gguf
+
+    made: dict[tuple[str, str], LLM] = {}
+    root = tmp_path_factory.mktemp("pairs")
+
+    def drafter_of(variant, kind):
+        assistant = make_assistant(tiny(variant).model.config.get_text_config(), ordered=kind == "clusters")
+        if kind == "dense-gguf":
+            return save_gguf(assistant, root / f"{variant}-drafter.gguf", gguf.GGMLQuantizationType.Q8_0)
+        if kind == "nan":
+            with torch.no_grad():
+                assistant.post_projection.weight[::3] = float("nan")
+        return save_folder(assistant, root / f"{variant}-{kind}")
+
+    def get(variant, kind):
+        if (variant, kind) not in made:
+            path = root / f"{variant}.gguf"
+            if not path.exists():
+                save_gguf(tiny(variant).model, path, gguf.GGMLQuantizationType.Q4_0)
+            made[variant, kind] = LLM(path, drafter=drafter_of(variant, kind), threads=2, context=256)
+            word_tokenizer(made[variant, kind])
+        return made[variant, kind]
+
+    return get
+
+
+@st.composite
+def requests(draw):
+    rng = np.random.default_rng(draw(st.integers(0, 2**32)))
+    prompt = [int(t) for t in rng.integers(3, VOCAB, draw(st.integers(1, 3 * WINDOW)))]
+    params = {
+        "max_tokens": draw(st.integers(1, 24)),
+        "temperature": draw(st.sampled_from([0.0, 0.0, 0.7, 1.5])),
+        "top_k": draw(st.sampled_from([0, 5])),
+        "top_p": draw(st.sampled_from([1.0, 0.8])),
+        "seed": draw(st.integers(0, 2**64 - 1)),
+    }
+    return prompt, params
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("variant", TARGETS)
+@settings(max_examples=8, deadline=None)
+@given(several=st.lists(requests(), min_size=1, max_size=3), draft=st.one_of(st.just("auto"), st.integers(1, 15)))
+def test_a_drafter_changes_nothing(llms, variant, kind, several, draft):
+    llm = llms(variant, kind)
+    running = [llm.engine.add(list(prompt), SamplingParams(**params, draft=draft)) for prompt, params in several]
+    while any(request.finish_reason is None for request in running):
+        llm.engine.step()
+    for request, (prompt, params) in zip(running, several, strict=True):
+        plain = llm.generate([prompt], SamplingParams(**params, draft="off"))[0]
+        out = request.output()
+        assert (out.token_ids, out.text, out.finish_reason) == (plain.token_ids, plain.text, plain.finish_reason)
+
+
+@pytest.mark.parametrize("kind", ["clusters", "dense"])
+def test_a_drafter_is_really_asked(llms, kind):
+    out = llms("gemma4-dense", kind).generate([[5, 9, 4, 7]], SamplingParams(max_tokens=20, draft=5, ignore_end=True))[
+        0
+    ]
+    assert out.stats.drafted_by_source["mtp"] > 5
+    assert len(out.stats.drafted_by_depth) > 1
+    assert out.stats.draft_seconds > 0
+
+
+def test_a_drafter_that_repeats_the_target_is_accepted(llms):
+    """A stand-in that knows the answer: every draft is accepted, and a pass emits the whole draft and one more."""
+    llm = llms("gemma4-e2b", "dense")
+    prompt = [5, 9, 4, 7, 11]
+    plain = llm.generate([prompt], SamplingParams(max_tokens=25, draft="off", ignore_end=True))[0]
+    answer = [*prompt, *plain.token_ids]
+    mtp = llm.engine.planner._mtp
+
+    def step(token, state, position):
+        assert token == answer[position - 1]
+        return np.array(answer[position : position + 1]), np.array([0.99], np.float32)
+
+    mtp._step, kept = step, mtp._step
+    out = llm.generate([prompt], SamplingParams(max_tokens=25, draft=4, ignore_end=True))[0]
+    mtp._step = kept
+    assert out.token_ids == plain.token_ids
+    assert out.stats.accepted_by_source["mtp"] == out.stats.accepted > 12
+    assert out.stats.target_passes <= 6
+
+
+def test_a_drafter_in_place_of_a_model_is_refused(llms, tiny):
+    from outrider.errors import CheckpointError
+
+    drafter = llms("gemma4-dense", "dense").drafter_path
+    with pytest.raises(CheckpointError, match="is a drafter, not a model"):
+        LLM(drafter)
+    with pytest.raises(CheckpointError, match="is a model, not a drafter"):
+        LLM(tiny("gemma4-dense").gguf, drafter=tiny("gemma4-dense").gguf)
+    with pytest.raises(CheckpointError, match="does not fit the model"):
+        LLM(tiny("gemma4-k-eq-v").gguf, drafter=drafter)
