@@ -77,7 +77,7 @@ class LLM:
         self.weight_bytes = weights.packed_bytes
         if progress:
             progress("building the tokenizer", 1.0)
-        self.tokenizer: Tokenizer = open_tokenizer(checkpoint.tokenizer)
+        self.tokenizer: Tokenizer = open_tokenizer(checkpoint.tokenizer, path=checkpoint.path)
         self.target = Target(forward)
         self.drafter_path = None if drafter in ("auto", None) else Path(str(drafter))
         drafting = self._open_drafter(self.drafter_path, weights, pool, half_precision_cache)

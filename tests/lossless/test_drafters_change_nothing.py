@@ -93,7 +93,7 @@ def test_a_drafter_that_repeats_the_target_is_accepted(llms):
     answer = [*prompt, *plain.token_ids]
     mtp = llm.engine.planner._mtp
 
-    def step(token, state, position):
+    def step(token, state, position):  # noqa: ARG001
         assert token == answer[position - 1]
         return np.array(answer[position : position + 1]), np.array([0.99], np.float32)
 

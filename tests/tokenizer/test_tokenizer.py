@@ -109,6 +109,13 @@ def test_tables_that_make_no_tokenizer_are_refused_by_name(small_tables, tmp_pat
         open_tokenizer(dataclasses.replace(small_tables, **changes), path=tmp_path / "model.gguf")
 
 
+def test_a_token_of_absurd_length_is_refused_before_time_is_spent_on_it(small_tables, tmp_path):
+    """Finding its merge takes the square of its length, which is seconds for 8,000 characters already."""
+    tokens = [*small_tables.tokens[:-1], "a" * 1_000_000]
+    with pytest.raises(CheckpointError, match=r"model\.gguf: its tokenizer has a token of 1000000 characters"):
+        open_tokenizer(dataclasses.replace(small_tables, tokens=tokens), path=tmp_path / "model.gguf")
+
+
 @pytest.fixture
 def json_file(tmp_path):
     """A tokenizer.json of Gemma's kind, with a few words."""

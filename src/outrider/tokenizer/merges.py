@@ -1,10 +1,10 @@
 """The BPE merges of a vocabulary: one for each token that merging makes.
 
-Gemma's vocabulary has 255,474 tokens that can be made in 514,906 ways, each a split of a token into two tokens. But one
-merge a token is enough. Whatever surrounds a token in a text, once it has been made no merge has crossed its ends, so
-inside of it the same merges were made in the same order as in a text of that token alone; and the last of them, the one
-that makes the token, is the same one. The other splits never get their turn. Leaving them out gives the same ids for
-every text, from a model that is built in two thirds of the time.
+Gemma 4's files list 514,906 merges, every split of a token into two tokens, and SentencePiece's rule for Gemma 3 comes
+to the same. But one merge a token is enough, 236,000 in all. Whatever surrounds a token in a text, once it has been
+made no merge has crossed its ends, so inside of it the same merges were made in the same order as in a text of that
+token alone; and the last of them, the one that makes the token, is the same one. The other splits never get their turn.
+Without them every text has the same ids, and the model is built in 0.6 s of processor time instead of 1.0.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from outrider.tokenizer.token_kinds import NORMAL, UNUSED, kinds_of
 
 Pairs = npt.NDArray[np.int32]
 _WORTH_KEEPING = 16384  # tokens; the merges of a smaller vocabulary are found sooner than read
+_LONGEST = 256  # characters of a token; Gemma's longest has 31, and finding a merge takes the square of the length
 
 
 def merges_of(tables: TokenizerTables) -> Pairs:
@@ -63,6 +64,11 @@ def _last_merges(tables: TokenizerTables, texts: Iterable[str], ranks: dict[str,
     never = len(ranks)
     ranked: list[tuple[int, int, int]] = []
     for text in texts:
+        if len(text) > _LONGEST:
+            raise CheckpointError(
+                f"its tokenizer has a token of {len(text)} characters, and at most {_LONGEST} are supported",
+                remedy="Use a Gemma 3 or Gemma 4 checkpoint that is not damaged",
+            )
         parts = list(text)
         while len(parts) > 1:
             found = [ranks.get(left + separator + right, never) for left, right in pairwise(parts)]
