@@ -12,10 +12,28 @@ namespace outrider::OUTRIDER_ISA {
 
 inline constexpr int kMaxRows = 8;        // rows that share one unpacking of a group
 inline constexpr int kMaxDenseRows = 4;
-// How far ahead the codes are asked for, in bytes, across the end of the tile into the `next` one. With several rows
-// the core computes longer than its own prefetcher looks ahead (which also stops at each page and at each jump between
-// two matrices), and reading and computing would take turns.
-inline constexpr size_t kPrefetch = 4096;
+
+// Asks for the codes of later steps, across the end of the tile into the `next` one. With several rows the core computes
+// longer than its own prefetcher looks ahead (which also stops at each page and at each jump between two matrices), and
+// reading and computing would take turns. The less a step computes the less it helps, and where reading alone sets the
+// pace it hinders: so each kernel says from how many rows on it is kActive. Measured over matrices of 150 MB.
+template <size_t kStep, bool kActive>  // kStep: bytes of codes per step
+class Ahead {
+ public:
+  Ahead(const uint8_t* codes, const uint8_t* next, int steps)
+      : at_(codes + kSteps * kStep), next_(next), last_(steps - 1 - kSteps) {}
+  void step(int number) {
+    if constexpr (kActive) {
+      for (size_t line = 0; line < kStep; line += 64) prefetch(at_ + line);
+      at_ = number == last_ ? next_ : at_ + kStep;
+    }
+  }
+
+ private:
+  static constexpr int kSteps = kStep < 256 ? 64 : 16;
+  const uint8_t *at_, *next_;
+  int last_;
+};
 
 // The 8 quads of one group, unpacked.
 template <int kBits, int kZero>
@@ -54,12 +72,6 @@ inline void unpack(const uint8_t* p, Codes (&w)[8]) {
   }
 }
 
-inline int32_t word(const int8_t* p) {
-  int32_t v;
-  __builtin_memcpy(&v, p, 4);
-  return v;
-}
-
 // total - zero * (sum of the group's activation codes), in whole numbers. The subtraction takes its operand from memory
 // and runs beside the dot products, where a multiplication would take their place.
 template <int kBits, int kZero> inline I less_zero(I total, const QuantizedRow& x, int g) {
@@ -83,15 +95,14 @@ void quantized_tile(const Matrix& m, size_t tile, const uint8_t* next, const Qua
   constexpr int kBits = f.bits, kZero = f.zero;
   const uint8_t* codes_at = m.codes + tile * m.tile_codes;
   const uint8_t* scales_at = m.scales + tile * m.tile_scales;
-  const uint8_t* ahead = codes_at + kPrefetch;
   const int groups = static_cast<int>(m.columns / kGroup);
-  const int turn = groups - 1 - static_cast<int>(kPrefetch / code_bytes(kBits));
+  constexpr int kFewest = kBits == 8 && kUnsignedDot<8> ? 3 : kBits == 5 || kBits == 6 ? 1 : 2;
+  Ahead<code_bytes(kBits), (kRows >= kFewest)> ahead(codes_at, next, groups);
   F acc[kRows];
   for (int r = 0; r < kRows; ++r) acc[r] = zero();
   F super_scale = zero(), super_minimum = zero();
   for (int g = 0; g < groups; ++g, codes_at += code_bytes(kBits)) {
-    for (size_t line = 0; line < code_bytes(kBits); line += 64) prefetch(ahead + line);
-    ahead = g == turn ? next : ahead + code_bytes(kBits);
+    ahead.step(g);
     Codes w[8];
     unpack<kBits, kZero>(codes_at, w);
     F scale, second = zero();  // second: the minimum, or the scale of the upper half group
@@ -123,11 +134,8 @@ void quantized_tile(const Matrix& m, size_t tile, const uint8_t* next, const Qua
     for (int r = 0; r < kRows; ++r) {
       const int8_t* q = x[r].codes + g * kGroup;
       const F activation_scale = set1(x[r].scale[g]);
-      I a = izero(), b = izero();  // two chains, since one would wait for itself
-      for (int j = 0; j < 4; ++j) {
-        a = dot4<kBits>(a, w[j], word(q + 4 * j));
-        b = dot4<kBits>(b, w[j + 4], word(q + 16 + 4 * j));
-      }
+      I a, b;
+      dot_halves<kBits>(w, q, a, b);
       if constexpr (f.scales == Scales::kSuperHalf) {
         acc[r] = fma(half_less_zero<kBits, kZero>(a, x[r].half_sum[2 * g]), mul(scale, activation_scale), acc[r]);
         acc[r] = fma(half_less_zero<kBits, kZero>(b, x[r].half_sum[2 * g + 1]), mul(second, activation_scale), acc[r]);
@@ -149,17 +157,20 @@ inline F dense_column(const uint8_t* tile, size_t k) {
 
 // Dense weights take float32 activations. Column k adds to partial sum k % 4, and the four meet at the end.
 template <Format kFormat, int kRows>
-void dense_tile(const Matrix& m, size_t tile, const uint8_t*, const float* const* x, float* out, size_t stride) {
+void dense_tile(const Matrix& m, size_t tile, const uint8_t* next, const float* const* x, float* out, size_t stride) {
   const uint8_t* at = m.codes + tile * m.tile_codes;
   F acc[kRows][4];
   for (int r = 0; r < kRows; ++r)
     for (int j = 0; j < 4; ++j) acc[r][j] = zero();
+  Ahead<4 * kTile * info(kFormat).block_bytes, (kRows > 1)> ahead(at, next, static_cast<int>(m.columns / 4));
   size_t k = 0;
-  for (; k + 4 <= m.columns; k += 4)
+  for (; k + 4 <= m.columns; k += 4) {
+    ahead.step(static_cast<int>(k / 4));
     for (int j = 0; j < 4; ++j) {
       const F w = dense_column<kFormat>(at, k + j);
       for (int r = 0; r < kRows; ++r) acc[r][j] = fma(w, set1(x[r][k + j]), acc[r][j]);
     }
+  }
   for (int j = 0; k < m.columns; ++k, ++j) {
     const F w = dense_column<kFormat>(at, k);
     for (int r = 0; r < kRows; ++r) acc[r][j] = fma(w, set1(x[r][k]), acc[r][j]);

@@ -3,6 +3,7 @@
 #include <immintrin.h>
 
 #include <cstdint>
+#include <cstring>
 
 namespace outrider::OUTRIDER_ISA {
 
@@ -110,11 +111,13 @@ inline Bytes or_bytes(Bytes x, Bytes y) { return {_mm256_or_si256(x.a, y.a), _mm
 template <int N> inline Bytes shift_left(Bytes x) { return {_mm256_slli_epi16(x.a, N), _mm256_slli_epi16(x.b, N)}; }
 template <int N> inline Bytes shift_right(Bytes x) { return {_mm256_srli_epi16(x.a, N), _mm256_srli_epi16(x.b, N)}; }
 
-// A register of weight codes ready for `dot4`. maddubs multiplies unsigned by signed bytes and saturates the sum of two
-// products at 16 bits. Codes of up to 6 bits stay far below that (2 * 63 * 127), so they stay unsigned and the kernel
-// takes their zero point off afterwards. Codes of 8 bits lose it here, and the weight's sign goes over to the
-// activation: |w| * (sign(w) * x), at most 2 * 128 * 127.
+// Weight codes ready for `dot16`. maddubs multiplies unsigned by signed bytes and adds two products in 16 bits, where
+// they would saturate. Codes of up to 6 bits stay unsigned, and the kernel takes their zero point off afterwards: a sum
+// of two products is at most 2 * 63 * 127, so kPairs of them fit into 16 bits before they must widen. Codes of 8 bits
+// lose their zero point here, and the weight's sign goes over to the activation: |w| * (sign(w) * x), at most
+// 2 * 128 * 127.
 template <int kBits> inline constexpr bool kUnsignedDot = kBits < 8;
+template <int kBits> inline constexpr int kPairs = kBits < 6 ? 4 : kBits == 6 ? 2 : 1;
 struct Codes { __m256i a, b; };
 template <int kBits, int kZero> inline Codes codes(Bytes x) {
   if constexpr (kUnsignedDot<kBits>) return {x.a, x.b};
@@ -125,11 +128,29 @@ template <int kBits> inline __m256i pair_products(__m256i w, __m256i x) {
   if constexpr (kUnsignedDot<kBits>) return _mm256_maddubs_epi16(w, x);
   return _mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(x, w));
 }
-// acc[lane] += sum over 4 of code[4 * lane + i] * activation[i]; the activation is 4 int8 in one word, none of them -128.
-template <int kBits> inline I dot4(I acc, Codes w, int32_t activation) {
-  const __m256i x = _mm256_set1_epi32(activation), ones = _mm256_set1_epi16(1);
-  return {_mm256_add_epi32(acc.a, _mm256_madd_epi16(pair_products<kBits>(w.a, x), ones)),
-          _mm256_add_epi32(acc.b, _mm256_madd_epi16(pair_products<kBits>(w.b, x), ones))};
+// The dot products of 4 quads (16 columns) with 16 activations, none of them -128, lane by lane.
+template <int kBits> inline I dot16(const Codes* w, const int8_t* x) {
+  static_assert(!kUnsignedDot<kBits> || kPairs<kBits> * 2 * ((1 << kBits) - 1) * 127 <= INT16_MAX);
+  const __m256i ones = _mm256_set1_epi16(1);
+  I sum = izero();
+  for (int j = 0; j < 4; j += kPairs<kBits>) {
+    __m256i a = _mm256_setzero_si256(), b = a;
+    for (int i = j; i < j + kPairs<kBits>; ++i) {
+      int32_t four;
+      std::memcpy(&four, x + 4 * i, 4);
+      const __m256i activation = _mm256_set1_epi32(four);
+      a = _mm256_add_epi16(a, pair_products<kBits>(w[i].a, activation));
+      b = _mm256_add_epi16(b, pair_products<kBits>(w[i].b, activation));
+    }
+    sum = iadd(sum, {_mm256_madd_epi16(a, ones), _mm256_madd_epi16(b, ones)});
+  }
+  return sum;
+}
+
+// Both halves of a group (8 quads, 32 columns).
+template <int kBits> inline void dot_halves(const Codes (&w)[8], const int8_t* x, I& low, I& high) {
+  low = dot16<kBits>(w, x);
+  high = dot16<kBits>(w + 4, x + 16);
 }
 
 }  // namespace outrider::OUTRIDER_ISA

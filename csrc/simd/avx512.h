@@ -75,9 +75,19 @@ template <int N> inline Bytes shift_right(Bytes a) { return {_mm512_srli_epi16(a
 template <int kBits> inline constexpr bool kUnsignedDot = true;
 struct Codes { __m512i v; };
 template <int kBits, int kZero> inline Codes codes(Bytes unsigned_codes) { return {unsigned_codes.v}; }
-// acc[lane] += sum over 4 of code[4 * lane + i] * activation[i]; the activation is 4 int8 in one word.
-template <int kBits> inline I dot4(I acc, Codes w, int32_t activation) {
-  return {_mm512_dpbusd_epi32(acc.v, w.v, _mm512_set1_epi32(activation))};
+inline I add_dot4(I sum, Codes w, const int8_t* x) {
+  int32_t four;
+  std::memcpy(&four, x, 4);
+  return {_mm512_dpbusd_epi32(sum.v, w.v, _mm512_set1_epi32(four))};
+}
+// The dot products of a group (8 quads, 32 columns) with 32 activations, lane by lane, of each half apart: two chains side
+// by side, since one would wait for itself.
+template <int kBits> inline void dot_halves(const Codes (&w)[8], const int8_t* x, I& low, I& high) {
+  low = high = izero();
+  for (int j = 0; j < 4; ++j) {
+    low = add_dot4(low, w[j], x + 4 * j);
+    high = add_dot4(high, w[j + 4], x + 16 + 4 * j);
+  }
 }
 
 }  // namespace outrider::OUTRIDER_ISA

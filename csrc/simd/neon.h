@@ -106,10 +106,21 @@ struct Codes { int8x16_t v[4]; };
 template <int kBits, int kZero> inline Codes codes(Bytes b) {
   return quarters<Codes>([&](int i) { return vreinterpretq_s8_u8(vsubq_u8(b.v[i], vdupq_n_u8(kZero))); });
 }
-// acc[lane] += sum over 4 of code[4 * lane + i] * activation[i]; the activation is 4 int8 in one word.
-template <int kBits> inline I dot4(I acc, Codes w, int32_t activation) {
-  const int8x16_t x = vreinterpretq_s8_s32(vdupq_n_s32(activation));
-  return quarters<I>([&](int i) { return vdotq_s32(acc.v[i], w.v[i], x); });
+// The dot products of 4 quads (16 columns) with 16 activations, lane by lane.
+template <int kBits> inline I dot16(const Codes* w, const int8_t* x) {
+  const int8x16_t activation = vld1q_s8(x);
+  return quarters<I>([&](int i) {
+    int32x4_t sum = vdotq_laneq_s32(vdupq_n_s32(0), w[0].v[i], activation, 0);
+    sum = vdotq_laneq_s32(sum, w[1].v[i], activation, 1);
+    sum = vdotq_laneq_s32(sum, w[2].v[i], activation, 2);
+    return vdotq_laneq_s32(sum, w[3].v[i], activation, 3);
+  });
+}
+
+// Both halves of a group (8 quads, 32 columns).
+template <int kBits> inline void dot_halves(const Codes (&w)[8], const int8_t* x, I& low, I& high) {
+  low = dot16<kBits>(w, x);
+  high = dot16<kBits>(w + 4, x + 16);
 }
 
 }  // namespace outrider::OUTRIDER_ISA

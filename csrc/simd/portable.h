@@ -95,12 +95,19 @@ template <int kBits, int kZero> inline Codes codes(Bytes b) {
   for (int i = 0; i < 64; ++i) r.v[i] = static_cast<int16_t>(b.v[i] - kZero);
   return r;
 }
-template <int kBits> inline I dot4(I acc, Codes w, int32_t activation) {
-  int8_t x[4];
-  std::memcpy(x, &activation, 4);
+// The dot products of 4 quads (16 columns) with 16 activations, lane by lane.
+template <int kBits> inline I dot16(const Codes* w, const int8_t* x) {
   return each_int([&](int i) {
-    return acc.v[i] + w.v[4 * i] * x[0] + w.v[4 * i + 1] * x[1] + w.v[4 * i + 2] * x[2] + w.v[4 * i + 3] * x[3];
+    int32_t sum = 0;
+    for (int k = 0; k < 16; ++k) sum += w[k / 4].v[4 * i + k % 4] * x[k];
+    return sum;
   });
+}
+
+// Both halves of a group (8 quads, 32 columns).
+template <int kBits> inline void dot_halves(const Codes (&w)[8], const int8_t* x, I& low, I& high) {
+  low = dot16<kBits>(w, x);
+  high = dot16<kBits>(w + 4, x + 16);
 }
 
 }  // namespace outrider::OUTRIDER_ISA
