@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Tiny]:
     """Name of a variant in tests/tiny_checkpoints.py -> its checkpoints. To be read only; `copy_of` gives a copy."""
-    pytest.importorskip("torch")
     import tiny_checkpoints
     from transformers import logging
 

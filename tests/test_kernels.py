@@ -5,12 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from native_model import NativeModel
+from tiny_checkpoints import VOCAB, save_gguf
 
 from outrider import kernels
-
-pytest.importorskip("torch")
-
-from tiny_checkpoints import VOCAB, save_gguf
 
 
 @pytest.fixture

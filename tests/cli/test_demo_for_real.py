@@ -8,9 +8,6 @@ import sys
 
 import pytest
 
-from outrider.checkpoints.demo import demo_path
-from outrider.errors import CheckpointError
-
 pytestmark = pytest.mark.slow
 
 
@@ -18,14 +15,6 @@ def outrider(*arguments: str, stdin: str = "") -> subprocess.CompletedProcess[st
     program = "from outrider.cli import main; main()"
     command = [sys.executable, "-c", program, *arguments]
     return subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=300, check=False)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _demo():
-    try:
-        demo_path()
-    except CheckpointError as error:
-        pytest.skip(str(error))
 
 
 def test_drafting_changes_only_the_time():

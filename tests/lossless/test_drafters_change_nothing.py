@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tiny_checkpoints import VARIANTS, VOCAB, WINDOW, make_assistant, save_folder, save_gguf
 
 from outrider import LLM, SamplingParams
-
-torch = pytest.importorskip("torch")
-
-from tiny_checkpoints import VARIANTS, VOCAB, WINDOW, make_assistant, save_folder, save_gguf  # noqa: E402
 
 TARGETS = [name for name in VARIANTS if name.startswith("gemma4")]
 KINDS = ["clusters", "dense", "dense-gguf", "nan"]

@@ -7,9 +7,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from native_model import NativeModel
-
-pytest.importorskip("torch")
-
 from tiny_checkpoints import VARIANTS, VOCAB, WINDOW, save_gguf
 
 TARGETS = [name for name in VARIANTS if not name.startswith("assistant")]

@@ -6,12 +6,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tiny_checkpoints import VARIANTS, VOCAB, WINDOW, save_gguf
 
 from outrider import LLM, SamplingParams
-
-pytest.importorskip("torch")
-
-from tiny_checkpoints import VARIANTS, VOCAB, WINDOW, save_gguf
 
 TARGETS = [name for name in VARIANTS if not name.startswith("assistant")]
 

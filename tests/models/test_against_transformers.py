@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from native_model import NativeModel
-
-torch = pytest.importorskip("torch")
-
-from tiny_checkpoints import VARIANTS, VOCAB, save_gguf  # noqa: E402
+from tiny_checkpoints import VARIANTS, VOCAB, save_gguf
 
 TARGETS = [name for name in VARIANTS if not name.startswith("assistant")]
 LENGTH = 61  # several windows of 16, and not a multiple of a block

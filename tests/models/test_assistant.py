@@ -6,17 +6,15 @@ import dataclasses
 
 import numpy as np
 import pytest
+import torch
 from native_model import NativeModel
+from tiny_checkpoints import VARIANTS, VOCAB, make_assistant, save_folder, save_gguf
 
 from outrider import kernels
 from outrider.checkpoints import open_checkpoint
 from outrider.errors import CheckpointError
 from outrider.models.assistant import check_pair, record_assistant
 from outrider.quant import WeightStore
-
-torch = pytest.importorskip("torch")
-
-from tiny_checkpoints import VARIANTS, VOCAB, make_assistant, save_folder, save_gguf  # noqa: E402
 
 TARGETS = [name for name in VARIANTS if name.startswith("gemma4")]
 

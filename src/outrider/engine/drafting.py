@@ -82,7 +82,8 @@ class DraftPlanner:
         if setting == "auto":
             return self._worthwhile(draft, state)
         # A pinned draft has that many tokens: the likeliest of the tree.
-        order = sorted(range(len(draft)), key=lambda i: (-draft.path_probabilities()[i], i))
+        chances = draft.path_probabilities()
+        order = sorted(range(len(draft)), key=lambda i: (-chances[i], i))
         return draft.keep(order[:longest])
 
     def observe(self, request: Request, hidden: Floats) -> None:
