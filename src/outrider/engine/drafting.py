@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from outrider.engine.request import Request
 from outrider.engine.target import Floats
@@ -25,6 +25,9 @@ _BUCKETS = 16  # of a drafter's own probability, for its calibration
 class _State:
     idle: int = 0  # steps since the controller last let anything be drafted
     probe_after: int = _FIRST_PROBE
+    # By (source, chance): the situation that the last draft's nodes were proposed in. Each request has its own, since
+    # all of a pass propose before any of them learns.
+    situations: dict[tuple[str, float], int] = field(default_factory=dict)
 
 
 class DraftPlanner:
@@ -47,7 +50,7 @@ class DraftPlanner:
         # The drafter comes first: where both propose the same token, it keeps the credit.
         self._drafters: list[Drafter] = [d for d in (self._mtp, self._lookup) if d is not None]
         self._states: dict[int, _State] = {}
-        self._situations: dict[tuple[str, float], int] = {}
+        self._proposing = _State()
         self._pinned = False
 
     @property
@@ -75,7 +78,8 @@ class DraftPlanner:
         if longest <= 0:
             return draft
         state = self._states[request.number]
-        self._situations.clear()
+        state.situations.clear()
+        self._proposing = state
         self._pinned = setting != "auto"
         for drafter in self._drafters:
             drafter.propose(request.number, draft, longest)
@@ -104,7 +108,7 @@ class DraftPlanner:
             stats.drafted_by_source[node.source] = stats.drafted_by_source.get(node.source, 0) + 1
             stats.accepted_by_source[node.source] = stats.accepted_by_source.get(node.source, 0) + right
             if node.parent in asked:
-                situation = self._situations.get((node.source, node.probability), 0)
+                situation = self._states[request.number].situations.get((node.source, node.probability), 0)
                 self.calibration.observe(node.source, situation, 1, int(right))
 
     def _lookup_chance(self, match_length: int) -> float:
@@ -116,7 +120,7 @@ class DraftPlanner:
     def _remembered(self, source: str, situation: int) -> float:
         """The chance of a situation; which one a node was in is found again by that number when it is judged."""
         chance = self.calibration.chance(source, situation)
-        self._situations[source, chance] = situation
+        self._proposing.situations[source, chance] = situation
         return chance
 
     def _worth_a_step(self, reach: float) -> bool:
