@@ -2,6 +2,7 @@
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/optional.h>
+#include <nanobind/stl/pair.h>
 #include <nanobind/stl/shared_ptr.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/tuple.h>
@@ -108,6 +109,17 @@ nb::ndarray<nb::numpy, float> read(const Program& p, int id, int rows) {
   return owned(std::move(out), {static_cast<size_t>(rows), static_cast<size_t>(b.width)});
 }
 
+Scores scores_of(const FloatArray& logits, const std::optional<IntArray>& tokens) {
+  if (logits.shape(0) == 0) throw std::invalid_argument("there are no logits to choose from");
+  if (tokens && tokens->shape(0) != logits.shape(0)) throw std::invalid_argument("as many tokens as logits are needed");
+  return {logits.data(), logits.shape(0), tokens ? tokens->data() : nullptr};
+}
+
+SamplingFilter filter_of(double temperature, int64_t top_k, double top_p, double min_p, double typical_p) {
+  if (!(temperature >= 0)) throw std::invalid_argument("a temperature must not be below 0");
+  return {temperature, top_k, top_p, min_p, typical_p};
+}
+
 double read_bandwidth(ThreadPool& pool, size_t megabytes) {
   std::vector<uint64_t> memory(megabytes * (size_t{1} << 20) / 8, 1);
   std::atomic<uint64_t> sink{0};
@@ -173,14 +185,18 @@ NB_MODULE(_native, m) {
   m.def("gumbel_noise", &gumbel_noise, "seed"_a, "position"_a, "token"_a, "The noise that sampling adds to a token's logit.");
   nb::class_<Sampler>(m, "Sampler", "Keyed sampling; see csrc/sampling.h.")
       .def(nb::init<>())
-      .def("sample", [](Sampler& s, const FloatArray& logits, double temperature, int64_t top_k, double top_p, double min_p, uint64_t seed, uint64_t position) {
-        if (!(temperature > 0)) throw std::invalid_argument("sampling needs a temperature above 0");
-        return s.sample(logits.data(), logits.shape(0), {temperature, top_k, top_p, min_p}, seed, position);
-      }, "logits"_a, "temperature"_a, "top_k"_a, "top_p"_a, "min_p"_a, "seed"_a, "position"_a)
-      .def("kept", [](Sampler& s, const FloatArray& logits, double temperature, int64_t top_k, double top_p, double min_p) {
-        if (!(temperature > 0)) throw std::invalid_argument("sampling needs a temperature above 0");
-        return s.kept(logits.data(), logits.shape(0), {temperature, top_k, top_p, min_p});
-      }, "logits"_a, "temperature"_a, "top_k"_a, "top_p"_a, "min_p"_a);
+      .def("sample", [](Sampler& s, const FloatArray& logits, double temperature, int64_t top_k, double top_p, double min_p, double typical_p, uint64_t seed, uint64_t position, std::optional<IntArray> tokens) {
+        return s.sample(scores_of(logits, tokens), filter_of(temperature, top_k, top_p, min_p, typical_p), seed, position);
+      }, "logits"_a, "temperature"_a, "top_k"_a, "top_p"_a, "min_p"_a, "typical_p"_a, "seed"_a, "position"_a, "tokens"_a.none() = nb::none(),
+           "The token drawn at a position; `tokens` names those that the logits belong to, None for all from 0 on.")
+      .def("kept", [](Sampler& s, const FloatArray& logits, double temperature, int64_t top_k, double top_p, double min_p, double typical_p) {
+        return s.kept(scores_of(logits, std::nullopt), filter_of(temperature, top_k, top_p, min_p, typical_p));
+      }, "logits"_a, "temperature"_a, "top_k"_a, "top_p"_a, "min_p"_a, "typical_p"_a, "The tokens that the filters keep, likeliest first.");
+  m.def("likeliest", [](const FloatArray& logits, double temperature, size_t count, std::optional<IntArray> tokens) {
+    if (!(temperature > 0)) throw std::invalid_argument("probabilities need a temperature above 0");
+    return likeliest(scores_of(logits, tokens), temperature, count);
+  }, "logits"_a, "temperature"_a, "count"_a, "tokens"_a.none() = nb::none(),
+        "The `count` likeliest tokens and their probabilities, likeliest first; `tokens` as in Sampler.sample.");
   m.def("read_bandwidth", &read_bandwidth, "pool"_a, "megabytes"_a = 1024, nb::call_guard<nb::gil_scoped_release>(),
         "Bytes per second that all threads together read from memory: the best of five sweeps over a buffer larger than any cache.");
 

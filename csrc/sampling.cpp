@@ -1,6 +1,7 @@
 #include "sampling.h"
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <limits>
 
@@ -20,93 +21,203 @@ void philox4x32(const uint32_t counter[4], const uint32_t key[2], uint32_t out[4
   out[0] = c0, out[1] = c1, out[2] = c2, out[3] = c3;
 }
 
-double gumbel_noise(uint64_t seed, uint64_t position, uint32_t token) {
-  const uint32_t counter[4] = {token / 4, 0, static_cast<uint32_t>(position), static_cast<uint32_t>(position >> 32)};
-  const uint32_t key[2] = {static_cast<uint32_t>(seed), static_cast<uint32_t>(seed >> 32)};
-  uint32_t words[4];
-  philox4x32(counter, key, words);
-  return -std::log(-std::log((words[token % 4] + 0.5) * 0x1p-32));
-}
-
 namespace {
 
-// No noise is larger than this: that of the last of the 2^32 parts.
-const double kLargestNoise = -std::log(-std::log((4294967295.0 + 0.5) * 0x1p-32)) + 1e-9;
+// The four random words of tokens 4 * block to 4 * block + 3.
+void noise_words(uint64_t seed, uint64_t position, uint32_t block, uint32_t words[4]) {
+  const uint32_t counter[4] = {block, 0, static_cast<uint32_t>(position), static_cast<uint32_t>(position >> 32)};
+  const uint32_t key[2] = {static_cast<uint32_t>(seed), static_cast<uint32_t>(seed >> 32)};
+  philox4x32(counter, key, words);
+}
 
-float largest(const float* logits, size_t count) {
+double noise_of(uint32_t word) { return -std::log(-std::log((word + 0.5) * 0x1p-32)); }
+
+// At least noise_of(word), at a fraction of its cost: -log(u) > 1 - u, so the noise is below -log(1 - u), and that
+// below log(2) times the number of leading ones of the word plus 1.
+double largest_noise_of(uint32_t word) { return 0.6931471805599454 * (std::countl_one(word) + 1) + 1e-9; }
+
+// No noise is larger than this: that of the last of the 2^32 parts.
+const double kLargestNoise = noise_of(0xFFFFFFFFu) + 1e-9;
+
+// A token this far below the best (in units of the temperature) is so unlikely that it cannot change a sum in double.
+constexpr double kNegligible = -60.0;
+
+float largest(const Scores& s) {
   float best = -std::numeric_limits<float>::infinity();
-  for (size_t i = 0; i < count; ++i) best = logits[i] > best ? logits[i] : best;
+  for (size_t i = 0; i < s.count; ++i) best = s.logits[i] > best ? s.logits[i] : best;
   return best;
+}
+
+// Orders indices: likelier first, equal logits by token.
+struct Likelier {
+  const Scores& s;
+  bool operator()(uint32_t a, uint32_t b) const {
+    return s.logits[a] > s.logits[b] || (s.logits[a] == s.logits[b] && s.token(a) < s.token(b));
+  }
+};
+
+// Indices of the `count` likeliest scores above -infinity, likeliest first. A heap: most scores fail one comparison.
+std::vector<uint32_t> best_of(const Scores& s, size_t count) {
+  const Likelier likelier{s};
+  std::vector<uint32_t> best;
+  float least = -std::numeric_limits<float>::infinity();
+  for (size_t i = 0; i < s.count && count; ++i) {
+    if (!(s.logits[i] >= least) || s.logits[i] == -std::numeric_limits<float>::infinity()) continue;
+    const auto index = static_cast<uint32_t>(i);
+    if (best.size() == count) {
+      if (!likelier(index, best.front())) continue;
+      std::pop_heap(best.begin(), best.end(), likelier);
+      best.pop_back();
+    }
+    best.push_back(index);
+    std::push_heap(best.begin(), best.end(), likelier);
+    if (best.size() == count) least = s.logits[best.front()];
+  }
+  std::sort_heap(best.begin(), best.end(), likelier);
+  return best;
+}
+
+// Brings the smallest beginning of `items` (by `before`) whose `weight`s reach `wanted` to the front, and returns its
+// length. Sorts only as many as that needs: rounds of fourfold size.
+template <class Item, class Before, class Weight>
+size_t reach(std::vector<Item>& items, double wanted, const Before& before, const Weight& weight) {
+  double mass = 0.0;
+  size_t sorted = 0;
+  while (sorted < items.size()) {
+    const size_t upto = std::min(items.size(), std::max<size_t>(64, sorted * 4));
+    std::partial_sort(items.begin() + sorted, items.begin() + upto, items.end(), before);
+    for (; sorted < upto; ++sorted) {
+      mass += weight(items[sorted]);
+      if (mass >= wanted) return sorted + 1;
+    }
+  }
+  return items.size();
 }
 
 }  // namespace
 
-void Sampler::rank(const float* logits, size_t count, const SamplingFilter& f) {
-  const auto likelier = [&](int32_t a, int32_t b) { return logits[a] > logits[b] || (logits[a] == logits[b] && a < b); };
+void Sampler::rank(const Scores& s, const SamplingFilter& f) {
+  const Likelier likelier{s};
   ranked_.clear();
-  const double top = largest(logits, count);
-  for (size_t i = 0; i < count; ++i)
-    if (logits[i] > -std::numeric_limits<float>::infinity()) ranked_.push_back(static_cast<int32_t>(i));
-  if (f.top_k > 0 && static_cast<size_t>(f.top_k) < ranked_.size()) {
-    std::nth_element(ranked_.begin(), ranked_.begin() + f.top_k, ranked_.end(), likelier);
-    ranked_.resize(f.top_k);
+  const double top = largest(s);
+  const auto weight = [&](uint32_t i) { return std::exp((s.logits[i] - top) / f.temperature); };
+  if (f.top_k > 0 && static_cast<size_t>(f.top_k) < s.count) {
+    ranked_ = best_of(s, static_cast<size_t>(f.top_k));
+    std::sort(ranked_.begin(), ranked_.end());  // sums run in the order of the tokens
+  } else {
+    for (size_t i = 0; i < s.count; ++i)
+      if (s.logits[i] > -std::numeric_limits<float>::infinity()) ranked_.push_back(static_cast<uint32_t>(i));
   }
-  double total = 0.0;  // summed in token order, so that it does not depend on how nth_element left the candidates
-  std::sort(ranked_.begin(), ranked_.end());
-  for (int32_t t : ranked_) total += std::exp((logits[t] - top) / f.temperature);
   if (f.top_p < 1.0) {
-    // Sort only as many as the mass needs: rounds of fourfold size.
-    double mass = 0.0;
-    size_t sorted = 0, keep = ranked_.size();
-    while (sorted < ranked_.size()) {
-      const size_t upto = std::min(ranked_.size(), std::max<size_t>(64, sorted * 4));
-      std::partial_sort(ranked_.begin() + sorted, ranked_.begin() + upto, ranked_.end(), likelier);
-      for (; sorted < upto; ++sorted) {
-        mass += std::exp((logits[ranked_[sorted]] - top) / f.temperature);
-        if (mass >= f.top_p * total) {
-          keep = sorted + 1;
-          sorted = ranked_.size();
-          break;
-        }
-      }
-    }
-    ranked_.resize(keep);
+    double total = 0.0;
+    for (uint32_t i : ranked_)
+      if ((s.logits[i] - top) / f.temperature > kNegligible) total += weight(i);
+    ranked_.resize(reach(ranked_, f.top_p * total, likelier, weight));
   }
   if (f.min_p > 0.0) {
     const double least = top + f.temperature * std::log(f.min_p);
-    std::erase_if(ranked_, [&](int32_t t) { return logits[t] < least; });
+    std::erase_if(ranked_, [&](uint32_t i) { return s.logits[i] < least; });
   }
+  if (f.typical_p < 1.0) keep_typical(s, f, top);
 }
 
-std::vector<int32_t> Sampler::kept(const float* logits, size_t count, const SamplingFilter& f) {
-  rank(logits, count, f);
-  std::sort(ranked_.begin(), ranked_.end(), [&](int32_t a, int32_t b) { return logits[a] > logits[b] || (logits[a] == logits[b] && a < b); });
-  return ranked_;
-}
-
-int32_t Sampler::sample(const float* logits, size_t count, const SamplingFilter& f, uint64_t seed, uint64_t position) {
-  int32_t best = 0;
-  double best_value = -std::numeric_limits<double>::infinity();
-  // A token far below the best so far cannot win even with the largest noise, so its noise is not computed: which
-  // tokens are skipped depends on the order, the winner does not.
-  const auto consider = [&](int32_t t) {
-    const double value = logits[t] / f.temperature;
-    if (!(value + kLargestNoise >= best_value)) return;
-    const double noisy = value + gumbel_noise(seed, position, static_cast<uint32_t>(t));
-    if (noisy > best_value || (noisy == best_value && t < best)) best_value = noisy, best = t;
+// Locally typical sampling (Meister et al. 2023): the tokens whose surprise -log p lies nearest to the entropy, until
+// their probability reaches typical_p.
+void Sampler::keep_typical(const Scores& s, const SamplingFilter& f, double top) {
+  std::sort(ranked_.begin(), ranked_.end());
+  double total = 0.0, weighted = 0.0;
+  for (uint32_t i : ranked_) {
+    const double x = (s.logits[i] - top) / f.temperature;
+    if (x <= kNegligible) continue;
+    total += std::exp(x);
+    weighted += x * std::exp(x);
+  }
+  const double log_total = std::log(total), entropy = log_total - weighted / total;
+  surprises_.clear();
+  for (uint32_t i : ranked_) surprises_.emplace_back(std::abs(log_total - (s.logits[i] - top) / f.temperature - entropy), i);
+  const auto nearer = [&](const auto& a, const auto& b) {
+    return a.first < b.first || (a.first == b.first && s.token(a.second) < s.token(b.second));
   };
-  if (f.top_k > 0 || f.top_p < 1.0) {
-    rank(logits, count, f);
-    for (int32_t t : ranked_) consider(t);
-    return best;
+  const auto weight = [&](const auto& a) { return std::exp((s.logits[a.second] - top) / f.temperature); };
+  surprises_.resize(reach(surprises_, f.typical_p * total, nearer, weight));
+  ranked_.clear();
+  for (const auto& [surprise, i] : surprises_) ranked_.push_back(i);
+}
+
+double gumbel_noise(uint64_t seed, uint64_t position, uint32_t token) {
+  uint32_t words[4];
+  noise_words(seed, position, token / 4, words);
+  return noise_of(words[token % 4]);
+}
+
+std::vector<int32_t> Sampler::kept(const Scores& s, const SamplingFilter& f) {
+  rank(s, f);
+  std::sort(ranked_.begin(), ranked_.end(), Likelier{s});
+  std::vector<int32_t> tokens;
+  for (uint32_t i : ranked_) tokens.push_back(s.token(i));
+  return tokens;
+}
+
+int32_t Sampler::sample(const Scores& s, const SamplingFilter& f, uint64_t seed, uint64_t position) {
+  if (f.temperature == 0.0) {
+    const std::vector<uint32_t> best = best_of(s, 1);
+    return s.token(best.empty() ? 0 : best.front());
   }
-  const float top = largest(logits, count);
-  if (!(top > -std::numeric_limits<float>::infinity())) return 0;
+  size_t best = 0;
+  double best_value = -std::numeric_limits<double>::infinity();
+  // A token far below the best so far cannot win even with the largest noise, and hardly with what its random word
+  // bounds; which tokens are skipped for that depends on the order, the winner does not.
+  const auto consider = [&](size_t i, uint32_t word) {
+    const double value = s.logits[i] / f.temperature;
+    if (!(value + largest_noise_of(word) >= best_value)) return;
+    const double noisy = value + noise_of(word);
+    if (noisy > best_value || (noisy == best_value && s.token(i) < s.token(best))) best_value = noisy, best = i;
+  };
+  const auto consider_alone = [&](size_t i) {
+    if (!(s.logits[i] / f.temperature + kLargestNoise >= best_value)) return;
+    const auto token = static_cast<uint32_t>(s.token(i));
+    uint32_t words[4];
+    noise_words(seed, position, token / 4, words);
+    consider(i, words[token % 4]);
+  };
+  if (f.top_k > 0 || f.top_p < 1.0 || f.typical_p < 1.0) {
+    rank(s, f);
+    for (uint32_t i : ranked_) consider_alone(i);
+    return s.token(best);
+  }
+  const float top = largest(s);
+  if (!(top > -std::numeric_limits<float>::infinity())) return s.token(0);
   const double least = f.min_p > 0.0 ? top + f.temperature * std::log(f.min_p) : -std::numeric_limits<double>::infinity();
-  consider(static_cast<int32_t>(std::find(logits, logits + count, top) - logits));  // a good start skips most others
-  for (size_t i = 0; i < count; ++i)
-    if (logits[i] > -std::numeric_limits<float>::infinity() && logits[i] >= least) consider(static_cast<int32_t>(i));
-  return best;
+  consider_alone(static_cast<size_t>(std::find(s.logits, s.logits + s.count, top) - s.logits));  // skips most others
+  const auto kept = [&](size_t i) { return s.logits[i] > -std::numeric_limits<float>::infinity() && s.logits[i] >= least; };
+  if (s.tokens) {
+    for (size_t i = 0; i < s.count; ++i)
+      if (kept(i)) consider_alone(i);
+    return s.token(best);
+  }
+  for (size_t i = 0; i < s.count; i += 4) {  // four tokens share a block of the generator
+    const size_t end = std::min(i + 4, s.count);
+    float most = -std::numeric_limits<float>::infinity();
+    for (size_t j = i; j < end; ++j) most = s.logits[j] > most ? s.logits[j] : most;
+    if (!(most / f.temperature + kLargestNoise >= best_value) || most < least) continue;
+    uint32_t words[4];
+    noise_words(seed, position, static_cast<uint32_t>(i / 4), words);
+    for (size_t j = i; j < end; ++j)
+      if (kept(j)) consider(j, words[j % 4]);
+  }
+  return s.token(best);
+}
+
+std::vector<std::pair<int32_t, float>> likeliest(const Scores& s, double temperature, size_t count) {
+  std::vector<std::pair<int32_t, float>> found;
+  const std::vector<uint32_t> best = best_of(s, count);
+  if (best.empty() || !std::isfinite(s.logits[best.front()])) return found;
+  const double top = s.logits[best.front()];
+  double total = 0.0;
+  for (size_t i = 0; i < s.count; ++i)
+    if ((s.logits[i] - top) / temperature > kNegligible) total += std::exp((s.logits[i] - top) / temperature);
+  for (uint32_t i : best) found.emplace_back(s.token(i), static_cast<float>(std::exp((s.logits[i] - top) / temperature) / total));
+  return found;
 }
 
 }  // namespace outrider

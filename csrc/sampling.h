@@ -3,6 +3,7 @@
 #pragma once
 #include <cstddef>
 #include <cstdint>
+#include <utility>
 #include <vector>
 
 namespace outrider {
@@ -13,25 +14,41 @@ void philox4x32(const uint32_t counter[4], const uint32_t key[2], uint32_t out[4
 // Standard Gumbel noise of a token: -log(-log(u)), u uniform on the midpoints of 2^32 equal parts of (0, 1).
 double gumbel_noise(uint64_t seed, uint64_t position, uint32_t token);
 
+// Logits of some tokens: of `tokens[i]`, or of token i where `tokens` is null.
+struct Scores {
+  const float* logits;
+  size_t count;
+  const int32_t* tokens = nullptr;
+
+  int32_t token(size_t i) const { return tokens ? tokens[i] : static_cast<int32_t>(i); }
+};
+
 struct SamplingFilter {
-  double temperature;  // > 0
+  double temperature;  // 0: the likeliest token, whatever the filters
   int64_t top_k;       // 0: all
-  double top_p, min_p; // 1, 0: all
+  double top_p, min_p, typical_p; // 1, 0, 1: all
 };
 
 class Sampler {
  public:
   // The token with the largest logit / temperature + noise among those that the filters keep. Filters apply in the
-  // order top_k, top_p, min_p to the probabilities softmax(logits / temperature); equal logits rank by token id.
-  // A logit of -infinity or NaN is never chosen; if all are, the result is token 0.
-  int32_t sample(const float* logits, size_t count, const SamplingFilter& filter, uint64_t seed, uint64_t position);
+  // order top_k, top_p, min_p, typical_p to the probabilities softmax(logits / temperature); equal logits rank by token
+  // id. NaN is never chosen, and -infinity only where there is nothing else.
+  int32_t sample(const Scores& scores, const SamplingFilter& filter, uint64_t seed, uint64_t position);
 
   // The tokens that the filters keep, likeliest first: for tests of the distribution.
-  std::vector<int32_t> kept(const float* logits, size_t count, const SamplingFilter& filter);
+  std::vector<int32_t> kept(const Scores& scores, const SamplingFilter& filter);
 
  private:
-  void rank(const float* logits, size_t count, const SamplingFilter& filter);
-  std::vector<int32_t> ranked_;  // candidates, likeliest first, after a call of rank()
+  void rank(const Scores& scores, const SamplingFilter& filter);
+  void keep_typical(const Scores& scores, const SamplingFilter& filter, double top);
+
+  std::vector<uint32_t> ranked_;  // candidates by index, after a call of rank()
+  std::vector<std::pair<double, uint32_t>> surprises_;
 };
+
+// The `count` likeliest tokens, likeliest first, and their probabilities under softmax(logits / temperature): fewer if
+// fewer have a finite logit. NaN counts as -infinity.
+std::vector<std::pair<int32_t, float>> likeliest(const Scores& scores, double temperature, size_t count);
 
 }  // namespace outrider

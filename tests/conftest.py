@@ -47,13 +47,7 @@ def copy_of(tmp_path: Path) -> Callable[[Path], Path]:
 
 @pytest.fixture(scope="session")
 def word_tokenizer() -> Callable[[object], None]:
-    """Gives an LLM with a tiny vocabulary words to speak: id -> one to three letters and a space now and then."""
+    """Gives an LLM with a tiny vocabulary words to speak."""
+    from word_tokenizer import speak_words
 
-    def install(llm: object) -> None:
-        words = []
-        for token in range(llm.target.vocabulary):  # type: ignore[attr-defined]
-            letters = "abcdez"[token % 6] + ("" if token % 5 else "ab"[token % 2])
-            words.append((" " if token % 7 == 0 else "") + letters)
-        llm.tokenizer.piece = lambda token, **_: words[token].encode()  # type: ignore[attr-defined]
-
-    return install
+    return speak_words

@@ -101,7 +101,8 @@ class FakeLLM:
                 last = number == len(passes) - 1
                 flags = tuple(i < len(part) - 1 for i in range(len(part)))
                 text = _whole(data[: number * width + len(part)])[len(_whole(data[: number * width])) :]
-                yield Piece(text, tuple(part), flags, reason if last else None, stats if last else None)
+                end = {"finish_reason": reason, "stats": stats} if last else {}
+                yield Piece(text, tuple(part), flags, **end)
         except GeneratorExit:
             self.cancelled += 1
             raise

@@ -74,6 +74,19 @@ std::vector<int32_t> naive_kept(const std::vector<float>& logits, const Sampling
     kept.resize(n);
   }
   if (f.min_p > 0) std::erase_if(kept, [&](int32_t t) { return logits[t] < top + f.temperature * std::log(f.min_p); });
+  if (f.typical_p < 1) {
+    std::vector<int32_t> by_token = kept;
+    std::sort(by_token.begin(), by_token.end());
+    double total = 0, weighted = 0, mass = 0;
+    for (int32_t t : by_token) total += weight(t), weighted += weight(t) * ((logits[t] - top) / f.temperature);
+    const double entropy = std::log(total) - weighted / total;
+    const auto shift = [&](int32_t t) { return std::abs(std::log(total) - (logits[t] - top) / f.temperature - entropy); };
+    std::stable_sort(by_token.begin(), by_token.end(), [&](int32_t a, int32_t b) { return shift(a) < shift(b); });
+    size_t n = 0;
+    while (n < by_token.size() && !(n > 0 && mass >= f.typical_p * total)) mass += weight(by_token[n++]);
+    by_token.resize(n);
+    std::erase_if(kept, [&](int32_t t) { return std::find(by_token.begin(), by_token.end(), t) == by_token.end(); });
+  }
   return kept;
 }
 
@@ -96,24 +109,31 @@ void test_settings() {
     std::vector<float> logits = random.bells(count, c % 2 ? 6.0f : 1.0f);
     for (size_t i = 0; i < count; i += 3) logits[i] = static_cast<float>(static_cast<int>(logits[i]));  // ties
     for (size_t i = 7; i < count; i += 11) logits[i] = i % 2 ? -infinity() : not_a_number();
-    bool same_kept = true, same_sample = true, named = true;
+    std::vector<int32_t> names(count);
+    std::vector<float> shuffled(count);
+    for (size_t i = 0; i < count; ++i) names[i] = static_cast<int32_t>(count - 1 - i), shuffled[i] = logits[count - 1 - i];
+    bool same_kept = true, same_sample = true, same_named = true, named = true;
     for (double temperature : {0.05, 0.7, 1.0, 3.0})
       for (int64_t top_k : {0, 1, 3, 64, 100000})
         for (double top_p : {1.0, 0.99, 0.6, 0.0})
           for (double min_p : {0.0, 0.02, 0.5, 1.0}) {
-            const SamplingFilter f{temperature, top_k, top_p, min_p};
+            const double typical_p = random.next() % 2 ? 1.0 : 0.1 * (1 + random.next() % 9);
+            const SamplingFilter f{temperature, top_k, top_p, min_p, typical_p};
             const std::vector<int32_t> kept = naive_kept(logits, f);
-            same_kept &= sampler.kept(logits.data(), count, f) == kept;
+            same_kept &= sampler.kept({logits.data(), count}, f) == kept;
             for (uint64_t draw = 0; draw < 3; ++draw) {
               const uint64_t seed = random.next(), position = random.next() >> (draw * 30);
-              const int32_t token = sampler.sample(logits.data(), count, f, seed, position);
+              const int32_t token = sampler.sample({logits.data(), count}, f, seed, position);
               same_sample &= token == naive_sample(logits, kept, temperature, seed, position);
               named &= std::find(kept.begin(), kept.end(), token) != kept.end();
-              same_sample &= token == sampler.sample(logits.data(), count, f, seed, position);
+              same_sample &= token == sampler.sample({logits.data(), count}, f, seed, position);
+              // The same candidates in another order, by name.
+              same_named &= token == sampler.sample({shuffled.data(), count, names.data()}, f, seed, position) || kept.empty();
             }
           }
     CHECK(same_kept, note("kept", "count", count));
     CHECK(same_sample, note("sample", "count", count));
+    CHECK(same_named, note("sample of named tokens", "count", count));
     CHECK(named, note("sample is one of those kept", "count", count));
   }
   // Nothing to choose from, and nothing to choose.
@@ -121,12 +141,35 @@ void test_settings() {
   for (size_t i = 0; i < none.size(); i += 2) none[i] = not_a_number();
   for (int64_t top_k : {0, 3})
     for (double min_p : {0.0, 0.1}) {
-      const SamplingFilter f{1.0, top_k, 1.0, min_p};
-      CHECK(sampler.sample(none.data(), none.size(), f, 1, 2) == 0 && sampler.kept(none.data(), none.size(), f).empty(), "no candidate");
+      const SamplingFilter f{1.0, top_k, 1.0, min_p, 1.0};
+      CHECK(sampler.sample({none.data(), none.size()}, f, 1, 2) == 0 && sampler.kept({none.data(), none.size()}, f).empty(), "no candidate");
       std::vector<float> one = none;
       one[17] = -1e30f;
-      CHECK(sampler.sample(one.data(), one.size(), f, 1, 2) == 17, "one candidate");
+      CHECK(sampler.sample({one.data(), one.size()}, f, 1, 2) == 17, "one candidate");
     }
+}
+
+void test_likeliest() {
+  Random random(12);
+  for (size_t count : {1, 2, 7, 300}) {
+    std::vector<float> logits = random.bells(count, 3.0f);
+    for (size_t i = 0; i < count; i += 2) logits[i] = static_cast<float>(static_cast<int>(logits[i]));  // ties
+    if (count > 5) logits[3] = -infinity(), logits[4] = not_a_number();
+    for (double temperature : {0.5, 1.0})
+      for (size_t wanted : {1, 3, 20}) {
+        const std::vector<int32_t> all = naive_kept(logits, {1.0, 0, 1.0, 0.0, 1.0});
+        double total = 0;
+        for (int32_t t : all) total += std::exp(logits[t] / temperature);
+        const auto found = likeliest({logits.data(), count}, temperature, wanted);
+        bool equal = found.size() == std::min(wanted, all.size());
+        for (size_t i = 0; i < found.size(); ++i)
+          equal &= found[i].first == all[i] && std::fabs(found[i].second - std::exp(logits[all[i]] / temperature) / total) < 1e-6;
+        CHECK(equal, note("likeliest", "count", count));
+        CHECK(Sampler().sample({logits.data(), count}, {0.0, 0, 1.0, 0.0, 1.0}, 1, 2) == all[0], note("greedy", "count", count));
+      }
+  }
+  const std::vector<float> none(5, not_a_number());
+  CHECK(likeliest({none.data(), none.size()}, 1.0, 3).empty(), "nothing is likely");
 }
 
 void test_distribution() {
@@ -138,7 +181,7 @@ void test_distribution() {
     for (float l : logits) total += std::exp(l / temperature);
     std::vector<int> seen(logits.size(), 0);
     const int draws = 20000;
-    for (int i = 0; i < draws; ++i) ++seen[sampler.sample(logits.data(), logits.size(), {temperature, 0, 1.0, 0.0}, 99, i)];
+    for (int i = 0; i < draws; ++i) ++seen[sampler.sample({logits.data(), logits.size()}, {temperature, 0, 1.0, 0.0, 1.0}, 99, i)];
     for (size_t t = 0; t < logits.size(); ++t) {
       const double p = std::exp(logits[t] / temperature) / total;
       CHECK(std::fabs(seen[t] - draws * p) < 5 * std::sqrt(draws * p * (1 - p)) + 1, note("frequency", "token", t));
@@ -152,6 +195,7 @@ void test_sampling() {
   test_philox();
   test_noise();
   test_settings();
+  test_likeliest();
   test_distribution();
 }
 

@@ -11,7 +11,7 @@ from outrider import kernels
 from outrider.cache import CachePool
 from outrider.checkpoints import open_checkpoint
 from outrider.checkpoints.config import AssistantConfig, ModelConfig
-from outrider.engine.drafting import DraftPlanner
+from outrider.engine.drafting import MOST_ROWS, DraftPlanner
 from outrider.engine.engine import Engine
 from outrider.engine.measure import Measure
 from outrider.engine.outputs import Piece, RequestOutput
@@ -35,6 +35,7 @@ class LLM:
         model: "demo", a .gguf file, or a folder with config.json and *.safetensors.
         drafter: the MTP drafter, a .gguf file or a folder. "auto" and None use none (finding it comes later).
         lookup: whether drafts may come from what the prompt and the answer already said.
+        lookup_history: tokens of earlier requests that drafts may come from too (some 600 bytes each); 0 for none.
         threads: None for all cores this process may use.
         context: most positions of one request; None for the model's own limit.
         progress: called with (what, fraction from 0 to 1) while loading.
@@ -51,6 +52,7 @@ class LLM:
         *,
         drafter: str | Path | None = "auto",
         lookup: bool = True,
+        lookup_history: int = 0,
         threads: int | None = None,
         context: int | None = None,
         progress: Callable[[str, float], None] | None = None,
@@ -67,6 +69,8 @@ class LLM:
             raise UsageError(f"context must lie between 2 and the model's {self.config.context_length}, not {context}")
         if checkpoint.tokenizer is None:
             raise CheckpointError("has no tokenizer", path=checkpoint.path, remedy="Put its tokenizer.json beside it")
+        if lookup_history < 0:
+            raise UsageError(f"lookup_history must be 0 (none) or more tokens, not {lookup_history}")
         self.path = checkpoint.path
         self.context = context or self.config.context_length
         self.threads = threads or usable_cores()
@@ -89,7 +93,11 @@ class LLM:
         )
         self.measure = Measure(self.target, self.caches)
         planner = DraftPlanner(
-            self.measure.cost_curve(), lookup=lookup, drafting=drafting, vocabulary=self.target.vocabulary
+            self.measure.cost_curve(),
+            lookup=lookup,
+            history=lookup_history,
+            drafting=drafting,
+            vocabulary=self.target.vocabulary,
         )
         self.engine = Engine(
             self.target, self.tokenizer, self.caches, planner, context=self.context, chunk=PREFILL_CHUNK
@@ -108,7 +116,7 @@ class LLM:
         check_pair(self.config, checkpoint.config)
         store = WeightStore(checkpoint.tensors, pool)
         return record_assistant(
-            self.config, weights, checkpoint.config, store, pool, max_rows=1, half_precision=half_precision
+            self.config, weights, checkpoint.config, store, pool, max_rows=MOST_ROWS, half_precision=half_precision
         )
 
     def generate(
@@ -150,7 +158,11 @@ class LLM:
             self.engine.cancel(request)
 
     def _add(self, prompt: list[int], params: SamplingParams | None) -> Request:
-        request = self.engine.add(prompt, params or SamplingParams())
+        params = params or SamplingParams()
+        wrong = next((token for token in params.logit_bias if not 0 <= token < self.target.vocabulary), None)
+        if wrong is not None:
+            raise UsageError(f"logit_bias names token {wrong}, outside the vocabulary of {self.target.vocabulary}")
+        request = self.engine.add(prompt, params)
         request.stats.load_seconds = self.load_seconds
         return request
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import random
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from lossless.stand_in import StandInDrafter
 from tiny_checkpoints import VARIANTS, VOCAB, WINDOW, make_assistant, save_folder, save_gguf
 
 from outrider import LLM, SamplingParams
@@ -88,19 +91,33 @@ def test_a_drafter_that_repeats_the_target_is_accepted(llms):
     llm = llms("gemma4-e2b", "dense")
     prompt = [5, 9, 4, 7, 11]
     plain = llm.generate([prompt], SamplingParams(max_tokens=25, draft="off", ignore_end=True))[0]
-    answer = [*prompt, *plain.token_ids]
-    mtp = llm.engine.planner._mtp
-
-    def step(token, state, position):  # noqa: ARG001
-        assert token == answer[position - 1]
-        return np.array(answer[position : position + 1]), np.array([0.99], np.float32)
-
-    mtp._step, kept = step, mtp._step
+    stand_in = StandInDrafter(random.Random(0), VOCAB, right=1.0)
+    stand_in.know(prompt, plain.token_ids)
+    own, llm.engine.planner.drafters = llm.engine.planner.drafters, [stand_in]
     out = llm.generate([prompt], SamplingParams(max_tokens=25, draft=4, ignore_end=True))[0]
-    mtp._step = kept
+    llm.engine.planner.drafters = own
     assert out.token_ids == plain.token_ids
-    assert out.stats.accepted_by_source["mtp"] == out.stats.accepted > 12
-    assert out.stats.target_passes <= 6
+    assert out.stats.accepted_by_source["stand-in"] == out.stats.accepted > 12
+    assert out.stats.target_passes <= 16
+
+
+@pytest.mark.parametrize("kind", ["clusters", "dense"])
+def test_company_does_not_change_what_is_drafted(llms, kind):
+    """The chains of several sequences take their steps in one pass of the drafter; each gets what it would alone."""
+    llm = llms("gemma4-e2b", kind)
+    own = llm.engine.planner.drafters
+    mtp = own[0]
+    llm.engine.planner.drafters = [mtp]
+    chance, mtp._chance = mtp._chance, lambda source, situation, guess: guess  # noqa: ARG005  (nothing is learnt)
+    prompts = [[5, 9, 4, 7], [8] * 30, [3, 100, 44], [11, 12], [400, 1]]
+    params = SamplingParams(max_tokens=14, draft=3, ignore_end=True, temperature=0.7, seed=3)
+    together = llm.generate(prompts, params)
+    for prompt, out in zip(prompts, together, strict=True):
+        alone = llm.generate([prompt], params)[0]
+        assert alone.token_ids == out.token_ids
+        assert alone.stats.accepted_by_depth == out.stats.accepted_by_depth
+        assert alone.stats.drafted == out.stats.drafted
+    llm.engine.planner.drafters, mtp._chance = own, chance
 
 
 def test_a_drafter_in_place_of_a_model_is_refused(llms, tiny):

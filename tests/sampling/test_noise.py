@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
@@ -33,7 +34,7 @@ def test_noise_is_gumbel():
     assert draws.std() == pytest.approx(math.pi / math.sqrt(6), abs=0.03)
 
 
-def reference_kept(logits, temperature, top_k, top_p, min_p):
+def reference_kept(logits, temperature, top_k, top_p, min_p, typical_p):
     order = sorted(range(len(logits)), key=lambda t: (-logits[t], t))
     if top_k:
         order = order[:top_k]
@@ -45,7 +46,16 @@ def reference_kept(logits, temperature, top_k, top_p, min_p):
             if mass >= top_p * total:
                 order = order[:count]
                 break
-    return [t for t in order if math.exp((logits[t] - logits[order[0]]) / temperature) >= min_p]
+    order = [t for t in order if math.exp((logits[t] - logits[order[0]]) / temperature) >= min_p]
+    if typical_p < 1:
+        weights = {t: math.exp((logits[t] - logits[order[0]]) / temperature) for t in order}
+        total = math.fsum(weights.values())
+        entropy = -math.fsum(w / total * math.log(w / total) for w in weights.values())
+        nearest = sorted(order, key=lambda t: (abs(-math.log(weights[t] / total) - entropy), t))
+        masses = itertools.accumulate(weights[t] for t in nearest)
+        count = next(count for count, mass in enumerate(masses, start=1) if mass >= typical_p * total)
+        order = [t for t in order if t in nearest[:count]]
+    return order
 
 
 settings_of_a_request = st.tuples(
@@ -53,6 +63,7 @@ settings_of_a_request = st.tuples(
     st.sampled_from([0, 1, 3, 40]),
     st.sampled_from([1.0, 0.9, 0.5, 0.05]),
     st.sampled_from([0.0, 0.021, 0.3]),
+    st.sampled_from([1.0, 0.93, 0.4]),
 )
 
 
@@ -73,7 +84,27 @@ def test_a_sample_is_the_argmax_of_logits_and_noise(seed, request, key, position
     assert sampler.sample(logits, *request, key, position) == expected
 
 
-@pytest.mark.parametrize("request_", [(1.0, 0, 1.0, 0.0), (0.7, 8, 1.0, 0.0), (1.3, 0, 0.8, 0.0), (1.0, 0, 1.0, 0.1)])
+@given(st.integers(0, 2**32), settings_of_a_request, st.integers(0, 2**63), st.integers(0, 10**6))
+def test_candidates_may_come_in_any_order_under_their_names(seed, request, key, position):
+    rng = np.random.default_rng(seed)
+    logits = rng.normal(0, 3, 90).astype(np.float32)
+    order = rng.permutation(90).astype(np.int32)
+    sampler = kernels.Sampler()
+    whole = sampler.sample(logits, *request, key, position)
+    assert sampler.sample(logits[order], *request, key, position, order) == whole
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        (1.0, 0, 1.0, 0.0, 1.0),
+        (0.7, 8, 1.0, 0.0, 1.0),
+        (1.3, 0, 0.8, 0.0, 1.0),
+        (1.0, 0, 1.0, 0.1, 1.0),
+        (1.0, 0, 1.0, 0.0, 0.7),
+        (0.9, 30, 0.95, 0.01, 0.9),
+    ],
+)
 def test_the_sampled_distribution_is_right(request_):
     """Chi-square of 100,000 draws against the exact filtered distribution, at a one in 10,000 level."""
     from statistics import NormalDist
@@ -98,5 +129,22 @@ def test_the_sampled_distribution_is_right(request_):
 def test_nan_and_masked_logits_are_never_chosen(position):
     logits = np.full(40, -np.inf, np.float32)
     logits[7], logits[9], logits[11] = 1.0, np.nan, 0.5
-    for request in [(1.0, 0, 1.0, 0.0), (1.0, 5, 1.0, 0.0), (1.0, 0, 0.9, 0.0), (1.0, 0, 1.0, 0.2)]:
-        assert kernels.Sampler().sample(logits, *request, 0, position) in (7, 11)
+    for request in [(0, 1, 0), (5, 1, 0), (0, 0.9, 0), (0, 1, 0.2)]:
+        assert kernels.Sampler().sample(logits, 1.0, *request, 1.0, 0, position) in (7, 11)
+
+
+def test_temperature_zero_takes_the_likeliest():
+    logits = np.array([np.nan, 3.0, -np.inf, 3.0, 2.0], np.float32)
+    assert kernels.Sampler().sample(logits, 0.0, 0, 1.0, 0.0, 1.0, 5, 6) == 1
+    names = np.array([7, 6, 5, 4, 3], np.int32)
+    assert kernels.Sampler().sample(logits, 0.0, 0, 1.0, 0.0, 1.0, 5, 6, names) == 4
+
+
+@given(st.integers(0, 2**32), st.sampled_from([0.5, 1.0]), st.integers(1, 9))
+def test_the_likeliest_and_their_probabilities(seed, temperature, count):
+    logits = np.random.default_rng(seed).normal(0, 3, 60).astype(np.float32)
+    weights = np.exp(logits.astype(float) / temperature)
+    expected = np.argsort(-logits, kind="stable")[:count]
+    found = kernels.likeliest(logits, temperature, count)
+    assert [token for token, _ in found] == expected.tolist()
+    assert [p for _, p in found] == pytest.approx((weights / weights.sum())[expected], rel=1e-5)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from outrider.speculation.controller import Calibration, VerifyCost, best_nodes
+from outrider.speculation.controller import Calibration, Pace, VerifyCost, VerifyCosts, best_nodes
 from outrider.speculation.tree import ROOT, Draft
 
 
@@ -17,37 +17,63 @@ def chain(chances):
     return draft
 
 
+def best(draft, cost, pace=None, certain=1, most=99):
+    return best_nodes([draft], cost, certain, pace or certain / cost(certain), most)[0]
+
+
 def test_free_rows_are_all_taken_and_dear_ones_none():
     free = VerifyCost([1, 16], [1.0, 1.0])
     dear = VerifyCost([1, 2, 16], [1.0, 2.0, 16.0])
-    assert best_nodes(chain([0.5] * 10), free) == list(range(10))
-    assert best_nodes(chain([0.9] * 10), dear) == []
+    assert best(chain([0.5] * 10), free) == list(range(10))
+    assert best(chain([0.5] * 10), free, most=4) == list(range(4))
+    assert best(chain([0.9] * 10), dear) == []
+
+
+def test_time_that_is_worth_more_is_spent_on_surer_tokens():
+    cost = VerifyCost([1, 16], [1.0, 2.5])
+    lengths = [len(best(chain([0.7] * 12), cost, pace)) for pace in (1.0, 2.0, 4.0, 20.0)]
+    assert lengths == sorted(lengths, reverse=True)
+    assert lengths[0] > lengths[2] > lengths[3] == 0
 
 
 @given(
     st.lists(st.floats(0, 1), max_size=7),
     st.lists(st.floats(0.01, 0.9), min_size=8, max_size=8),
+    st.floats(0.2, 5),
 )
-def test_the_chosen_prefix_is_the_best_of_all(chances, steps):
-    rows = list(range(1, 9))
-    cost = VerifyCost(rows, list(itertools.accumulate(steps, initial=1.0))[:8])
+def test_the_chosen_prefix_is_the_best_of_all(chances, steps, pace):
+    cost = VerifyCost(list(range(1, 9)), list(itertools.accumulate(steps, initial=1.0))[:8])
     draft = chain(chances)
-    chosen = best_nodes(draft, cost)
+    chosen = best(draft, cost, pace)
     assert chosen == list(range(len(chosen)))
 
-    def rate(count):
-        return (1 + sum(draft.path_probabilities()[:count])) / cost(1 + count)
+    def net(count):
+        return sum(draft.path_probabilities()[:count]) - pace * (cost(1 + count) - cost(1))
 
-    assert rate(len(chosen)) >= max(rate(n) for n in range(len(chances) + 1)) - 1e-12
+    assert net(len(chosen)) >= max(net(n) for n in range(len(chances) + 1)) - 1e-9
 
 
 @given(st.data())
-def test_the_chosen_nodes_of_a_tree_are_a_tree(data):
-    draft = Draft()
-    for token in range(data.draw(st.integers(0, 15))):
-        draft.add(data.draw(st.integers(ROOT, len(draft) - 1)), token, data.draw(st.floats(0, 1)), "mtp")
-    chosen = set(best_nodes(draft, VerifyCost([1, 16], [1.0, 1.4])))
-    assert all(draft.nodes[node].parent == ROOT or draft.nodes[node].parent in chosen for node in chosen)
+def test_the_chosen_nodes_of_trees_are_trees_and_share_the_rows(data):
+    drafts = []
+    for _ in range(data.draw(st.integers(1, 4))):
+        drafts.append(Draft())
+        for token in range(data.draw(st.integers(0, 15))):
+            parent = data.draw(st.integers(ROOT, len(drafts[-1]) - 1))
+            drafts[-1].add(parent, token, data.draw(st.floats(0, 1)), "mtp")
+    chosen = best_nodes(drafts, VerifyCost([1, 16], [1.0, 1.4]), len(drafts), 1.0, 9)
+    assert sum(map(len, chosen)) <= 9
+    for draft, nodes in zip(drafts, chosen, strict=True):
+        assert all(draft.nodes[node].parent == ROOT or draft.nodes[node].parent in nodes for node in nodes)
+    # No node that was left out is likelier than one that was taken.
+    taken = [draft.path_probabilities()[n] for draft, nodes in zip(drafts, chosen, strict=True) for n in nodes]
+    left = [
+        chance
+        for draft, nodes in zip(drafts, chosen, strict=True)
+        for n, chance in enumerate(draft.path_probabilities())
+        if n not in nodes
+    ]
+    assert not taken or not left or min(taken) >= max(left)
 
 
 def test_cost_lies_on_lines_between_the_points_and_goes_on_beyond():
@@ -68,13 +94,54 @@ def test_cost_follows_what_is_measured_but_not_an_outlier():
     assert cost(1) < 2.2
 
 
+def test_a_machine_that_gets_faster_makes_all_row_counts_cheaper():
+    cost = VerifyCost([1, 4, 16], [2.0, 2.4, 5.0])
+    for _ in range(100):
+        cost.observe(1, 1.0)
+    assert cost(1) == pytest.approx(1.0, rel=0.05)
+    assert cost(4) < 2.0
+
+
+def test_each_range_of_contexts_has_its_own_curve():
+    costs = VerifyCosts(VerifyCost([1, 4], [1.0, 1.2]))
+    assert costs.at(10) is costs.at(511)
+    assert costs.at(5000)(1) == costs.at(10)(1)
+    for _ in range(200):
+        costs.at(5000).observe(1, 3.0)
+    assert costs.at(10)(1) == 1.0
+    assert costs.at(5000)(1) == pytest.approx(3.0, rel=0.05)
+    assert costs.at(100_000)(1) == costs.at(5000)(1)  # the nearest that is known
+
+
+def test_the_pace_is_tokens_over_seconds_of_late():
+    pace = Pace()
+    assert pace.at_least(2.0) == 2.0
+    for _ in range(200):
+        pace.observe(1, 0.1)
+        pace.observe(3, 0.3)
+    assert pace.at_least(1.0) == pytest.approx(10)
+    assert pace.at_least(12.0) == 12.0
+
+
 def test_chances_are_learnt_and_forgotten():
-    calibration = Calibration({"lookup": 0.6})
-    assert calibration.chance("lookup", 2) == pytest.approx(0.6)
+    calibration = Calibration()
+    assert calibration.chance("lookup", (2,), 0.6) == pytest.approx(0.6)
     for _ in range(300):
-        calibration.observe("lookup", 2, 1, 0)
-    assert calibration.chance("lookup", 2) < 0.05
-    assert calibration.chance("lookup", 3) == pytest.approx(0.6)
+        calibration.observe("lookup", (2,), False)
+    assert calibration.chance("lookup", (2,), 0.6) < 0.05
+    assert calibration.chance("lookup", (3,), 0.6) == pytest.approx(0.6)
+    assert calibration.chance("mtp", (2,), 0.6) == pytest.approx(0.6)
     for _ in range(300):
-        calibration.observe("lookup", 2, 1, 1)
-    assert calibration.chance("lookup", 2) > 0.7
+        calibration.observe("lookup", (2,), True)
+    assert calibration.chance("lookup", (2,), 0.6) > 0.7
+
+
+def test_a_fine_situation_leans_on_the_coarse_one_until_it_knows_better():
+    calibration = Calibration()
+    for _ in range(100):
+        calibration.observe("mtp", (5, 0), True)
+    assert calibration.chance("mtp", (5, 3), 0.1) == pytest.approx(calibration.chance("mtp", (5,), 0.1))
+    for _ in range(100):
+        calibration.observe("mtp", (5, 3), False)
+    assert calibration.chance("mtp", (5, 3), 0.1) < 0.1
+    assert calibration.chance("mtp", (5, 0), 0.1) > 0.9

@@ -3,9 +3,9 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from outrider.sampling.params import SamplingParams
-from outrider.speculation.lookup import MIN_MATCH, LookupDrafter, SuffixIndex
-from outrider.speculation.tree import Draft
+from outrider.speculation.drafter import Ask
+from outrider.speculation.lookup import MIN_MATCH, HistoryDrafter, LookupDrafter
+from outrider.speculation.suffix import Cursor, SuffixIndex
 
 
 def longest_repeated_suffix(tokens: list[int]) -> tuple[int, set[int]]:
@@ -46,11 +46,19 @@ def test_states_stay_within_two_a_token():
 
 
 def propose(tokens: list[int], budget: int) -> list[int]:
-    drafter = LookupDrafter(lambda _: 0.5)
-    drafter.open(1, tokens, None, SamplingParams())  # type: ignore[arg-type]
-    draft = Draft()
-    drafter.propose(1, draft, budget)
-    return [node.token for node in draft]
+    drafter = LookupDrafter(half)
+    drafter.open(1, tokens, None, None)  # type: ignore[arg-type]
+    return proposed(drafter, 1, budget)
+
+
+def proposed(drafter, sequence: int, budget: int) -> list[int]:
+    ask = Ask(sequence, budget)
+    drafter.propose([ask])
+    return [node.token for node in ask.draft]
+
+
+def half(source, situation, guess):  # noqa: ARG001
+    return 0.5
 
 
 def test_a_match_that_reaches_the_end_goes_on_repeating():
@@ -66,11 +74,76 @@ def test_a_proposal_keeps_to_its_budget_and_needs_a_match(tokens, budget):
 
 
 def test_the_index_follows_the_growing_text():
-    drafter, tokens = LookupDrafter(lambda _: 0.5), [1, 2, 3]
-    drafter.open(1, tokens, None, SamplingParams())  # type: ignore[arg-type]
-    assert drafter.match_length(1) == 0
+    drafter, tokens = LookupDrafter(half), [1, 2, 3]
+    drafter.open(1, tokens, None, None)  # type: ignore[arg-type]
+    assert proposed(drafter, 1, 1) == []
     tokens += [1, 2]
-    draft = Draft()
-    drafter.propose(1, draft, 1)
-    assert [node.token for node in draft] == [3]
+    assert proposed(drafter, 1, 1) == [3]
     drafter.close(1)
+
+
+def longest_known_suffix(text: list[int], known: list[int]) -> tuple[int, set[int]]:
+    for length in range(len(text), 0, -1):
+        suffix = text[len(text) - length :]
+        ends = {end for end in range(length - 1, len(known)) if known[end - length + 1 : end + 1] == suffix}
+        if ends:
+            return length, ends
+    return 0, set()
+
+
+@given(st.lists(st.tuples(st.booleans(), st.integers(0, 2)), max_size=80))
+def test_a_cursor_finds_the_longest_suffix_that_a_growing_index_knows(steps):
+    """True: the index grows by the token; False: the followed text does."""
+    index = SuffixIndex()
+    cursor, known, text = Cursor(index), [], []
+    for grows, token in steps:
+        if grows:
+            index.append(token)
+            known.append(token)
+        else:
+            cursor.advance(token)
+            text.append(token)
+        match = cursor.match()
+        # A suffix that became known only after the text had passed it is not looked for again.
+        longest, _ = longest_known_suffix(text, known)
+        if match is not None:
+            length, end = match
+            assert length <= longest
+            assert known[end - length + 1 : end + 1] == text[len(text) - length :]
+        if not grows and steps[0][0] and all(g for g, _ in steps[: len(known)]):  # it knew everything beforehand
+            assert (match[0] if match else 0) == longest
+
+
+def test_history_proposes_what_earlier_requests_said():
+    drafter = HistoryDrafter(half, capacity=100)
+    first, second = [5, 6, 7, 8, 9, 10], [3, 5, 6, 7]
+    drafter.open(1, first, None, None)  # type: ignore[arg-type]
+    drafter.open(2, second, None, None)  # type: ignore[arg-type]
+    drafter.close(1)
+    assert proposed(drafter, 2, 4) == [8, 9, 10]  # and nothing beyond that text's end
+    assert proposed(drafter, 2, 2) == [8, 9]
+    second += [8, 4, 4]
+    assert proposed(drafter, 2, 4) == []
+    drafter.close(2)
+
+
+def test_history_is_bounded_and_forgets_the_oldest():
+    drafter = HistoryDrafter(half, capacity=40)
+    for number in range(50):
+        drafter.open(number, [100 + number, 200 + number, 300 + number, 400 + number, 7], None, None)  # type: ignore[arg-type]
+        drafter.close(number)
+        assert sum(len(index) for index in drafter._generations) <= 46
+        assert len(drafter._generations) <= 2
+    for number, known in ((49, True), (0, False)):
+        drafter.open(99, [100 + number, 200 + number, 300 + number], None, None)  # type: ignore[arg-type]
+        assert bool(proposed(drafter, 99, 2)) == known
+        drafter.close(99)
+
+
+def test_one_long_text_does_not_exceed_the_history():
+    drafter = HistoryDrafter(half, capacity=40)
+    drafter.open(1, list(range(1000)), None, None)  # type: ignore[arg-type]
+    drafter.close(1)
+    assert sum(len(index) for index in drafter._generations) <= 42
+    drafter.open(2, [990, 991, 992], None, None)  # type: ignore[arg-type]
+    assert proposed(drafter, 2, 3) == [993, 994, 995]

@@ -48,6 +48,21 @@ def run(
     min_p: Annotated[
         float, typer.Option(help="Choose among tokens at least this many times as likely as the best.")
     ] = 0.0,
+    typical_p: Annotated[
+        float, typer.Option(help="Choose among the tokens of the most typical surprise that reach P together.")
+    ] = 1.0,
+    repetition_penalty: Annotated[
+        float, typer.Option(help="Above 1: what prompt or answer already said becomes less likely.")
+    ] = 1.0,
+    presence_penalty: Annotated[float, typer.Option(help="Taken from logits of what the answer already said.")] = 0.0,
+    frequency_penalty: Annotated[
+        float, typer.Option(help="Taken from logits once for every time that the answer said it.")
+    ] = 0.0,
+    min_tokens: Annotated[int, typer.Option(help="Fewest tokens of an answer.")] = 0,
+    logprobs: Annotated[
+        int | None,
+        typer.Option(help="With --json: the log-probability of every token, and of the N likeliest at its place."),
+    ] = None,
     seed: Annotated[int, typer.Option(help="The same seed gives the same text.")] = 0,
     stop: Annotated[
         list[str] | None, typer.Option(help="Text that ends an answer; give it several times for several texts.")
@@ -71,6 +86,12 @@ def run(
         top_k=top_k,
         top_p=top_p,
         min_p=min_p,
+        typical_p=typical_p,
+        repetition_penalty=repetition_penalty,
+        presence_penalty=presence_penalty,
+        frequency_penalty=frequency_penalty,
+        min_tokens=min_tokens,
+        logprobs=logprobs,
         seed=seed,
         stop=tuple(stop or ()),
         draft=draft,

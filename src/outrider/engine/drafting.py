@@ -1,158 +1,148 @@
-"""Decides what to draft for a request, and learns from what became of it."""
+"""Decides what to draft for the requests of a pass, and learns from what became of it."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 from outrider.engine.request import Request
 from outrider.engine.target import Floats
 from outrider.models.assistant import Drafting
-from outrider.speculation.controller import Calibration, VerifyCost, best_nodes
-from outrider.speculation.drafter import Drafter
-from outrider.speculation.lookup import LookupDrafter
+from outrider.speculation.controller import Calibration, Pace, VerifyCost, VerifyCosts, best_nodes
+from outrider.speculation.drafter import Ask, Drafter
+from outrider.speculation.lookup import HistoryDrafter, LookupDrafter
 from outrider.speculation.mtp import MtpDrafter
 from outrider.speculation.tree import ROOT, Draft
 from outrider.speculation.verify import Verdict
 
 MOST_ROWS = 16
-"""Rows that one sweep over the weights serves; a draft never asks for more by itself."""
+"""Rows that one sweep over the weights serves; the drafts of a pass never ask for more by themselves."""
 _FIRST_PROBE, _LAST_PROBE = 8, 64
-_PRIORS = {"lookup": 0.6, "mtp": 0.5}
-_BUCKETS = 16  # of a drafter's own probability, for its calibration
 
 
 @dataclass
-class _State:
-    idle: int = 0  # steps since the controller last let anything be drafted
-    probe_after: int = _FIRST_PROBE
-    # By (source, chance): the situation that the last draft's nodes were proposed in. Each request has its own, since
-    # all of a pass propose before any of them learns.
-    situations: dict[tuple[str, float], int] = field(default_factory=dict)
+class _Probing:
+    """When a request tries a token although none pays: chances change with the text."""
+
+    idle: int = 0  # passes since anything was worth drafting
+    after: int = _FIRST_PROBE
+
+    def due(self) -> bool:
+        """Whether to try one now; ever more rarely, since one extra row costs little, but not nothing."""
+        self.idle += 1
+        if self.idle < self.after:
+            return False
+        self.idle, self.after = 0, min(2 * self.after, _LAST_PROBE)
+        return True
 
 
 class DraftPlanner:
-    """Lets every source grow one tree and keeps what is worth verifying.
+    """Lets every source grow one tree for each request and keeps what is worth verifying.
 
     Args:
-        cost: seconds of a pass by rows.
+        cost: seconds of a pass by rows, at short context.
         lookup: whether lookup may propose.
+        history: tokens of earlier requests that lookup may also propose from; 0 for none.
         drafting: the recorded MTP drafter, if there is one.
         vocabulary: of the target.
     """
 
     def __init__(
-        self, cost: VerifyCost, *, lookup: bool = True, drafting: Drafting | None = None, vocabulary: int = 0
+        self,
+        cost: VerifyCost,
+        *,
+        lookup: bool = True,
+        history: int = 0,
+        drafting: Drafting | None = None,
+        vocabulary: int = 0,
     ) -> None:
-        self.cost = cost
-        self.calibration = Calibration(dict(_PRIORS))
-        self._mtp = MtpDrafter(drafting, vocabulary, self._mtp_chance, self._worth_a_step) if drafting else None
-        self._lookup = LookupDrafter(self._lookup_chance) if lookup else None
-        # The drafter comes first: where both propose the same token, it keeps the credit.
-        self._drafters: list[Drafter] = [d for d in (self._mtp, self._lookup) if d is not None]
-        self._states: dict[int, _State] = {}
-        self._proposing = _State()
-        self._pinned = False
-
-    @property
-    def wants_hidden(self) -> bool:
+        self.costs = VerifyCosts(cost)
+        self.calibration = Calibration()
+        self._pace = Pace()
+        self._cost = cost  # of the pass that is planned
+        # The MTP drafter comes first: where several propose the same token, it keeps the credit.
+        self.drafters: list[Drafter] = []
+        self.wants_hidden = drafting is not None
         """Whether `observe` has to be told hidden states."""
-        return self._mtp is not None
+        if drafting:
+            self.drafters.append(MtpDrafter(drafting, vocabulary, self.calibration.chance, self._worth_a_step))
+        if lookup:
+            self.drafters.append(LookupDrafter(self.calibration.chance))
+        if lookup and history:
+            self.drafters.append(HistoryDrafter(self.calibration.chance, history))
+        self._probing: dict[int, _Probing] = {}
 
     def open(self, request: Request) -> None:
         """Begins a request."""
-        self._states[request.number] = _State()
-        for drafter in self._drafters:
-            drafter.open(request.number, request.tokens, request.sequence.cache, request.params)
+        self._probing[request.number] = _Probing()
+        for drafter in self.drafters:
+            drafter.open(request.number, request.tokens, request.sequence.cache, request.chooser)
 
     def close(self, request: Request) -> None:
         """Ends a request."""
-        if self._states.pop(request.number, None) is not None:
-            for drafter in self._drafters:
+        if self._probing.pop(request.number, None) is not None:
+            for drafter in self.drafters:
                 drafter.close(request.number)
 
-    def propose(self, request: Request) -> Draft:
-        """The draft that the next pass verifies; empty where drafting does not pay."""
-        setting = request.params.draft
-        longest = min(request.room - 1, MOST_ROWS - 1 if setting == "auto" else 0 if setting == "off" else setting)
-        draft = Draft()
-        if longest <= 0:
-            return draft
-        state = self._states[request.number]
-        state.situations.clear()
-        self._proposing = state
-        self._pinned = setting != "auto"
-        for drafter in self._drafters:
-            drafter.propose(request.number, draft, longest)
-        if setting == "auto":
-            return self._worthwhile(draft, state)
-        # A pinned draft has that many tokens: the likeliest of the tree.
-        chances = draft.path_probabilities()
-        order = sorted(range(len(draft)), key=lambda i: (-chances[i], i))
-        return draft.keep(order[:longest])
+    def propose(self, requests: Sequence[Request]) -> list[Draft]:
+        """What the next pass verifies of every decoding request; empty where drafting does not pay."""
+        if not requests:
+            return []
+        context = sum(request.sequence.cache.length for request in requests) // len(requests)
+        self._cost = self.costs.at(context)
+        asks = [_ask(request) for request in requests]
+        wanted = [ask for ask in asks if ask.budget > 0]
+        if wanted:
+            for drafter in self.drafters:
+                drafter.propose(wanted)
+        certain = len(requests)
+        for ask in wanted:
+            if ask.pinned:  # that many tokens: the likeliest of the tree
+                chances = ask.draft.path_probabilities()
+                order = sorted(range(len(ask.draft)), key=lambda i: (-chances[i], i))
+                ask.draft = ask.draft.keep(order[: ask.budget])
+                certain += len(ask.draft)
+        self._keep_worthwhile([ask for ask in wanted if not ask.pinned], certain)
+        return [ask.draft for ask in asks]
 
     def observe(self, request: Request, hidden: Floats) -> None:
         """Tells the drafters the hidden state that the next round starts from."""
-        for drafter in self._drafters:
+        for drafter in self.drafters:
             drafter.observe(request.number, hidden)
 
     def learn(self, request: Request, draft: Draft, verdict: Verdict) -> None:
         """Books which nodes were right. A node counts only if the target was asked for its place."""
-        stats = request.stats
         accepted = set(verdict.accepted)
         # Where the walk asked: at the root and at each accepted node, unless the request ended there.
         asked = [ROOT, *verdict.accepted][: len(verdict.tokens)]
         for index, node in enumerate(draft):
-            right = index in accepted
-            _count(stats.drafted_by_depth, node.depth, 1)
-            _count(stats.accepted_by_depth, node.depth, int(right))
-            stats.drafted_by_source[node.source] = stats.drafted_by_source.get(node.source, 0) + 1
-            stats.accepted_by_source[node.source] = stats.accepted_by_source.get(node.source, 0) + right
+            request.stats.count(node.source, node.depth, index in accepted)
             if node.parent in asked:
-                situation = self._states[request.number].situations.get((node.source, node.probability), 0)
-                self.calibration.observe(node.source, situation, 1, int(right))
+                self.calibration.observe(node.source, node.situation, index in accepted)
 
-    def _lookup_chance(self, match_length: int) -> float:
-        return self._remembered("lookup", situation_of(match_length))
+    def learn_cost(self, rows: int, context: int, tokens: int, verify_seconds: float, draft_seconds: float) -> None:
+        """Books what a pass that only decoded took: `rows` rows after `context` positions on average."""
+        self.costs.at(context).observe(rows, verify_seconds)
+        self._pace.observe(tokens, verify_seconds + draft_seconds)
 
-    def _mtp_chance(self, probability: float) -> float:
-        return self._remembered("mtp", min(int(probability * _BUCKETS), _BUCKETS - 1))
+    def _worth_a_step(self, reach: float, seconds: float) -> bool:
+        """Whether one more step of a drafter pays: what it may bring, against its own time and that of a row."""
+        row = (self._cost(MOST_ROWS // 2) - self._cost(1)) / (MOST_ROWS // 2 - 1)
+        return reach > self._pace.at_least(1 / self._cost(1)) * (seconds + row)
 
-    def _remembered(self, source: str, situation: int) -> float:
-        """The chance of a situation; which one a node was in is found again by that number when it is judged."""
-        chance = self.calibration.chance(source, situation)
-        self._proposing.situations[source, chance] = situation
-        return chance
-
-    def _worth_a_step(self, reach: float) -> bool:
-        """Whether one more step of the drafter pays: what it may bring, in seconds of plain decoding saved, against
-        its own time and that of one more row."""
-        if self._pinned:
-            return True
-        assert self._mtp is not None
-        row = (self.cost(MOST_ROWS // 2) - self.cost(1)) / (MOST_ROWS // 2 - 1)
-        return reach * 0.9 * self.cost(1) > self._mtp.seconds_per_token + row
-
-    def _worthwhile(self, draft: Draft, state: _State) -> Draft:
-        chosen = best_nodes(draft, self.cost)
-        if chosen:
-            state.idle, state.probe_after = 0, _FIRST_PROBE
-            return draft.keep(chosen[: MOST_ROWS - 1])
-        if not len(draft):
-            return draft
-        # Nothing pays at present. Chances change with the text, so a single token is tried now and then, ever more
-        # rarely: one extra row costs little.
-        state.idle += 1
-        if state.idle < state.probe_after:
-            return Draft()
-        state.idle, state.probe_after = 0, min(2 * state.probe_after, _LAST_PROBE)
-        return draft.keep([0])
+    def _keep_worthwhile(self, asks: Sequence[Ask], certain: int) -> None:
+        pace = self._pace.at_least(certain / self._cost(certain))
+        chosen = best_nodes([ask.draft for ask in asks], self._cost, certain, pace, MOST_ROWS - 1)
+        for ask, nodes in zip(asks, chosen, strict=True):
+            probing = self._probing[ask.sequence]
+            if nodes:
+                probing.idle, probing.after = 0, _FIRST_PROBE
+            elif len(ask.draft) and probing.due():
+                nodes = [0]
+            ask.draft = ask.draft.keep(nodes)
 
 
-def situation_of(match_length: int) -> int:
-    """Lookup matches of similar length share their statistics: 2, 3, 4-5, 6-9, 10-17, longer."""
-    return min(max(match_length - 1, 0).bit_length() if match_length > 3 else match_length, 6)
-
-
-def _count(counts: list[int], at: int, by: int) -> None:
-    counts.extend([0] * (at + 1 - len(counts)))
-    counts[at] += by
+def _ask(request: Request) -> Ask:
+    setting = request.params.draft
+    most = MOST_ROWS - 1 if setting == "auto" else 0 if setting == "off" else setting
+    return Ask(request.number, min(request.room - 1, most), pinned=setting != "auto")

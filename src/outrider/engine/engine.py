@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -27,9 +27,24 @@ class _Work:
 
     request: Request
     rows: Rows
-    draft: Draft
     last: int
-    draft_seconds: float
+    draft: Draft = field(default_factory=Draft)
+
+    def hang(self, draft: Draft) -> None:
+        """Adds a draft's rows; every row from `last` on has an output."""
+        self.draft = draft
+        self.rows.tokens += [node.token for node in draft]
+        self.rows.parents += [self.last + 1 + node.parent for node in draft]  # ROOT is -1: the last certain row
+        self.rows.outputs = list(range(self.last, len(self.rows.tokens)))
+
+
+def _certain_rows(request: Request, room: int) -> _Work:
+    """The tokens without keys and values yet, at most `room`; the last has an output if no more are left."""
+    cache, tokens = request.sequence.cache, request.tokens
+    fresh = tokens[cache.length : cache.length + room]
+    last = len(fresh) - 1
+    done = cache.length + len(fresh) == len(tokens)
+    return _Work(request, Rows(cache, fresh, list(range(-1, last)), [last] if done else []), last)
 
 
 class Engine:
@@ -68,27 +83,33 @@ class Engine:
 
     def step(self) -> None:
         """One target pass: gather rows, run them, and let every request walk as far as its draft was right."""
-        work = self._gather()
+        if not self._running:
+            return
+        work, draft_seconds = self._gather()
         result = self.target.run([w.rows for w in work], logits=any(w.request.needs_logits for w in work))
         outputs = sum(len(w.rows.outputs) for w in work)
         hidden = self.target.hidden(outputs) if self.planner.wants_hidden and outputs else None
-        first = 0  # of the pass's outputs, this request's first
+        decoding = all(w.request.decoding for w in work)
+        first = emitted = 0  # first: of the pass's outputs, this request's first
         for w, choices, logits in zip(work, result.choices, result.logits, strict=True):
             if not w.rows.outputs:  # a prompt chunk that is not the last
                 w.request.sequence.cache.commit(_rows(range(len(w.rows.tokens))))
                 continue
-            decoding = w.request.decoding
-            verdict = walk(w.draft, w.request.chooser(choices, logits))
+            verdict = walk(w.draft, w.request.choices(choices, logits))
             kept = [*range(w.last + 1), *(w.last + 1 + node for node in verdict.accepted)]
             w.request.sequence.cache.commit(_rows(kept))
-            w.request.account(verdict, len(w.draft), result.seconds, w.draft_seconds)
+            w.request.account(verdict, len(w.draft), result.seconds, draft_seconds)
             self.planner.learn(w.request, w.draft, verdict)
             if hidden is not None:  # where the path ended: its last row with keys and values
                 last = verdict.accepted[-1] + 1 if verdict.accepted else 0
                 self.planner.observe(w.request, hidden[first + last])
             first += len(w.rows.outputs)
-            if decoding and len(work) == 1:
-                self.planner.cost.observe(len(w.rows.tokens), result.seconds)
+            emitted += len(verdict.tokens)
+        if decoding:
+            rows = sum(len(w.rows.tokens) for w in work)
+            context = sum(w.request.sequence.cache.length for w in work) // len(work)
+            self.planner.learn_cost(rows, context, emitted, result.seconds, draft_seconds)
+        for w in work:
             if w.request.finish_reason is not None:
                 self._retire(w.request)
 
@@ -97,35 +118,24 @@ class Engine:
         if request in self._running:
             self._retire(request)
 
-    def _gather(self) -> list[_Work]:
+    def _gather(self) -> tuple[list[_Work], float]:
+        """Every request's part of the next pass, and the seconds that drafting took."""
         work = []
         room = self.target.max_rows
         # Requests that decode come first: a long prompt must not hold up the others' next token.
         for request in sorted(self._running, key=lambda r: not r.decoding):
             if room <= 0:
                 break
-            item = self._rows_of(request, min(room, self.chunk))
-            room -= len(item.rows.tokens)
-            work.append(item)
-        return work
-
-    def _rows_of(self, request: Request, room: int) -> _Work:
-        """The tokens without keys and values yet, at most `room`; if that is all of them, a draft behind the last."""
-        cache, tokens = request.sequence.cache, request.tokens
-        fresh = tokens[cache.length : cache.length + room]
-        last = len(fresh) - 1
-        rows = Rows(cache, fresh, list(range(-1, last)), [])
-        if cache.length + len(fresh) < len(tokens):
-            return _Work(request, rows, Draft(), last, 0.0)
+            work.append(_certain_rows(request, min(room, self.chunk)))
+            room -= len(work[-1].rows.tokens)
+        decoding = [w for w in work if w.request.decoding]
         started = time.perf_counter()
-        draft = self.planner.propose(request) if request.decoding else Draft()
-        if len(draft) > room - len(fresh):
-            draft = draft.keep(list(range(room - len(fresh))))
+        drafts = self.planner.propose([w.request for w in decoding])
         seconds = time.perf_counter() - started
-        rows.tokens += [node.token for node in draft]
-        rows.parents += [last + 1 + node.parent for node in draft]  # ROOT is -1: the last certain row
-        rows.outputs = list(range(last, len(rows.tokens)))
-        return _Work(request, rows, draft, last, seconds)
+        for w, draft in zip(decoding, drafts, strict=True):
+            w.hang(draft if len(draft) <= room else draft.keep(list(range(room))))
+            room -= len(w.draft)
+        return work, seconds
 
     def _retire(self, request: Request) -> None:
         self._running.remove(request)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Literal
+
+from outrider.sampling.logprobs import TokenLogprobs
 
 FinishReason = Literal["stop", "length"]
 
@@ -47,6 +49,14 @@ class RequestStats:
         """Tokens after the first, per second of decoding."""
         return self.decoded_tokens / self.decode_seconds if self.decode_seconds else 0.0
 
+    def count(self, source: str, depth: int, accepted: bool) -> None:
+        """Books a verified draft token."""
+        for counts, by in ((self.drafted_by_depth, 1), (self.accepted_by_depth, int(accepted))):
+            counts.extend([0] * (depth + 1 - len(counts)))
+            counts[depth] += by
+        for totals, by in ((self.drafted_by_source, 1), (self.accepted_by_source, int(accepted))):
+            totals[source] = totals.get(source, 0) + by
+
     def as_dict(self) -> dict[str, object]:
         """The fields of `--json`."""
         return {
@@ -75,12 +85,13 @@ class Piece:
     """The next part of a streamed answer: the tokens of one pass.
 
     `text` is what is now certain and never ends in half a character; `drafted[i]` says whether token i was an accepted
-    draft. The last piece has a `finish_reason` and the `stats`.
+    draft; `logprobs` are empty unless asked for. The last piece has a `finish_reason` and the `stats`.
     """
 
     text: str
     token_ids: tuple[int, ...]
     drafted: tuple[bool, ...]
+    logprobs: tuple[TokenLogprobs, ...] = ()
     finish_reason: FinishReason | None = None
     stats: RequestStats | None = None
 
@@ -88,13 +99,14 @@ class Piece:
 @dataclass(frozen=True)
 class RequestOutput:
     """A finished answer. `token_ids` are all generated tokens, an end token included; `text` has neither end tokens nor
-    the stop text."""
+    the stop text. `logprobs` has an entry for each token, if asked for."""
 
     prompt_token_ids: tuple[int, ...]
     token_ids: tuple[int, ...]
     text: str
     finish_reason: FinishReason
     stats: RequestStats
+    logprobs: tuple[TokenLogprobs, ...] | None = None
 
     def as_dict(self) -> dict[str, object]:
         """The object that `outrider run --json` prints."""
@@ -105,4 +117,5 @@ class RequestOutput:
             "completion_tokens": len(self.token_ids),
             "finish_reason": self.finish_reason,
             "stats": self.stats.as_dict(),
+            **({} if self.logprobs is None else {"logprobs": [asdict(place) for place in self.logprobs]}),
         }

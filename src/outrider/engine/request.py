@@ -10,6 +10,7 @@ from outrider.engine.outputs import FinishReason, Piece, RequestOutput, RequestS
 from outrider.engine.target import Floats, Ints
 from outrider.engine.text import TextStream
 from outrider.sampling.choice import TokenChooser
+from outrider.sampling.logprobs import TokenLogprobs, logprobs_of
 from outrider.sampling.params import SamplingParams
 from outrider.speculation.verify import Verdict
 from outrider.tokenizer import Tokenizer
@@ -36,8 +37,8 @@ class Request:
         self.stats = RequestStats(prompt_tokens=len(prompt), reused_tokens=sequence.cache.length)
         self.finish_reason: FinishReason | None = None
         self.started = time.perf_counter()
-        self._chooser = TokenChooser(params)
         self._end_tokens = frozenset() if params.ignore_end else end_tokens
+        self.chooser = TokenChooser(params, prompt, self._end_tokens)
         self._most_tokens = min(self.prompt_length + params.max_tokens, context)
         self._stream = TextStream(tokenizer, params.stop)
         self._first_token_at: float | None = None
@@ -45,6 +46,7 @@ class Request:
         self._shown = 0  # parts of _text already given out
         self._given = self.prompt_length  # tokens already given out
         self._drafted: list[bool] = []
+        self._logprobs: list[TokenLogprobs] = []
 
     @property
     def tokens(self) -> list[int]:
@@ -68,27 +70,30 @@ class Request:
 
     @property
     def needs_logits(self) -> bool:
-        """Whether the most likely token is not enough to choose."""
-        return not self.params.greedy
+        """Whether the most likely token is not enough to choose, or to report."""
+        return self.chooser.needs_logits or self.params.logprobs is not None
 
-    def chooser(self, choices: Ints, logits: Floats | None) -> Callable[[int], int | None]:
+    def choices(self, most_likely: Ints, logits: Floats | None) -> Callable[[int], int | None]:
         """The `choose` of `verify.walk`: decides, appends and checks for the end, one token at a time.
 
-        choices, logits: of the row of the last certain token, and then of each draft node.
+        most_likely, logits: of the row of the last certain token, and then of each draft node.
         """
 
         def choose(node: int) -> int | None:
             if self.finish_reason is not None:
                 return None
-            row = node + 1
-            token = self._chooser.choose(int(choices[row]), None if logits is None else logits[row], len(self.tokens))
+            row = None if logits is None else logits[node + 1]
+            own = row.copy() if row is not None and self.params.logprobs is not None else None
+            token = self.chooser.choose(int(most_likely[node + 1]), row, len(self.tokens))
+            if own is not None and self.params.logprobs is not None:
+                self._logprobs.append(logprobs_of(own, token, self.params.logprobs))
             self._append(token)
             return token
 
         return choose
 
-    def account(self, verdict: Verdict, drafted: int, seconds: float, draft_seconds: float) -> None:
-        """Books a pass that emitted `verdict.tokens`."""
+    def account(self, verdict: Verdict, drafted: int, verify_seconds: float, draft_seconds: float) -> None:
+        """Books a pass that emitted `verdict.tokens`; with company, the seconds are those that all waited."""
         self._drafted += [i < len(verdict.accepted) for i in range(len(verdict.tokens))]
         now = time.perf_counter()
         if self._first_token_at is None:  # the pass that ended the prompt
@@ -100,7 +105,7 @@ class Request:
         stats.decoded_tokens += len(verdict.tokens)
         stats.drafted += drafted
         stats.accepted += len(verdict.accepted)
-        stats.verify_seconds += seconds
+        stats.verify_seconds += verify_seconds
         stats.draft_seconds += draft_seconds
         stats.decode_seconds = now - self._first_token_at
 
@@ -109,21 +114,26 @@ class Request:
         text = "".join(self._text[self._shown :])
         tokens = tuple(self.tokens[self._given :])
         drafted, self._drafted = tuple(self._drafted), []
+        logprobs = tuple(self._logprobs[self._given - self.prompt_length :])
         self._shown, self._given = len(self._text), len(self.tokens)
-        return Piece(text, tokens, drafted, self.finish_reason, self.stats if self.finish_reason else None)
+        return Piece(text, tokens, drafted, logprobs, self.finish_reason, self.stats if self.finish_reason else None)
 
     def output(self) -> RequestOutput:
         """The finished answer."""
         assert self.finish_reason is not None
         prompt = tuple(self.tokens[: self.prompt_length])
-        return RequestOutput(prompt, tuple(self.answer), "".join(self._text), self.finish_reason, self.stats)
+        logprobs = None if self.params.logprobs is None else tuple(self._logprobs)
+        text = "".join(self._text)
+        return RequestOutput(prompt, tuple(self.answer), text, self.finish_reason, self.stats, logprobs)
 
     def _append(self, token: int) -> None:
         self.tokens.append(token)
+        self.chooser.push(token)
         if token in self._end_tokens:
             self._finish("stop")
             return
-        self._text.append(self._stream.push(token))
+        early = len(self.tokens) - self.prompt_length <= self.params.min_tokens
+        self._text.append(self._stream.push(token, watch=not early))
         if self._stream.stopped:
             self._finish("stop")
         elif len(self.tokens) >= self._most_tokens:

@@ -9,6 +9,7 @@ import numpy as np
 
 from outrider.cache import CachePool
 from outrider.engine.target import Floats, Target, chain
+from outrider.sampling.logprobs import log_total
 
 
 class Loaded(Protocol):
@@ -42,7 +43,5 @@ def score(llm: Loaded, token_ids: Sequence[int]) -> Floats:
         assert logits is not None
         following = np.asarray(token_ids[begin + 1 : begin + 1 + len(tokens)])
         rows = logits[: len(following)]
-        top = rows.max(axis=1, keepdims=True)
-        total = np.log(np.exp(rows - top).sum(axis=1, dtype=np.float64)) + top[:, 0]
-        scores.append(rows[np.arange(len(following)), following] - total)
+        scores.append(rows[np.arange(len(following)), following] - log_total(rows))
     return np.concatenate(scores).astype(np.float32)

@@ -18,9 +18,13 @@ class TextStream:
         self._held = ""  # certain text that may be the beginning of a stop text
         self.stopped = False
 
-    def push(self, token: int) -> str:
-        """Text that may now be shown. Sets `stopped` when a stop text is complete; what follows it is dropped."""
-        return self._release(self._decoder.push(token))
+    def push(self, token: int, *, watch: bool = True) -> str:
+        """Text that may now be shown. Sets `stopped` when a stop text is complete; what follows it is dropped.
+
+        Without `watch` nothing stops, and no stop text begins in this token's text.
+        """
+        text = self._decoder.push(token)
+        return self._release(text) if watch else text
 
     def flush(self) -> str:
         """The rest, at the end of the answer."""

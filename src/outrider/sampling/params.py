@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Literal
 
 from outrider.errors import UsageError
@@ -10,6 +12,8 @@ from outrider.errors import UsageError
 DraftSetting = Literal["auto", "off"] | int
 MAX_DRAFT = 63
 """Most tokens of one draft."""
+MAX_LOGPROBS = 20
+"""Most alternatives reported for a place, as in the OpenAI API."""
 
 
 @dataclass(frozen=True)
@@ -22,6 +26,16 @@ class SamplingParams:
         top_k: keep only the k most likely tokens; 0 keeps all.
         top_p: keep the smallest set of most likely tokens whose probability reaches this; 1 keeps all.
         min_p: keep tokens at least this many times as likely as the most likely; 0 keeps all.
+        typical_p: keep the tokens whose surprise is nearest to the expected one (locally typical sampling), as many as
+            reach this probability; 1 keeps all.
+        repetition_penalty: divides positive logits of tokens in prompt or answer by it, and multiplies negative ones;
+            above 1 discourages repeating, 1 changes nothing (Keskar et al. 2019).
+        presence_penalty: taken from the logits of tokens that the answer already has.
+        frequency_penalty: taken from them once for every time that the answer has them.
+        logit_bias: token id -> what is added to its logit, -infinity (never) included.
+        min_tokens: no end token and no stop text ends the answer before it has this many tokens.
+        logprobs: report the log-probability of every token, and of this many of the likeliest at its place; None
+            reports none. They are the model's own: before penalties, biases, temperature and filters.
         seed: the noise of a sampled token is a function of (seed, position, token); the same seed gives the same text.
         stop: texts that end the answer; they are not part of it.
         ignore_end: go on after an end token (for benchmarks).
@@ -37,6 +51,13 @@ class SamplingParams:
     top_k: int = 0
     top_p: float = 1.0
     min_p: float = 0.0
+    typical_p: float = 1.0
+    repetition_penalty: float = 1.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    logit_bias: Mapping[int, float] = field(default_factory=dict)
+    min_tokens: int = 0
+    logprobs: int | None = None
     seed: int = 0
     stop: tuple[str, ...] = ()
     ignore_end: bool = False
@@ -52,6 +73,26 @@ class SamplingParams:
         _require(self.top_k >= 0, f"top_k must be 0 (all) or more, not {self.top_k}")
         _require(0 < self.top_p <= 1, f"top_p must be above 0 and at most 1, not {self.top_p}")
         _require(0 <= self.min_p <= 1, f"min_p must lie between 0 and 1, not {self.min_p}")
+        _require(0 < self.typical_p <= 1, f"typical_p must be above 0 and at most 1, not {self.typical_p}")
+        _require(
+            0 < self.repetition_penalty <= 100,
+            f"repetition_penalty must be above 0 and at most 100, not {self.repetition_penalty}",
+        )
+        for name in ("presence_penalty", "frequency_penalty"):
+            value = getattr(self, name)
+            _require(-100 <= value <= 100, f"{name} must lie between -100 and 100, not {value}")
+        object.__setattr__(self, "logit_bias", dict(self.logit_bias))
+        for token, bias in self.logit_bias.items():
+            known = not math.isnan(bias) and bias < math.inf
+            _require(known, f"the logit_bias of token {token} must be a number or -infinity, not {bias}")
+        _require(
+            0 <= self.min_tokens <= self.max_tokens,
+            f"min_tokens must lie between 0 and max_tokens ({self.max_tokens}), not {self.min_tokens}",
+        )
+        _require(
+            self.logprobs is None or 0 <= self.logprobs <= MAX_LOGPROBS,
+            f"logprobs must lie between 0 and {MAX_LOGPROBS}, or be None, not {self.logprobs}",
+        )
         _require(0 <= self.seed < 2**64, f"seed must lie between 0 and 2**64 - 1, not {self.seed}")
         _require(all(self.stop), "a stop text must not be empty")
         if self.draft not in ("auto", "off"):

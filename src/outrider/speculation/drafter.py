@@ -2,20 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from outrider.kernels import KvCache
-from outrider.sampling.params import SamplingParams
+from outrider.sampling.choice import TokenChooser
 from outrider.speculation.tree import Draft
 
 Floats = npt.NDArray[np.float32]
 
 
+@dataclass
+class Ask:
+    """What one sequence wants of the drafters: at most `budget` nodes on a path of `draft`, continuing its last token.
+
+    `pinned`: whether it wants them all, worthwhile or not.
+    """
+
+    sequence: int
+    budget: int
+    pinned: bool = False
+    draft: Draft = field(default_factory=Draft)
+
+
 class Drafter(Protocol):
-    """Proposes tokens for one sequence at a time.
+    """Proposes tokens.
 
     A drafter never decides anything: whatever it proposes, the tokens are the target's own.
     """
@@ -24,11 +39,16 @@ class Drafter(Protocol):
     def name(self) -> str:
         """The source's name in drafts and statistics."""
 
-    def open(self, sequence: int, tokens: list[int], cache: KvCache, params: SamplingParams) -> None:
-        """Begins a sequence with its prompt. `tokens` is the sequence's own list: it grows as tokens become certain."""
+    def open(self, sequence: int, tokens: list[int], cache: KvCache, chooser: TokenChooser) -> None:
+        """Begins a sequence with its prompt.
 
-    def propose(self, sequence: int, draft: Draft, budget: int) -> None:
-        """Adds at most `budget` nodes to `draft`, continuing the sequence's last token."""
+        Args:
+            tokens: the sequence's own list: it grows as tokens become certain.
+            chooser: how the target will choose.
+        """
+
+    def propose(self, asks: Sequence[Ask]) -> None:
+        """Adds nodes to every ask's draft."""
 
     def observe(self, sequence: int, hidden: Floats) -> None:
         """Tells that tokens became certain, the last of them the bonus token.
@@ -37,4 +57,4 @@ class Drafter(Protocol):
         """
 
     def close(self, sequence: int) -> None:
-        """Forgets the sequence."""
+        """Forgets the sequence, which is complete."""

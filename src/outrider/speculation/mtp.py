@@ -2,130 +2,164 @@
 
 A round starts from the target's final hidden state at the last position whose keys and values exist, and from the last
 certain token. Each step proposes the next token of a chain; beside it, the runners-up of every step become branches.
+The chains of all sequences take their steps together.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
-import numpy.typing as npt
 
-from outrider.kernels import KvCache, Sampler
+from outrider import kernels
 from outrider.models.assistant import Drafting
-from outrider.sampling.params import SamplingParams
-from outrider.speculation.drafter import Floats
-from outrider.speculation.tree import ROOT, Draft
+from outrider.sampling.choice import Ints, TokenChooser
+from outrider.speculation.drafter import Ask, Floats
+from outrider.speculation.lookup import Chance
+from outrider.speculation.tree import ROOT, Situation
 
 BRANCHES = 3
 """Tokens that each step proposes: the one that the chain goes on with, and the runners-up."""
 _SMOOTHING = 0.1
+_BUCKETS = 16  # of the drafter's own probability
+_LIKELIEST, _RUNNER_UP, _DRAWN = range(3)
 
 
 @dataclass
-class _Round:
+class _Sequence:
     """What a sequence's next round starts from."""
 
     tokens: list[int]
-    cache: KvCache
-    params: SamplingParams
+    cache: kernels.KvCache
+    chooser: TokenChooser
     hidden: Floats | None = None
+
+
+@dataclass
+class _Chain:
+    """One sequence's round in work: `end` is the node that the chain has reached, with the chance `reach`."""
+
+    ask: Ask
+    sequence: _Sequence
+    end: int = ROOT
+    reach: float = 1.0
+    path: list[int] = field(default_factory=list)
+
+    @property
+    def last_token(self) -> int:
+        return self.path[-1] if self.path else self.sequence.tokens[-1]
 
 
 class MtpDrafter:
     """Proposes with a recorded drafter.
 
     Args:
-        chance: the calibrated probability that a token is right, from the drafter's own probability for it.
-        worth: asked before every further step, with the chance that it is reached; False ends the round.
+        chance: see `lookup.Chance`.
+        worth: asked before every further step, with the chance that it is reached and the seconds that it costs; False
+            ends the sequence's round.
     """
 
     name = "mtp"
 
     def __init__(
-        self, drafting: Drafting, vocabulary: int, chance: Callable[[float], float], worth: Callable[[float], bool]
+        self, drafting: Drafting, vocabulary: int, chance: Chance, worth: Callable[[float, float], bool]
     ) -> None:
         self._drafting, self._chance, self._worth = drafting, chance, worth
-        self._rounds: dict[int, _Round] = {}
-        self._sampler = Sampler()
-        self._logits = np.empty((1, vocabulary), np.float32) if drafting.logits is None else None
-        self.seconds_per_token = 0.0
+        self._sequences: dict[int, _Sequence] = {}
+        rows = drafting.program.max_rows
+        self._logits = np.empty((rows, vocabulary), np.float32) if drafting.ordering is None else None
+        self.seconds_per_step = 0.0
 
-    def open(self, sequence: int, tokens: list[int], cache: KvCache, params: SamplingParams) -> None:
+    def open(self, sequence: int, tokens: list[int], cache: kernels.KvCache, chooser: TokenChooser) -> None:
         """See `Drafter.open`."""
-        self._rounds[sequence] = _Round(tokens, cache, params)
+        self._sequences[sequence] = _Sequence(tokens, cache, chooser)
 
-    def propose(self, sequence: int, draft: Draft, budget: int) -> None:
-        """See `Drafter.propose`. The longest chain has `budget` tokens."""
-        state = self._rounds[sequence]
-        if state.hidden is None:
-            return
-        self._drafting.program.write(self._drafting.hidden, state.hidden[None])
-        parent, token, reach = ROOT, state.tokens[-1], 1.0
-        for depth in range(budget):
-            if not self._worth(reach):
-                break
-            started = time.perf_counter()
-            tokens, probabilities = self._step(token, state, len(state.tokens) + depth)
-            self._learn_cost(time.perf_counter() - started)
-            if not len(tokens):
-                break
-            nodes = [
-                draft.add(parent, int(t), self._chance(float(p)), self.name)
-                for t, p in zip(tokens, probabilities, strict=True)
-            ]
-            parent, token = nodes[0], int(tokens[0])
-            reach *= draft.nodes[parent].probability
+    def propose(self, asks: Sequence[Ask]) -> None:
+        """See `Drafter.propose`. The longest chain of an ask has `budget` tokens."""
+        chains = [_Chain(ask, self._sequences[ask.sequence]) for ask in asks]
+        chains = [chain for chain in chains if chain.sequence.hidden is not None]
+        most = self._drafting.program.max_rows
+        for first in range(0, len(chains), most):
+            self._round(chains[first : first + most])
 
     def observe(self, sequence: int, hidden: Floats) -> None:
         """See `Drafter.observe`."""
-        self._rounds[sequence].hidden = hidden
+        self._sequences[sequence].hidden = hidden
 
     def close(self, sequence: int) -> None:
         """See `Drafter.close`."""
-        del self._rounds[sequence]
+        del self._sequences[sequence]
 
-    def _step(self, token: int, state: _Round, position: int) -> tuple[npt.NDArray[np.int64], Floats]:
-        """The likeliest next tokens, first the one to go on with, and their probabilities.
+    def _round(self, chains: list[_Chain]) -> None:
+        """Step after step, for as long as some chain is worth another."""
+        hidden = np.array([chain.sequence.hidden for chain in chains], np.float32)
+        program = self._drafting.program
+        while chains:
+            going = [i for i, chain in enumerate(chains) if self._goes_on(chain, len(chains))]
+            if not going:
+                return
+            chains = [chains[i] for i in going]
+            program.write(self._drafting.hidden, hidden[going])
+            started = time.perf_counter()
+            scores = self._step([(chain.last_token, chain.sequence.cache) for chain in chains])
+            alive = [i for i, chain in enumerate(chains) if self._grow(chain, *scores[i])]
+            self._learn_cost(time.perf_counter() - started)
+            hidden = program.read(self._drafting.hidden, len(chains))[alive]
+            chains = [chains[i] for i in alive]
 
-        With sampling, the first is drawn with the very noise that the target will use at that position.
-        """
-        candidates, logits = self._scores(token, state.cache)
-        finite = np.isfinite(logits)
-        if not finite.any():  # a broken drafter proposes nothing
-            return candidates[:0], logits[:0]
-        logits = np.where(finite, logits, np.float32(-np.inf))
-        params = state.params
-        weights = np.exp((logits - logits.max()) / (params.temperature or 1.0))
-        probabilities = weights / weights.sum()
-        best = np.argpartition(-logits, min(BRANCHES, len(logits) - 1))[:BRANCHES]
-        best = best[np.lexsort((candidates[best], -logits[best]))]
-        if not params.greedy:
-            drawn = self._draw(candidates, logits, position, params)
-            best = np.concatenate([[drawn], best[best != drawn][: BRANCHES - 1]])
-        return candidates[best], probabilities[best]
+    def _goes_on(self, chain: _Chain, company: int) -> bool:
+        if len(chain.path) >= chain.ask.budget:
+            return False
+        return chain.ask.pinned or self._worth(chain.reach, self.seconds_per_step / company)
 
-    def _draw(self, candidates: npt.NDArray[np.int64], logits: Floats, position: int, params: SamplingParams) -> int:
-        """Index of the candidate that keyed sampling picks."""
-        everywhere = np.full(self._drafting.program.vocabulary, -np.inf, np.float32)
-        everywhere[candidates] = logits
-        p = params
-        token = self._sampler.sample(everywhere, p.temperature, p.top_k, p.top_p, p.min_p, p.seed, position)
-        return int(np.flatnonzero(candidates == token)[0]) if (candidates == token).any() else 0
-
-    def _scores(self, token: int, cache: KvCache) -> tuple[npt.NDArray[np.int64], Floats]:
-        """(candidates,) tokens and their logits after one more step; the hidden state moves on."""
-        d, one = self._drafting, np.zeros(1, np.int32)
+    def _step(self, rows: list[tuple[int, kernels.KvCache]]) -> list[tuple[Ints | None, Floats]]:
+        """Runs one step for every (last token, cache): per row the candidate tokens (None: all) and their logits."""
+        d, numbers = self._drafting, np.arange(len(rows), dtype=np.int32)
+        tokens = np.array([token for token, _ in rows], np.int32)
+        caches = [cache for _, cache in rows]
+        nothing_before = np.full(len(rows), -1, np.int32)
         if d.logits is None or d.ordering is None:
             assert self._logits is not None
-            d.program.run(np.array([token], np.int32), one, one - 1, one, [cache], self._logits)
-            return np.arange(self._logits.shape[1]), self._logits[0]
-        d.program.run(np.array([token], np.int32), one, one - 1, one[:0], [cache], None)
-        clusters = d.program.chosen(1, d.top_k)[0]
-        return d.ordering[clusters].reshape(-1).astype(np.int64), d.program.read(d.logits, d.top_k).reshape(-1)
+            d.program.run(tokens, numbers, nothing_before, numbers, caches, self._logits[: len(rows)])
+            return [(None, row) for row in self._logits[: len(rows)]]
+        d.program.run(tokens, numbers, nothing_before, numbers[:0], caches, None)
+        candidates = d.ordering[d.program.chosen(len(rows), d.top_k)].reshape(len(rows), -1)
+        logits = d.program.read(d.logits, len(rows) * d.top_k).reshape(len(rows), -1)
+        return list(zip(candidates, logits, strict=True))
+
+    def _grow(self, chain: _Chain, candidates: Ints | None, logits: Floats) -> bool:
+        """Adds a step's proposals; False if there are none, as from a broken drafter."""
+        chooser, draft, depth = chain.sequence.chooser, chain.ask.draft, len(chain.path)
+        drawn: int | None = None
+        if chooser.needs_logits:  # by the very rule, and with the noise, that the target will choose with there
+            position = len(chain.sequence.tokens) + depth
+            drawn = chooser.guess(logits, candidates, position, chain.path)
+        best = kernels.likeliest(logits, chooser.temperature, BRANCHES, candidates)
+        if not best:
+            return False
+        if drawn is not None:
+            own = next((p for token, p in best if token == drawn), best[-1][1])
+            best = [(drawn, own), *(pair for pair in best if pair[0] != drawn)][:BRANCHES]
+        nodes = []
+        for rank, (token, probability) in enumerate(best):
+            kind = _RUNNER_UP if rank else _LIKELIEST if drawn is None else _DRAWN
+            situation = _situation(kind, probability, depth)
+            # Before anything is learnt: the drafter's own word, but for a drawn token, which the common noise favours.
+            guess = 0.5 if kind == _DRAWN else probability
+            chance = self._chance(self.name, situation, guess)
+            nodes.append(draft.add(chain.end, token, chance, self.name, situation))
+        chain.end = nodes[0]
+        chain.path.append(best[0][0])
+        chain.reach *= draft.nodes[chain.end].probability
+        return True
 
     def _learn_cost(self, seconds: float) -> None:
-        old = self.seconds_per_token
-        self.seconds_per_token = seconds if old == 0.0 else old + _SMOOTHING * (min(seconds, 2 * old) - old)
+        old = self.seconds_per_step
+        self.seconds_per_step = seconds if old == 0.0 else old + _SMOOTHING * (min(seconds, 2 * old) - old)
+
+
+def _situation(kind: int, probability: float, depth: int) -> Situation:
+    """What the drafter's own probability is worth is learnt for each bucket of it, and then by depth."""
+    return (kind * _BUCKETS + min(int(probability * _BUCKETS), _BUCKETS - 1), min(depth, 3))

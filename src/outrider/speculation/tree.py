@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 ROOT = -1
+Situation = tuple[int, ...]
+"""From the coarse to the fine: what its source knew when it proposed a node."""
 
 
 @dataclass(frozen=True)
@@ -13,7 +15,8 @@ class Node:
     """One proposed token.
 
     `parent` is the index of an earlier node, or ROOT; `probability` is the estimated chance that the target chooses
-    this token once it has chosen the parent; `source` names the drafter that proposed it first.
+    this token once it has chosen the parent; `source` names the drafter that proposed it first, and `situation` what
+    that drafter knew of it (see `controller.Calibration`).
     """
 
     token: int
@@ -21,6 +24,7 @@ class Node:
     depth: int
     probability: float
     source: str
+    situation: Situation = ()
 
 
 @dataclass
@@ -36,7 +40,7 @@ class Draft:
     def __iter__(self) -> Iterator[Node]:
         return iter(self.nodes)
 
-    def add(self, parent: int, token: int, probability: float, source: str) -> int:
+    def add(self, parent: int, token: int, probability: float, source: str, situation: Situation = ()) -> int:
         """The index of `token` under `parent`, which is a new node unless another source proposed the same.
 
         Two sources that agree are at least as sure as the surer one, so the higher probability stays.
@@ -45,11 +49,11 @@ class Draft:
         if known is None:
             depth = 0 if parent == ROOT else self.nodes[parent].depth + 1
             self._index[parent, token] = len(self.nodes)
-            self.nodes.append(Node(token, parent, depth, probability, source))
+            self.nodes.append(Node(token, parent, depth, probability, source, situation))
             return len(self.nodes) - 1
         node = self.nodes[known]
         if probability > node.probability:
-            self.nodes[known] = Node(token, parent, node.depth, probability, node.source)
+            self.nodes[known] = replace(node, probability=probability)
         return known
 
     def child(self, parent: int, token: int) -> int | None:
@@ -68,5 +72,6 @@ class Draft:
         kept, renumbered = Draft(), {ROOT: ROOT}
         for index in sorted(chosen):
             node = self.nodes[index]
-            renumbered[index] = kept.add(renumbered[node.parent], node.token, node.probability, node.source)
+            parent = renumbered[node.parent]
+            renumbered[index] = kept.add(parent, node.token, node.probability, node.source, node.situation)
         return kept

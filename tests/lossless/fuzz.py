@@ -1,0 +1,206 @@
+"""Looks for a request whose answer depends on drafting.
+
+usage: make fuzz, or PYTHONPATH=tests python tests/lossless/fuzz.py [--requests N] [--seed S] [--demo SHARE]
+
+Every round takes a model (tiny ones of all variants with random weights and drafters of every kind, or the demo), some
+requests with random prompts, sampling parameters, stops and budgets, and how to draft: sources, tree shapes, draft
+lengths, drafts that are right, wrong or random, prompt chunks, company in the pass, reused prefixes. Each request is
+answered alone without drafting, then all of them together with it. Not one token, text, log-probability or finish
+reason may differ. A difference is printed with the round's seed, which repeats it: --seed S --requests 1.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import sys
+import tempfile
+import time
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import gguf
+import torch
+import transformers
+from lossless.stand_in import StandInDrafter
+from tiny_checkpoints import VARIANTS, VOCAB, WINDOW, make_assistant, make_model, save_folder, save_gguf
+from word_tokenizer import speak_words
+
+from outrider import LLM, RequestOutput, SamplingParams
+from outrider.speculation import mtp
+
+DRAFTERS = ("none", "dense", "clusters", "broken")
+FORMATS = [gguf.GGMLQuantizationType[name] for name in ("F32", "Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1")]
+STOPS = ("ab", "c d", "e", "zz top", "cab", " a")
+
+
+class Models:
+    """Makes the models that rounds ask for, and keeps the latest."""
+
+    def __init__(self, folder: Path) -> None:
+        transformers.logging.set_verbosity_error()
+        transformers.logging.disable_progress_bar()
+        self._folder = folder
+        self.get = lru_cache(maxsize=24)(self._make)
+        self._target = lru_cache(maxsize=None)(make_model)
+
+    def _make(self, variant: str, drafter: str, threads: int, number: int) -> LLM:
+        if variant == "demo":
+            return LLM("demo", drafter=None, lookup_history=4096, threads=threads, context=2048)
+        model = self._target(variant)
+        name = f"{variant}-{number}"
+        path = self._folder / f"{name}.gguf"
+        if not path.exists():
+            save_gguf(model, path, FORMATS[number % len(FORMATS)])
+        assistant = None
+        if drafter != "none" and variant.startswith("gemma4"):
+            assistant = self._folder / f"{name}-{drafter}"
+            if not assistant.exists():
+                made = make_assistant(model.config.get_text_config(), ordered=drafter != "dense", seed=number)
+                if drafter == "broken":
+                    with torch.no_grad():
+                        made.post_projection.weight[::3] = float("nan")
+                save_folder(made, assistant)
+        half = bool(number % 2)
+        llm = LLM(
+            path,
+            drafter=assistant,
+            lookup_history=2048,
+            threads=threads,
+            context=256,
+            half_precision_cache=half,
+        )
+        speak_words(llm)
+        return llm
+
+
+def random_model(rng: random.Random, models: Models, demo_share: float) -> LLM:
+    """A model of any kind."""
+    if rng.random() < demo_share:
+        return models.get("demo", "none", rng.choice([1, 2]), 0)
+    variant = rng.choice([name for name in VARIANTS if not name.startswith("assistant")])
+    return models.get(variant, rng.choice(DRAFTERS), rng.choice([1, 1, 2, 3]), rng.randrange(4))
+
+
+def random_prompt(rng: random.Random, vocabulary: int, window: int, longest: int) -> list[int]:
+    """Random tokens, repeated motifs, or both; its length often lies around the sliding window."""
+    length = rng.choice(
+        [rng.randint(1, 2 * WINDOW), rng.randint(1, 2 * WINDOW), rng.randint(window - 3, window + 3), 3 * WINDOW]
+    )
+    length = min(length, longest)
+    few = [rng.randrange(3, vocabulary) for _ in range(rng.randint(1, 12))]
+    kind = rng.randrange(3)
+    if kind == 0:
+        return [rng.randrange(3, vocabulary) for _ in range(length)]
+    if kind == 1:
+        return (few * length)[:length]
+    return [rng.choice(few) if rng.random() < 0.8 else rng.randrange(3, vocabulary) for _ in range(length)]
+
+
+def random_params(rng: random.Random, vocabulary: int, most: int) -> dict[str, Any]:
+    """Any sampling parameters; most requests use few of them, as people do."""
+    params: dict[str, Any] = {"max_tokens": rng.randint(1, most), "seed": rng.getrandbits(64)}
+
+    def perhaps(chance: float, name: str, *values: Any) -> None:
+        if rng.random() < chance:
+            params[name] = rng.choice(values)
+
+    perhaps(0.6, "temperature", 0.3, 0.7, 1.0, 1.5)
+    perhaps(0.25, "top_k", 1, 5, 50)
+    perhaps(0.25, "top_p", 0.5, 0.8, 0.95)
+    perhaps(0.2, "min_p", 0.02, 0.2)
+    perhaps(0.15, "typical_p", 0.3, 0.9)
+    perhaps(0.2, "repetition_penalty", 0.8, 1.1, 1.5)
+    perhaps(0.2, "presence_penalty", -0.5, 0.4, 2.0)
+    perhaps(0.2, "frequency_penalty", -0.3, 0.2, 1.0)
+    perhaps(0.2, "logprobs", 0, 1, 5)
+    perhaps(0.2, "min_tokens", rng.randint(0, params["max_tokens"]))
+    perhaps(0.1, "ignore_end", True)
+    if rng.random() < 0.2:
+        tokens = rng.sample(range(vocabulary), 3)
+        params["logit_bias"] = {t: rng.choice([-float("inf"), -3.0, 2.5, 40.0]) for t in tokens}
+    if rng.random() < 0.4:
+        params["stop"] = tuple(rng.sample(STOPS, rng.randint(1, 2)))
+    return params
+
+
+def given_back(out: RequestOutput) -> tuple[Any, ...]:
+    """All that must not depend on drafting."""
+    return out.token_ids, out.text, out.finish_reason, out.logprobs
+
+
+def fuzz_round(rng: random.Random, models: Models, demo_share: float) -> tuple[int, int, str | None]:
+    """One round: (requests, draft tokens accepted, what differed or None)."""
+    llm = random_model(rng, models, demo_share)
+    demo = llm.target.vocabulary != VOCAB
+    window = next(layer.window for layer in llm.config.layers if layer.window)
+    most = 16 if demo else 40
+    cases = []
+    for _ in range(rng.randint(1, 6)):
+        # The demo's window is long: few prompts reach it, and the time goes into more requests.
+        around = WINDOW if demo and rng.random() < 0.95 else window
+        prompt = random_prompt(rng, llm.target.vocabulary, around, llm.context - 1)
+        cases.append((prompt, random_params(rng, llm.target.vocabulary, most)))
+    if rng.random() < 0.3:  # prompts that share a beginning, for prefixes that are used again
+        cases = [(cases[0][0][: rng.randint(0, 40)] + prompt, params) for prompt, params in cases]
+        cases = [(prompt[: llm.context - 1], params) for prompt, params in cases]
+    engine, planner = llm.engine, llm.engine.planner
+    ends = {rng.randrange(llm.target.vocabulary) for _ in range(rng.choice([0, 1, 20]))}
+    engine._end_tokens = frozenset(ends)
+    stand_in = StandInDrafter(rng, llm.target.vocabulary, rng.choice([0.0, 0.5, 0.9, 1.0]))
+    expected = []
+    for prompt, params in cases:
+        expected.append(llm.generate([prompt], SamplingParams(**params, draft="off"))[0])
+        stand_in.know(prompt, expected[-1].token_ids)
+    own, chunk = planner.drafters, engine.chunk
+    branches = mtp.BRANCHES
+    planner.drafters = [d for d in (*own, stand_in) if rng.random() < 0.7]
+    mtp.BRANCHES = rng.choice([1, 2, 3, 8])
+    engine.chunk = rng.choice([1, 3, 16, 256])
+    drafts = [rng.choice(["auto", "auto", rng.randint(1, 20)]) for _ in cases]
+    try:
+        running = []
+        for (prompt, params), draft in zip(cases, drafts, strict=True):
+            running.append(engine.add(list(prompt), SamplingParams(**params, draft=draft)))
+            for _ in range(rng.choice([0, 0, 2])):  # some join late
+                engine.step()
+        while any(request.finish_reason is None for request in running):
+            engine.step()
+    finally:
+        planner.drafters, engine.chunk, mtp.BRANCHES = own, chunk, branches
+        engine._end_tokens = frozenset(llm.config.end_token_ids)
+    for request, plain, (prompt, params), draft in zip(running, expected, cases, drafts, strict=True):
+        out = request.output()
+        if given_back(out) != given_back(plain):
+            what = f"{llm.path.name}, {llm.threads} threads, draft={draft}, {params}, prompt {prompt}"
+            return len(cases), 0, f"{what}:\n{given_back(out)}\n{given_back(plain)}"
+    return len(cases), sum(request.stats.accepted for request in running), None
+
+
+def run(requests: int, seed: int, demo_share: float) -> int:
+    """Rounds until so many requests were compared; the exit status."""
+    done = accepted = rounds = 0
+    started = said = time.monotonic()
+    with tempfile.TemporaryDirectory() as folder:
+        models = Models(Path(folder))
+        while done < requests:
+            count, right, problem = fuzz_round(random.Random(seed + rounds), models, demo_share)
+            if problem:
+                print(f"DIFFERENT in the round of --seed {seed + rounds}: {problem}", file=sys.stderr)
+                return 1
+            done, accepted, rounds = done + count, accepted + right, rounds + 1
+            if time.monotonic() - said > 10 or done >= requests:
+                said = time.monotonic()
+                print(f"{done} requests, {accepted} draft tokens accepted, {said - started:.0f} s", flush=True)
+    print(f"{done} requests from seed {seed}: all equal to plain decoding")
+    return 0
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--requests", type=int, default=20_000)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--demo", type=float, default=0.1, metavar="SHARE", help="of the rounds that use the demo")
+    arguments = parser.parse_args()
+    sys.exit(run(arguments.requests, arguments.seed, arguments.demo))

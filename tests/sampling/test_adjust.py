@@ -1,0 +1,149 @@
+"""Biases, penalties and minimum lengths, against a few plain lines and against transformers."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from outrider import SamplingParams
+from outrider.errors import UsageError
+from outrider.sampling.adjust import LogitAdjustments
+from outrider.sampling.choice import TokenChooser
+from outrider.sampling.logprobs import logprobs_of
+
+VOCAB = 40
+
+
+def reference(logits, params, prompt, answer, end_tokens):
+    """One token after another, as the parameters are documented."""
+    out = []
+    for token, value in enumerate(float(x) for x in logits):
+        value += params.logit_bias.get(token, 0.0)
+        if token in end_tokens and len(answer) < params.min_tokens:
+            value = -np.inf
+        if token in prompt or token in answer:
+            value = value / params.repetition_penalty if value > 0 else value * params.repetition_penalty
+        if token in answer:
+            value -= params.presence_penalty
+        out.append(value - params.frequency_penalty * answer.count(token))
+    return np.array(out)
+
+
+token_lists = st.lists(st.integers(0, VOCAB - 1), max_size=100)
+parameters = st.builds(
+    SamplingParams,
+    max_tokens=st.just(200),
+    repetition_penalty=st.sampled_from([1.0, 1.3, 0.8]),
+    presence_penalty=st.sampled_from([0.0, 0.5, -1.0]),
+    frequency_penalty=st.sampled_from([0.0, 0.25]),
+    logit_bias=st.dictionaries(st.integers(0, VOCAB - 1), st.floats(-5, 5), max_size=4),
+    min_tokens=st.integers(0, 60),
+)
+
+
+@given(st.integers(0, 2**32), parameters, token_lists, token_lists, token_lists)
+def test_adjusted_logits_are_as_documented(seed, params, prompt, answer, path):
+    adjustments = LogitAdjustments(params, prompt, {3, 9})
+    for token in answer:
+        adjustments.push(token)
+    rng = np.random.default_rng(seed)
+    logits = rng.normal(0, 3, VOCAB).astype(np.float32)
+    changed = logits.copy()
+    with adjustments.along(path):
+        adjustments.apply(changed)
+    assert np.allclose(changed, reference(logits, params, prompt, [*answer, *path], {3, 9}), rtol=1e-5, atol=1e-5)
+    # The path has left no trace.
+    after, order = logits.copy(), rng.permutation(VOCAB).astype(np.int32)
+    adjustments.apply(after)
+    assert np.allclose(after, reference(logits, params, prompt, answer, {3, 9}), rtol=1e-5, atol=1e-5)
+    # Candidates under their names are changed alike, to the bit.
+    some = logits[order][:25]
+    adjustments.apply(some, order[:25])
+    assert np.array_equal(some, after[order][:25])
+    assert adjustments.needed or np.array_equal(after, logits)
+
+
+def test_the_repetition_penalty_is_that_of_transformers():
+    import torch
+    from transformers import RepetitionPenaltyLogitsProcessor
+
+    logits = np.random.default_rng(4).normal(0, 3, VOCAB).astype(np.float32)
+    said = [3, 5, 5, 8]
+    theirs = RepetitionPenaltyLogitsProcessor(1.3)(torch.tensor([said]), torch.tensor(logits[None]))
+    adjustments = LogitAdjustments(SamplingParams(repetition_penalty=1.3), said, ())
+    adjustments.apply(logits)
+    assert np.allclose(logits, theirs[0].numpy(), rtol=1e-6)
+
+
+@pytest.mark.parametrize("temperature", [0.6, 1.4])
+def test_typical_and_other_filters_keep_what_transformers_keeps(temperature):
+    import torch
+    from transformers import (
+        MinPLogitsWarper,
+        TopKLogitsWarper,
+        TopPLogitsWarper,
+        TypicalLogitsWarper,
+    )
+
+    from outrider import kernels
+
+    cases = [
+        (TopKLogitsWarper(7), (7, 1.0, 0.0, 1.0)),
+        (TopPLogitsWarper(0.8), (0, 0.8, 0.0, 1.0)),
+        (MinPLogitsWarper(0.1), (0, 1.0, 0.1, 1.0)),
+        (TypicalLogitsWarper(0.7), (0, 1.0, 0.0, 0.7)),
+    ]
+    for seed in range(20):
+        logits = np.random.default_rng(seed).normal(0, 3, 200).astype(np.float32)
+        for warper, filters in cases:
+            theirs = warper(None, torch.tensor(logits[None]) / temperature)[0]
+            assert (
+                sorted(kernels.Sampler().kept(logits, temperature, *filters))
+                == torch.where(theirs > -np.inf)[0].tolist()
+            )
+
+
+def test_a_guess_is_what_the_choice_will_be():
+    """The drafter's rule is the target's: same logits, same answer so far, same token."""
+    params = SamplingParams(temperature=0.9, seed=5, frequency_penalty=1.0, logit_bias={7: 2.0})
+    rng = np.random.default_rng(0)
+    chooser, twin = TokenChooser(params, [1, 2]), TokenChooser(params, [1, 2])
+    path: list[int] = []
+    rows = rng.normal(0, 2, (6, VOCAB)).astype(np.float32)
+    for position, row in enumerate(rows):
+        path.append(chooser.guess(row.copy(), None, position, path))
+    for position, row in enumerate(rows):
+        token = twin.choose(int(row.argmax()), row.copy(), position)
+        twin.push(token)
+        assert token == path[position]
+
+
+def test_logprobs_are_those_of_the_softmax():
+    import torch
+
+    logits = np.random.default_rng(2).normal(0, 4, 500).astype(np.float32)
+    theirs = torch.log_softmax(torch.tensor(logits, dtype=torch.float64), -1).numpy()
+    place = logprobs_of(logits, 17, 5)
+    assert place.logprob == pytest.approx(theirs[17], abs=1e-6)
+    assert [token for token, _ in place.top] == np.argsort(-theirs)[:5].tolist()
+    assert [value for _, value in place.top] == pytest.approx(sorted(theirs)[:-6:-1], abs=1e-6)
+    assert logprobs_of(logits, 17, 0).top == ()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"typical_p": 0}, "typical_p must be above 0 and at most 1, not 0"),
+        ({"repetition_penalty": 0}, "repetition_penalty must be above 0 and at most 100, not 0"),
+        ({"presence_penalty": float("nan")}, "presence_penalty must lie between -100 and 100, not nan"),
+        ({"frequency_penalty": 101}, "frequency_penalty must lie between -100 and 100, not 101"),
+        ({"logit_bias": {5: float("inf")}}, "logit_bias of token 5 must be a number or -infinity, not inf"),
+        ({"min_tokens": 9, "max_tokens": 8}, r"min_tokens must lie between 0 and max_tokens \(8\), not 9"),
+        ({"logprobs": 21}, "logprobs must lie between 0 and 20, or be None, not 21"),
+    ],
+)
+def test_parameters_out_of_range_are_named(arguments, message):
+    with pytest.raises(UsageError, match=message):
+        SamplingParams(**arguments)
