@@ -1,7 +1,8 @@
 """Random Q4_0 weights at the true text shapes of Gemma 4 E2B or of its MTP drafter, as GGUF: for speed, not for sense.
 
-usage: python benchmarks/synthetic_e2b.py target|drafter TOKENIZER_SOURCE.gguf OUT.gguf  (target: 2.6 GB, half a minute)
-The tokenizer tables are copied from TOKENIZER_SOURCE (the demo file will do). llama.cpp loads both files.
+usage: python benchmarks/synthetic_e2b.py target|drafter|dense-drafter TOKENIZER_SOURCE.gguf OUT.gguf
+The target takes 2.6 GB and half a minute. The tokenizer tables are copied from TOKENIZER_SOURCE (the demo file will
+do). The drafter has the published head of 2048 clusters; llama.cpp loads the target and the dense drafter.
 """
 
 import sys
@@ -78,6 +79,10 @@ else:
     w.add_uint32(f"{arch}.nextn_predict_layers", layers)
     quantized("nextn.pre_projection", hidden, 2 * HIDDEN)
     quantized("nextn.post_projection", HIDDEN, hidden)
+if kind == "drafter":
+    w.add_uint32(f"{arch}.centroid_top_k", 32)
+    quantized("masked_embd_centroids", 2048, hidden)
+    w.add_tensor("masked_embd_ordering", rng.permutation(VOCAB).astype(np.int32))
 
 for i in range(layers):
     b, head_dim = f"blk.{i}.", 256 if sliding[i] else 512

@@ -102,7 +102,8 @@ class FakeLLM:
                 flags = tuple(i < len(part) - 1 for i in range(len(part)))
                 text = _whole(data[: number * width + len(part)])[len(_whole(data[: number * width])) :]
                 end = {"finish_reason": reason, "stats": stats} if last else {}
-                yield Piece(text, tuple(part), flags, **end)
+                rejected = tuple(None if flag or not drafting else 0 for flag in flags)
+                yield Piece(text, tuple(part), flags, rejected, **end)
         except GeneratorExit:
             self.cancelled += 1
             raise

@@ -133,7 +133,7 @@ def test_end_of_input_leaves(tmp_path):
 def test_drafted_tokens_are_coloured(tmp_path):
     with conversation(tmp_path, "--show-drafts", answer="abcdef") as terminal:
         terminal.type("x\n")
-        terminal.expect("\033[32mab\033[0mc\033[32mde\033[0mf")
+        terminal.expect("\033[32mab\033[0m\033[33mc\033[0m\033[32mde\033[0m\033[33mf\033[0m")
         terminal.expect("> ")
         terminal.type("/stats\n")
         terminal.expect("green: drafted")

@@ -108,7 +108,7 @@ def test_company_does_not_change_what_is_drafted(llms, kind):
     own = llm.engine.planner.drafters
     mtp = own[0]
     llm.engine.planner.drafters = [mtp]
-    chance, mtp._chance = mtp._chance, lambda source, situation, guess: guess  # noqa: ARG005  (nothing is learnt)
+    chance, mtp._chance = mtp._chance, lambda sequence, source, situation, guess: guess  # noqa: ARG005  (nothing is learnt)
     prompts = [[5, 9, 4, 7], [8] * 30, [3, 100, 44], [11, 12], [400, 1]]
     params = SamplingParams(max_tokens=14, draft=3, ignore_end=True, temperature=0.7, seed=3)
     together = llm.generate(prompts, params)

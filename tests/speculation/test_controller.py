@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from outrider.speculation.controller import Calibration, Pace, VerifyCost, VerifyCosts, best_nodes
+from outrider.speculation.controller import Calibration, Level, Pace, VerifyCost, VerifyCosts, best_nodes, best_pace
 from outrider.speculation.tree import ROOT, Draft
 
 
@@ -145,3 +145,26 @@ def test_a_fine_situation_leans_on_the_coarse_one_until_it_knows_better():
         calibration.observe("mtp", (5, 3), False)
     assert calibration.chance("mtp", (5, 3), 0.1) < 0.1
     assert calibration.chance("mtp", (5, 0), 0.1) > 0.9
+
+
+def test_a_text_has_its_own_level():
+    level = Level()
+    assert level.applied("lookup", 0.5) == 0.5
+    for _ in range(40):
+        level.observe("lookup", level.applied("lookup", 0.5), False)
+    assert level.applied("lookup", 0.5) < 0.15
+    assert level.applied("mtp", 0.5) == 0.5
+    for _ in range(400):
+        level.observe("lookup", level.applied("lookup", 0.5), True)
+    assert 0.9 < level.applied("lookup", 0.5) < 1.0
+    assert level.applied("lookup", 0.0) == 0.0
+    assert level.applied("lookup", 1.0) == 1.0
+
+
+def test_the_best_pace_is_that_of_the_best_number_of_nodes():
+    cost = VerifyCost([1, 4, 16], [1.0, 1.3, 4.0])
+    draft = chain([0.9] * 8)
+    rates = [(1 + sum(draft.path_probabilities()[:n])) / cost(1 + n) for n in range(9)]
+    assert best_pace([draft], cost, 1, 99) == pytest.approx(max(rates))
+    assert best_pace([draft], cost, 1, 2) == pytest.approx(max(rates[:3]))
+    assert best_pace([Draft(), Draft()], cost, 2, 99) == pytest.approx(2 / cost(2))

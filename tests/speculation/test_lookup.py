@@ -57,7 +57,7 @@ def proposed(drafter, sequence: int, budget: int) -> list[int]:
     return [node.token for node in ask.draft]
 
 
-def half(source, situation, guess):  # noqa: ARG001
+def half(sequence, source, situation, guess):  # noqa: ARG001
     return 0.5
 
 
@@ -91,6 +91,11 @@ def longest_known_suffix(text: list[int], known: list[int]) -> tuple[int, set[in
     return 0, set()
 
 
+def ends_of(piece: list[int], known: list[int]) -> list[int]:
+    ends = range(len(piece) - 1, len(known) - 1)
+    return [end for end in ends if known[end - len(piece) + 1 : end + 1] == piece]
+
+
 @given(st.lists(st.tuples(st.booleans(), st.integers(0, 2)), max_size=80))
 def test_a_cursor_finds_the_longest_suffix_that_a_growing_index_knows(steps):
     """True: the index grows by the token; False: the followed text does."""
@@ -107,7 +112,8 @@ def test_a_cursor_finds_the_longest_suffix_that_a_growing_index_knows(steps):
         # A suffix that became known only after the text had passed it is not looked for again.
         longest, _ = longest_known_suffix(text, known)
         if match is not None:
-            length, end = match
+            length, end, successors = match
+            assert successors == len({known[i + 1] for i in ends_of(text[len(text) - length :], known)})
             assert length <= longest
             assert known[end - length + 1 : end + 1] == text[len(text) - length :]
         if not grows and steps[0][0] and all(g for g, _ in steps[: len(known)]):  # it knew everything beforehand

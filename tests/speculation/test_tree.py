@@ -62,3 +62,6 @@ def test_the_walk_gives_the_targets_own_tokens(draft, target, limit):
     if len(verdict.tokens) < limit:  # it went as far as the tree did
         last = verdict.accepted[-1] if verdict.accepted else ROOT
         assert draft.child(last, verdict.tokens[-1]) is None
+        proposed = [node.token for node in draft if node.parent == last]
+        assert verdict.rejected in (proposed or [None])
+    assert len(verdict.tokens) > len(verdict.accepted) or verdict.rejected is None

@@ -17,10 +17,10 @@ from outrider.terminal import error_console
 
 if TYPE_CHECKING:
     from outrider import LLM, SamplingParams
-    from outrider.engine.outputs import RequestStats
+    from outrider.engine.outputs import Piece, RequestStats
     from outrider.tokenizer import Tokenizer
 
-_DRAFTED, _PLAIN = "\033[32m", "\033[0m"
+_ACCEPTED, _CORRECTED, _PLAIN = "\033[32m", "\033[33m", "\033[0m"
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Answer:
 
 
 class DraftColours:
-    """Says which characters of streamed text came from accepted drafts.
+    """Says which characters of streamed text came from accepted drafts, and which in the place of a rejected one.
 
     Pieces hold the text of several tokens, and an end that may yet become a stop text is held back; so every token's
     characters queue up here until the text that has them is shown.
@@ -44,18 +44,19 @@ class DraftColours:
         from outrider.tokenizer import StreamDecoder
 
         self._decoder = StreamDecoder(tokenizer)
-        self._marks: deque[bool] = deque()
+        self._colours: deque[str] = deque()
 
-    def push(self, token_ids: tuple[int, ...], drafted: tuple[bool, ...]) -> None:
+    def push(self, piece: Piece) -> None:
         """The tokens of the next piece."""
-        for token, was_drafted in zip(token_ids, drafted, strict=True):
-            self._marks.extend([was_drafted] * len(self._decoder.push(token)))
+        for token, drafted, rejected in zip(piece.token_ids, piece.drafted, piece.rejected, strict=True):
+            colour = _ACCEPTED if drafted else _CORRECTED if rejected is not None else ""
+            self._colours.extend([colour] * len(self._decoder.push(token)))
 
     def paint(self, text: str) -> str:
         """The next text to show, with terminal colours."""
-        marked = [(self._marks.popleft() if self._marks else False, character) for character in text]
-        runs = ((mark, "".join(c for _, c in run)) for mark, run in groupby(marked, key=lambda pair: pair[0]))
-        return "".join(f"{_DRAFTED}{harmless(run)}{_PLAIN}" if mark else harmless(run) for mark, run in runs)
+        coloured = [(self._colours.popleft() if self._colours else "", character) for character in text]
+        runs = ((colour, "".join(c for _, c in run)) for colour, run in groupby(coloured, key=lambda pair: pair[0]))
+        return "".join(f"{colour}{harmless(run)}{_PLAIN}" if colour else harmless(run) for colour, run in runs)
 
 
 def harmless(text: str) -> str:
@@ -90,7 +91,7 @@ def stream_answer(
             count += len(piece.token_ids)
             stats = piece.stats
             if colours is not None:
-                colours.push(piece.token_ids, piece.drafted)
+                colours.push(piece)
                 sys.stdout.write(colours.paint(piece.text))
             else:
                 sys.stdout.write(harmless(piece.text) if terminal else piece.text)
@@ -124,5 +125,6 @@ def print_figures(answer: Answer) -> None:
     console = error_console()
     console.print()
     console.print(table)
-    if answer.coloured and stats.accepted:
+    if answer.coloured and stats.drafted:
         console.print("green: drafted, and accepted by the model", style="green dim")
+        console.print("yellow: the model's own, where something else was drafted", style="yellow dim")

@@ -70,7 +70,10 @@ def run(
     context: Annotated[int | None, typer.Option(help="Most tokens of prompt and answer together.")] = None,
     threads: Annotated[int | None, typer.Option(help="Threads to compute with.", show_default="all cores")] = None,
     show_drafts: Annotated[
-        bool, typer.Option("--show-drafts", help="Colour the drafted tokens (on a terminal).")
+        bool,
+        typer.Option(
+            "--show-drafts", help="Colour what was drafted and accepted, and what was corrected (on a terminal)."
+        ),
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
 ) -> None:

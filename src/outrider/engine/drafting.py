@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from outrider.engine.request import Request
 from outrider.engine.target import Floats
 from outrider.models.assistant import Drafting
-from outrider.speculation.controller import Calibration, Pace, VerifyCost, VerifyCosts, best_nodes
+from outrider.speculation.controller import Calibration, Level, Pace, VerifyCost, VerifyCosts, best_nodes, best_pace
 from outrider.speculation.drafter import Ask, Drafter
 from outrider.speculation.lookup import HistoryDrafter, LookupDrafter
 from outrider.speculation.mtp import MtpDrafter
-from outrider.speculation.tree import ROOT, Draft
+from outrider.speculation.tree import ROOT, Draft, Situation
 from outrider.speculation.verify import Verdict
 
 MOST_ROWS = 16
@@ -34,6 +34,14 @@ class _Probing:
             return False
         self.idle, self.after = 0, min(2 * self.after, _LAST_PROBE)
         return True
+
+
+@dataclass
+class _Text:
+    """What is known of a request's text."""
+
+    probing: _Probing = field(default_factory=_Probing)
+    level: Level = field(default_factory=Level)
 
 
 class DraftPlanner:
@@ -65,22 +73,22 @@ class DraftPlanner:
         self.wants_hidden = drafting is not None
         """Whether `observe` has to be told hidden states."""
         if drafting:
-            self.drafters.append(MtpDrafter(drafting, vocabulary, self.calibration.chance, self._worth_a_step))
+            self.drafters.append(MtpDrafter(drafting, vocabulary, self._chance, self._worth_a_step))
         if lookup:
-            self.drafters.append(LookupDrafter(self.calibration.chance))
+            self.drafters.append(LookupDrafter(self._chance))
         if lookup and history:
-            self.drafters.append(HistoryDrafter(self.calibration.chance, history))
-        self._probing: dict[int, _Probing] = {}
+            self.drafters.append(HistoryDrafter(self._chance, history))
+        self._texts: dict[int, _Text] = {}
 
     def open(self, request: Request) -> None:
         """Begins a request."""
-        self._probing[request.number] = _Probing()
+        self._texts[request.number] = _Text()
         for drafter in self.drafters:
             drafter.open(request.number, request.tokens, request.sequence.cache, request.chooser)
 
     def close(self, request: Request) -> None:
         """Ends a request."""
-        if self._probing.pop(request.number, None) is not None:
+        if self._texts.pop(request.number, None) is not None:
             for drafter in self.drafters:
                 drafter.close(request.number)
 
@@ -119,11 +127,16 @@ class DraftPlanner:
             request.stats.count(node.source, node.depth, index in accepted)
             if node.parent in asked:
                 self.calibration.observe(node.source, node.situation, index in accepted)
+                self._texts[request.number].level.observe(node.source, node.probability, index in accepted)
 
     def learn_cost(self, rows: int, context: int, tokens: int, verify_seconds: float, draft_seconds: float) -> None:
         """Books what a pass that only decoded took: `rows` rows after `context` positions on average."""
         self.costs.at(context).observe(rows, verify_seconds)
         self._pace.observe(tokens, verify_seconds + draft_seconds)
+
+    def _chance(self, sequence: int, source: str, situation: Situation, guess: float) -> float:
+        """See `lookup.Chance`."""
+        return self._texts[sequence].level.applied(source, self.calibration.chance(source, situation, guess))
 
     def _worth_a_step(self, reach: float, seconds: float) -> bool:
         """Whether one more step of a drafter pays: what it may bring, against its own time and that of a row."""
@@ -131,10 +144,13 @@ class DraftPlanner:
         return reach > self._pace.at_least(1 / self._cost(1)) * (seconds + row)
 
     def _keep_worthwhile(self, asks: Sequence[Ask], certain: int) -> None:
+        drafts, most = [ask.draft for ask in asks], MOST_ROWS - 1
         pace = self._pace.at_least(certain / self._cost(certain))
-        chosen = best_nodes([ask.draft for ask in asks], self._cost, certain, pace, MOST_ROWS - 1)
+        if all(ask.budget < most for ask in asks):  # near the end, where the pace of before cannot be kept up
+            pace = min(pace, best_pace(drafts, self._cost, certain, most))
+        chosen = best_nodes(drafts, self._cost, certain, pace, most)
         for ask, nodes in zip(asks, chosen, strict=True):
-            probing = self._probing[ask.sequence]
+            probing = self._texts[ask.sequence].probing
             if nodes:
                 probing.idle, probing.after = 0, _FIRST_PROBE
             elif len(ask.draft) and probing.due():

@@ -27,7 +27,7 @@ class Measure:
 
     def verify(self, rows: int, context: int, repeat: int) -> list[float]:
         """Seconds of `repeat` passes over `rows` rows, choices for all of them, after `context` tokens."""
-        cache = self._context(context)
+        cache = self.cache_of(context)
         batch = chain(cache, self._tokens(rows), list(range(rows)))
         return [self._target.run([batch]).seconds for _ in range(repeat)]
 
@@ -61,7 +61,7 @@ class Measure:
             rows.append(_CURVE_ROWS[-1])
         return VerifyCost(rows, seconds)
 
-    def _context(self, length: int) -> kernels.KvCache:
+    def cache_of(self, length: int) -> kernels.KvCache:
         """A cache that holds `length` tokens. Passes that are not committed leave it as it is, so it serves again."""
         if self._prepared is None or self._prepared[0] != length:
             cache = self._caches.new()

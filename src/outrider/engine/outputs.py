@@ -85,12 +85,14 @@ class Piece:
     """The next part of a streamed answer: the tokens of one pass.
 
     `text` is what is now certain and never ends in half a character; `drafted[i]` says whether token i was an accepted
-    draft; `logprobs` are empty unless asked for. The last piece has a `finish_reason` and the `stats`.
+    draft, and `rejected[i]` what had been drafted in its place if the model chose otherwise; `logprobs` are empty
+    unless asked for. The last piece has a `finish_reason` and the `stats`.
     """
 
     text: str
     token_ids: tuple[int, ...]
     drafted: tuple[bool, ...]
+    rejected: tuple[int | None, ...]
     logprobs: tuple[TokenLogprobs, ...] = ()
     finish_reason: FinishReason | None = None
     stats: RequestStats | None = None

@@ -45,7 +45,8 @@ class Request:
         self._text: list[str] = []
         self._shown = 0  # parts of _text already given out
         self._given = self.prompt_length  # tokens already given out
-        self._drafted: list[bool] = []
+        self._drafted: list[bool] = []  # of the tokens not given out yet, as in Piece
+        self._rejected: list[int | None] = []
         self._logprobs: list[TokenLogprobs] = []
 
     @property
@@ -94,7 +95,9 @@ class Request:
 
     def account(self, verdict: Verdict, drafted: int, verify_seconds: float, draft_seconds: float) -> None:
         """Books a pass that emitted `verdict.tokens`; with company, the seconds are those that all waited."""
-        self._drafted += [i < len(verdict.accepted) for i in range(len(verdict.tokens))]
+        bonus = len(verdict.tokens) - len(verdict.accepted)
+        self._drafted += [True] * len(verdict.accepted) + [False] * bonus
+        self._rejected += [None] * len(verdict.accepted) + [verdict.rejected] * bonus
         now = time.perf_counter()
         if self._first_token_at is None:  # the pass that ended the prompt
             self._first_token_at = now
@@ -114,9 +117,11 @@ class Request:
         text = "".join(self._text[self._shown :])
         tokens = tuple(self.tokens[self._given :])
         drafted, self._drafted = tuple(self._drafted), []
+        rejected, self._rejected = tuple(self._rejected), []
         logprobs = tuple(self._logprobs[self._given - self.prompt_length :])
         self._shown, self._given = len(self._text), len(self.tokens)
-        return Piece(text, tokens, drafted, logprobs, self.finish_reason, self.stats if self.finish_reason else None)
+        stats = self.stats if self.finish_reason else None
+        return Piece(text, tokens, drafted, rejected, logprobs, self.finish_reason, stats)
 
     def output(self) -> RequestOutput:
         """The finished answer."""

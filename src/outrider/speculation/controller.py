@@ -11,16 +11,19 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from itertools import accumulate
+from math import exp
 
 from outrider.speculation.tree import Draft, Situation
 
 _PRIOR_WEIGHT = 4.0
-_MEMORY = 200.0
+_MEMORY = 100.0
 """Observations that a chance remembers: an old text must not outweigh the present one for long."""
 _COST_WEIGHT = 0.05
 _FIRST_CONTEXT = 512
 """Positions up to which attention costs next to nothing; above, each doubling has a curve of its own."""
 _PACE_MEMORY = 0.95
+_LEVEL_RATE, _MOST_SHIFT = 0.3, 4.0
 
 
 @dataclass
@@ -114,6 +117,29 @@ class Calibration:
             self._counts[key] = ((tried + 1) * fade, (hits + right) * fade)
 
 
+@dataclass
+class Level:
+    """How much more or less often drafts come true in one text than in texts at large, per source.
+
+    A shift of the log-odds, moved after each verdict along the gradient of its likelihood (online logistic regression
+    with nothing but an intercept).
+    """
+
+    _shift: dict[str, float] = field(default_factory=dict)
+
+    def applied(self, source: str, chance: float) -> float:
+        """The chance in this text of what has `chance` at large."""
+        shift = self._shift.get(source, 0.0)
+        if shift == 0.0 or not 0.0 < chance < 1.0:
+            return chance
+        return 1 / (1 + (1 - chance) / chance * exp(-shift))
+
+    def observe(self, source: str, expected: float, right: bool) -> None:
+        """Counts a token that was given the chance `expected`."""
+        shift = self._shift.get(source, 0.0) + _LEVEL_RATE * (right - expected)
+        self._shift[source] = min(max(shift, -_MOST_SHIFT), _MOST_SHIFT)
+
+
 def best_nodes(drafts: Sequence[Draft], cost: VerifyCost, certain: int, pace: float, most: int) -> list[list[int]]:
     """The nodes worth verifying in one pass, per draft, as indices.
 
@@ -121,22 +147,32 @@ def best_nodes(drafts: Sequence[Draft], cost: VerifyCost, certain: int, pace: fl
         certain: rows that the pass has anyway.
         pace: tokens per second that time is worth.
         most: nodes at most, all drafts together.
-
-    Nodes are taken in falling order of their chance. A child is never likelier than its parent, and stands behind it,
-    so every prefix of that order is a tree.
     """
-    ranked = sorted(
-        (-chance, number, node)
+    ranked = _ranked(drafts, most)
+    gains = [
+        gain - pace * (cost(certain + count) - cost(certain))
+        for count, gain in enumerate(accumulate((chance for chance, _, _ in ranked), initial=0.0))
+    ]
+    chosen: list[list[int]] = [[] for _ in drafts]
+    for _, number, node in ranked[: gains.index(max(gains))]:
+        chosen[number].append(node)
+    return chosen
+
+
+def best_pace(drafts: Sequence[Draft], cost: VerifyCost, certain: int, most: int) -> float:
+    """The most tokens per second that a pass can reach with these drafts; see `best_nodes`."""
+    chances = (chance for chance, _, _ in _ranked(drafts, most))
+    return max(tokens / cost(certain + n) for n, tokens in enumerate(accumulate(chances, initial=float(certain))))
+
+
+def _ranked(drafts: Sequence[Draft], most: int) -> list[tuple[float, int, int]]:
+    """(chance, draft, node) of the likeliest nodes, in falling order.
+
+    A child is never likelier than its parent, and stands behind it, so every prefix is a tree.
+    """
+    nodes = (
+        (chance, number, node)
         for number, draft in enumerate(drafts)
         for node, chance in enumerate(draft.path_probabilities())
     )
-    best, best_gain, gain = 0, 0.0, 0.0
-    for count, (chance, _, _) in enumerate(ranked[:most], start=1):
-        gain -= chance
-        net = gain - pace * (cost(certain + count) - cost(certain))
-        if net > best_gain:
-            best, best_gain = count, net
-    chosen: list[list[int]] = [[] for _ in drafts]
-    for _, number, node in ranked[:best]:
-        chosen[number].append(node)
-    return chosen
+    return sorted(nodes, key=lambda n: (-n[0], n[1], n[2]))[:most]

@@ -10,17 +10,20 @@ from collections.abc import Callable, Sequence
 from outrider.kernels import KvCache
 from outrider.sampling.choice import TokenChooser
 from outrider.speculation.drafter import Ask, Floats
-from outrider.speculation.suffix import Cursor, SuffixIndex
-from outrider.speculation.tree import ROOT, Draft, Situation
+from outrider.speculation.suffix import Cursor, Match, SuffixIndex
+from outrider.speculation.tree import ROOT, Situation
 
-Chance = Callable[[str, Situation, float], float]
-"""(source, situation, first guess) -> the estimated chance: `controller.Calibration.chance`."""
+Chance = Callable[[int, str, Situation, float], float]
+"""(sequence, source, situation, first guess) -> the estimated chance; see `controller.Calibration` and `Level`."""
 
 MIN_MATCH = 2
 """A single token's last successor is right too rarely to be worth a row."""
 _MIN_HISTORY_MATCH = 3
 _REACH = 64
 """Tokens that a match in earlier texts is looked for with, when a text is first compared."""
+_FIRST_GUESS = 0.6
+"""Of a match's chance, before anything is learnt."""
+_AMBIGUOUS = 5
 _BETWEEN = -1
 """Stands between two texts: no token equals it."""
 
@@ -47,12 +50,11 @@ class LookupDrafter:
             for token in tokens[len(index) :]:
                 index.append(token)
             match = index.match()
-            if match is not None and match[0] >= MIN_MATCH:
-                length, end = match
-                following = index.tokens[end + 1 : end + 1 + ask.budget]
+            if match is not None and match.length >= MIN_MATCH:
+                following = index.tokens[match.end + 1 : match.end + 1 + ask.budget]
                 # A match that overlaps the end of the text repeats itself: go on reading what was just proposed.
                 following = [following[i % len(following)] for i in range(ask.budget)]
-                _add_chain(ask.draft, following, length, self.name, self._chance)
+                _add_chain(ask, following, match, self.name, self._chance)
 
     def observe(self, sequence: int, hidden: Floats) -> None:
         """Nothing to learn here: the index reads the sequence's tokens itself."""
@@ -87,12 +89,12 @@ class HistoryDrafter:
         """See `Drafter.propose`."""
         for ask in asks:
             matches = [(match, cursor.index) for cursor in self._caught_up(ask.sequence) if (match := cursor.match())]
-            for (length, end), index in matches:
-                following = index.tokens[end + 1 : end + 1 + ask.budget]
+            for match, index in matches:
+                following = index.tokens[match.end + 1 : match.end + 1 + ask.budget]
                 if _BETWEEN in following:
                     following = following[: following.index(_BETWEEN)]
-                if length >= _MIN_HISTORY_MATCH:
-                    _add_chain(ask.draft, following, length, self.name, self._chance)
+                if match.length >= _MIN_HISTORY_MATCH:
+                    _add_chain(ask, following, match, self.name, self._chance)
 
     def observe(self, sequence: int, hidden: Floats) -> None:
         """Nothing to learn here."""
@@ -121,16 +123,18 @@ class HistoryDrafter:
         return [cursor for cursor, _ in current]
 
 
-def _add_chain(draft: Draft, tokens: Sequence[int], length: int, source: str, chance: Chance) -> None:
-    """Adds the tokens that followed a match of `length` tokens.
+def _add_chain(ask: Ask, tokens: Sequence[int], match: Match, source: str, chance: Chance) -> None:
+    """Adds the tokens that followed a match.
 
-    Each token that comes true makes the match longer, so later ones count as continuing a longer match; how deep they
-    lie is the finer part of their situation.
+    Each token that comes true makes the match longer, so later ones count as continuing a longer match; the finer part
+    of their situation is whether the text went on in several ways there, and how deep they lie.
     """
     parent = ROOT
     for depth, token in enumerate(tokens):
-        situation = (_size(length + depth), min(depth.bit_length(), 4))
-        parent = draft.add(parent, token, chance(source, situation, 0.6), source, situation)
+        where = min(depth.bit_length(), 4) if depth or match.successors == 1 else _AMBIGUOUS
+        situation = (_size(match.length + depth), where)
+        estimate = chance(ask.sequence, source, situation, _FIRST_GUESS)
+        parent = ask.draft.add(parent, token, estimate, source, situation)
 
 
 def _size(match_length: int) -> int:

@@ -148,7 +148,7 @@ class MtpDrafter:
             situation = _situation(kind, probability, depth)
             # Before anything is learnt: the drafter's own word, but for a drawn token, which the common noise favours.
             guess = 0.5 if kind == _DRAWN else probability
-            chance = self._chance(self.name, situation, guess)
+            chance = self._chance(chain.ask.sequence, self.name, situation, guess)
             nodes.append(draft.add(chain.end, token, chance, self.name, situation))
         chain.end = nodes[0]
         chain.path.append(best[0][0])

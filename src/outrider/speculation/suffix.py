@@ -6,8 +6,19 @@ constant time: at any time the longest suffix that occurred before is one look a
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 _RECENT_LINKS = 16
 """How many shorter suffixes learn of a new occurrence; longer chains only arise in long runs of one token."""
+
+
+class Match(NamedTuple):
+    """An earlier occurrence of the text's end: its length, the position that it ended at, and how many different tokens
+    followed such text."""
+
+    length: int
+    end: int
+    successors: int
 
 
 class SuffixIndex:
@@ -20,7 +31,7 @@ class SuffixIndex:
         self._length: list[int] = [0]
         self._end: list[int] = [-1]  # where the state's strings ended, the last time seen
         self._last = 0
-        self._match: tuple[int, int] | None = None
+        self._match: Match | None = None
 
     def append(self, token: int) -> None:
         """Adds one token."""
@@ -45,14 +56,14 @@ class SuffixIndex:
     def __len__(self) -> int:
         return len(self.tokens)
 
-    def match(self) -> tuple[int, int] | None:
-        """(length, end) of the longest suffix that also occurred before, and where that occurrence ended; or None."""
+    def match(self) -> Match | None:
+        """The longest suffix that also occurred before; None if there is none."""
         return self._match
 
     def _note(self, position: int) -> None:
         """Remembers the longest earlier occurrence, then makes this position the latest of every suffix."""
         at = self._link[self._last]
-        self._match = (self._length[at], self._end[at]) if at > 0 else None
+        self._match = Match(self._length[at], self._end[at], len(self._next[at])) if at > 0 else None
         for _ in range(_RECENT_LINKS):
             if at <= 0:
                 break
@@ -96,10 +107,11 @@ class Cursor:
         else:
             self._length = 0
 
-    def match(self) -> tuple[int, int] | None:
-        """(length, end) of the longest suffix that the index knows and where it last ended there; None if none."""
+    def match(self) -> Match | None:
+        """The longest suffix that the index knows; None if it knows none."""
         self._settle()
-        return (self._length, self.index._end[self._state]) if self._length else None
+        index, state = self.index, self._state
+        return Match(self._length, index._end[state], len(index._next[state])) if self._length else None
 
     def _settle(self) -> None:
         """A state is split when shorter suffixes go on in more ways: ours may be among them by now."""

@@ -60,6 +60,11 @@ class Draft:
         """The node of `token` under `parent`, if it was proposed."""
         return self._index.get((parent, token))
 
+    def likeliest_child(self, parent: int) -> int | None:
+        """The likeliest node under `parent`, if anything was proposed there."""
+        children = [i for i, node in enumerate(self.nodes) if node.parent == parent]
+        return max(children, key=lambda i: self.nodes[i].probability, default=None)
+
     def path_probabilities(self) -> list[float]:
         """Per node the estimated chance that it is accepted: the product of probabilities along its path."""
         chances: list[float] = []
