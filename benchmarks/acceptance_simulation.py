@@ -31,7 +31,7 @@ ACCEPTANCES = (0.5, 0.6, 0.7, 0.8)
 ROWS = (1, 2, 3, 4, 5, 6, 8)
 CONTEXT = 128
 PROMPT = [2, *range(1000, 1100)]
-TOKENS = 48
+TOKENS = 96
 
 
 class StandIn(MtpDrafter):

@@ -91,7 +91,7 @@ def test_cost_follows_what_is_measured_but_not_an_outlier():
     assert cost(1) == pytest.approx(2.0, rel=0.05)
     assert cost(4) >= cost(1)
     cost.observe(1, 1000.0)
-    assert cost(1) < 2.2
+    assert cost(1) < 2.4
 
 
 def test_a_machine_that_gets_faster_makes_all_row_counts_cheaper():
@@ -99,7 +99,7 @@ def test_a_machine_that_gets_faster_makes_all_row_counts_cheaper():
     for _ in range(100):
         cost.observe(1, 1.0)
     assert cost(1) == pytest.approx(1.0, rel=0.05)
-    assert cost(4) < 2.0
+    assert cost(4) < 2.1
 
 
 def test_each_range_of_contexts_has_its_own_curve():

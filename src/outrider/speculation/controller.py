@@ -19,7 +19,7 @@ from outrider.speculation.tree import Draft, Situation
 _PRIOR_WEIGHT = 4.0
 _MEMORY = 100.0
 """Observations that a chance remembers: an old text must not outweigh the present one for long."""
-_COST_WEIGHT = 0.05
+_COST_WEIGHT = 0.15
 _FIRST_CONTEXT = 512
 """Positions up to which attention costs next to nothing; above, each doubling has a curve of its own."""
 _PACE_MEMORY = 0.95
@@ -44,13 +44,13 @@ class VerifyCost:
         """Moves the curve towards a pass just measured.
 
         One slow pass (another process ran) counts as twice the expected at most. Slow and fast phases of a machine
-        concern all row counts, so the other points follow half as far as the nearest.
+        mostly concern all row counts, so the other points follow a quarter as far as the nearest.
         """
         expected = self(rows)
         move = _COST_WEIGHT * (min(seconds, 2 * expected) / expected - 1)
         at = bisect_left(self.rows, min(rows, self.rows[-1]))
         near = {at, at if self.rows[at] <= rows else at - 1}
-        self.seconds = [s * (1 + (move if i in near else move / 2)) for i, s in enumerate(self.seconds)]
+        self.seconds = [s * (1 + (move if i in near else move / 4)) for i, s in enumerate(self.seconds)]
         for point in range(1, len(self.rows)):  # more rows never cost less
             self.seconds[point] = max(self.seconds[point], self.seconds[point - 1])
 
