@@ -27,6 +27,7 @@ struct KernelTable {
   void (*gelu_gate)(const float* gate, const float* up, int n, float* dst);
   void (*rope)(float* head, const float* cosine, const float* sine, int dims, float scale);
   void (*softcap)(float cap, int n, float* x);
+  double (*sum_exp)(const float* x, int64_t n, float top, float scale);
   float (*softmax)(float* scores, int64_t base, int64_t first, int64_t position);
   void (*attend)(const AttentionPack&, float* scratch, size_t stride);
   void (*store_kv)(const float* key, const float* value, int head_dim, int64_t slot, bool half_precision, void* keys,

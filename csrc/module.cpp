@@ -197,6 +197,8 @@ NB_MODULE(_native, m) {
     return likeliest(scores_of(logits, tokens), temperature, count);
   }, "logits"_a, "temperature"_a, "count"_a, "tokens"_a.none() = nb::none(),
         "The `count` likeliest tokens and their probabilities, likeliest first; `tokens` as in Sampler.sample.");
+  m.def("log_total", [](const FloatArray& logits) { return log_total(scores_of(logits, std::nullopt)); }, "logits"_a,
+        "log(sum(exp(logits))): what a logit lies above its log-probability by.");
   m.def("read_bandwidth", &read_bandwidth, "pool"_a, "megabytes"_a = 1024, nb::call_guard<nb::gil_scoped_release>(),
         "Bytes per second that all threads together read from memory: the best of five sweeps over a buffer larger than any cache.");
 

@@ -4,6 +4,9 @@
 #include <bit>
 #include <cmath>
 #include <limits>
+#include <numeric>
+
+#include "kernel_table.h"
 
 namespace outrider {
 
@@ -46,6 +49,11 @@ float largest(const Scores& s) {
   float best = -std::numeric_limits<float>::infinity();
   for (size_t i = 0; i < s.count; ++i) best = s.logits[i] > best ? s.logits[i] : best;
   return best;
+}
+
+// Sum of e^((logit - top) / temperature) over all scores.
+double total_weight(const Scores& s, double top, double temperature) {
+  return active_kernels().sum_exp(s.logits, static_cast<int64_t>(s.count), static_cast<float>(top), static_cast<float>(1.0 / temperature));
 }
 
 // Orders indices: likelier first, equal logits by token.
@@ -109,9 +117,7 @@ void Sampler::rank(const Scores& s, const SamplingFilter& f) {
       if (s.logits[i] > -std::numeric_limits<float>::infinity()) ranked_.push_back(static_cast<uint32_t>(i));
   }
   if (f.top_p < 1.0) {
-    double total = 0.0;
-    for (uint32_t i : ranked_)
-      if ((s.logits[i] - top) / f.temperature > kNegligible) total += weight(i);
+    const double total = f.top_k == 0 ? total_weight(s, top, f.temperature) : std::accumulate(ranked_.begin(), ranked_.end(), 0.0, [&](double sum, uint32_t i) { return sum + weight(i); });
     ranked_.resize(reach(ranked_, f.top_p * total, likelier, weight));
   }
   if (f.min_p > 0.0) {
@@ -213,11 +219,14 @@ std::vector<std::pair<int32_t, float>> likeliest(const Scores& s, double tempera
   const std::vector<uint32_t> best = best_of(s, count);
   if (best.empty() || !std::isfinite(s.logits[best.front()])) return found;
   const double top = s.logits[best.front()];
-  double total = 0.0;
-  for (size_t i = 0; i < s.count; ++i)
-    if ((s.logits[i] - top) / temperature > kNegligible) total += std::exp((s.logits[i] - top) / temperature);
+  const double total = total_weight(s, top, temperature);
   for (uint32_t i : best) found.emplace_back(s.token(i), static_cast<float>(std::exp((s.logits[i] - top) / temperature) / total));
   return found;
+}
+
+double log_total(const Scores& s) {
+  const float top = largest(s);
+  return std::isfinite(top) ? top + std::log(total_weight(s, top, 1.0)) : top;
 }
 
 }  // namespace outrider

@@ -51,4 +51,7 @@ class Sampler {
 // fewer have a finite logit. NaN counts as -infinity.
 std::vector<std::pair<int32_t, float>> likeliest(const Scores& scores, double temperature, size_t count);
 
+// log(sum(exp(logits))): what a logit lies above its log-probability by.
+double log_total(const Scores& scores);
+
 }  // namespace outrider

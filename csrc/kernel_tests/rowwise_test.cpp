@@ -215,6 +215,22 @@ void test_softcap(Random& random) {
   CHECK(odd[0] != odd[0], "softcap of NaN is NaN, else a broken logit becomes the likeliest");
 }
 
+void test_sum_exp(Random& random) {
+  for (int n : {1, 15, 16, 17, 255, 256, 1000, 5003}) {
+    std::vector<float> x = random.bells(n, 6.0f);
+    for (int i = 3; i < n; i += 7) x[i] = i % 2 ? -infinity() : not_a_number();
+    float top = -infinity();
+    for (float v : x) top = v > top ? v : top;
+    for (float scale : {1.0f, 0.4f, 3.0f}) {
+      double wanted = 0;
+      for (float v : x)
+        if (v == v) wanted += std::exp((static_cast<double>(v) - top) * scale);
+      const std::vector<float> got = agreed("sum_exp", [&](const KernelTable& k) { return std::vector<float>{static_cast<float>(k.sum_exp(x.data(), n, top, scale))}; });
+      CHECK(std::fabs(got[0] - wanted) < 1e-6 * wanted, "sum_exp");
+    }
+  }
+}
+
 void test_softmax(Random& random) {
   for (float spread : {0.1f, 3.0f, 100.0f})
     for (int64_t base : {0, 32})
@@ -260,6 +276,7 @@ void test_rowwise() {
   test_rope(random);
   test_softcap(random);
   test_softmax(random);
+  test_sum_exp(random);
 }
 
 }  // namespace outrider::test

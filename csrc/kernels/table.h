@@ -11,7 +11,7 @@ namespace outrider::OUTRIDER_ISA {
 
 inline constexpr KernelTable make_table(const char* name) {
   return {name,         linear_tile, head_tiles, rms_norm, quantize_row, add_row, scale_row, multiply_row,
-          gelu_gate,    rope,        softcap,    softmax,  attend,       store_kv};
+          gelu_gate,    rope,        softcap,    sum_exp,  softmax,      attend,  store_kv};
 }
 
 }  // namespace outrider::OUTRIDER_ISA

@@ -22,20 +22,13 @@ class TokenLogprobs:
     top: tuple[tuple[int, float], ...]
 
 
-def log_total(logits: Floats) -> npt.NDArray[np.float64]:
-    """log(sum(exp(logits))) along the last axis, what a logit lies above its log-probability by."""
-    top = logits.max(axis=-1, keepdims=True)
-    total = np.log(np.exp(logits - top).sum(axis=-1, dtype=np.float64))
-    return np.asarray(total + top[..., 0], np.float64)
-
-
 def logprobs_of(logits: Floats, token: int, count: int) -> TokenLogprobs:
     """Those of `token` and of the `count` likeliest.
 
     Args:
         logits: (vocabulary,) float32, as the model gave them.
     """
-    total = float(log_total(logits))
+    total = kernels.log_total(logits)
     likeliest = kernels.likeliest(logits, 1.0, count) if count else []
     top = tuple((other, float(logits[other]) - total) for other, _ in likeliest)
     return TokenLogprobs(token, float(logits[token]) - total, top)
