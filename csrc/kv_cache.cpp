@@ -8,6 +8,8 @@
 #include <stdexcept>
 #include <string>
 
+#include "half.h"
+
 namespace outrider {
 
 KvCache::KvCache(const std::vector<KvShape>& layers, int64_t max_positions, int max_rows, bool half_precision)
@@ -37,6 +39,23 @@ void* KvCache::keys(int layer, int head) const {
 void* KvCache::values(int layer, int head) const {
   const Layer& l = layers_[layer];
   return data_ + l.values_at + static_cast<size_t>(head) * l.capacity * l.shape.head_dim * (half_ ? 2 : 4);
+}
+
+void KvCache::read(int layer, int64_t position, float* key, float* value) const {
+  if (layer < 0 || layer >= layers()) throw std::invalid_argument("the cache has no layer " + std::to_string(layer));
+  const Layer& l = layers_[layer];
+  if (position < 0 || position >= length_ || position < written_ - l.capacity)
+    throw std::invalid_argument("layer " + std::to_string(layer) + " does not hold position " + std::to_string(position));
+  const int64_t slot = position % l.capacity;
+  const size_t dim = l.shape.head_dim, block = static_cast<size_t>(slot / 16) * dim * 16 + slot % 16;
+  const auto number = [&](const void* at, size_t index) {
+    return half_ ? half_to_float(static_cast<const uint16_t*>(at)[index]) : static_cast<const float*>(at)[index];
+  };
+  for (int h = 0; h < l.shape.kv_heads; ++h)
+    for (size_t d = 0; d < dim; ++d) {
+      key[h * dim + d] = number(keys(layer, h), block + d * 16);
+      value[h * dim + d] = number(values(layer, h), slot * dim + d);
+    }
 }
 
 void KvCache::check_room(int rows) const {

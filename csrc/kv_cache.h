@@ -36,6 +36,10 @@ class KvCache {
   void* values(int layer, int head) const;
   size_t reserved_bytes() const { return size_; }
 
+  // Copies a committed position's key and value, (kv_heads, head_dim) each, which the ring must still hold: throws
+  // std::invalid_argument if it does not.
+  void read(int layer, int64_t position, float* key, float* value) const;
+
   // Called by a pass before it writes `rows` rows; check_room() throws std::invalid_argument if they do not fit.
   void check_room(int rows) const;
   void stage(int rows);

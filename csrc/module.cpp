@@ -216,6 +216,13 @@ NB_MODULE(_native, m) {
       .def_prop_ro("earliest", &KvCache::earliest)
       .def("commit", [](KvCache& c, const IntArray& path) { c.commit(ints(path)); }, "path"_a,
            "Makes staged rows, ascending, the next positions.")
+      .def("read", [](const KvCache& c, int layer, int64_t begin, int64_t end) {
+        if (layer < 0 || layer >= c.layers() || begin < 0 || end < begin) throw std::invalid_argument("no such layer or positions");
+        const size_t n = static_cast<size_t>(end - begin), heads = c.shape(layer).kv_heads, dim = c.shape(layer).head_dim;
+        std::vector<float> keys(n * heads * dim), values(n * heads * dim);
+        for (size_t i = 0; i < n; ++i) c.read(layer, begin + static_cast<int64_t>(i), keys.data() + i * heads * dim, values.data() + i * heads * dim);
+        return std::make_tuple(owned(std::move(keys), {n, heads, dim}), owned(std::move(values), {n, heads, dim}));
+      }, "layer"_a, "begin"_a, "end"_a, "Keys and values of positions begin .. end - 1, (positions, kv_heads, head_dim) float32 each.")
       .def("truncate", &KvCache::truncate, "length"_a, "Goes back to `length` positions; ValueError if a window no longer reaches.");
 
   nb::class_<Program>(m, "Program", "A recorded forward pass; see csrc/program.h.")

@@ -4,7 +4,6 @@
 #include <bit>
 #include <cmath>
 #include <limits>
-#include <numeric>
 
 #include "kernel_table.h"
 
@@ -46,9 +45,14 @@ const double kLargestNoise = noise_of(0xFFFFFFFFu) + 1e-9;
 constexpr double kNegligible = -60.0;
 
 float largest(const Scores& s) {
-  float best = -std::numeric_limits<float>::infinity();
-  for (size_t i = 0; i < s.count; ++i) best = s.logits[i] > best ? s.logits[i] : best;
-  return best;
+  constexpr size_t kLanes = 16;  // as many running maxima, so that the compiler may use vectors
+  float best[kLanes];
+  std::fill_n(best, kLanes, -std::numeric_limits<float>::infinity());
+  size_t i = 0;
+  for (; i + kLanes <= s.count; i += kLanes)
+    for (size_t j = 0; j < kLanes; ++j) best[j] = s.logits[i + j] > best[j] ? s.logits[i + j] : best[j];
+  for (; i < s.count; ++i) best[0] = s.logits[i] > best[0] ? s.logits[i] : best[0];
+  return *std::max_element(best, best + kLanes);
 }
 
 // Sum of e^((logit - top) / temperature) over all scores.
@@ -109,17 +113,20 @@ void Sampler::rank(const Scores& s, const SamplingFilter& f) {
   ranked_.clear();
   const double top = largest(s);
   const auto weight = [&](uint32_t i) { return std::exp((s.logits[i] - top) / f.temperature); };
+  double total = 0.0;
   if (f.top_k > 0 && static_cast<size_t>(f.top_k) < s.count) {
     ranked_ = best_of(s, static_cast<size_t>(f.top_k));
     std::sort(ranked_.begin(), ranked_.end());  // sums run in the order of the tokens
+    for (uint32_t i : ranked_) total += weight(i);
   } else {
+    // Tokens so unlikely that all of them together would weigh less than top_p leaves out cannot be among those kept.
+    total = total_weight(s, top, f.temperature);
+    const double negligible = f.top_p < 1.0 ? 0.99 * (1.0 - f.top_p) * total / static_cast<double>(s.count) : 0.0;
+    const double least = top + f.temperature * std::log(negligible);
     for (size_t i = 0; i < s.count; ++i)
-      if (s.logits[i] > -std::numeric_limits<float>::infinity()) ranked_.push_back(static_cast<uint32_t>(i));
+      if (s.logits[i] > -std::numeric_limits<float>::infinity() && s.logits[i] >= least) ranked_.push_back(static_cast<uint32_t>(i));
   }
-  if (f.top_p < 1.0) {
-    const double total = f.top_k == 0 ? total_weight(s, top, f.temperature) : std::accumulate(ranked_.begin(), ranked_.end(), 0.0, [&](double sum, uint32_t i) { return sum + weight(i); });
-    ranked_.resize(reach(ranked_, f.top_p * total, likelier, weight));
-  }
+  if (f.top_p < 1.0) ranked_.resize(reach(ranked_, f.top_p * total, likelier, weight));
   if (f.min_p > 0.0) {
     const double least = top + f.temperature * std::log(f.min_p);
     std::erase_if(ranked_, [&](uint32_t i) { return s.logits[i] < least; });
@@ -173,14 +180,18 @@ int32_t Sampler::sample(const Scores& s, const SamplingFilter& f, uint64_t seed,
   double best_value = -std::numeric_limits<double>::infinity();
   // A token far below the best so far cannot win even with the largest noise, and hardly with what its random word
   // bounds; which tokens are skipped for that depends on the order, the winner does not.
+  float hopeless = -std::numeric_limits<float>::infinity();  // no logit below can win, with some room for rounding
   const auto consider = [&](size_t i, uint32_t word) {
     const double value = s.logits[i] / f.temperature;
     if (!(value + largest_noise_of(word) >= best_value)) return;
     const double noisy = value + noise_of(word);
-    if (noisy > best_value || (noisy == best_value && s.token(i) < s.token(best))) best_value = noisy, best = i;
+    if (noisy < best_value || (noisy == best_value && s.token(i) >= s.token(best))) return;
+    best_value = noisy, best = i;
+    const double bound = (best_value - kLargestNoise) * f.temperature;
+    hopeless = static_cast<float>(bound - 1e-5 * std::abs(bound));
   };
   const auto consider_alone = [&](size_t i) {
-    if (!(s.logits[i] / f.temperature + kLargestNoise >= best_value)) return;
+    if (s.logits[i] < hopeless) return;
     const auto token = static_cast<uint32_t>(s.token(i));
     uint32_t words[4];
     noise_words(seed, position, token / 4, words);
@@ -205,7 +216,7 @@ int32_t Sampler::sample(const Scores& s, const SamplingFilter& f, uint64_t seed,
     const size_t end = std::min(i + 4, s.count);
     float most = -std::numeric_limits<float>::infinity();
     for (size_t j = i; j < end; ++j) most = s.logits[j] > most ? s.logits[j] : most;
-    if (!(most / f.temperature + kLargestNoise >= best_value) || most < least) continue;
+    if (most < hopeless || most < least) continue;
     uint32_t words[4];
     noise_words(seed, position, static_cast<uint32_t>(i / 4), words);
     for (size_t j = i; j < end; ++j)
