@@ -1,0 +1,183 @@
+"""The drafter as torch trains it: transformers' own `gemma4_assistant`, shaped for a target and started near it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import transformers
+from torch import Tensor, nn
+
+from outrider.checkpoints.config import Layer, ModelConfig
+from outrider.errors import UsageError
+from outrider.train.capture import drafter_layers
+
+Floats = npt.NDArray[np.float32]
+SLIDING, FULL = "sliding_attention", "full_attention"
+
+
+@dataclass(frozen=True)
+class DrafterShape:
+    """What may be chosen; heads, positions and vocabulary follow from the target."""
+
+    hidden: int = 256
+    mlp: int = 2048
+    layers: int = 4
+    heads: int = 4
+    clusters: int = 2048
+    top_clusters: int = 32
+
+
+def assistant_config(target: ModelConfig, shape: DrafterShape) -> transformers.Gemma4AssistantConfig:
+    """The published form's config of a drafter for `target`.
+
+    Raises:
+        UsageError: the target's vocabulary cannot be divided into so many clusters.
+    """
+    if target.vocab_size % shape.clusters:
+        raise UsageError(
+            f"{shape.clusters} clusters do not divide a vocabulary of {target.vocab_size}: choose a divisor"
+        )
+    sliding, full = (target.layers[drafter_layers(target)[kind]] for kind in ("sliding", "full"))
+    arguments: dict[str, Any] = dict(
+        vocab_size=target.vocab_size,
+        hidden_size=shape.hidden,
+        intermediate_size=shape.mlp,
+        num_hidden_layers=shape.layers,
+        layer_types=[SLIDING] * (shape.layers - 1) + [FULL],
+        num_attention_heads=shape.heads,
+        num_key_value_heads=sliding.kv_heads,
+        num_global_key_value_heads=full.kv_heads,
+        attention_k_eq_v=sliding.kv_heads != full.kv_heads,  # what lets full layers differ; no keys are made here
+        head_dim=sliding.head_dim,
+        global_head_dim=full.head_dim,
+        sliding_window=sliding.window,
+        max_position_embeddings=target.context_length,
+        rope_parameters={SLIDING: _rope(sliding), FULL: _rope(full)},
+        rms_norm_eps=target.rms_norm_eps,
+        hidden_size_per_layer_input=0,
+        vocab_size_per_layer_input=0,
+        num_kv_shared_layers=shape.layers,
+        bos_token_id=target.bos_token_id,
+        eos_token_id=list(target.end_token_ids),
+    )
+    text = transformers.Gemma4TextConfig(**arguments)
+    return transformers.Gemma4AssistantConfig(
+        text_config=text,
+        backbone_hidden_size=target.hidden_size,
+        use_ordered_embeddings=shape.clusters > 0,
+        num_centroids=shape.clusters,
+        centroid_intermediate_top_k=shape.top_clusters,
+    )
+
+
+def _rope(layer: Layer) -> dict[str, Any]:
+    """Queries turn as the keys that they meet were turned."""
+    rope = layer.rope
+    if rope.rotated != rope.dims:
+        return {
+            "rope_type": "proportional",
+            "rope_theta": rope.theta,
+            "partial_rotary_factor": rope.rotated / rope.dims,
+        }
+    if rope.factor != 1.0:
+        return {"rope_type": "linear", "factor": rope.factor, "rope_theta": rope.theta}
+    return {"rope_type": "default", "rope_theta": rope.theta}
+
+
+class Drafter(nn.Module):
+    """A drafter in training.
+
+    The rows of the head for tokens that the data knows (`active`) learn; the others stay as they were started.
+
+    Args:
+        embedding: (vocabulary, backbone) the target's, not trained.
+    """
+
+    def __init__(self, config: transformers.Gemma4AssistantConfig, embedding: Tensor, active: Tensor) -> None:
+        super().__init__()
+        self.assistant = transformers.Gemma4AssistantForCausalLM(config)
+        self.assistant.requires_grad_(True)
+        head = self.assistant.model.embed_tokens.weight
+        head.requires_grad_(False)
+        self.active: Tensor
+        self.register_buffer("active", active)
+        self.active_head = nn.Parameter(head[active].clone())
+        self._embedding, self._scale = embedding, math.sqrt(config.backbone_hidden_size)
+
+    def step(
+        self,
+        tokens: Tensor,
+        state: Tensor,
+        positions: Tensor,
+        kv: dict[str, tuple[Tensor, Tensor]],
+        mask: dict[str, Tensor],
+    ) -> tuple[Tensor, Tensor]:
+        """One step of all rounds: (what the head is applied to, the next state).
+
+        Args:
+            tokens: (batch, rounds) the last token of each round.
+            state: (batch, rounds, backbone) the target's hidden state, or the last step's.
+            positions: (batch, rounds), the same through a round.
+            kv: kind -> keys and values (batch, kv_heads, positions, head_dim).
+            mask: kind -> (batch, 1, rounds, positions), True where a round sees a position.
+        """
+        embedded = self._embedding[tokens].float() * self._scale
+        x = self.assistant.pre_projection(torch.cat([embedded, state], -1))
+        out = self.assistant.model(
+            inputs_embeds=x,
+            attention_mask=mask,
+            position_ids=positions,
+            shared_kv_states=kv,
+            use_cache=False,
+            logits_to_keep=slice(None),  # all: an int would have the model drop the rounds but the last
+        ).last_hidden_state
+        return out, self.assistant.post_projection(out)
+
+    @torch.no_grad()
+    def head(self) -> Tensor:
+        """(vocabulary, hidden), what is learnt included."""
+        head: Tensor = self.assistant.model.embed_tokens.weight
+        head[self.active] = self.active_head
+        return head
+
+
+@torch.no_grad()
+def start_near(drafter: Drafter, embedding: Floats, hidden: Floats) -> None:
+    """Starts a drafter from its target instead of from noise.
+
+    The logits of the target are E h. With h distributed as it is in the data, the best product of rank `hidden` for E h
+    is U z with z = V' L^-1 h, from the singular values of E L, L L' being the covariance of h. So the head starts as U,
+    what the residual stream starts from as z of the state that comes in, and the way back as h = L V z.
+
+    Args:
+        embedding: (vocabulary, backbone) of the target.
+        hidden: (samples, backbone) hidden states of the data.
+    """
+    a, rank = drafter.assistant, drafter.assistant.model.embed_tokens.weight.shape[1]
+    mean_square = hidden.T.astype(np.float64) @ hidden / len(hidden)
+    values, vectors = np.linalg.eigh(mean_square)
+    root = vectors * np.sqrt(np.maximum(values, 1e-6 * values[-1]))
+    inverse = (vectors / np.sqrt(np.maximum(values, 1e-6 * values[-1]))).T
+    gram = root.T @ (embedding.T.astype(np.float64) @ embedding) @ root
+    _, right = np.linalg.eigh(gram)
+    right = right[:, ::-1][:, :rank]
+    back = (root @ right).astype(np.float32)  # (backbone, rank)
+    onto = (right.T @ inverse).astype(np.float32)  # (rank, backbone)
+    head = torch.from_numpy(embedding @ back)
+    a.model.embed_tokens.weight.copy_(head)
+    drafter.active_head.copy_(head[drafter.active])
+    width = hidden.shape[1]
+    a.pre_projection.weight[:, width:] = torch.from_numpy(onto)
+    token_scale = float(np.sqrt((embedding[: 1 << 14] ** 2).mean()) * math.sqrt(width))
+    nn.init.normal_(a.pre_projection.weight[:, :width], std=0.5 / (token_scale * math.sqrt(width)))
+    a.post_projection.weight.copy_(torch.from_numpy(back))
+    for layer in a.model.layers:
+        nn.init.constant_(layer.self_attn.q_norm.weight, layer.self_attn.head_dim**-0.5)
+        # Each block begins as a small correction.
+        nn.init.constant_(layer.post_attention_layernorm.weight, 0.3)
+        nn.init.constant_(layer.post_feedforward_layernorm.weight, 0.3)

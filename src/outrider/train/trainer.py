@@ -1,0 +1,159 @@
+"""The training loop: batches in, a drafter that is asked more often out; it can stop and go on at any time."""
+
+from __future__ import annotations
+
+import json
+import random
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from outrider.train.batches import Batches
+from outrider.train.dataset import Dataset, Span
+from outrider.train.model import Drafter
+from outrider.train.objective import candidates_of, rounds_of
+
+_HELD_OUT_OF = 32
+"""One sequence of so many is never trained on."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to train. `rate` falls to a tenth along a cosine over `total_steps`, after a warm-up."""
+
+    steps: int = 3
+    rate: float = 1.5e-3
+    rows: int = 1500  # rounds of a batch, about
+    negatives: int = 3000
+    total_steps: int = 4000
+    warm_up: int = 100
+    weight_decay: float = 0.01
+
+
+class Trainer:
+    """Trains one drafter on one dataset.
+
+    Args:
+        folder: holds `checkpoint.pt` and `curve.jsonl`; what is there is gone on with.
+    """
+
+    def __init__(
+        self, drafter: Drafter, data: Dataset, batches: Batches, folder: Path, settings: Settings, seed: int = 0
+    ) -> None:
+        self.drafter, self.settings, self._batches, self._folder = drafter, settings, batches, folder
+        usable = batches.usable(data.spans)
+        self.training = [s for i, s in enumerate(usable) if i % _HELD_OUT_OF]
+        self.held_out = [s for i, s in enumerate(usable) if i % _HELD_OUT_OF == 0]
+        named = {p: w for p, w in drafter.named_parameters() if w.requires_grad}
+        head = [w for p, w in named.items() if p == "active_head"]
+        rest = [w for p, w in named.items() if p != "active_head"]
+        self._optimizer = torch.optim.AdamW(
+            [{"params": rest, "scale": 1.0}, {"params": head, "scale": 0.3}],
+            lr=settings.rate,
+            betas=(0.9, 0.98),
+            weight_decay=settings.weight_decay,
+        )
+        self.step, self._rng = 0, random.Random(seed)
+        self._places = {int(t): i for i, t in enumerate(drafter.active.tolist())}
+        self._queue: list[Span] = []
+        folder.mkdir(parents=True, exist_ok=True)
+        if (folder / "checkpoint.pt").exists():
+            self._load()
+
+    def train_step(self) -> dict[str, Any]:
+        """One batch: its loss, and acceptance by depth."""
+        for group in self._optimizer.param_groups:
+            group["lr"] = self._rate() * group["scale"]
+        batch, candidates, lookup = self._prepare(self._next_spans())
+        self._optimizer.zero_grad(set_to_none=True)
+        outcome = rounds_of(self.drafter, batch, self.settings.steps, candidates, lookup)
+        outcome.loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.drafter.parameters(), 1.0)
+        self._optimizer.step()
+        self.step += 1
+        acceptance = outcome.accepted / outcome.tried.clamp(min=1)
+        return {"step": self.step, "loss": float(outcome.loss.detach()), "acceptance": acceptance.tolist()}
+
+    @torch.no_grad()
+    def evaluate(self, spans: list[Span], steps: int | None = None) -> dict[str, Any]:
+        """Loss and greedy acceptance by depth over whole sequences; every active token is a candidate."""
+        steps = steps or self.settings.steps
+        accepted, tried, losses = torch.zeros(steps), torch.zeros(steps), []
+        everything = torch.arange(len(self.drafter.active))
+        for begin in range(0, len(spans), 4):
+            batch = self._batches.make(spans[begin : begin + 4])
+            outcome = rounds_of(self.drafter, batch, steps, everything, self._lookup(everything))
+            accepted, tried = accepted + outcome.accepted, tried + outcome.tried
+            losses.append(float(outcome.loss.detach()))
+        return {
+            "step": self.step,
+            "loss": float(np.mean(losses)),
+            "acceptance": (accepted / tried.clamp(min=1)).tolist(),
+            "rounds": int(tried[0]),
+        }
+
+    def run(self, seconds: float, every: int = 200, told: Callable[[dict[str, Any]], None] = lambda _: None) -> None:
+        """Trains until the time or the steps are used up, and saves."""
+        until = time.monotonic() + seconds
+        while self.step < self.settings.total_steps and time.monotonic() < until:
+            told(self.train_step())
+            if self.step % every == 0:
+                figures = self.evaluate(self.held_out) | {"held_out": True}
+                with (self._folder / "curve.jsonl").open("a", encoding="utf-8") as curve:
+                    curve.write(json.dumps(figures) + "\n")
+                told(figures)
+                self.save()
+        self.save()
+
+    def save(self) -> None:
+        """Writes the checkpoint, whole or not at all."""
+        state = {
+            "drafter": self.drafter.state_dict(),
+            "optimizer": self._optimizer.state_dict(),
+            "step": self.step,
+            "rng": self._rng.getstate(),
+            "settings": asdict(self.settings),
+        }
+        torch.save(state, self._folder / "checkpoint.new")
+        (self._folder / "checkpoint.new").replace(self._folder / "checkpoint.pt")
+
+    def _load(self) -> None:
+        state = torch.load(self._folder / "checkpoint.pt", weights_only=False)
+        self.drafter.load_state_dict(state["drafter"])
+        self._optimizer.load_state_dict(state["optimizer"])
+        self.step = state["step"]
+        self._rng.setstate(state["rng"])
+
+    def _rate(self) -> float:
+        s = self.settings
+        warm = min(1.0, (self.step + 1) / s.warm_up)
+        done = min(1.0, self.step / s.total_steps)
+        return float(s.rate * warm * (0.1 + 0.45 * (1 + np.cos(np.pi * done))))
+
+    def _next_spans(self) -> list[Span]:
+        spans: list[Span] = []
+        while sum(s.length - s.prompt_length for s in spans) < self.settings.rows:
+            if not self._queue:
+                self._queue = list(self.training)
+                self._rng.shuffle(self._queue)
+            spans.append(self._queue.pop())
+        return spans
+
+    def _prepare(self, spans: list[Span]) -> tuple[Any, torch.Tensor, torch.Tensor]:
+        batch = self._batches.make(spans)
+        chosen = self._rng.sample(
+            range(len(self.drafter.active)), min(self.settings.negatives, len(self.drafter.active))
+        )
+        candidates = candidates_of(batch, self._places, torch.tensor(chosen))
+        return batch, candidates, self._lookup(candidates)
+
+    def _lookup(self, candidates: torch.Tensor) -> torch.Tensor:
+        vocabulary = self.drafter.assistant.model.embed_tokens.weight.shape[0]
+        lookup = torch.full((vocabulary,), -1, dtype=torch.long)
+        lookup[self.drafter.active[candidates]] = torch.arange(len(candidates))
+        return lookup
