@@ -260,3 +260,61 @@ def test_greedy_jobs_go_on_from_sampled_texts(captured):
     for job in first:
         if job.params.greedy:
             assert any(text[: len(job.prompt)] == job.prompt for text in beginnings)
+
+
+def test_the_whole_recipe_and_its_second_run(tiny, tmp_path, monkeypatch):
+    from outrider.train import recipe as recipes
+
+    llm = LLM(tiny("gemma4-e2b").gguf, threads=1, context=256)
+    monkeypatch.setattr(recipes, "LLM", lambda *_, **__: llm)
+    monkeypatch.setattr(llm.tokenizer, "encode", lambda text: [2, *(3 + ord(c) % 400 for c in text)])
+    prompts = tmp_path / "prompts.txt"
+    prompts.write_text("One.\n\nTwo.\n")
+    told: list[str] = []
+    recipe = recipes.Recipe(
+        str(llm.path),
+        tmp_path / "out",
+        prompts,
+        tokens=2500,
+        minutes=0.5,
+        shape=SHAPE,
+        settings=Settings(steps=2, rows=200, negatives=100, total_steps=12),
+        threads=1,
+    )
+    facts = recipes.make_drafter(recipe, lambda stage, *_: told.append(stage))
+    assert {"capturing", "training", "ordering the head", "done"} <= set(told)
+    assert facts["tokens"] >= 2500
+    assert facts["held_out"]["step"] == 12
+    assert facts["provenance"]["prompts"] == "prompts.txt"
+    out = tmp_path / "out"
+    assert (out / "curve.png").stat().st_size > 1000
+    assert "held-out acceptance" in (out / "drafter" / "README.md").read_text()
+    assert json.loads((out / "drafter" / "training.json").read_text())["head"]["clusters"] == SHAPE.clusters
+    told.clear()
+    again = recipes.make_drafter(recipe, lambda stage, *_: told.append(stage))
+    assert set(told) == {"ordering the head", "done"}  # what is done is not done again
+    assert again["held_out"]["acceptance"] == pytest.approx(facts["held_out"]["acceptance"])
+    # Adapting: from what was made, on the same data, the first figures are the last ones of before.
+    adapted = recipes.make_drafter(
+        recipes.Recipe(
+            str(llm.path),
+            tmp_path / "adapted",
+            prompts,
+            tokens=2500,
+            minutes=0.0,
+            start=str(out / "drafter.gguf"),
+            settings=Settings(steps=2, rows=200, negatives=100, total_steps=12),
+            threads=1,
+        )
+    )
+    assert adapted["held_out"]["step"] == 0
+    assert adapted["head"]["clusters"] == SHAPE.clusters
+
+
+def test_a_model_is_no_drafter_to_start_from(captured, tiny):
+    from outrider.errors import CheckpointError
+    from outrider.train.start import known_drafter
+
+    llm, folder = captured("gemma3")
+    with pytest.raises(CheckpointError, match="is a model, not a drafter"):
+        known_drafter(open_checkpoint(llm.path), Dataset(folder), tiny("gemma3").gguf)

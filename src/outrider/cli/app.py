@@ -15,9 +15,9 @@ from outrider.cli.run import run
 from outrider.errors import OutriderError
 from outrider.terminal import show_error
 
-COMMAND_FAMILIES = {"bench": "outrider.bench.commands"}
-"""Families of commands in packages of their own, each an `app` in its module. Loaded by name when they are called:
-`outrider run` must not pay for them."""
+COMMAND_FAMILIES = {"bench": "outrider.bench.commands", "train-drafter": "outrider.train.command"}
+"""Commands of other packages, each an `app` in its module. Loaded by name when they are called: `outrider run` must not
+pay for them."""
 
 
 class CommandTable(TyperGroup):

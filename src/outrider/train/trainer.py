@@ -99,15 +99,21 @@ class Trainer:
 
     def run(self, seconds: float, every: int = 200, told: Callable[[dict[str, Any]], None] = lambda _: None) -> None:
         """Trains until the time or the steps are used up, and saves."""
-        until = time.monotonic() + seconds
+        until, begun, looked = time.monotonic() + seconds, self.step, self.step
         while self.step < self.settings.total_steps and time.monotonic() < until:
             told(self.train_step())
             if self.step % every == 0:
-                figures = self.evaluate(self.held_out) | {"held_out": True}
-                with (self._folder / "curve.jsonl").open("a", encoding="utf-8") as curve:
-                    curve.write(json.dumps(figures) + "\n")
-                told(figures)
-                self.save()
+                self._look(told)
+                looked = self.step
+        if self.step > max(begun, looked):
+            self._look(told)
+
+    def _look(self, told: Callable[[dict[str, Any]], None]) -> None:
+        """Measures on held-out sequences, writes that down and saves."""
+        figures = self.evaluate(self.held_out) | {"held_out": True}
+        with (self._folder / "curve.jsonl").open("a", encoding="utf-8") as curve:
+            curve.write(json.dumps(figures) + "\n")
+        told(figures)
         self.save()
 
     def save(self) -> None:

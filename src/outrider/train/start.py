@@ -1,0 +1,84 @@
+"""Where training starts: near the target, or from a drafter that exists."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from outrider import kernels
+from outrider.checkpoints import Checkpoint, open_checkpoint
+from outrider.checkpoints.config import AssistantConfig, ModelConfig
+from outrider.errors import CheckpointError
+from outrider.models.assistant import check_pair
+from outrider.train.dataset import Dataset
+from outrider.train.model import Drafter, DrafterShape, Floats, assistant_config, start_near
+
+_SAMPLES = 60_000
+
+
+def target_embedding(checkpoint: Checkpoint) -> Floats:
+    """(vocabulary, backbone) float32."""
+    return _values(checkpoint, "embed_tokens.weight")
+
+
+def active_tokens(data: Dataset) -> torch.Tensor:
+    """The tokens that the data names anywhere, ascending."""
+    named = [np.unique(data.fields[name]) for name in ("tokens", "top_tokens")]
+    return torch.from_numpy(np.unique(np.concatenate(named)).astype(np.int64))
+
+
+def new_drafter(target: Checkpoint, data: Dataset, shape: DrafterShape) -> Drafter:
+    """A drafter that starts near its target; see `start_near`."""
+    assert isinstance(target.config, ModelConfig)
+    embedding = target_embedding(target)
+    drafter = Drafter(assistant_config(target.config, shape), torch.from_numpy(embedding), active_tokens(data))
+    rows: list[int] = []
+    for span in data.spans:
+        rows += range(span.start + span.prompt_length - 1, span.start + span.length - 1)
+        if len(rows) >= _SAMPLES:
+            break
+    start_near(drafter, embedding, np.asarray(data.fields["hidden"][rows], np.float32))
+    return drafter
+
+
+def known_drafter(target: Checkpoint, data: Dataset, path: Path | str) -> Drafter:
+    """A drafter that exists, a folder or a GGUF file, to be adapted to a target.
+
+    Raises:
+        CheckpointError: it is no drafter, or does not fit the target.
+    """
+    assert isinstance(target.config, ModelConfig)
+    known = open_checkpoint(path)
+    if not isinstance(known.config, AssistantConfig):
+        raise CheckpointError("is a model, not a drafter", path=known.path, remedy="Start from an MTP drafter")
+    check_pair(target.config, known.config)
+    text = known.config.text
+    shape = DrafterShape(
+        hidden=text.hidden_size,
+        mlp=text.layers[0].mlp_width,
+        layers=len(text.layers),
+        heads=text.heads,
+        clusters=known.config.num_centroids,
+        top_clusters=known.config.centroid_top_k,
+    )
+    embedding = torch.from_numpy(target_embedding(target))
+    drafter = Drafter(assistant_config(target.config, shape), embedding, active_tokens(data))
+    state = drafter.assistant.state_dict()
+    for name in known.tensors:
+        if name.endswith("token_ordering"):
+            ordering = np.frombuffer(known.tensors[name].data, np.int32).astype(np.int64)
+            state[name].copy_(torch.from_numpy(ordering))
+            continue
+        theirs = name if name.startswith(("pre_", "post_projection", "masked_")) else f"model.{name}"
+        state[theirs].copy_(torch.from_numpy(_values(known, name)).view_as(state[theirs]))
+    with torch.no_grad():
+        drafter.active_head.copy_(state["model.embed_tokens.weight"][drafter.active])
+    return drafter
+
+
+def _values(checkpoint: Checkpoint, name: str) -> Floats:
+    tensor = checkpoint.tensors[name]
+    rows, columns = int(np.prod(tensor.shape[:-1])), tensor.shape[-1]
+    return kernels.dequantize(tensor.format, rows, columns, tensor.data).reshape(tensor.shape)
