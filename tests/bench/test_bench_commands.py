@@ -42,6 +42,20 @@ def test_prefill_json(fake, call):  # noqa: ARG001
     assert found["tokens_per_second"] == pytest.approx(1000)
 
 
+def test_drafts_and_sampling_are_as_asked(fake, call):
+    ran = call(
+        *("bench", "decode", "demo", "--json", "--prompts", "1", "--rounds", "1"),
+        *("--drafter", "d.gguf", "--no-lookup", "--temperature", "0.7"),
+    )
+    assert json.loads(ran.out)["temperature"] == 0.7
+    (llm,) = fake.made
+    assert llm.options["drafter"] == "d.gguf"
+    assert llm.options["lookup"] is False
+    assert {params.temperature for _, params in llm.asked} == {0.7}
+    call("bench", "decode", "demo", "--json", "--prompts", "1", "--rounds", "1", "--drafter", "off")
+    assert fake.made[1].options["drafter"] is None
+
+
 def test_decode_json(fake, call):
     ran = call("bench", "decode", "demo", "--json", "--prompts", "2", "--rounds", "1")
     assert ran.code == 0, ran.err

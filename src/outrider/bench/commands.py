@@ -77,20 +77,27 @@ def decode(
     prompts: Annotated[
         int | None, typer.Option(min=1, help="Prompts of each category.", show_default="all that ship")
     ] = None,
+    drafter: Annotated[
+        str, typer.Option(metavar="auto|off|PATH", help="The MTP drafter: the one beside the model, none, or PATH.")
+    ] = "auto",
+    lookup: Annotated[
+        bool, typer.Option("--lookup/--no-lookup", help="Draft what prompt and answer already said.")
+    ] = True,
+    temperature: Annotated[float, typer.Option(help="0 takes the most likely token; more is more varied.")] = 0.0,
     threads: Threads = None,
     as_json: AsJson = False,
 ) -> None:
     """Decode prompts of several kinds with and without drafts. Exits with 1 if they ever gave different tokens."""
     from outrider.bench.curves import memory_limit
-    from outrider.bench.decode import measure_decode, show_decode
+    from outrider.bench.decode import Comparer, measure_decode, show_decode
     from outrider.bench.suite import shipped_prompts
     from outrider.terminal import load_model, show_error
 
-    llm = load_model(model, threads=threads)
+    llm = load_model(model, drafter=None if drafter == "off" else drafter, lookup=lookup, threads=threads)
     with open_peer(against, peer_python, llm) as peer:
         limit = memory_limit(llm)
-        suite = shipped_prompts(prompts)
-        result = measure_decode(llm, peer, suite, max_tokens=max_tokens, rounds=rounds) | limit.as_dict()
+        comparer = Comparer(llm, peer, max_tokens, temperature)
+        result = measure_decode(comparer, shipped_prompts(prompts), rounds) | limit.as_dict()
     _print(result, show_decode, as_json)
     if not result["total"]["identical"]:
         differing = [name for name, of in result["categories"].items() if not of["identical"]]

@@ -20,6 +20,7 @@ from outrider.terminal import error_console, progress_bar
 if TYPE_CHECKING:
     from outrider import LLM, RequestOutput
     from outrider.bench.peer import LlamaCpp
+    from outrider.engine.outputs import RequestStats
 
 
 @dataclass(frozen=True)
@@ -48,15 +49,15 @@ class Comparer:
 
     Args:
         max_tokens: of each answer; an end token ends it sooner, so that what is measured is text that people get.
+        temperature: of outrider's answers; the peer decodes greedily, which takes it no longer.
     """
 
-    def __init__(self, llm: LLM, peer: LlamaCpp | None, max_tokens: int) -> None:
+    def __init__(self, llm: LLM, peer: LlamaCpp | None, max_tokens: int, temperature: float = 0.0) -> None:
         from outrider import SamplingParams
 
-        self._llm, self._peer = llm, peer
-        self._plain = SamplingParams(max_tokens=max_tokens, draft="off")
-        self._drafted = SamplingParams(max_tokens=max_tokens)
-        self._peer_tokens = max_tokens
+        self.llm, self.peer, self.max_tokens, self.temperature = llm, peer, max_tokens, temperature
+        self._plain = SamplingParams(max_tokens=max_tokens, temperature=temperature, draft="off")
+        self._drafted = SamplingParams(max_tokens=max_tokens, temperature=temperature)
         self.arms: tuple[str, ...] = ("plain", "drafted", *(("peer",) if peer else ()))
 
     def compare(self, prompt: Prompt, order: Sequence[str]) -> Comparison:
@@ -66,21 +67,18 @@ class Comparer:
         for arm in order:
             if arm != "peer":
                 params = self._plain if arm == "plain" else self._drafted
-                outputs[arm] = self._llm.generate(prompt.text, params)[0]
-            elif self._peer is not None:
-                token_ids = self._llm.tokenizer.encode(prompt.text)
-                peer_speed = self._peer.decode(token_ids, self._peer_tokens).tokens_per_second
+                outputs[arm] = self.llm.generate(prompt.text, params)[0]
+            elif self.peer is not None:
+                token_ids = self.llm.tokenizer.encode(prompt.text)
+                peer_speed = self.peer.decode(token_ids, self.max_tokens).tokens_per_second
         return Comparison(prompt, outputs["plain"], outputs["drafted"], peer_speed)
 
 
-def measure_decode(
-    llm: LLM, peer: LlamaCpp | None, prompts: Sequence[Prompt], *, max_tokens: int, rounds: int
-) -> dict[str, Any]:
+def measure_decode(comparer: Comparer, prompts: Sequence[Prompt], rounds: int) -> dict[str, Any]:
     """Decodes every prompt `rounds` times in each way, and sums up by category.
 
     Before it starts it says how long it will take, judged by a first prompt that is not counted.
     """
-    comparer = Comparer(llm, peer, max_tokens)
     started = perf_counter()
     comparer.compare(prompts[0], comparer.arms)
     _announce(perf_counter() - started, len(prompts), rounds, comparer.arms)
@@ -94,10 +92,12 @@ def measure_decode(
                 progress.update(task, description=f"decoding ({prompt.category})")
                 comparisons.append(comparer.compare(prompt, flips[i + number]))
                 progress.advance(task)
+    llm, peer = comparer.llm, comparer.peer
     return summarize(comparisons) | {
         "model": llm.path.name,
         "threads": llm.threads,
-        "max_tokens": max_tokens,
+        "max_tokens": comparer.max_tokens,
+        "temperature": comparer.temperature,
         **({"peer": {"name": "llama.cpp", "version": f"llama-cpp-python {peer.version}"}} if peer else {}),
     }
 
@@ -139,12 +139,22 @@ def _figures(comparisons: Sequence[Comparison]) -> dict[str, Any]:
         "speedup_range": [min(speedups), max(speedups)],
         "tokens_per_pass": sum(s.decoded_tokens for s in stats) / passes if passes else 1.0,
         "acceptance_rate": sum(s.accepted for s in stats) / drafted if drafted else 0.0,
+        "acceptance_by_depth": _by_depth(stats),
         "identical": all(comparison.identical for comparison in comparisons),
     }
     peer_speeds = [c.peer_tokens_per_second for c in comparisons if c.peer_tokens_per_second is not None]
     if peer_speeds:
         figures["peer_tokens_per_second"] = median(peer_speeds)
     return figures
+
+
+def _by_depth(stats: Sequence[RequestStats]) -> list[float]:
+    """Of the drafted tokens at each depth, how many were accepted."""
+    drafted, accepted = Counter[int](), Counter[int]()
+    for of in stats:
+        drafted.update(dict(enumerate(of.drafted_by_depth)))
+        accepted.update(dict(enumerate(of.accepted_by_depth)))
+    return [accepted[depth] / drafted[depth] if drafted[depth] else 0.0 for depth in sorted(drafted)]
 
 
 def show_decode(result: dict[str, Any]) -> None:
