@@ -11,6 +11,8 @@ from torch import Tensor
 from outrider.train.batches import Batch
 from outrider.train.model import Drafter
 
+_NAMED = 10
+"""Of a place's likeliest tokens, those that are sure to be candidates: the rest are many and weigh little."""
 _LEAST_REACH = 0.1
 """A round that is unlikely to get to a step still teaches a little there."""
 
@@ -26,7 +28,7 @@ class Outcome:
 
 def candidates_of(batch: Batch, places: dict[int, int], negatives: Tensor) -> Tensor:
     """(candidates,) indices into the active head: all that the batch's distributions name, and the negatives."""
-    named: Tensor = torch.unique(batch.top_tokens[batch.known])
+    named: Tensor = torch.unique(batch.top_tokens[batch.known][:, :_NAMED])
     both: Tensor = torch.cat([_places(named, places), negatives])
     return torch.unique(both)  # type: ignore[no-any-return]
 

@@ -57,6 +57,7 @@ class Trainer:
             lr=settings.rate,
             betas=(0.9, 0.98),
             weight_decay=settings.weight_decay,
+            fused=True,
         )
         self.step, self._rng = 0, random.Random(seed)
         self._places = {int(t): i for i, t in enumerate(drafter.active.tolist())}
@@ -71,7 +72,8 @@ class Trainer:
             group["lr"] = self._rate() * group["scale"]
         batch, candidates, lookup = self._prepare(self._next_spans())
         self._optimizer.zero_grad(set_to_none=True)
-        outcome = rounds_of(self.drafter, batch, self.settings.steps, candidates, lookup)
+        with torch.autocast("cpu", torch.bfloat16):  # a fifth faster; the weights stay float32
+            outcome = rounds_of(self.drafter, batch, self.settings.steps, candidates, lookup)
         outcome.loss.backward()
         torch.nn.utils.clip_grad_norm_(self.drafter.parameters(), 1.0)
         self._optimizer.step()
