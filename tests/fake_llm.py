@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 from outrider.engine.outputs import Piece, RequestOutput, RequestStats
 from outrider.errors import CheckpointError, UsageError
+from outrider.models.pairing import FoundDrafter
 from outrider.sampling.params import SamplingParams
 
 BOS = 256
@@ -58,6 +59,7 @@ class FakeLLM:
             progress("packing weights", 0.5)
         self.options = options
         self.path = Path("demo.gguf")
+        self.drafter = FoundDrafter(None, "no MTP drafter found: drafts come from lookup")
         self.threads = options.get("threads") or 2
         self.tokenizer, self.measure, self.engine = ByteTokenizer(), FakeMeasure(), FakeEngine()
         self.weight_bytes, self.load_seconds, self.config = 1000, 0.5, None

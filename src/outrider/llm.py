@@ -20,6 +20,7 @@ from outrider.engine.target import Target
 from outrider.errors import CheckpointError, UsageError
 from outrider.models.assistant import Drafting, check_pair, record_assistant
 from outrider.models.gemma import kv_shapes, record_gemma
+from outrider.models.pairing import FoundDrafter, find_drafter
 from outrider.quant import WeightStore
 from outrider.sampling.params import SamplingParams
 from outrider.tokenizer import Tokenizer, open_tokenizer
@@ -33,7 +34,8 @@ class LLM:
 
     Args:
         model: "demo", a .gguf file, or a folder with config.json and *.safetensors.
-        drafter: the MTP drafter, a .gguf file or a folder. "auto" and None use none (finding it comes later).
+        drafter: the MTP drafter, a .gguf file or a folder; None for none; "auto" for the one that belongs to the model,
+            if it is where people keep it (see `models.pairing`). `LLM.drafter` says which it is, and why.
         lookup: whether drafts may come from what the prompt and the answer already said.
         lookup_history: tokens of earlier requests that drafts may come from too (some 600 bytes each); 0 for none.
         threads: None for all cores this process may use.
@@ -83,8 +85,8 @@ class LLM:
             progress("building the tokenizer", 1.0)
         self.tokenizer: Tokenizer = open_tokenizer(checkpoint.tokenizer, path=checkpoint.path)
         self.target = Target(forward)
-        self.drafter_path = None if drafter in ("auto", None) else Path(str(drafter))
-        drafting = self._open_drafter(self.drafter_path, weights, pool, half_precision_cache)
+        self.drafter = self._choose_drafter(model, drafter)
+        drafting = self._open_drafter(self.drafter.path, weights, pool, half_precision_cache)
         self.caches = CachePool(
             kv_shapes(self.config),
             self.context + PREFILL_CHUNK,
@@ -103,6 +105,13 @@ class LLM:
             self.target, self.tokenizer, self.caches, planner, context=self.context, chunk=PREFILL_CHUNK
         )
         self.load_seconds = time.perf_counter() - started
+
+    def _choose_drafter(self, model: str | Path, drafter: str | Path | None) -> FoundDrafter:
+        if drafter is None:
+            return FoundDrafter(None, "no MTP drafter wanted")
+        if drafter == "auto":
+            return find_drafter(model, self.path, self.config)
+        return FoundDrafter(Path(drafter), f"{Path(drafter).name}, as asked")
 
     def _open_drafter(
         self, path: Path | None, weights: WeightStore, pool: kernels.ThreadPool, half_precision: bool

@@ -123,7 +123,7 @@ def test_company_does_not_change_what_is_drafted(llms, kind):
 def test_a_drafter_in_place_of_a_model_is_refused(llms, tiny):
     from outrider.errors import CheckpointError
 
-    drafter = llms("gemma4-dense", "dense").drafter_path
+    drafter = llms("gemma4-dense", "dense").drafter.path
     with pytest.raises(CheckpointError, match="is a drafter, not a model"):
         LLM(drafter)
     with pytest.raises(CheckpointError, match="is a model, not a drafter"):

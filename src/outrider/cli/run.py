@@ -81,7 +81,7 @@ def run(
     # Nothing heavy is imported before a command runs: help and usage errors answer at once.
     from outrider import SamplingParams
     from outrider.cli.answer import print_figures, stream_answer
-    from outrider.terminal import load_model
+    from outrider.terminal import error_console, load_model
 
     params = SamplingParams(
         max_tokens=max_tokens,
@@ -103,6 +103,8 @@ def run(
     llm = load_model(
         model, drafter=None if drafter == "off" else drafter, lookup=lookup, threads=threads, context=context
     )
+    if not as_json and drafter == "auto":
+        error_console().print(f"drafter: {llm.drafter.why}", style="dim", markup=False)
     if text is None:
         from outrider.cli.chat import converse
 
