@@ -24,6 +24,7 @@ from outrider.models.pairing import FoundDrafter, find_drafter
 from outrider.quant import WeightStore
 from outrider.sampling.params import SamplingParams
 from outrider.tokenizer import Tokenizer, open_tokenizer
+from outrider.tokenizer.chat_template import chat_template_of
 
 PREFILL_CHUNK = 256
 """Prompt tokens of one pass: enough to amortise reading the weights, few enough for their rows to stay in cache."""
@@ -38,6 +39,7 @@ class LLM:
             if it is where people keep it (see `models.pairing`). `LLM.drafter` says which it is, and why.
         lookup: whether drafts may come from what the prompt and the answer already said.
         lookup_history: tokens of earlier requests that drafts may come from too (some 600 bytes each); 0 for none.
+        prefixes: finished sequences whose keys and values are kept, for prompts that begin as they did.
         threads: None for all cores this process may use.
         context: most positions of one request; None for the model's own limit.
         progress: called with (what, fraction from 0 to 1) while loading.
@@ -55,6 +57,7 @@ class LLM:
         drafter: str | Path | None = "auto",
         lookup: bool = True,
         lookup_history: int = 0,
+        prefixes: int = 1,
         threads: int | None = None,
         context: int | None = None,
         progress: Callable[[str, float], None] | None = None,
@@ -84,6 +87,8 @@ class LLM:
         if progress:
             progress("building the tokenizer", 1.0)
         self.tokenizer: Tokenizer = open_tokenizer(checkpoint.tokenizer, path=checkpoint.path)
+        self.chat = chat_template_of(checkpoint.tokenizer)
+        """The model's chat template; None for a base model."""
         self.target = Target(forward)
         self.drafter = self._choose_drafter(model, drafter)
         drafting = self._open_drafter(self.drafter.path, weights, pool, half_precision_cache)
@@ -92,6 +97,7 @@ class LLM:
             self.context + PREFILL_CHUNK,
             PREFILL_CHUNK,
             half_precision=half_precision_cache,
+            kept=prefixes,
         )
         self.measure = Measure(self.target, self.caches)
         planner = DraftPlanner(
@@ -140,7 +146,7 @@ class LLM:
             UsageError: a prompt is empty, too long for the context, or has ids outside the vocabulary.
         """
         several: list[str | Sequence[int]] = [prompts] if isinstance(prompts, str) else list(prompts)
-        encoded = [self._encode(prompt) for prompt in several]
+        encoded = [self.encode(prompt) for prompt in several]
         requests = [self._add(prompt, params) for prompt in encoded]
         try:
             while any(request.finish_reason is None for request in requests):
@@ -155,7 +161,7 @@ class LLM:
 
         Closing the iterator cancels the request.
         """
-        request = self._add(self._encode(prompt), params)
+        request = self._add(self.encode(prompt), params)
         return self._pieces(request)
 
     def _pieces(self, request: Request) -> Iterator[Piece]:
@@ -166,16 +172,29 @@ class LLM:
         finally:
             self.engine.cancel(request)
 
-    def _add(self, prompt: list[int], params: SamplingParams | None) -> Request:
-        params = params or SamplingParams()
+    def check(self, params: SamplingParams) -> None:
+        """That parameters fit this model.
+
+        Raises:
+            UsageError: they name a token that it does not have.
+        """
         wrong = next((token for token in params.logit_bias if not 0 <= token < self.target.vocabulary), None)
         if wrong is not None:
             raise UsageError(f"logit_bias names token {wrong}, outside the vocabulary of {self.target.vocabulary}")
+
+    def _add(self, prompt: list[int], params: SamplingParams | None) -> Request:
+        params = params or SamplingParams()
+        self.check(params)
         request = self.engine.add(prompt, params)
         request.stats.load_seconds = self.load_seconds
         return request
 
-    def _encode(self, prompt: str | Sequence[int]) -> list[int]:
+    def encode(self, prompt: str | Sequence[int]) -> list[int]:
+        """The ids of a prompt, BOS included if it is a text.
+
+        Raises:
+            UsageError: as `generate`.
+        """
         ids = self.tokenizer.encode(prompt) if isinstance(prompt, str) else [int(token) for token in prompt]
         if not ids:
             raise UsageError("the prompt is empty: give it at least one token")

@@ -1,6 +1,7 @@
 """Looks for a request whose answer depends on drafting.
 
 usage: make fuzz, or PYTHONPATH=tests python tests/lossless/fuzz.py [--requests N] [--seed S] [--demo SHARE]
+           [--threads N ...]
 
 Every round takes a model (tiny ones of all variants with random weights and drafters of every kind, or the demo), some
 requests with random prompts, sampling parameters, stops and budgets, and how to draft: sources, tree shapes, draft
@@ -17,6 +18,7 @@ import random
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -33,6 +35,7 @@ from outrider.speculation import mtp
 
 DRAFTERS = ("none", "dense", "clusters", "broken")
 FORMATS = [gguf.GGMLQuantizationType[name] for name in ("F32", "Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1")]
+THREADS = (1, 1, 2, 3)
 STOPS = ("ab", "c d", "e", "zz top", "cab", " a")
 
 
@@ -77,12 +80,12 @@ class Models:
         return llm
 
 
-def random_model(rng: random.Random, models: Models, demo_share: float) -> LLM:
+def random_model(rng: random.Random, models: Models, demo_share: float, threads: Sequence[int]) -> LLM:
     """A model of any kind."""
     if rng.random() < demo_share:
-        return models.get("demo", "none", rng.choice([1, 2]), 0)
+        return models.get("demo", "none", rng.choice(threads), 0)
     variant = rng.choice([name for name in VARIANTS if not name.startswith("assistant")])
-    return models.get(variant, rng.choice(DRAFTERS), rng.choice([1, 1, 2, 3]), rng.randrange(4))
+    return models.get(variant, rng.choice(DRAFTERS), rng.choice(threads), rng.randrange(4))
 
 
 def random_prompt(rng: random.Random, vocabulary: int, window: int, longest: int) -> list[int]:
@@ -132,9 +135,11 @@ def given_back(out: RequestOutput) -> tuple[Any, ...]:
     return out.token_ids, out.text, out.finish_reason, out.logprobs
 
 
-def fuzz_round(rng: random.Random, models: Models, demo_share: float) -> tuple[int, int, str | None]:
+def fuzz_round(
+    rng: random.Random, models: Models, demo_share: float, threads: Sequence[int] = THREADS
+) -> tuple[int, int, str | None]:
     """One round: (requests, draft tokens accepted, what differed or None)."""
-    llm = random_model(rng, models, demo_share)
+    llm = random_model(rng, models, demo_share, threads)
     demo = llm.target.vocabulary != VOCAB
     window = next(layer.window for layer in llm.config.layers if layer.window)
     most = 16 if demo else 40
@@ -180,14 +185,14 @@ def fuzz_round(rng: random.Random, models: Models, demo_share: float) -> tuple[i
     return len(cases), sum(request.stats.accepted for request in running), None
 
 
-def run(requests: int, seed: int, demo_share: float) -> int:
+def run(requests: int, seed: int, demo_share: float, threads: Sequence[int]) -> int:
     """Rounds until so many requests were compared; the exit status."""
     done = accepted = rounds = 0
     started = said = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         models = Models(Path(folder))
         while done < requests:
-            count, right, problem = fuzz_round(random.Random(seed + rounds), models, demo_share)
+            count, right, problem = fuzz_round(random.Random(seed + rounds), models, demo_share, threads)
             if problem:
                 print(f"DIFFERENT in the round of --seed {seed + rounds}: {problem}", file=sys.stderr)
                 return 1
@@ -204,5 +209,6 @@ if __name__ == "__main__":
     parser.add_argument("--requests", type=int, default=20_000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--demo", type=float, default=0.1, metavar="SHARE", help="of the rounds that use the demo")
+    parser.add_argument("--threads", type=int, nargs="+", default=THREADS, help="thread counts to choose from")
     arguments = parser.parse_args()
-    sys.exit(run(arguments.requests, arguments.seed, arguments.demo))
+    sys.exit(run(arguments.requests, arguments.seed, arguments.demo, arguments.threads))

@@ -15,7 +15,11 @@ from outrider.cli.run import run
 from outrider.errors import OutriderError
 from outrider.terminal import show_error
 
-COMMAND_FAMILIES = {"bench": "outrider.bench.commands", "train-drafter": "outrider.train.command"}
+COMMAND_FAMILIES = {
+    "bench": "outrider.bench.commands",
+    "serve": "outrider.server.command",
+    "train-drafter": "outrider.train.command",
+}
 """Commands of other packages, each an `app` in its module. Loaded by name when they are called: `outrider run` must not
 pay for them."""
 

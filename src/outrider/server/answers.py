@@ -1,0 +1,120 @@
+"""Answers as OpenAI's API has them: whole, and as the chunks of a stream."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from outrider.engine.outputs import Piece, RequestOutput
+from outrider.sampling.logprobs import TokenLogprobs
+from outrider.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True)
+class Form:
+    """What the answers to one request look like.
+
+    chat: the chat route's shapes, else the completion route's.
+    """
+
+    chat: bool
+    model: str
+    tokenizer: Tokenizer
+    logprobs: bool
+    id: str = field(default_factory=lambda: secrets.token_hex(12))
+    created: int = field(default_factory=lambda: int(time.time()))
+
+    def whole(self, outputs: Sequence[RequestOutput]) -> dict[str, Any]:
+        """The one object of a request that does not stream."""
+        choices = []
+        for index, out in enumerate(outputs):
+            logprobs = self._logprobs(out.logprobs or (), "")
+            body: dict[str, Any] = {"index": index, "finish_reason": out.finish_reason, "logprobs": logprobs}
+            if self.chat:
+                body["message"] = {"role": "assistant", "content": out.text, "refusal": None}
+            else:
+                body["text"] = out.text
+            choices.append(body)
+        return {
+            **self._head("chat.completion" if self.chat else "text_completion"),
+            "choices": choices,
+            "usage": usage(outputs),
+            "outrider": [out.stats.as_dict() for out in outputs],
+        }
+
+    def chunk(self, index: int, piece: Piece, first: bool, before: str) -> dict[str, Any]:
+        """The next part of answer `index`; `before` is its text so far."""
+        logprobs = self._logprobs(piece.logprobs, before)
+        body: dict[str, Any] = {"index": index, "finish_reason": piece.finish_reason, "logprobs": logprobs}
+        if self.chat:
+            body["delta"] = {**({"role": "assistant"} if first else {}), "content": piece.text}
+        else:
+            body["text"] = piece.text
+        marks = {
+            "token_ids": list(piece.token_ids),
+            "drafted": list(piece.drafted),
+            "rejected": list(piece.rejected),
+            **({"stats": piece.stats.as_dict()} if piece.stats else {}),
+        }
+        return {**self._head(self._chunk_kind), "choices": [body], "outrider": marks}
+
+    def last_chunk(self, outputs: Sequence[RequestOutput]) -> dict[str, Any]:
+        """The chunk that has the usage and no choice."""
+        return {**self._head(self._chunk_kind), "choices": [], "usage": usage(outputs)}
+
+    @property
+    def _chunk_kind(self) -> str:
+        return "chat.completion.chunk" if self.chat else "text_completion"
+
+    def _head(self, kind: str) -> dict[str, Any]:
+        prefix = "chatcmpl" if self.chat else "cmpl"
+        return {"id": f"{prefix}-{self.id}", "object": kind, "created": self.created, "model": self.model}
+
+    def _logprobs(self, places: Sequence[TokenLogprobs], before: str) -> dict[str, Any] | None:
+        if not self.logprobs:
+            return None
+        if self.chat:
+            return {"content": [self._place(place) for place in places], "refusal": None}
+        texts = [self._text(place.token) for place in places]
+        offsets = [len(before) + sum(map(len, texts[:i])) for i in range(len(texts))]
+        return {
+            "tokens": texts,
+            "token_logprobs": [_finite(place.logprob) for place in places],
+            "top_logprobs": [{self._text(token): _finite(logprob) for token, logprob in place.top} for place in places],
+            "text_offset": offsets,
+        }
+
+    def _place(self, place: TokenLogprobs) -> dict[str, Any]:
+        top = [self._token(token, logprob) for token, logprob in place.top]
+        return {**self._token(place.token, place.logprob), "top_logprobs": top}
+
+    def _token(self, token: int, logprob: float) -> dict[str, Any]:
+        data = self.tokenizer.piece(token, skip_special=False)
+        return {"token": self._text(token), "logprob": _finite(logprob), "bytes": list(data)}
+
+    def _text(self, token: int) -> str:
+        return self.tokenizer.piece(token, skip_special=False).decode("utf-8", "replace")
+
+
+def _finite(logprob: float) -> float:
+    """JSON has no infinity; OpenAI's own value for "never" is -9999."""
+    return max(logprob, -9999.0)
+
+
+def usage(outputs: Sequence[RequestOutput]) -> dict[str, Any]:
+    """Tokens in and out; the prompt counts once, however many answers it got."""
+    prompt = len(outputs[0].prompt_token_ids)
+    completion = sum(len(out.token_ids) for out in outputs)
+    return {
+        "prompt_tokens": prompt,
+        "completion_tokens": completion,
+        "total_tokens": prompt + completion,
+        "prompt_tokens_details": {"cached_tokens": outputs[0].stats.reused_tokens},
+        "completion_tokens_details": {
+            "accepted_prediction_tokens": sum(out.stats.accepted for out in outputs),
+            "rejected_prediction_tokens": sum(out.stats.drafted - out.stats.accepted for out in outputs),
+        },
+    }

@@ -1,0 +1,278 @@
+"""The routes. Every error has OpenAI's shape; nothing in a request is trusted."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hmac
+import json
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.routing import Route
+
+from outrider import LLM, SamplingParams
+from outrider.engine.outputs import Piece
+from outrider.errors import OutriderError, UsageError
+from outrider.server.answers import Form
+from outrider.server.metrics import Metrics
+from outrider.server.scheduler import QueueFullError, Scheduler, Ticket
+from outrider.server.schema import ChatRequest, CompletionRequest, Sampled
+
+_log = logging.getLogger("outrider")
+
+MAX_BODY_BYTES = 8 << 20
+GRACE_SECONDS = 30.0
+_RETRY_AFTER_SECONDS = 5
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+class ApiError(Exception):
+    """An error that the client is told: its HTTP status and OpenAI's type."""
+
+    def __init__(self, status: int, kind: str, message: str, *, parameter: str | None = None) -> None:
+        super().__init__(message)
+        self.status, self.kind, self.parameter = status, kind, parameter
+
+    def response(self) -> Response:
+        """`{"error": {...}}`."""
+        error = {"message": str(self), "type": self.kind, "param": self.parameter, "code": None}
+        headers = {"Retry-After": str(_RETRY_AFTER_SECONDS)} if self.status in (429, 503) else None
+        return JSONResponse({"error": error}, self.status, headers)
+
+
+class Server:
+    """The application around one model.
+
+    Args:
+        name: what clients call the model.
+        api_key: what they have to send as bearer token; None lets everyone in.
+        scheduler: as `Scheduler`, not started.
+    """
+
+    def __init__(self, llm: LLM, scheduler: Scheduler, metrics: Metrics, *, name: str, api_key: str | None) -> None:
+        self._llm, self._scheduler, self._metrics = llm, scheduler, metrics
+        self._name, self._api_key = name, api_key
+
+    def app(self) -> Starlette:
+        """The ASGI application."""
+        routes = [
+            Route("/v1/completions", self._guarded(self.completions), methods=["POST"]),
+            Route("/v1/chat/completions", self._guarded(self.chat), methods=["POST"]),
+            Route("/v1/models", self._guarded(self.models)),
+            Route("/v1/models/{model:path}", self._guarded(self.model)),
+            Route("/health", self.health),
+            Route("/metrics", self._guarded(self.metrics)),
+        ]
+        return Starlette(routes=routes, lifespan=self._lifespan, exception_handlers={HTTPException: _no_such_route})
+
+    async def completions(self, request: Request) -> Response:
+        """`POST /v1/completions`: the text goes on from the prompt."""
+        wanted = await self._read(request, CompletionRequest)
+        ids = await run_in_threadpool(self._llm.encode, wanted.only_prompt)
+        return await self._answer(request, wanted, ids, wanted.logprobs, chat=False)
+
+    async def chat(self, request: Request) -> Response:
+        """`POST /v1/chat/completions`: the model's next turn."""
+        wanted = await self._read(request, ChatRequest)
+        template = self._llm.chat
+        if template is None:
+            problem = f"{self._name} is a base model without a chat template: use /v1/completions"
+            raise ApiError(400, "invalid_request_error", problem)
+        try:
+            messages = [message.plain() for message in wanted.messages]
+        except ValueError as error:
+            raise ApiError(400, "invalid_request_error", str(error), parameter="messages") from error
+        thinking = bool(wanted.chat_template_kwargs.get("enable_thinking", False))
+        text = await run_in_threadpool(template.render, messages, thinking=thinking)
+        ids = await run_in_threadpool(self._llm.tokenizer.encode, text, add_bos=False, parse_special=True)
+        ids = self._llm.encode(ids)
+        logprobs = wanted.top_logprobs if wanted.logprobs else None
+        return await self._answer(request, wanted, ids, logprobs, chat=True)
+
+    async def models(self, _request: Request) -> Response:
+        """`GET /v1/models`."""
+        return JSONResponse({"object": "list", "data": [self._about()]})
+
+    async def model(self, request: Request) -> Response:
+        """`GET /v1/models/{model}`."""
+        if request.path_params["model"] != self._name:
+            raise ApiError(404, "not_found_error", f"there is no model {request.path_params['model']}")
+        return JSONResponse(self._about())
+
+    async def health(self, _request: Request) -> Response:
+        """`GET /health`: 200 while requests are taken."""
+        running, waiting = self._scheduler.counts
+        return JSONResponse({"status": "ok", "running": running, "waiting": waiting})
+
+    async def metrics(self, _request: Request) -> Response:
+        """`GET /metrics`."""
+        return Response(self._metrics.text(self._scheduler), media_type="text/plain; version=0.0.4")
+
+    # -- the life of an answer ---------------------------------------------------------------------------------------
+
+    async def _answer(
+        self, request: Request, wanted: Sampled, ids: list[int], logprobs: int | None, *, chat: bool
+    ) -> Response:
+        if wanted.model not in ("", self._name):
+            problem = f"there is no model {wanted.model}: this is {self._name}"
+            raise ApiError(404, "not_found_error", problem, parameter="model")
+        sets = wanted.params(self._llm.context - len(ids), logprobs)
+        form = Form(chat, self._name, self._llm.tokenizer, logprobs is not None)
+        tickets = self._submit(ids, sets)
+        if wanted.stream:
+            with_usage = wanted.stream_options is not None and wanted.stream_options.include_usage
+            return StreamingResponse(self._stream(tickets, form, with_usage), media_type="text/event-stream")
+        finishing = asyncio.create_task(self._finish(tickets))
+        gone = asyncio.create_task(_disconnected(request))
+        try:
+            await asyncio.wait([finishing, gone], return_when=asyncio.FIRST_COMPLETED)
+            if not finishing.done():
+                return Response(status_code=499)  # nobody reads it
+            await finishing
+        finally:
+            gone.cancel()
+            finishing.cancel()
+            for ticket in tickets:
+                self._scheduler.cancel(ticket)
+        return JSONResponse(form.whole([ticket.output for ticket in tickets if ticket.output]))
+
+    def _submit(self, ids: list[int], sets: list[SamplingParams]) -> list[Ticket]:
+        for params in sets:
+            self._llm.check(params)
+        tickets: list[Ticket] = []
+        try:
+            for params in sets:
+                tickets.append(self._scheduler.submit(ids, params))
+        except OutriderError:
+            for ticket in tickets:
+                self._scheduler.cancel(ticket)
+            raise
+        return tickets
+
+    async def _finish(self, tickets: list[Ticket]) -> None:
+        for ticket in tickets:
+            async for _ in self._scheduler.pieces(ticket):
+                pass
+
+    async def _stream(self, tickets: list[Ticket], form: Form, with_usage: bool) -> AsyncIterator[str]:
+        """Server-sent events. The answers of one request come as they are ready, whichever it is."""
+        merged: asyncio.Queue[tuple[int, Piece | OutriderError | None]] = asyncio.Queue()
+
+        async def follow(index: int, ticket: Ticket) -> None:
+            try:
+                async for piece in self._scheduler.pieces(ticket):
+                    await merged.put((index, piece))
+            except OutriderError as problem:
+                await merged.put((index, problem))
+            await merged.put((index, None))
+
+        followers = [asyncio.create_task(follow(index, ticket)) for index, ticket in enumerate(tickets)]
+        texts = ["" for _ in tickets]
+        begun: set[int] = set()
+        left = len(tickets)
+        try:
+            while left:
+                index, piece = await merged.get()
+                if piece is None:
+                    left -= 1
+                elif isinstance(piece, OutriderError):
+                    error = {"message": str(piece), "type": "server_error", "param": None, "code": None}
+                    yield _event({"error": error})
+                else:
+                    yield _event(form.chunk(index, piece, index not in begun, texts[index]))
+                    begun.add(index)
+                    texts[index] += piece.text
+            if with_usage and all(ticket.output for ticket in tickets):
+                yield _event(form.last_chunk([ticket.output for ticket in tickets if ticket.output]))
+            yield "data: [DONE]\n\n"
+        finally:
+            for follower in followers:
+                follower.cancel()
+            for ticket in tickets:
+                self._scheduler.cancel(ticket)
+
+    # -- around every route ------------------------------------------------------------------------------------------
+
+    def _guarded(self, handler: Callable[[Request], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
+        async def guarded(request: Request) -> Response:
+            try:
+                self._check_key(request)
+                return await handler(request)
+            except ApiError as problem:
+                return problem.response()
+            except UsageError as error:
+                return ApiError(400, "invalid_request_error", str(error)).response()
+            except QueueFullError as error:
+                return ApiError(429, "rate_limit_error", str(error)).response()
+            except OutriderError as error:
+                return ApiError(503, "server_error", str(error)).response()
+            except Exception:
+                _log.exception("%s failed", request.url.path)
+                return ApiError(500, "server_error", "the request failed within the server: see its log").response()
+
+        return guarded
+
+    def _check_key(self, request: Request) -> None:
+        if self._api_key is None:
+            return
+        given = request.headers.get("authorization", "").removeprefix("Bearer ").strip()
+        if not hmac.compare_digest(given.encode(), self._api_key.encode()):
+            raise ApiError(401, "authentication_error", "the API key is missing or wrong: send it as a bearer token")
+
+    async def _read(self, request: Request, model: type[Model]) -> Model:
+        body = bytearray()
+        async for part in request.stream():
+            body += part
+            if len(body) > MAX_BODY_BYTES:
+                raise ApiError(413, "invalid_request_error", f"the body is larger than {MAX_BODY_BYTES >> 20} MiB")
+        try:
+            return model.model_validate(json.loads(bytes(body)))
+        except (ValueError, RecursionError) as error:
+            raise _explained(error) from error
+
+    @contextlib.asynccontextmanager
+    async def _lifespan(self, _app: Starlette) -> AsyncIterator[None]:
+        self._scheduler.start()
+        yield
+        await run_in_threadpool(self._scheduler.stop, GRACE_SECONDS)
+
+    def _about(self) -> dict[str, Any]:
+        return {
+            "id": self._name,
+            "object": "model",
+            "created": 0,
+            "owned_by": "outrider",
+            "max_model_len": self._llm.context,
+        }
+
+
+def _explained(error: ValueError | RecursionError) -> ApiError:
+    if not isinstance(error, ValidationError):
+        return ApiError(400, "invalid_request_error", f"the body is not JSON: {error}")
+    first = error.errors(include_url=False, include_context=False)[0]
+    place = ".".join(str(part) for part in first["loc"])
+    message = first["msg"].removeprefix("Value error, ")
+    return ApiError(400, "invalid_request_error", f"{place}: {message}" if place else message, parameter=place or None)
+
+
+async def _no_such_route(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    return ApiError(error.status_code, "invalid_request_error", str(error.detail)).response()
+
+
+async def _disconnected(request: Request) -> None:
+    while not await request.is_disconnected():
+        await asyncio.sleep(0.1)
+
+
+def _event(body: dict[str, Any]) -> str:
+    return f"data: {json.dumps(body, ensure_ascii=False)}\n\n"

@@ -1,0 +1,64 @@
+"""`outrider serve`: the command. Nothing heavy is imported before it runs."""
+
+from __future__ import annotations
+
+import os
+from typing import Annotated
+
+import typer
+
+from outrider.errors import UsageError
+
+app = typer.Typer(add_completion=False)
+
+
+@app.command()
+def serve(
+    model: Annotated[str, typer.Argument(help='"demo", a .gguf file, or a folder.', show_default=False)],
+    host: Annotated[str, typer.Option(help="Address to listen at; 0.0.0.0 lets other machines in.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535)] = 8000,
+    drafter: Annotated[
+        str, typer.Option(metavar="auto|off|PATH", help="The MTP drafter: the one beside the model, none, or PATH.")
+    ] = "auto",
+    lookup: Annotated[
+        bool, typer.Option("--lookup/--no-lookup", help="Draft what prompts and answers already said.")
+    ] = True,
+    context: Annotated[int | None, typer.Option(help="Most tokens of prompt and answer together.")] = None,
+    running: Annotated[int, typer.Option(min=1, max=64, help="Most requests that share a pass.")] = 8,
+    waiting: Annotated[int, typer.Option(min=0, help="Most requests that wait; beyond, 429.")] = 64,
+    api_key: Annotated[
+        str | None, typer.Option(envvar="OUTRIDER_API_KEY", help="What clients have to send as bearer token.")
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option(help="What clients call the model.", show_default="the file's name")
+    ] = None,
+    threads: Annotated[int | None, typer.Option(help="Threads to compute with.", show_default="all cores")] = None,
+) -> None:
+    """Serve MODEL to everything that speaks the OpenAI API. Needs the extra "serve"."""
+    try:
+        import uvicorn
+
+        from outrider.server.app import Server
+        from outrider.server.metrics import Metrics
+        from outrider.server.scheduler import Scheduler
+    except ImportError as error:
+        raise UsageError(f"serving needs {error.name}: pip install 'outrider[serve]'") from error
+    from outrider.terminal import error_console, load_model
+
+    llm = load_model(
+        model,
+        drafter=None if drafter == "off" else drafter,
+        lookup=lookup,
+        lookup_history=1 << 16,
+        prefixes=running,
+        threads=threads,
+        context=context,
+    )
+    metrics = Metrics()
+    scheduler = Scheduler(llm, running=running, waiting=waiting, finished=metrics.finished)
+    called = name or (model if model == "demo" else llm.path.stem)
+    server = Server(llm, scheduler, metrics, name=called, api_key=api_key)
+    console = error_console()
+    console.print(f"drafter: {llm.drafter.why}", style="dim", markup=False)
+    console.print(f"{called} at http://{host}:{port}/v1 (Ctrl-C stops, and finishes what is in work)", markup=False)
+    uvicorn.run(server.app(), host=host, port=port, log_level=os.environ.get("UVICORN_LOG_LEVEL", "warning"))

@@ -1,0 +1,194 @@
+"""The thread that steps the engine, and the tickets by which others follow their requests."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+
+from outrider import LLM, SamplingParams
+from outrider.engine.outputs import Piece, RequestOutput
+from outrider.engine.request import Request
+from outrider.errors import OutriderError
+
+_log = logging.getLogger("outrider")
+_IDLE_SECONDS = 0.5
+
+
+class QueueFullError(OutriderError):
+    """So many requests wait that another would only time out."""
+
+
+class StoppedError(OutriderError):
+    """The server is shutting down, or a request failed within."""
+
+
+@dataclass(eq=False)
+class Ticket:
+    """One request on its way through the scheduler. Its pieces arrive in the event loop that submitted it."""
+
+    prompt: list[int]
+    params: SamplingParams
+    loop: asyncio.AbstractEventLoop
+    pieces: asyncio.Queue[Piece | OutriderError] = field(default_factory=asyncio.Queue)
+    arrived: float = field(default_factory=time.perf_counter)
+    request: Request | None = None
+    output: RequestOutput | None = None
+    cancelled: bool = False
+
+    def give(self, piece: Piece | OutriderError) -> None:
+        """Hands over what came; called by the scheduler's thread."""
+        self.loop.call_soon_threadsafe(self.pieces.put_nowait, piece)
+
+
+class Scheduler:
+    """Runs requests side by side, so many at a time, and keeps so many waiting.
+
+    Only its own thread touches the engine. Requests join and leave between passes.
+
+    Args:
+        running: most requests in a pass.
+        waiting: most requests that wait for a place; beyond, `submit` refuses.
+        finished: told of every ticket that ended, in the scheduler's thread.
+    """
+
+    def __init__(
+        self, llm: LLM, *, running: int = 8, waiting: int = 64, finished: Callable[[Ticket], None] = lambda _: None
+    ) -> None:
+        self._llm, self._most_running, self._most_waiting, self._finished = llm, running, waiting, finished
+        self._waiting: deque[Ticket] = deque()
+        self._running: list[Ticket] = []
+        self._changed = threading.Condition()
+        self._stopping = False
+        self._thread = threading.Thread(target=self._run, name="outrider-engine", daemon=True)
+
+    def start(self) -> None:
+        """Begins to work."""
+        self._thread.start()
+
+    def stop(self, grace_seconds: float) -> None:
+        """Takes no more requests, finishes those in work for at most so long, and ends the thread."""
+        until = time.monotonic() + grace_seconds
+        with self._changed:
+            self._stopping = True
+            self._changed.notify_all()
+        self._thread.join(max(until - time.monotonic(), 0))
+        for ticket in self._abandoned():
+            ticket.give(StoppedError("the server is shutting down: send the request again later"))
+        self._thread.join()
+
+    @property
+    def counts(self) -> tuple[int, int]:
+        """Requests running and waiting."""
+        return len(self._running), len(self._waiting)
+
+    def submit(self, prompt: list[int], params: SamplingParams) -> Ticket:
+        """Takes a request in; to be called from the event loop that awaits its pieces.
+
+        Raises:
+            QueueFullError: too many wait.
+            StoppedError: the server is shutting down.
+        """
+        ticket = Ticket(prompt, params, asyncio.get_running_loop())
+        with self._changed:
+            if self._stopping:
+                raise StoppedError("the server is shutting down: send the request again later")
+            if len(self._waiting) >= self._most_waiting:
+                raise QueueFullError(f"{len(self._waiting)} requests wait already: try again in a few seconds")
+            self._waiting.append(ticket)
+            self._changed.notify_all()
+        return ticket
+
+    def cancel(self, ticket: Ticket) -> None:
+        """Ends a request; its place is free before the next pass."""
+        with self._changed:
+            ticket.cancelled = True
+            if ticket in self._waiting:
+                self._waiting.remove(ticket)
+            self._changed.notify_all()
+
+    async def pieces(self, ticket: Ticket) -> AsyncIterator[Piece]:
+        """The answer as it comes. Leaving early cancels the request.
+
+        Raises:
+            OutriderError: the request failed.
+        """
+        try:
+            while True:
+                piece = await ticket.pieces.get()
+                if isinstance(piece, OutriderError):
+                    raise piece
+                yield piece
+                if piece.finish_reason is not None:
+                    return
+        finally:
+            self.cancel(ticket)
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                while not self._running and not self._waiting and not self._stopping:
+                    self._changed.wait(_IDLE_SECONDS)
+                if self._stopping and not self._running and not self._waiting:
+                    return
+                joining = self._join()
+            for ticket in [t for t in self._running if t.cancelled]:
+                self._leave(ticket)
+            for ticket in joining:
+                self._begin(ticket)
+            try:
+                self._llm.engine.step()
+            except Exception as error:
+                # What broke a pass is not known to belong to one request: all in it end, the server goes on.
+                _log.exception("a pass failed")
+                for ticket in list(self._running):
+                    ticket.give(StoppedError(f"the pass failed: {error}"))
+                    self._leave(ticket)
+                continue
+            for ticket in list(self._running):
+                self._deliver(ticket)
+
+    def _join(self) -> list[Ticket]:
+        joining: list[Ticket] = []
+        while self._waiting and len(self._running) + len(joining) < self._most_running:
+            joining.append(self._waiting.popleft())
+        return joining
+
+    def _begin(self, ticket: Ticket) -> None:
+        if ticket.cancelled:
+            return
+        try:
+            ticket.request = self._llm.engine.add(list(ticket.prompt), ticket.params)
+            self._running.append(ticket)
+        except Exception as error:
+            _log.exception("a request could not begin")
+            ticket.give(StoppedError(f"the request could not begin: {error}"))
+
+    def _deliver(self, ticket: Ticket) -> None:
+        assert ticket.request is not None
+        piece = ticket.request.take_piece()
+        if piece.finish_reason is not None:
+            ticket.output = ticket.request.output()
+            self._leave(ticket)
+        if piece.token_ids or piece.text or piece.finish_reason is not None:
+            ticket.give(piece)
+
+    def _leave(self, ticket: Ticket) -> None:
+        assert ticket.request is not None
+        self._llm.engine.cancel(ticket.request)
+        self._running.remove(ticket)
+        self._finished(ticket)
+
+    def _abandoned(self) -> list[Ticket]:
+        """Marks all that is left as cancelled."""
+        with self._changed:
+            left = [*self._running, *self._waiting]
+            for ticket in left:
+                ticket.cancelled = True
+            self._waiting.clear()
+            self._changed.notify_all()
+        return left

@@ -1,0 +1,157 @@
+"""Requests as OpenAI's API has them, checked, and turned into sampling parameters."""
+
+from __future__ import annotations
+
+import secrets
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from outrider import SamplingParams
+from outrider.sampling.params import MAX_DRAFT, MAX_LOGPROBS
+
+_UNSUPPORTED = {
+    "tools": "tools are not supported yet: describe them in the messages",
+    "functions": "functions are not supported yet: describe them in the messages",
+    "response_format": "response_format is not supported yet: ask for the format in the prompt",
+    "suffix": "text cannot be inserted before a suffix: leave it out",
+    "audio": "there is no audio output: leave it out",
+}
+_HARMLESS = ("text", "none", "auto")
+
+
+class StreamOptions(BaseModel):
+    """`include_usage`: end the stream with a chunk that has the usage."""
+
+    model_config = ConfigDict(extra="forbid")
+    include_usage: bool = False
+
+
+class Sampled(BaseModel):
+    """What both routes take. `user`, `metadata` and the like are accepted and not used."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    model: str = ""
+    max_tokens: Annotated[int, Field(ge=1)] | None = None
+    temperature: Annotated[float, Field(ge=0, le=2)] | None = None
+    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
+    n: Annotated[int, Field(ge=1, le=8)] = 1
+    stop: str | Annotated[list[str], Field(max_length=16)] | None = None
+    seed: Annotated[int, Field(ge=-(2**63), lt=2**64)] | None = None
+    presence_penalty: Annotated[float, Field(ge=-2, le=2)] = 0.0
+    frequency_penalty: Annotated[float, Field(ge=-2, le=2)] = 0.0
+    logit_bias: dict[int, Annotated[float, Field(ge=-100, le=100)]] | None = None
+    stream: bool = False
+    stream_options: StreamOptions | None = None
+    # Beyond OpenAI's, under the names that vLLM's users know.
+    top_k: Annotated[int, Field(ge=-1)] = 0
+    min_p: Annotated[float, Field(ge=0, le=1)] = 0.0
+    typical_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    repetition_penalty: Annotated[float, Field(gt=0, le=100)] = 1.0
+    min_tokens: Annotated[int, Field(ge=0)] = 0
+    ignore_eos: bool = False
+    # outrider's own: drafting for this request alone; the tokens are the same.
+    drafting: Literal["auto", "off"] | Annotated[int, Field(ge=0, le=MAX_DRAFT)] = "auto"
+    user: Any = None
+    metadata: Any = None
+    store: Any = None
+    service_tier: Any = None
+    parallel_tool_calls: Any = None
+    reasoning_effort: Any = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _say_what_is_not_supported(cls, given: Any) -> Any:
+        if isinstance(given, dict):
+            for name, problem in _UNSUPPORTED.items():
+                value = given.pop(name, None)
+                if isinstance(value, dict):
+                    value = value.get("type")
+                if value and value not in _HARMLESS:  # an empty list of tools asks for nothing
+                    raise ValueError(problem)
+        return given
+
+    def params(self, room: int, logprobs: int | None) -> list[SamplingParams]:
+        """One set for each of the `n` answers; `room` is the most tokens that still fit."""
+        stop = (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
+        seed = secrets.randbits(63) if self.seed is None else self.seed % 2**64
+        most = min(self.max_tokens or room, room)
+        return [
+            SamplingParams(
+                max_tokens=most,
+                temperature=1.0 if self.temperature is None else self.temperature,
+                top_k=max(self.top_k, 0),
+                top_p=1.0 if self.top_p is None else self.top_p,
+                min_p=self.min_p,
+                typical_p=self.typical_p,
+                repetition_penalty=self.repetition_penalty,
+                presence_penalty=self.presence_penalty,
+                frequency_penalty=self.frequency_penalty,
+                logit_bias=self.logit_bias or {},
+                min_tokens=min(self.min_tokens, most),
+                logprobs=logprobs,
+                seed=(seed + number) % 2**64,
+                stop=stop,
+                ignore_end=self.ignore_eos,
+                draft=self.drafting,
+            )
+            for number in range(self.n)
+        ]
+
+
+class CompletionRequest(Sampled):
+    """`POST /v1/completions`."""
+
+    prompt: str | Annotated[list[int], Field(min_length=1)] | Annotated[list[str], Field(min_length=1, max_length=1)]
+    logprobs: Annotated[int, Field(ge=0, le=MAX_LOGPROBS)] | None = None
+    echo: Literal[False] = False
+    best_of: Literal[1] | None = None
+
+    @property
+    def only_prompt(self) -> str | list[int]:
+        """The prompt: a list of one text is that text."""
+        if isinstance(self.prompt, str):
+            return self.prompt
+        texts = [part for part in self.prompt if isinstance(part, str)]
+        return texts[0] if texts else [part for part in self.prompt if isinstance(part, int)]
+
+
+class Message(BaseModel):
+    """One turn."""
+
+    model_config = ConfigDict(extra="allow")
+    role: Literal["system", "developer", "user", "assistant", "tool"]
+    content: str | list[dict[str, Any]] | None = None
+
+    def plain(self) -> dict[str, Any]:
+        """With its content as one text.
+
+        Raises:
+            ValueError: there is an image or a sound in it.
+        """
+        content = self.content
+        if isinstance(content, list):
+            for part in content:
+                if part.get("type") != "text":
+                    kind = part.get("type")
+                    raise ValueError(
+                        f"a message has a part of type {kind!r}, and this model reads text alone: leave it out"
+                    )
+            content = "".join(str(part.get("text", "")) for part in content)
+        return {"role": "system" if self.role == "developer" else self.role, "content": content or ""}
+
+
+class ChatRequest(Sampled):
+    """`POST /v1/chat/completions`."""
+
+    messages: Annotated[list[Message], Field(min_length=1)]
+    max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
+    logprobs: bool = False
+    top_logprobs: Annotated[int, Field(ge=0, le=MAX_LOGPROBS)] = 0
+    chat_template_kwargs: dict[str, Any] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _one_limit(self) -> ChatRequest:
+        self.max_tokens = self.max_completion_tokens or self.max_tokens
+        return self

@@ -1,0 +1,44 @@
+"""A server on a tiny model, and the official client."""
+
+from __future__ import annotations
+
+import openai
+import pytest
+from serving import serving
+from tiny_checkpoints import save_gguf
+from word_tokenizer import speak_words
+
+from outrider import LLM
+from outrider.tokenizer.chat_template import ChatTemplate
+
+TEMPLATE = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}{% if enable_thinking %}think {% endif %}"
+
+
+@pytest.fixture(scope="session")
+def served_llm(tiny, tmp_path_factory):
+    """A tiny quantized model that speaks words and has a chat template."""
+    import gguf
+
+    path = save_gguf(
+        tiny("gemma4-e2b").model, tmp_path_factory.mktemp("served") / "tiny.gguf", gguf.GGMLQuantizationType.Q4_0
+    )
+    llm = LLM(path, threads=1, context=256, lookup_history=2048, prefixes=4)
+    speak_words(llm)
+
+    def encode(text, *, add_bos=True, parse_special=False):  # noqa: ARG001
+        return [*([2] if add_bos else []), *(3 + ord(c) % 500 for c in text)]
+
+    llm.tokenizer.encode = encode
+    llm.chat = ChatTemplate(TEMPLATE, bos="<bos>")
+    return llm
+
+
+@pytest.fixture(scope="module")
+def url(served_llm):
+    with serving(served_llm, running=4, waiting=32) as (base, _):
+        yield base
+
+
+@pytest.fixture
+def client(url):
+    return openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0)
