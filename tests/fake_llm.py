@@ -63,9 +63,13 @@ class FakeLLM:
         self.threads = options.get("threads") or 2
         self.tokenizer, self.measure, self.engine = ByteTokenizer(), FakeMeasure(), FakeEngine()
         self.weight_bytes, self.load_seconds, self.config = 1000, 0.5, None
+        self.chat: Any = None
         self.asked: list[tuple[str, SamplingParams]] = []
         self.cancelled = 0
         self.made.append(self)
+
+    def chat_prompt(self, messages: list[dict[str, str]]) -> list[int]:
+        return self.tokenizer.encode("|".join(f"{m['role']}={m['content']}" for m in messages))
 
     def generate(self, prompt: str, params: SamplingParams) -> list[RequestOutput]:
         pieces = list(self.stream(prompt, params))

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from outrider import kernels
 from outrider.cache import CachePool
@@ -171,6 +172,21 @@ class LLM:
                 yield request.take_piece()
         finally:
             self.engine.cancel(request)
+
+    def chat_prompt(self, messages: Sequence[Mapping[str, Any]], *, thinking: bool = False) -> list[int]:
+        """The ids of a conversation in the model's own form, up to where its turn begins.
+
+        Args:
+            messages: objects with `role` ("system", "user", "assistant") and `content`, a text.
+            thinking: let the model reason first, where its template knows of that.
+
+        Raises:
+            UsageError: the model has no chat template, or it refuses these messages, or they are too long.
+        """
+        if self.chat is None:
+            raise UsageError(f"{self.path.name} is a base model without a chat template: give it a text to go on from")
+        text = self.chat.render(messages, thinking=thinking)
+        return self.encode(self.tokenizer.encode(text, add_bos=False, parse_special=True))
 
     def check(self, params: SamplingParams) -> None:
         """That parameters fit this model.

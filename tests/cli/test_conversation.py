@@ -40,6 +40,15 @@ def test_history_is_everything_so_far(talk):
     assert [prompt for prompt, _ in llm.asked] == ["Paris", f"{first}\nRome", second]
 
 
+def test_a_chat_model_gets_turns(talk, fake, capsys):
+    llm = fake("demo")
+    llm.chat = object()
+    talk("Hi", "", "And?", "/clear", "New", llm=llm)
+    asked = [bytes(prompt[1:]).decode() for prompt, _ in llm.asked]
+    assert asked == ["user=Hi", "user=Hi|assistant= is größer.|user=And?", "user=New"]
+    assert "plain text" not in capsys.readouterr().err
+
+
 def test_clear_begins_a_new_text(talk):
     assert [prompt for prompt, _ in talk("one", "/clear", "two").asked] == ["one", "two"]
 

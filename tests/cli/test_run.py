@@ -122,6 +122,19 @@ def test_interrupt_exits_with_130(fake, call, monkeypatch):
     assert call("run", "demo", "x").code == 130
 
 
+def test_a_chat_model_is_asked_in_its_own_form(fake, call, monkeypatch):
+    made = fake.__init__
+
+    def with_template(self, *args, **options):
+        made(self, *args, **options)
+        self.chat = object()
+
+    monkeypatch.setattr(fake, "__init__", with_template)
+    assert call("run", "demo", "Hi").code == 0
+    ((prompt, _),) = fake.made[-1].asked
+    assert bytes(prompt[1:]) == b"user=Hi"
+
+
 def test_version(call):
     ran = call("--version")
     assert ran.code == 0

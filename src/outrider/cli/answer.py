@@ -66,7 +66,7 @@ def harmless(text: str) -> str:
 
 def stream_answer(
     llm: LLM,
-    prompt: str,
+    prompt: str | list[int],
     params: SamplingParams,
     *,
     show_drafts: bool = False,

@@ -1,4 +1,4 @@
-"""A conversation in the terminal, with a model that continues text."""
+"""A conversation in the terminal: with a base model one growing text, with a chat model its turns."""
 
 from __future__ import annotations
 
@@ -21,34 +21,65 @@ if TYPE_CHECKING:
 _PROMPT = "\001\033[1m\002> \001\033[0m\002"
 _HISTORY_LINES = 1000
 _HELP = """\
-What you type is added to the text so far, and the model goes on from there. An empty line lets it go on.
+What you type is added to the text so far, and the model goes on from there. An empty line lets a base model go on.
   /clear  forget the text so far      /stats  figures of the last answer
   /quit   leave (or Ctrl-D)           Ctrl-C  stops an answer; at the prompt it leaves"""
 
 
-class Conversation:
-    """The text so far. A base model has no turns: everything that was typed and answered is one text."""
+class Text:
+    """A conversation with a base model, which knows no turns: all that was typed and answered is one text."""
 
     def __init__(self) -> None:
-        self.text = ""
+        self._text = ""
 
-    def with_line(self, line: str) -> str:
-        """The text with `line` on a line of its own; unchanged by an empty one."""
-        # Models with a chat template will get their turns rendered by it here instead.
+    @property
+    def begun(self) -> bool:
+        """Whether there is anything to forget."""
+        return bool(self._text)
+
+    def prompt(self, line: str) -> str:
+        """What the model goes on from: the text with `line` on a line of its own; unchanged by an empty one."""
         if not line:
-            return self.text
-        separator = "" if not self.text or self.text.endswith("\n") else "\n"
-        return self.text + separator + line
+            return self._text
+        separator = "" if not self._text or self._text.endswith("\n") else "\n"
+        return self._text + separator + line
+
+    def answered(self, line: str, answer: str) -> None:
+        """The text grows by what was typed and what was answered, all of it or as far as it got."""
+        self._text = self.prompt(line) + answer
+
+
+class Turns:
+    """A conversation with a model that has a chat template."""
+
+    def __init__(self, llm: LLM) -> None:
+        self._llm = llm
+        self._messages: list[dict[str, str]] = []
+
+    @property
+    def begun(self) -> bool:
+        """Whether there is anything to forget."""
+        return bool(self._messages)
+
+    def prompt(self, line: str) -> list[int]:
+        """The ids of all turns, `line` being the last; none for an empty one."""
+        return self._llm.chat_prompt([*self._messages, {"role": "user", "content": line}]) if line.strip() else []
+
+    def answered(self, line: str, answer: str) -> None:
+        """Two more turns."""
+        self._messages += [{"role": "user", "content": line}, {"role": "assistant", "content": answer}]
 
 
 def converse(llm: LLM, params: SamplingParams, *, show_drafts: bool) -> None:
     """Reads lines and answers them until the end of input, Ctrl-C at the prompt, or /quit."""
     console = error_console()
-    console.print(
-        "What you type is continued as plain text; a base model, like the demo, is not a chat model. /help for help.",
-        style="dim",
-    )
-    conversation, last = Conversation(), None
+    base = "What you type is continued as plain text; a base model, like the demo, is not a chat model. /help for help."
+    console.print(base if llm.chat is None else "/help for help.", style="dim")
+
+    def begin() -> Text | Turns:
+        return Text() if llm.chat is None else Turns(llm)
+
+    conversation, last = begin(), None
     with line_editing():
         while True:
             try:
@@ -62,7 +93,7 @@ def converse(llm: LLM, params: SamplingParams, *, show_drafts: bool) -> None:
                 case "/help":
                     console.print(_HELP, style="dim")
                 case "/clear":
-                    conversation, last = Conversation(), None
+                    conversation, last = begin(), None
                 case "/stats":
                     _print_stats(last)
                 case command if command.startswith("/") and command[1:].isalpha():
@@ -72,24 +103,24 @@ def converse(llm: LLM, params: SamplingParams, *, show_drafts: bool) -> None:
 
 
 def _answer(
-    llm: LLM, conversation: Conversation, line: str, params: SamplingParams, *, show_drafts: bool
+    llm: LLM, conversation: Text | Turns, line: str, params: SamplingParams, *, show_drafts: bool
 ) -> Answer | None:
-    """One turn. The text so far grows by what was typed and what was answered, all of it or as far as it got."""
-    text = conversation.with_line(line)
-    if not text:
-        return None
+    """One turn."""
     try:
+        prompt = conversation.prompt(line)
+        if not prompt:
+            return None
         with interrupts() as stopped:
-            answer = stream_answer(llm, text, params, show_drafts=show_drafts, stopped=stopped)
+            answer = stream_answer(llm, prompt, params, show_drafts=show_drafts, stopped=stopped)
     except KeyboardInterrupt:
         error_console().print("\n(stopped before it began)", style="dim")
         return None
     except OutriderError as problem:
         show_error(problem)
-        if conversation.text:
+        if conversation.begun:
             error_console().print("/clear begins a new text", style="dim")
         return None
-    conversation.text = text + answer.text
+    conversation.answered(line, answer.text)
     if answer.stats is None:
         error_console().print("(stopped)", style="dim")
     return answer

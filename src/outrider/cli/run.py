@@ -109,10 +109,13 @@ def run(
         from outrider.cli.chat import converse
 
         converse(llm, params, show_drafts=show_drafts)
-    elif as_json:
-        print(json.dumps(llm.generate(text, params)[0].as_dict()))
+        return
+    # A chat model is asked in its own form; a base model goes on from the text as it is.
+    asked = text if llm.chat is None else llm.chat_prompt([{"role": "user", "content": text}])
+    if as_json:
+        print(json.dumps(llm.generate([asked] if isinstance(asked, list) else asked, params)[0].as_dict()))
     else:
-        print_figures(stream_answer(llm, text, params, show_drafts=show_drafts))
+        print_figures(stream_answer(llm, asked, params, show_drafts=show_drafts))
 
 
 def prompt_text(prompt: str | None, *, conversation: bool) -> str | None:

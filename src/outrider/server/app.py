@@ -83,8 +83,7 @@ class Server:
     async def chat(self, request: Request) -> Response:
         """`POST /v1/chat/completions`: the model's next turn."""
         wanted = await self._read(request, ChatRequest)
-        template = self._llm.chat
-        if template is None:
+        if self._llm.chat is None:
             problem = f"{self._name} is a base model without a chat template: use /v1/completions"
             raise ApiError(400, "invalid_request_error", problem)
         try:
@@ -92,9 +91,7 @@ class Server:
         except ValueError as error:
             raise ApiError(400, "invalid_request_error", str(error), parameter="messages") from error
         thinking = bool(wanted.chat_template_kwargs.get("enable_thinking", False))
-        text = await run_in_threadpool(template.render, messages, thinking=thinking)
-        ids = await run_in_threadpool(self._llm.tokenizer.encode, text, add_bos=False, parse_special=True)
-        ids = self._llm.encode(ids)
+        ids = await run_in_threadpool(self._llm.chat_prompt, messages, thinking=thinking)
         logprobs = wanted.top_logprobs if wanted.logprobs else None
         return await self._answer(request, wanted, ids, logprobs, chat=True)
 
