@@ -120,6 +120,21 @@ def test_company_does_not_change_what_is_drafted(llms, kind):
     llm.engine.planner.drafters, mtp._chance = own, chance
 
 
+def test_a_drafter_that_is_never_right_is_soon_left_alone(llms, monkeypatch):
+    """Its steps cost something in every pass, so one that brings nothing is asked now and then only."""
+    llm = llms("gemma4-dense", "dense")
+    mtp, asked = llm.engine.planner.drafters[0], []
+    step = mtp._step
+    monkeypatch.setattr(mtp, "_step", lambda rows: asked.append(len(rows)) or step(rows))
+    out = llm.generate([[5, 9, 4, 7]], SamplingParams(max_tokens=200, ignore_end=True))[0]
+    assert out.stats.accepted_by_source.get("mtp", 0) < 20
+    assert 0 < len(asked) < out.stats.target_passes / 2
+    # The last hundred passes: hardly ever.
+    asked.clear()
+    again = llm.generate([[5, 9, 4, 7]], SamplingParams(max_tokens=200, ignore_end=True))[0]
+    assert len(asked) < again.stats.target_passes / 4
+
+
 def test_a_drafter_in_place_of_a_model_is_refused(llms, tiny):
     from outrider.errors import CheckpointError
 

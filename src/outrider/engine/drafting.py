@@ -138,10 +138,10 @@ class DraftPlanner:
         """See `lookup.Chance`."""
         return self._texts[sequence].level.applied(source, self.calibration.chance(source, situation, guess))
 
-    def _worth_a_step(self, reach: float, seconds: float) -> bool:
+    def _worth_a_step(self, chance: float, seconds: float) -> bool:
         """Whether one more step of a drafter pays: what it may bring, against its own time and that of a row."""
         row = (self._cost(MOST_ROWS // 2) - self._cost(1)) / (MOST_ROWS // 2 - 1)
-        return reach > self._pace.at_least(1 / self._cost(1)) * (seconds + row)
+        return chance > self._pace.at_least(1 / self._cost(1)) * (seconds + row)
 
     def _keep_worthwhile(self, asks: Sequence[Ask], certain: int) -> None:
         drafts, most = [ask.draft for ask in asks], MOST_ROWS - 1

@@ -23,6 +23,9 @@ from outrider.speculation.tree import ROOT, Situation
 BRANCHES = 3
 """Tokens that each step proposes: the one that the chain goes on with, and the runners-up."""
 _SMOOTHING = 0.1
+_FIRST_EXPECTATION, _EXPECTATION_RATE = 0.6, 0.2
+_PROBE_AFTER = 16
+"""Rounds after which a drafter that was not worth asking is asked once more: the text may have changed."""
 _BUCKETS = 16  # of the drafter's own probability
 _LIKELIEST, _RUNNER_UP, _DRAWN = range(3)
 
@@ -35,6 +38,19 @@ class _Sequence:
     cache: kernels.KvCache
     chooser: TokenChooser
     hidden: Floats | None = None
+    # By depth, the chance that a step's first proposal had of late: what the next step there will bring.
+    expected: list[float] = field(default_factory=list)
+    idle: int = 0  # rounds in a row that did not begin
+
+    def expects(self, depth: int) -> float:
+        """The chance that a step at this depth is right, before it is made."""
+        return self.expected[depth] if depth < len(self.expected) else _FIRST_EXPECTATION
+
+    def learn(self, depth: int, chance: float) -> None:
+        """A step was made, and its first proposal has this chance."""
+        if depth == len(self.expected):
+            self.expected.append(chance)
+        self.expected[depth] += _EXPECTATION_RATE * (chance - self.expected[depth])
 
 
 @dataclass
@@ -57,8 +73,8 @@ class MtpDrafter:
 
     Args:
         chance: see `lookup.Chance`.
-        worth: asked before every further step, with the chance that it is reached and the seconds that it costs; False
-            ends the sequence's round.
+        worth: asked before every step, with the chance that it brings a token and the seconds that it costs; False ends
+            the sequence's round.
     """
 
     name = "mtp"
@@ -110,9 +126,15 @@ class MtpDrafter:
             chains = [chains[i] for i in alive]
 
     def _goes_on(self, chain: _Chain, company: int) -> bool:
-        if len(chain.path) >= chain.ask.budget:
+        depth, sequence = len(chain.path), chain.sequence
+        if depth >= chain.ask.budget:
             return False
-        return chain.ask.pinned or self._worth(chain.reach, self.seconds_per_step / company)
+        if chain.ask.pinned or self._worth(chain.reach * sequence.expects(depth), self.seconds_per_step / company):
+            sequence.idle = 0
+            return True
+        if depth == 0:
+            sequence.idle += 1
+        return depth == 0 and sequence.idle % _PROBE_AFTER == 0
 
     def _step(self, rows: list[tuple[int, kernels.KvCache]]) -> list[tuple[Ints | None, Floats]]:
         """Runs one step for every (last token, cache): per row the candidate tokens (None: all) and their logits."""
@@ -152,7 +174,9 @@ class MtpDrafter:
             nodes.append(draft.add(chain.end, token, chance, self.name, situation))
         chain.end = nodes[0]
         chain.path.append(best[0][0])
-        chain.reach *= draft.nodes[chain.end].probability
+        chance = draft.nodes[chain.end].probability
+        chain.sequence.learn(depth, chance)
+        chain.reach *= chance
         return True
 
     def _learn_cost(self, seconds: float) -> None:
