@@ -35,8 +35,8 @@ class LLM:
     """A model ready to answer.
 
     Args:
-        model: "demo", a .gguf file, or a folder with config.json and *.safetensors.
-        drafter: the MTP drafter, a .gguf file or a folder; None for none; "auto" for the one that belongs to the model,
+        model: "demo", a .gguf file, a folder with config.json and *.safetensors, or an id of the hub ("owner/name").
+        drafter: the MTP drafter, named like a model; None for none; "auto" for the one that belongs to the model,
             if it is where people keep it (see `models.pairing`). `LLM.drafter` says which it is, and why.
         lookup: whether drafts may come from what the prompt and the answer already said.
         lookup_history: tokens of earlier requests that drafts may come from too (some 600 bytes each); 0 for none.
@@ -118,7 +118,7 @@ class LLM:
             return FoundDrafter(None, "no MTP drafter wanted")
         if drafter == "auto":
             return find_drafter(model, self.path, self.config)
-        return FoundDrafter(Path(drafter), f"{Path(drafter).name}, as asked")
+        return FoundDrafter(open_checkpoint(drafter).path, f"{drafter}, as asked")
 
     def _open_drafter(
         self, path: Path | None, weights: WeightStore, pool: kernels.ThreadPool, half_precision: bool

@@ -79,10 +79,6 @@ def test_a_path_that_does_not_exist() -> None:
     refused("/no/such/model.gguf", "/no/such/model.gguf: does not exist", ".gguf", "folder", '"demo"')
 
 
-def test_a_hub_id_is_not_supported_yet() -> None:
-    refused("google/gemma-4-E2B-it", "google/gemma-4-E2B-it", "not supported yet", "Download it")
-
-
 def test_a_file_of_another_kind(tmp_path: Path) -> None:
     path = tmp_path / "model.bin"
     path.write_bytes(b"x")

@@ -17,7 +17,7 @@ app = typer.Typer(
     help="Measure what a pass costs and what drafting brings on this machine.",
 )
 
-Model = Annotated[str, typer.Argument(help='"demo", a .gguf file, or a folder.', show_default=False)]
+Model = Annotated[str, typer.Argument(help='"demo", a .gguf file, a folder, or a hub id.', show_default=False)]
 Against = Annotated[Peer | None, typer.Option(help="Measure this software on the same file, in turns.")]
 PeerPython = Annotated[
     Path | None, typer.Option(help="A Python that has llama-cpp-python.", show_default="the one that runs this")

@@ -21,7 +21,7 @@ def draft_setting(value: str) -> str | int:
 
 
 def run(
-    model: Annotated[str, typer.Argument(help='"demo", a .gguf file, or a folder.', show_default=False)],
+    model: Annotated[str, typer.Argument(help='"demo", a .gguf file, a folder, or a hub id.', show_default=False)],
     prompt: Annotated[
         str | None,
         typer.Argument(help="The text to go on from; - reads standard input. Without it: a conversation."),

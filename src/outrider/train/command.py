@@ -14,7 +14,7 @@ app = typer.Typer(add_completion=False)
 
 @app.command()
 def train_drafter(
-    model: Annotated[str, typer.Argument(help='"demo", a .gguf file, or a folder.', show_default=False)],
+    model: Annotated[str, typer.Argument(help='"demo", a .gguf file, a folder, or a hub id.', show_default=False)],
     out: Annotated[Path, typer.Option(help="Folder for data, training and drafter; a run there goes on.")],
     prompts: Annotated[
         Path | None,

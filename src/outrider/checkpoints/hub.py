@@ -1,0 +1,152 @@
+"""Checkpoints from the Hugging Face hub, by id; they land in the hub's own cache, whole or resumable.
+
+    owner/name                the repository's safetensors, or its only (else its Q4_0 or Q4_K_M) GGUF file
+    owner/name:Q8_0           the GGUF file whose name says so
+    owner/name@revision       a branch, tag or commit
+
+The library resumes what was cut off, honours HF_HUB_OFFLINE, HF_HOME and HF_ENDPOINT, and takes its token from HF_TOKEN
+or from `hf auth login`.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from outrider.errors import CheckpointError
+
+_ID = re.compile(
+    r"(?P<repository>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(?:@(?P<revision>[\w./-]+))?(?::(?P<variant>[\w.-]+))?"
+)
+_SMALL_FILES = [
+    "config.json",
+    "generation_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "chat_template.jinja",
+]
+_WEIGHTS = ["*.safetensors", "*.safetensors.index.json"]
+_PREFERRED = ("Q4_0", "Q4_K_M", "Q8_0")
+
+
+@dataclass(frozen=True)
+class HubId:
+    """A repository, its revision (None: the main branch) and which of its GGUF files (None: its own choice)."""
+
+    repository: str
+    revision: str | None = None
+    variant: str | None = None
+
+
+def parse_hub_id(source: str) -> HubId | None:
+    """The id that `source` spells, or None if it does not look like one."""
+    match = _ID.fullmatch(source)
+    if match is None or match["repository"].lower().endswith((".gguf", ".safetensors", ".json")):
+        return None
+    return HubId(match["repository"], match["revision"], match["variant"])
+
+
+def fetch(wanted: HubId) -> Path:
+    """Brings a repository's checkpoint into the hub's cache: a folder with safetensors, or a .gguf file.
+
+    Raises:
+        CheckpointError: it does not exist, may not be read, or cannot be reached; the message says what to do.
+    """
+    from huggingface_hub import hf_hub_download, snapshot_download
+    from huggingface_hub.utils.tqdm import disable_progress_bars
+
+    if not sys.stderr.isatty():
+        disable_progress_bars()
+    revision = wanted.revision or "main"
+    try:
+        files = _files_of(wanted, revision)
+        if wanted.variant is None and any(name.endswith(".safetensors") for name in files):
+            folder = snapshot_download(wanted.repository, revision=revision, allow_patterns=[*_SMALL_FILES, *_WEIGHTS])
+            return Path(folder)
+        name = _gguf_named(wanted, files)
+        for drafter in (f for f in files if re.fullmatch(r"mtp-.*\.gguf", f)):
+            hf_hub_download(wanted.repository, drafter, revision=revision)
+        return Path(hf_hub_download(wanted.repository, name, revision=revision))
+    except CheckpointError:
+        raise
+    except Exception as error:
+        raise _explained(wanted, error) from error
+
+
+def _files_of(wanted: HubId, revision: str) -> list[str]:
+    """The repository's files; without a connection, those that the cache has."""
+    from huggingface_hub import HfApi, constants, snapshot_download
+
+    if not constants.is_offline_mode():
+        try:
+            return HfApi().list_repo_files(wanted.repository, revision=revision)
+        except Exception as error:
+            if not _unreachable(error):
+                raise
+    # Asked for no file at all, it gives the folder of what is there, complete or not.
+    found = snapshot_download(wanted.repository, revision=revision, local_files_only=True, allow_patterns=["-"])
+    return [str(path.relative_to(found)) for path in Path(found).rglob("*") if path.is_file()]
+
+
+def _unreachable(error: Exception) -> bool:
+    """Whether no answer came at all. The library's HTTP client has changed before, and its errors with it."""
+    from huggingface_hub.errors import HfHubHTTPError
+
+    if isinstance(error, HfHubHTTPError):  # an answer, and an OSError too
+        return False
+    return isinstance(error, OSError) or type(error).__name__.startswith(("Connect", "Timeout", "Read"))
+
+
+def _gguf_named(wanted: HubId, files: list[str]) -> str:
+    models = [f for f in files if f.lower().endswith(".gguf") and not f.lower().startswith(("mmproj", "mtp-"))]
+    if wanted.variant is not None:
+        models = [f for f in models if wanted.variant.lower() in f.lower()]
+    for preferred in _PREFERRED if len(models) > 1 else ():
+        fitting = [f for f in models if preferred.lower() in f.lower()]
+        if len(fitting) == 1:
+            return fitting[0]
+    if len(models) == 1:
+        return models[0]
+    what = f" whose name has {wanted.variant}" if wanted.variant else ""
+    raise CheckpointError(
+        f"the hub's {wanted.repository} has {len(models)} GGUF files{what} and no safetensors"
+        if not models
+        else f"the hub's {wanted.repository} has {len(models)} GGUF files{what}: {', '.join(sorted(models))}",
+        remedy="Say which: owner/name:Q4_0, or a longer part of its name" if models else "Name another repository",
+    )
+
+
+def _explained(wanted: HubId, error: Exception) -> CheckpointError:
+    from huggingface_hub import errors
+
+    name = wanted.repository
+    if isinstance(error, errors.GatedRepoError):
+        return CheckpointError(
+            f"{name} is gated on the hub: its licence has to be accepted first",
+            remedy=f"Accept it at https://huggingface.co/{name}, then set HF_TOKEN or run: hf auth login",
+        )
+    if isinstance(error, errors.RevisionNotFoundError):
+        return CheckpointError(
+            f"{name} has no revision {wanted.revision} on the hub",
+            remedy="Name a branch, a tag or a commit that it has",
+        )
+    if isinstance(error, errors.RepositoryNotFoundError):
+        return CheckpointError(
+            f"there is no {name} here, and none on the hub, or it is private",
+            remedy="Check the name; for a private one set HF_TOKEN or run: hf auth login",
+        )
+    if isinstance(error, errors.LocalEntryNotFoundError | errors.OfflineModeIsEnabled):
+        return CheckpointError(
+            f"there is no {name} here or in the hub's cache, and the hub cannot be reached ({_first_line(error)})",
+            remedy="Connect and try again: what was downloaded so far is kept",
+        )
+    return CheckpointError(
+        f"{name} could not be fetched from the hub ({type(error).__name__}: {_first_line(error)})",
+        remedy="Try again: what was downloaded so far is kept",
+    )
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), "no details")
