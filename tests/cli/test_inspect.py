@@ -36,6 +36,13 @@ def test_a_token_reads_only_its_experts(tiny):
     assert traffic.swept - traffic.per_token == stacks - stacks * experts.top_k // experts.count
 
 
+def test_a_drafters_step_reads_only_the_clusters_that_it_scores(tiny):
+    checkpoint = open_checkpoint(tiny("assistant-centroids").gguf)
+    traffic = weight_traffic(checkpoint.tensors, checkpoint.config)
+    head = checkpoint.tensors["embed_tokens.weight"].data.nbytes
+    assert traffic.swept - traffic.per_token == head - head * 4 // 16
+
+
 def test_shared_layers_keep_no_keys_and_values(tiny):
     config = open_checkpoint(tiny("gemma4-e2b").gguf).config
     own = [layer for i, layer in enumerate(config.layers) if layer.kv_source == i and layer.kind == "full"]

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from outrider.checkpoints.checkpoint import Tensor
-from outrider.checkpoints.config import Kind, ModelConfig, own_kv_layers
+from outrider.checkpoints.config import AssistantConfig, Kind, ModelConfig, own_kv_layers
 
-_GATHERED = "embed_tokens_per_layer.weight"
+_GATHERED = ("embed_tokens_per_layer.weight", "masked_embedding.token_ordering")
 """Read a row at a time; every other matrix is swept as a whole (the embedding is also the head)."""
 
 
@@ -17,7 +17,7 @@ class Traffic:
     """Bytes as the checkpoint stores them.
 
     `swept` counts every matrix that passes sweep over, `per_token` what one pass over one row reads of it: the same,
-    but for the experts that are not chosen. `gathered` is the table of which only single rows are read.
+    but for the experts, or a drafter's clusters of tokens, that are not chosen. `gathered` is the table of which only single rows are read.
     """
 
     swept: int
@@ -25,18 +25,28 @@ class Traffic:
     gathered: int
 
 
-def weight_traffic(tensors: Mapping[str, Tensor], config: ModelConfig) -> Traffic:
-    """The weight bytes of one decode pass of a target."""
+def weight_traffic(tensors: Mapping[str, Tensor], config: ModelConfig | AssistantConfig) -> Traffic:
+    """The weight bytes of one decode pass of a target, or of one step of a drafter."""
     swept = per_token = gathered = 0
     for name, tensor in tensors.items():
         size = tensor.data.nbytes
-        if name == _GATHERED:
+        if name in _GATHERED:
             gathered += size
         elif len(tensor.shape) > 1:
             swept += size
-            chosen = config.experts is not None and ".experts." in name
-            per_token += size * config.experts.top_k // config.experts.count if chosen and config.experts else size
+            top, count = _chosen_of(name, config)
+            per_token += size * top // count
     return Traffic(swept, per_token, gathered)
+
+
+def _chosen_of(name: str, config: ModelConfig | AssistantConfig) -> tuple[int, int]:
+    """Which part of a matrix one row reads: so many of so many."""
+    if isinstance(config, AssistantConfig):
+        clustered = config.use_ordered_embeddings and name == "embed_tokens.weight"
+        return (config.centroid_top_k, config.num_centroids) if clustered else (1, 1)
+    if config.experts is not None and ".experts." in name:
+        return config.experts.top_k, config.experts.count
+    return 1, 1
 
 
 def kv_bytes_per_position(config: ModelConfig, bytes_per_value: int = 2) -> dict[Kind, int]:

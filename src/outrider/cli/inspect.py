@@ -38,7 +38,7 @@ def describe(checkpoint: Checkpoint) -> dict[str, Any]:
         of_format = formats.setdefault(tensor.format, {"tensors": 0, "bytes": 0})
         of_format["tensors"] += 1
         of_format["bytes"] += tensor.data.nbytes
-    traffic = weight_traffic(checkpoint.tensors, config)
+    traffic = weight_traffic(checkpoint.tensors, checkpoint.config)
     kv = kv_bytes_per_position(config)
     return {
         "path": str(checkpoint.path),
