@@ -17,7 +17,8 @@ class Traffic:
     """Bytes as the checkpoint stores them.
 
     `swept` counts every matrix that passes sweep over, `per_token` what one pass over one row reads of it: the same,
-    but for the experts, or a drafter's clusters of tokens, that are not chosen. `gathered` is the table of which only single rows are read.
+    but for the experts, or a drafter's clusters of tokens, that are not chosen. `gathered` is the table of which only
+    single rows are read.
     """
 
     swept: int
