@@ -23,6 +23,7 @@ from outrider.train.dataset import Dataset, DatasetWriter, Shapes
 from outrider.train.export import export_folder, export_gguf
 from outrider.train.model import Drafter, DrafterShape, assistant_config, start_near
 from outrider.train.prompts import endless_jobs, read_prompts, shipped_openings
+from outrider.train.start import samples_of
 from outrider.train.trainer import Settings, Trainer
 
 SHAPE = DrafterShape(hidden=32, mlp=64, layers=3, heads=4, clusters=16, top_clusters=6)
@@ -56,8 +57,7 @@ def drafter_for(llm, folder, seed=0):
     tensor = open_checkpoint(llm.path).tensors["embed_tokens.weight"]
     embedding = kernels.dequantize(tensor.format, *tensor.shape, tensor.data)
     drafter = Drafter(assistant_config(llm.config, SHAPE), torch.from_numpy(embedding), torch.arange(VOCAB))
-    hidden = Dataset(folder).fields["hidden"]
-    start_near(drafter, embedding, np.asarray(hidden[np.abs(hidden).sum(-1) > 0], np.float32))
+    start_near(drafter, embedding, samples_of(Dataset(folder), VOCAB))
     return drafter
 
 
@@ -100,7 +100,7 @@ def test_training_lowers_the_loss_and_goes_on_where_it_stopped(captured, variant
     before = whole.evaluate(whole.training)
     losses = [whole.train_step()["loss"] for _ in range(30)]
     after = whole.evaluate(whole.training)
-    assert after["loss"] < 0.8 * before["loss"]
+    assert after["loss"] < 0.9 * before["loss"]
     assert after["acceptance"][0] > before["acceptance"][0]
     part = trainer("part")
     for _ in range(10):
@@ -110,6 +110,35 @@ def test_training_lowers_the_loss_and_goes_on_where_it_stopped(captured, variant
     assert again.step == 10
     # Bit for bit the same weights, optimizer and order of batches; sums of threads may round differently.
     assert again.train_step()["loss"] == pytest.approx(losses[10], rel=0.2)
+
+
+def test_a_drafter_starts_nearer_its_target_than_noise(captured, tmp_path):
+    """On a target whose next token follows from the last, the best linear drafter is already of use."""
+    llm, folder = captured("gemma3")
+    data = Dataset(folder)
+    started = drafter_for(llm, folder)
+    noise = Drafter(started.assistant.config, started._embedding, torch.arange(VOCAB))
+    losses = []
+    for number, drafter in enumerate((started, noise)):
+        trainer = Trainer(drafter, data, Batches(data, llm.config, 2), tmp_path / str(number), Settings(steps=2))
+        losses.append(trainer.evaluate(trainer.training)["loss"])
+    assert losses[0] < losses[1] - 0.1
+
+
+def test_the_rate_falls_to_the_end_of_the_time_as_of_the_steps(captured, tmp_path):
+    llm, folder = captured("gemma3")
+    data = Dataset(folder)
+    settings = Settings(steps=2, rows=150, negatives=100, total_steps=100_000, warm_up=1)
+    trainer = Trainer(drafter_for(llm, folder), data, Batches(data, llm.config, 2), tmp_path, settings)
+    trainer.run(0.5)
+    assert 0 < trainer.step < 1000
+    assert trainer.spent >= 0.5
+    assert trainer._rate() == pytest.approx(settings.rate / 10)
+    again = Trainer(drafter_for(llm, folder), data, Batches(data, llm.config, 2), tmp_path, settings)
+    again.run(0.5)
+    assert again.step == trainer.step  # its time was used up before it was stopped
+    again.run(trainer.spent + 0.2)
+    assert again.step > trainer.step
 
 
 @pytest.mark.parametrize("variant", VARIANTS)

@@ -23,7 +23,7 @@ def train_drafter(
         ),
     ] = None,
     tokens: Annotated[int, typer.Option(min=1000, help="How many tokens the model writes to learn from.")] = 500_000,
-    minutes: Annotated[float, typer.Option(min=0.0, help="How long to train.")] = 60.0,
+    minutes: Annotated[float, typer.Option(min=0.0, help="How long to train, earlier runs there included.")] = 60.0,
     start: Annotated[str | None, typer.Option("--from", help="A drafter to adapt.", show_default="none")] = None,
     hidden: Annotated[int, typer.Option(min=32, help="The drafter's width.")] = 256,
     mlp: Annotated[int, typer.Option(min=32, help="The width of its MLPs.")] = 1024,

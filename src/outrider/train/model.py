@@ -89,6 +89,20 @@ def _rope(layer: Layer) -> dict[str, Any]:
     return {"rope_type": "default", "rope_theta": rope.theta}
 
 
+@dataclass(frozen=True)
+class Samples:
+    """What a drafter is started from: places of the data.
+
+    states: (samples, backbone) the target's hidden state. said: (samples,) the token after it. following: (samples,
+    backbone) the hidden state at that token. shares: (vocabulary,) what the target's distributions give each token.
+    """
+
+    states: Floats
+    said: npt.NDArray[np.int64]
+    following: Floats
+    shares: npt.NDArray[np.float64]
+
+
 class Drafter(nn.Module):
     """A drafter in training.
 
@@ -147,37 +161,46 @@ class Drafter(nn.Module):
 
 
 @torch.no_grad()
-def start_near(drafter: Drafter, embedding: Floats, hidden: Floats) -> None:
-    """Starts a drafter from its target instead of from noise.
+def start_near(drafter: Drafter, embedding: Floats, samples: Samples, *, block_gain: float = 0.1) -> None:
+    """Starts a drafter from its target instead of from noise: it begins as the best linear drafter.
 
-    The logits of the target are E h. With h distributed as it is in the data, the best product of rank `hidden` for E h
-    is U z with z = V' L^-1 h, from the singular values of E L, L L' being the covariance of h. So the head starts as U,
-    what the residual stream starts from as z of the state that comes in, and the way back as h = L V z.
+    The logits of the target are E h. What a low-rank E h loses counts by how often a token is in question, so with D
+    the tokens' shares of the target's probability, the best product of rank `hidden` is U z with z = V' L^-1 h, from
+    the singular values of D^1/2 (E - mean) L, L L' being the mean square of h. (All tokens alike, the 192 best
+    directions of the demo model's 640 keep its likeliest token in 53 % of places; by use, in 72 %.) So the head starts
+    as U, the way back as h = L V z, and the way in as the least-squares guess of the next z from what comes in.
 
     Args:
         embedding: (vocabulary, backbone) of the target.
-        hidden: (samples, backbone) hidden states of the data.
+        block_gain: how much each block says at first; the guess must not drown in their noise.
     """
     a, rank = drafter.assistant, drafter.assistant.model.embed_tokens.weight.shape[1]
-    mean_square = hidden.T.astype(np.float64) @ hidden / len(hidden)
-    values, vectors = np.linalg.eigh(mean_square)
-    root = vectors * np.sqrt(np.maximum(values, 1e-6 * values[-1]))
-    inverse = (vectors / np.sqrt(np.maximum(values, 1e-6 * values[-1]))).T
-    gram = root.T @ (embedding.T.astype(np.float64) @ embedding) @ root
-    _, right = np.linalg.eigh(gram)
+    following = samples.following.astype(np.float64)
+    values, vectors = np.linalg.eigh(following.T @ following / len(following))
+    spread = np.sqrt(np.maximum(values, 1e-6 * values[-1]))
+    root, inverse = vectors * spread, (vectors / spread).T
+    share = samples.shares / samples.shares.sum()
+    centred = (embedding - share @ embedding).astype(np.float32)  # a shift of all logits changes nothing
+    used = np.flatnonzero(share > 0)
+    weighted = centred[used] * np.sqrt(share[used, None])
+    _, right = np.linalg.eigh(root.T @ (weighted.T @ weighted) @ root)
     right = right[:, ::-1][:, :rank]
-    back = (root @ right).astype(np.float32)  # (backbone, rank)
-    onto = (right.T @ inverse).astype(np.float32)  # (rank, backbone)
-    head = torch.from_numpy(embedding @ back)
+    back, onto = root @ right, right.T @ inverse  # (backbone, rank), (rank, backbone)
+
+    scale = math.sqrt(embedding.shape[1])
+    given = np.concatenate([embedding[samples.said] * scale, samples.states], axis=1)
+    square = (given.T @ given).astype(np.float64)
+    square[np.diag_indices_from(square)] += 1e-3 * np.trace(square) / len(square)
+    wanted = following @ onto.T
+    guess = np.linalg.solve(square, given.T.astype(np.float64) @ wanted)  # (2 * backbone, rank)
+    a.pre_projection.weight.copy_(torch.from_numpy(guess.T))
+    # The last norm brings the guess to full length; a guess that knows little must not speak as if it knew all.
+    trust = float(np.sqrt(np.mean((given @ guess) ** 2)))
+    head = torch.from_numpy((centred @ (trust * back)).astype(np.float32))
     a.model.embed_tokens.weight.copy_(head)
     drafter.active_head.copy_(head[drafter.active])
-    width = hidden.shape[1]
-    a.pre_projection.weight[:, width:] = torch.from_numpy(onto)
-    token_scale = float(np.sqrt((embedding[: 1 << 14] ** 2).mean()) * math.sqrt(width))
-    nn.init.normal_(a.pre_projection.weight[:, :width], std=0.5 / (token_scale * math.sqrt(width)))
-    a.post_projection.weight.copy_(torch.from_numpy(back))
+    a.post_projection.weight.copy_(torch.from_numpy(trust * back))
     for layer in a.model.layers:
         nn.init.constant_(layer.self_attn.q_norm.weight, layer.self_attn.head_dim**-0.5)
-        # Each block begins as a small correction.
-        nn.init.constant_(layer.post_attention_layernorm.weight, 0.3)
-        nn.init.constant_(layer.post_feedforward_layernorm.weight, 0.3)
+        nn.init.constant_(layer.post_attention_layernorm.weight, block_gain)
+        nn.init.constant_(layer.post_feedforward_layernorm.weight, block_gain)

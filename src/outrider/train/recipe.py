@@ -37,7 +37,7 @@ class Recipe:
         out: gets `data/`, `training/`, `drafter/` (the published form), `drafter.gguf` and `curve.png`.
         prompts: a .jsonl or text file; None for the openings that ship.
         tokens: how many the target writes.
-        minutes: of training.
+        minutes: of training, earlier runs in `out` included.
         start: a drafter to begin from; None begins near the target.
     """
 
@@ -116,16 +116,15 @@ def _captured(recipe: Recipe, prompts: list[str], told: Told) -> Dataset:
 
 
 def _train(recipe: Recipe, trainer: Trainer, told: Told) -> None:
-    started, recent = time.monotonic(), [0.0] * recipe.settings.steps
+    recent = [0.0] * recipe.settings.steps
 
     def each(figures: dict[str, Any]) -> None:
         nonlocal recent
         if figures.get("held_out"):
             return
         recent = [0.95 * old + 0.05 * new for old, new in zip(recent, figures["acceptance"], strict=True)]
-        done = max((time.monotonic() - started) / (60 * recipe.minutes), trainer.step / recipe.settings.total_steps)
         shown = "/".join(f"{rate:.0%}" for rate in recent)
-        told("training", min(done, 1.0), f"step {figures['step']}, loss {figures['loss']:.2f}, accepted {shown}")
+        told("training", trainer.done, f"step {figures['step']}, loss {figures['loss']:.2f}, accepted {shown}")
 
     trainer.run(60 * recipe.minutes, told=each)
 

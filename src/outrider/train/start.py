@@ -13,7 +13,7 @@ from outrider.checkpoints.config import AssistantConfig, ModelConfig
 from outrider.errors import CheckpointError
 from outrider.models.assistant import check_pair
 from outrider.train.dataset import Dataset
-from outrider.train.model import Drafter, DrafterShape, Floats, assistant_config, start_near
+from outrider.train.model import Drafter, DrafterShape, Floats, Samples, assistant_config, start_near
 
 _SAMPLES = 60_000
 
@@ -35,13 +35,25 @@ def new_drafter(target: Checkpoint, data: Dataset, shape: DrafterShape) -> Draft
     assert isinstance(target.config, ModelConfig)
     embedding = target_embedding(target)
     drafter = Drafter(assistant_config(target.config, shape), torch.from_numpy(embedding), active_tokens(data))
-    rows: list[int] = []
-    for span in data.spans:
-        rows += range(span.start + span.prompt_length - 1, span.start + span.length - 1)
-        if len(rows) >= _SAMPLES:
-            break
-    start_near(drafter, embedding, np.asarray(data.fields["hidden"][rows], np.float32))
+    start_near(drafter, embedding, samples_of(data, target.config.vocab_size))
     return drafter
+
+
+def samples_of(data: Dataset, vocabulary: int, most: int = _SAMPLES) -> Samples:
+    """Places of the first sequences, and the tokens' shares there."""
+    fields, rows = data.fields, list[int]()
+    for span in data.spans:
+        rows += range(span.start + span.prompt_length - 1, span.start + span.length - 2)
+        if len(rows) >= most:
+            break
+    at = np.array(rows)
+    named, chances = fields["top_tokens"][at + 1], np.exp(fields["top_logprobs"][at + 1].astype(np.float64))
+    return Samples(
+        fields["hidden"][at].astype(np.float32),
+        fields["tokens"][at + 1].astype(np.int64),
+        fields["hidden"][at + 1].astype(np.float32),
+        np.bincount(named.reshape(-1), weights=chances.reshape(-1), minlength=vocabulary).astype(np.float64),
+    )
 
 
 def known_drafter(target: Checkpoint, data: Dataset, path: Path | str) -> Drafter:

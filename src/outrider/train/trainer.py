@@ -20,11 +20,14 @@ from outrider.train.objective import candidates_of, rounds_of
 
 _HELD_OUT_OF = 32
 """One sequence of so many is never trained on."""
+_SAVE_SECONDS = 180.0
+"""What a run that is cut off may lose."""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How to train. `rate` falls to a tenth along a cosine over `total_steps`, after a warm-up."""
+    """How to train. After a warm-up, `rate` falls to a tenth along a cosine over `total_steps` or the time that a run
+    has, whichever is used up first: a run that ends while the rate is high gives away what the fall brings."""
 
     steps: int = 3
     rate: float = 1.5e-3
@@ -60,6 +63,8 @@ class Trainer:
             fused=True,
         )
         self.step, self._rng = 0, random.Random(seed)
+        self.spent = 0.0  # seconds of training, those of earlier runs included
+        self._budget = float("inf")
         self._places = {int(t): i for i, t in enumerate(drafter.active.tolist())}
         self._queue: list[Span] = []
         folder.mkdir(parents=True, exist_ok=True)
@@ -99,15 +104,28 @@ class Trainer:
             "rounds": int(tried[0]),
         }
 
+    @property
+    def done(self) -> float:
+        """The part of the steps or of the time, whichever is larger, that is used up, from 0 to 1."""
+        time_used = self.spent / self._budget if self._budget > 0 else 1.0
+        return min(1.0, max(self.step / self.settings.total_steps, time_used))
+
     def run(self, seconds: float, every: int = 200, told: Callable[[dict[str, Any]], None] = lambda _: None) -> None:
-        """Trains until the time or the steps are used up, and saves."""
-        until, begun, looked = time.monotonic() + seconds, self.step, self.step
-        while self.step < self.settings.total_steps and time.monotonic() < until:
-            told(self.train_step())
+        """Trains until the time, that of earlier runs included, or the steps are used up, and saves."""
+        self._budget = seconds
+        looked, saved = self.step, time.monotonic()
+        while self.done < 1.0:
+            started = time.monotonic()
+            figures = self.train_step()
+            self.spent += time.monotonic() - started
+            told(figures)
             if self.step % every == 0:
                 self._look(told)
-                looked = self.step
-        if self.step > max(begun, looked):
+                looked, saved = self.step, time.monotonic()
+            elif time.monotonic() - saved > _SAVE_SECONDS:
+                self.save()
+                saved = time.monotonic()
+        if self.step > looked:
             self._look(told)
 
     def _look(self, told: Callable[[dict[str, Any]], None]) -> None:
@@ -124,6 +142,7 @@ class Trainer:
             "drafter": self.drafter.state_dict(),
             "optimizer": self._optimizer.state_dict(),
             "step": self.step,
+            "spent": self.spent,
             "rng": self._rng.getstate(),
             "settings": asdict(self.settings),
         }
@@ -134,14 +153,13 @@ class Trainer:
         state = torch.load(self._folder / "checkpoint.pt", weights_only=False)
         self.drafter.load_state_dict(state["drafter"])
         self._optimizer.load_state_dict(state["optimizer"])
-        self.step = state["step"]
+        self.step, self.spent = state["step"], state["spent"]
         self._rng.setstate(state["rng"])
 
     def _rate(self) -> float:
         s = self.settings
         warm = min(1.0, (self.step + 1) / s.warm_up)
-        done = min(1.0, self.step / s.total_steps)
-        return float(s.rate * warm * (0.1 + 0.45 * (1 + np.cos(np.pi * done))))
+        return float(s.rate * warm * (0.1 + 0.45 * (1 + np.cos(np.pi * self.done))))
 
     def _next_spans(self) -> list[Span]:
         spans: list[Span] = []
