@@ -16,6 +16,7 @@
 #include <stdexcept>
 
 #include "program.h"
+#include "quantize.h"
 #include "sampling.h"
 
 namespace nb = nanobind;
@@ -81,6 +82,32 @@ nb::ndarray<nb::numpy, float> dequantize(const std::string& format, size_t rows,
   std::vector<float> out(rows * columns);
   for (size_t r = 0; r < rows; ++r) dequantize_row(f, blocks.data() + r * row_bytes(f, columns), columns, out.data() + r * columns);
   return owned(std::move(out), {rows, columns});
+}
+
+std::tuple<nb::ndarray<nb::numpy, uint8_t>, double, double> quantize(const std::string& to, const std::string& format, size_t rows, size_t columns,
+                                                                     const ByteArray& blocks, ThreadPool& pool) {
+  const Format target = format_named(to), source = format_named(format);
+  if ((target != Format::Q4_0 && target != Format::Q8_0) || columns % 32) throw std::invalid_argument("weights are quantized to Q4_0 or Q8_0, in rows of a multiple of 32");
+  check_blocks(source, rows, columns, blocks.shape(0));
+  std::vector<uint8_t> out(rows * row_bytes(target, columns));
+  std::vector<QuantizationError> errors(rows);
+  {
+    nb::gil_scoped_release release;
+    pool.share(rows, std::max<size_t>(1, (1 << 16) / columns), [&](size_t begin, size_t end) {
+      std::vector<float> row(columns);
+      for (size_t r = begin; r < end; ++r) {
+        dequantize_row(source, blocks.data() + r * row_bytes(source, columns), columns, row.data());
+        errors[r] = quantize_weights(target, row.data(), columns, out.data() + r * row_bytes(target, columns));
+      }
+    });
+  }
+  double error = 0, total = 0;
+  for (const QuantizationError& e : errors) {
+    if (!e.finite) throw std::domain_error("a weight is not a finite number that a float16 scale can hold");
+    error += e.error, total += e.total;
+  }
+  const size_t size = out.size();
+  return {owned(std::move(out), {size}), error, total};
 }
 
 std::tuple<nb::ndarray<nb::numpy, int32_t>, nb::ndarray<nb::numpy, float>> run(Program& p, const IntArray& token, const IntArray& sequence, const IntArray& parent, const IntArray& outputs,
@@ -168,6 +195,8 @@ NB_MODULE(_native, m) {
       .def_prop_ro("count", &Weight::count)
       .def_prop_ro("format", [](const Weight& w) { return std::string(info(w.shape().format).name); })
       .def_prop_ro("nbytes", &Weight::bytes);
+  m.def("quantize", &quantize, "to"_a, "format"_a, "rows"_a, "columns"_a, "blocks"_a, "pool"_a,
+        "(uint8 blocks of `to`, sum of squared errors, sum of squares); ValueError if a weight is not finite.");
   m.def("pack", &make_weight, "format"_a, "rows"_a, "columns"_a, "blocks"_a, "pool"_a, "count"_a = 1,
         "Repacks checkpoint blocks (count * rows, columns) into tiles of 16 rows; no value changes. See csrc/layout.h.");
   nb::class_<Table>(m, "Table", "Rows gathered as the checkpoint stores them.")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -134,8 +135,7 @@ def save_folder(
     model: transformers.PreTrainedModel, folder: Path, *, dtype: torch.dtype = torch.float32, **kwargs: Any
 ) -> Path:
     """`model` as a folder with config.json and *.safetensors; `kwargs` go to save_pretrained (max_shard_size)."""
-    model.to(dtype).save_pretrained(folder, **kwargs)
-    model.to(torch.float32)
+    deepcopy(model).to(dtype).save_pretrained(folder, **kwargs)  # a cast in place would round the model itself
     return folder
 
 
@@ -145,16 +145,18 @@ def save_gguf(
     kind: Type | Callable[[str], Type] = Type.F32,
     *,
     edit: Callable[[gguf.GGUFWriter], None] | None = None,
+    split: int = 0,
 ) -> Path:
     """`model` as a GGUF file with Gemma 3's or 4's naming.
 
     Matrices are stored as `kind` (a type, or a function of the neutral name to one: F32, F16, BF16, Q8_0, Q4_0, Q4_1,
-    Q5_0 or Q5_1); vectors always as F32. `edit` may add to the writer before it writes.
+    Q5_0 or Q5_1); vectors always as F32. `edit` may add to the writer before it writes. With `split`, the file comes in
+    parts of so many tensors, beside `path`.
     """
     text = model.config.get_text_config()
     assistant = hasattr(model.config, "backbone_hidden_size")
     architecture = "gemma3" if text.model_type == "gemma3_text" else "gemma4-assistant" if assistant else "gemma4"
-    writer = gguf.GGUFWriter(path, architecture)
+    writer = gguf.GGUFWriter(path, architecture, split_max_tensors=split)
     _write_metadata(writer, architecture, model.config, text)
     for name, values in gguf_tensors(model):
         kind_of = kind if isinstance(kind, Type) else kind(name)

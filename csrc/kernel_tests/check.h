@@ -135,5 +135,6 @@ void test_attention();
 void test_kv_cache();
 void test_threads();
 void test_sampling();
+void test_quantize();
 
 }  // namespace outrider::test

@@ -22,7 +22,7 @@ from outrider.errors import CheckpointError, UsageError
 from outrider.models.assistant import Drafting, check_pair, record_assistant
 from outrider.models.gemma import kv_shapes, record_gemma
 from outrider.models.pairing import FoundDrafter, find_drafter
-from outrider.quant import WeightStore
+from outrider.quant import QUANTIZATIONS, Packed, Quantization, WeightStore, quantized
 from outrider.sampling.params import SamplingParams
 from outrider.tokenizer import Tokenizer, open_tokenizer
 from outrider.tokenizer.chat_template import chat_template_of
@@ -45,6 +45,8 @@ class LLM:
         context: most positions of one request; None for the model's own limit.
         progress: called with (what, fraction from 0 to 1) while loading.
         half_precision_cache: keys and values in float16, else float32.
+        quantize: "q4_0" or "q8_0" for floating-point weights in blocks of 4 or 8 bits (see `quant.packs`); None for
+            weights as the checkpoint stores them. `LLM.packed` says what it cost.
 
     Raises:
         CheckpointError: the model cannot be loaded; the message says why and what to do.
@@ -63,10 +65,13 @@ class LLM:
         context: int | None = None,
         progress: Callable[[str, float], None] | None = None,
         half_precision_cache: bool = True,
+        quantize: Quantization | None = None,
     ) -> None:
         started = time.perf_counter()
         if threads is not None and not 1 <= threads <= 256:
             raise UsageError(f"threads must lie between 1 and 256, not {threads}")
+        if quantize is not None and quantize not in QUANTIZATIONS:
+            raise UsageError(f"quantize must be None or one of {', '.join(QUANTIZATIONS)}, not {quantize!r}")
         checkpoint = open_checkpoint(model)
         if isinstance(checkpoint.config, AssistantConfig):
             raise CheckpointError("is a drafter, not a model", path=checkpoint.path, remedy="Pass it as the drafter")
@@ -81,8 +86,12 @@ class LLM:
         self.context = context or self.config.context_length
         self.threads = threads or usable_cores()
         pool = kernels.ThreadPool(self.threads)
-        total = sum(tensor.data.nbytes for tensor in checkpoint.tensors.values() if len(tensor.shape) > 1)
-        weights = WeightStore(checkpoint.tensors, pool, _fraction_of(total, progress))
+        self.packed: Packed | None = None
+        if quantize is not None:
+            self.packed = quantized(checkpoint, quantize, pool, progress or (lambda *_: None))
+        tensors = self.packed.tensors if self.packed else checkpoint.tensors
+        total = sum(tensor.nbytes for tensor in tensors.values() if len(tensor.shape) > 1)
+        weights = WeightStore(tensors, pool, _fraction_of(total, progress))
         forward = record_gemma(self.config, weights, pool, max_rows=PREFILL_CHUNK, half_precision=half_precision_cache)
         self.weight_bytes = weights.packed_bytes
         if progress:
@@ -92,7 +101,7 @@ class LLM:
         """The model's chat template; None for a base model."""
         self.target = Target(forward)
         self.drafter = self._choose_drafter(model, drafter)
-        drafting = self._open_drafter(self.drafter.path, weights, pool, half_precision_cache)
+        drafting = self._open_drafter(self.drafter.path, weights, pool, half_precision_cache, quantize)
         self.caches = CachePool(
             kv_shapes(self.config),
             self.context + PREFILL_CHUNK,
@@ -121,7 +130,12 @@ class LLM:
         return FoundDrafter(open_checkpoint(drafter).path, f"{drafter}, as asked")
 
     def _open_drafter(
-        self, path: Path | None, weights: WeightStore, pool: kernels.ThreadPool, half_precision: bool
+        self,
+        path: Path | None,
+        weights: WeightStore,
+        pool: kernels.ThreadPool,
+        half_precision: bool,
+        quantize: Quantization | None,
     ) -> Drafting | None:
         """Loads a drafter and checks that it fits. Raises CheckpointError if it does not."""
         if path is None:
@@ -130,7 +144,8 @@ class LLM:
         if not isinstance(checkpoint.config, AssistantConfig):
             raise CheckpointError("is a model, not a drafter", path=checkpoint.path, remedy="Pass its MTP drafter")
         check_pair(self.config, checkpoint.config)
-        store = WeightStore(checkpoint.tensors, pool)
+        tensors = quantized(checkpoint, quantize, pool).tensors if quantize else checkpoint.tensors
+        store = WeightStore(tensors, pool)
         return record_assistant(
             self.config, weights, checkpoint.config, store, pool, max_rows=MOST_ROWS, half_precision=half_precision
         )

@@ -1,11 +1,13 @@
-"""What every command shares: where words go (figures and errors to standard error) and the bar while a model loads."""
+"""What every command shares: where words go (figures and errors to standard error) and how a model is loaded."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
@@ -32,8 +34,27 @@ def progress_bar() -> Iterator[Progress]:
         yield progress
 
 
-def load_model(model: str, **options: Any) -> LLM:
-    """`LLM(model, **options)` with a progress bar.
+class Quantize(StrEnum):
+    """What becomes of floating-point weights."""
+
+    none = "none"
+    q4_0 = "q4_0"
+    q8_0 = "q8_0"
+
+
+_QUANTIZATIONS: dict[Quantize, Literal["q4_0", "q8_0"] | None] = {
+    Quantize.none: None,
+    Quantize.q4_0: "q4_0",
+    Quantize.q8_0: "q8_0",
+}
+
+QuantizeOption = Annotated[
+    Quantize, typer.Option(help="Floating-point weights as they are, or in blocks of 4 or 8 bits, made once and kept.")
+]
+
+
+def load_model(model: str, *, quantize: Quantize = Quantize.none, **options: Any) -> LLM:
+    """`LLM(model, **options)` with a progress bar; says what quantizing cost.
 
     Raises:
         OutriderError: as LLM does.
@@ -46,4 +67,18 @@ def load_model(model: str, **options: Any) -> LLM:
         def advance(what: str, fraction: float) -> None:
             progress.update(task, description=what, completed=fraction)
 
-        return LLM(model, progress=advance, **options)
+        llm = LLM(model, progress=advance, quantize=_QUANTIZATIONS[quantize], **options)
+    if llm.packed is not None:
+        error_console().print(f"weights: {packed_line(llm)}", style="dim", markup=False)
+    return llm
+
+
+def packed_line(llm: LLM) -> str:
+    """What quantizing on load did, in a line."""
+    packed = llm.packed
+    if packed is None or packed.path is None:
+        return "stored in blocks already: nothing to quantize"
+    name, error = packed.worst
+    return (
+        f"quantized, with an error of {packed.error:.1%} of their size ({error:.1%} in {name}); kept in {packed.path}"
+    )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
@@ -35,24 +36,38 @@ BLOCKS: dict[Format, tuple[int, int]] = {
 """(weights, bytes) of one block. A row is a whole number of blocks, so rows never share one."""
 
 
+Bytes = npt.NDArray[np.uint8]
+
+
 @dataclass(frozen=True)
 class Tensor:
-    """One tensor where it lies: `data` is the (bytes,) uint8 read-only view of the mapped file.
+    """One tensor where it lies.
 
     `shape` is row-major and logical, e.g. (rows, columns); row r of a matrix is the bytes
-    [r * row_bytes, (r + 1) * row_bytes) of `data`. `name` is the neutral name.
+    [r * row_bytes, (r + 1) * row_bytes) of `data`. `name` is the neutral name. `stored` is the (bytes,) uint8
+    read-only view of the mapped file, or what makes these bytes of tensors that the file stores in another form.
     """
 
     name: str
     format: Format
     shape: tuple[int, ...]
-    data: npt.NDArray[np.uint8]
+    stored: Bytes | Callable[[], Bytes]
+
+    @property
+    def data(self) -> Bytes:
+        """(nbytes,) uint8, read-only. Made anew at each call if the file stores another form."""
+        return self.stored() if callable(self.stored) else self.stored
 
     @property
     def row_bytes(self) -> int:
         """Bytes of one row (the last dimension)."""
         weights, size = BLOCKS[self.format]
         return self.shape[-1] // weights * size
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all rows."""
+        return math.prod(self.shape[:-1]) * self.row_bytes
 
     def float32(self) -> npt.NDArray[np.float32]:
         """The values of an unquantized tensor in its shape, as a new float32 array; exact for F32, F16 and BF16.
@@ -73,9 +88,11 @@ class Checkpoint:
     """An opened checkpoint. Nothing is copied out of its files yet; the tensors keep the mapping alive.
 
     `tokenizer` is a GGUF file's tables, or the path of a folder's tokenizer.json, or None where there is neither.
+    `files` are those that say what the model computes: config and weights.
     """
 
     path: Path
     config: ModelConfig | AssistantConfig
     tensors: Mapping[str, Tensor]
     tokenizer: TokenizerTables | Path | None
+    files: tuple[Path, ...]

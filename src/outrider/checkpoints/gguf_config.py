@@ -52,12 +52,6 @@ def gguf_config(file: GGUFFile) -> ModelConfig | AssistantConfig:
             path=file.path,
             remedy=f"Use a model of one of the architectures {', '.join(_SUPPORTED)}",
         )
-    if general.has("split.count") and general.integer("split.count") > 1:
-        raise CheckpointError(
-            "is one part of a model that is split over several files",
-            path=file.path,
-            remedy="Join the parts with: llama-gguf-split --merge FIRST_PART OUT.gguf",
-        )
     settings = Settings(file.values, file.path, f"{architecture}.")
     config: ModelConfig | AssistantConfig
     if architecture == "gemma3":

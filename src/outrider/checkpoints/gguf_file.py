@@ -77,18 +77,22 @@ class GGUFFile(GGUFReader):
                 remedy="Check the path and the permissions",
             ) from error
         if start[:4] != b"GGUF":
-            raise self._fault(
+            raise self.fault(
                 f"is not a GGUF file (it begins with {start[:4]!r}, not b'GGUF')", "Pass a .gguf model file"
             )
         if size < _MIN_FILE_BYTES:
-            raise self._fault(f"ends after {size} bytes, inside the header")
+            raise self.fault(f"ends after {size} bytes, inside the header")
         self._check_version(start[4:])
         try:
             super().__init__(path)
         except CheckpointError:
             raise
         except (ValueError, KeyError, IndexError, OverflowError, OSError, TypeError) as error:
-            raise self._fault(f"has a header that cannot be read ({error})") from error
+            raise self.fault(f"has a header that cannot be read ({error})") from error
+
+    def fault(self, problem: str, remedy: str = _AGAIN) -> CheckpointError:
+        """A CheckpointError about this file."""
+        return CheckpointError(problem, path=self.path, remedy=remedy)
 
     # The package's own reading steps, each with its checks in front.
 
@@ -103,7 +107,7 @@ class GGUFFile(GGUFReader):
         count, itemsize = int(count), np.dtype(dtype).itemsize
         end = int(offset) + count * itemsize
         if count < 0 or end > len(self.data):
-            raise self._fault(f"ends at byte {len(self.data)}, but its header asks for bytes up to {end}")
+            raise self.fault(f"ends at byte {len(self.data)}, but its header asks for bytes up to {end}")
         # A plain array: each slice of a np.memmap costs some 10 us in its bookkeeping.
         plain = self.data.view(np.ndarray)[offset:end].view(dtype)
         return plain.view(plain.dtype.newbyteorder(override_order or self.byte_order))
@@ -116,7 +120,7 @@ class GGUFFile(GGUFReader):
         """The key or tensor name at `offset`."""
         length = int(self._get(offset, np.uint64)[0])
         if length > _MAX_NAME_BYTES:
-            raise self._fault(f"has a name of {length} bytes at byte {offset}")
+            raise self.fault(f"has a name of {length} bytes at byte {offset}")
         return self._text(bytes(self._get(offset + 8, np.uint8, length)), f"the name at byte {offset}")
 
     def _build_fields(self, offs: int, count: int) -> int:
@@ -124,7 +128,7 @@ class GGUFFile(GGUFReader):
         for _ in range(int(count)):
             key = self._name_at(offs)
             if key in self.fields:
-                raise self._fault(f"holds the metadata key {key} twice")
+                raise self.fault(f"holds the metadata key {key} twice")
             offs = super()._build_fields(offs, 1)
             self.values[key] = self._value(self.fields[key])
         return offs
@@ -135,7 +139,7 @@ class GGUFFile(GGUFReader):
         try:
             kind = GGUFValueType(int(raw_type))
         except ValueError as error:
-            raise self._fault(f"has a metadata value of unknown type {int(raw_type)} at byte {orig_offs}") from error
+            raise self.fault(f"has a metadata value of unknown type {int(raw_type)} at byte {orig_offs}") from error
         if kind == GGUFValueType.ARRAY:
             return self._get_array(orig_offs)
         size, parts, data, types = super()._get_field_parts(orig_offs, raw_type)
@@ -148,7 +152,7 @@ class GGUFFile(GGUFReader):
         try:
             kind = GGUFValueType(int(item[0]))
         except ValueError as error:
-            raise self._fault(f"has an array of unknown type {int(item[0])} at byte {offset}") from error
+            raise self.fault(f"has an array of unknown type {int(item[0])} at byte {offset}") from error
         if kind == GGUFValueType.STRING:
             self._check_count(f"strings in the array at byte {offset}", count, _MAX_ARRAY, 8, start)
             strings, end = self._strings(start, count)
@@ -159,7 +163,7 @@ class GGUFFile(GGUFReader):
             self._check_count(f"items in the array at byte {offset}", count, _MAX_ARRAY, itemsize, start)
             values, end = self._get(start, dtype, count), start + count * itemsize
         else:
-            raise self._fault(f"has an array of arrays at byte {offset}, which no Gemma file needs")
+            raise self.fault(f"has an array of arrays at byte {offset}, which no Gemma file needs")
         return end - offset, [item, length, values], [2], [GGUFValueType.ARRAY, kind]
 
     def _strings(self, offset: int, count: int) -> tuple[list[str], int]:
@@ -170,14 +174,14 @@ class GGUFFile(GGUFReader):
         for _ in range(count):
             start = offset + 8
             if start > size:
-                raise self._fault(f"ends at byte {size}, inside an array of {count} strings")
+                raise self.fault(f"ends at byte {size}, inside an array of {count} strings")
             offset = start + length_at(view, offset)[0]
             if offset > size:
-                raise self._fault(f"ends at byte {size}, but a string in its header asks for bytes up to {offset}")
+                raise self.fault(f"ends at byte {size}, but a string in its header asks for bytes up to {offset}")
             try:
                 strings.append(str(view[start:offset], "utf-8"))
             except UnicodeDecodeError as error:
-                raise self._fault(f"holds a string at byte {start} that is not UTF-8") from error
+                raise self.fault(f"holds a string at byte {start} that is not UTF-8") from error
         return strings, offset
 
     def _build_tensor_info(self, offs: int, count: int) -> tuple[int, list[ReaderField]]:
@@ -188,22 +192,22 @@ class GGUFFile(GGUFReader):
         name = self._name_at(orig_offs)
         dimensions = int(self._get(orig_offs + 8 + len(name.encode()), np.uint32)[0])
         if not 1 <= dimensions <= _MAX_DIMENSIONS:
-            raise self._fault(f"gives tensor {name} {dimensions} dimensions; 1 to {_MAX_DIMENSIONS} are possible")
+            raise self.fault(f"gives tensor {name} {dimensions} dimensions; 1 to {_MAX_DIMENSIONS} are possible")
         return super()._get_tensor_info_field(orig_offs)
 
     def _build_tensors(self, start_offs: int, fields: list[ReaderField]) -> None:
         """The tensor table, every entry inside the file and none overlapping another."""
         alignment = int(self.alignment)
         if alignment > _MAX_ALIGNMENT or alignment % 8:
-            raise self._fault(f"asks for an alignment of {alignment} bytes")
+            raise self.fault(f"asks for an alignment of {alignment} bytes")
         for field in fields:
             if field.name in self.table:
-                raise self._fault(f"holds the tensor {field.name} twice")
+                raise self.fault(f"holds the tensor {field.name} twice")
             self.table[field.name] = self._tensor(field, int(start_offs), alignment)
         end, previous = 0, ""
         for tensor in sorted(self.table.values(), key=lambda tensor: tensor.offset):
             if tensor.offset < end:
-                raise self._fault(f"stores the tensors {previous} and {tensor.name} over each other")
+                raise self.fault(f"stores the tensors {previous} and {tensor.name} over each other")
             end, previous = tensor.offset + len(tensor.data), tensor.name
 
     def _tensor(self, field: ReaderField, start: int, alignment: int) -> GGUFTensor:
@@ -214,20 +218,20 @@ class GGUFFile(GGUFReader):
         except ValueError:
             kind = f"number {int(raw_type[0])}"
         if kind not in FORMATS:
-            raise self._fault(
+            raise self.fault(
                 f"stores tensor {name} as type {kind}, which is not supported",
                 f"Use a file quantized to one of {', '.join(FORMATS[:-1])}",
             )
         if 0 in shape:
-            raise self._fault(f"gives tensor {name} the empty shape {shape}")
+            raise self.fault(f"gives tensor {name} the empty shape {shape}")
         block, block_bytes = GGML_QUANT_SIZES[GGMLQuantizationType[kind]]
         if shape[-1] % block:
-            raise self._fault(f"gives tensor {name} rows of {shape[-1]}, not a multiple of {kind}'s block of {block}")
+            raise self.fault(f"gives tensor {name} rows of {shape[-1]}, not a multiple of {kind}'s block of {block}")
         size, offset = math.prod(shape) // block * block_bytes, start + int(raw_offset[0])
         if int(raw_offset[0]) % alignment:
-            raise self._fault(f"stores tensor {name} at byte {offset}, off its alignment of {alignment}")
+            raise self.fault(f"stores tensor {name} at byte {offset}, off its alignment of {alignment}")
         if offset + size > len(self.data):
-            raise self._fault(
+            raise self.fault(
                 f"ends at byte {len(self.data)}, but tensor {name} needs bytes {offset} to {offset + size}"
             )
         data = self._get(offset, np.uint8, size)
@@ -252,21 +256,18 @@ class GGUFFile(GGUFReader):
         try:
             return raw.decode("utf-8")
         except UnicodeDecodeError as error:
-            raise self._fault(f"is not UTF-8 in {what}") from error
+            raise self.fault(f"is not UTF-8 in {what}") from error
 
     def _check_version(self, raw: bytes) -> None:
         version = int.from_bytes(raw, sys.byteorder)
         if not version & 0xFFFF:
-            raise self._fault("is stored in the other byte order", "Convert it for this machine's byte order")
+            raise self.fault("is stored in the other byte order", "Convert it for this machine's byte order")
         if version not in READER_SUPPORTED_VERSIONS:
-            raise self._fault(f"is GGUF version {version}, not 2 or 3", "Convert it again with a current converter")
+            raise self.fault(f"is GGUF version {version}, not 2 or 3", "Convert it again with a current converter")
 
     def _check_count(self, what: str, count: int, limit: int, item_bytes: int, offset: int) -> None:
         """Refuse a count that the rest of the file cannot hold, before anything loops over it."""
         room = (len(self.data) - int(offset)) // item_bytes
         if count > min(limit, room):
             reason = f"the rest of it has room for {room}" if room < limit else f"at most {limit} make sense"
-            raise self._fault(f"claims {count} {what}, but {reason}")
-
-    def _fault(self, problem: str, remedy: str = _AGAIN) -> CheckpointError:
-        return CheckpointError(problem, path=self.path, remedy=remedy)
+            raise self.fault(f"claims {count} {what}, but {reason}")

@@ -12,6 +12,7 @@ from outrider.checkpoints.config import AssistantConfig, ModelConfig
 from outrider.checkpoints.gguf_config import gguf_config
 from outrider.checkpoints.gguf_file import GGUFFile
 from outrider.checkpoints.gguf_names import neutral_name
+from outrider.checkpoints.gguf_split import open_parts
 from outrider.checkpoints.settings import Settings
 from outrider.checkpoints.tokenizer_tables import TokenizerTables
 from outrider.checkpoints.validate import validate
@@ -19,13 +20,14 @@ from outrider.errors import CheckpointError
 
 
 def open_gguf(path: Path) -> Checkpoint:
-    """The checkpoint in a .gguf file. Its weights stay in the file until they are used.
+    """The checkpoint in a .gguf file, or in the parts of which it is one. Its weights stay there until they are used.
 
     Raises:
         CheckpointError: the file is truncated, foreign, of an unsupported architecture or quantization, or its
             tensors do not fit its settings.
     """
-    file = GGUFFile(path)
+    parts = open_parts(path)
+    file = parts[0]
     config = gguf_config(file)
     tensors: dict[str, Tensor] = {}
     for entry in file.table.values():
@@ -33,7 +35,8 @@ def open_gguf(path: Path) -> Checkpoint:
             if name in tensors:
                 raise CheckpointError(f"holds the tensor {name} twice", path=path, remedy="Convert it again")
             tensors[name] = Tensor(name, cast(Format, entry.format), entry.shape, entry.data)
-    return Checkpoint(path, config, validate(config, tensors, path), _tokenizer_tables(file, config))
+    files = tuple(part.path for part in parts)
+    return Checkpoint(file.path, config, validate(config, tensors, path), _tokenizer_tables(file, config), files)
 
 
 def _tokenizer_tables(file: GGUFFile, config: ModelConfig | AssistantConfig) -> TokenizerTables | None:

@@ -15,6 +15,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from outrider.checkpoints.gguf_split import part_names
 from outrider.errors import CheckpointError
 
 _ID = re.compile(
@@ -68,7 +69,8 @@ def fetch(wanted: HubId) -> Path:
         name = _gguf_named(wanted, files)
         for drafter in (f for f in files if re.fullmatch(r"mtp-.*\.gguf", f)):
             hf_hub_download(wanted.repository, drafter, revision=revision)
-        return Path(hf_hub_download(wanted.repository, name, revision=revision))
+        parts = [hf_hub_download(wanted.repository, part, revision=revision) for part in part_names(name)]
+        return Path(parts[0])
     except CheckpointError:
         raise
     except Exception as error:
@@ -101,6 +103,7 @@ def _unreachable(error: Exception) -> bool:
 
 def _gguf_named(wanted: HubId, files: list[str]) -> str:
     models = [f for f in files if f.lower().endswith(".gguf") and not f.lower().startswith(("mmproj", "mtp-"))]
+    models = [f for f in models if part_names(f)[0] == f]  # one for all parts of a file
     if wanted.variant is not None:
         models = [f for f in models if wanted.variant.lower() in f.lower()]
     for preferred in _PREFERRED if len(models) > 1 else ():

@@ -9,6 +9,7 @@ from typing import Any, cast
 import numpy as np
 
 from outrider.checkpoints.checkpoint import Checkpoint, Format, Tensor
+from outrider.checkpoints.compressed import check_scheme, unpacked
 from outrider.checkpoints.config import AssistantConfig
 from outrider.checkpoints.hf_config import hf_config
 from outrider.checkpoints.hf_names import neutral_name
@@ -40,48 +41,76 @@ def open_folder(path: Path) -> Checkpoint:
         )
     generation_path = path / "generation_config.json"
     generation = _read_json(generation_path) if generation_path.is_file() else {}
-    config = hf_config(Settings(_read_json(config_path), config_path), Settings(generation, generation_path))
+    described = _read_json(config_path)
+    if (quantization := described.pop("quantization_config", None)) is not None:
+        check_scheme(quantization if isinstance(quantization, dict) else {}, config_path)
+    config = hf_config(Settings(described, config_path), Settings(generation, generation_path))
     text = config.text if isinstance(config, AssistantConfig) else config
     expected = expected_shapes(config)
     tensors: dict[str, Tensor] = {}
-    for stored in _stored_tensors(path):
+    packed: dict[str, dict[str, StoredTensor]] = {}
+    files = _weight_files(path)
+    for stored in _stored_tensors(path, files):
         if (name := neutral_name(stored.name)) is None:
+            continue
+        matrix, _, part = name.rpartition(".")
+        if quantization is not None and part.startswith(("weight_", "input_")):
+            packed.setdefault(f"{matrix}.weight", {})[part] = stored
             continue
         if name in tensors:
             raise CheckpointError(
                 f"holds the tensor {name} twice", path=path, remedy="Remove the files that are not the model's"
             )
         tensors[name] = _tensor(name, stored, path, norm_less_one=text.architecture == "gemma3" and name in expected)
+    tensors |= {name: unpacked(name, parts, path) for name, parts in packed.items()}
     tokenizer = path / "tokenizer.json"
-    return Checkpoint(path, config, validate(config, tensors, path), tokenizer if tokenizer.is_file() else None)
+    return Checkpoint(
+        path,
+        config,
+        validate(config, tensors, path),
+        tokenizer if tokenizer.is_file() else None,
+        (config_path, *files.values()),
+    )
 
 
-def _stored_tensors(path: Path) -> list[StoredTensor]:
-    """The tensors of every file that belongs to the model."""
+def _stored_tensors(path: Path, files: dict[str, Path]) -> list[StoredTensor]:
+    """The tensors of every file that belongs to the model, each where the index says it is."""
+    shards = {name: read_safetensors(file) for name, file in files.items()}
+    for name, file in _places(path).items():
+        if name not in shards[file]:
+            raise CheckpointError(
+                f"places tensor {name} in {file}, which does not hold it",
+                path=path / _INDEX,
+                remedy="The files are of different models: download all of them again",
+            )
+    return [tensor for shard in shards.values() for tensor in shard.values()]
+
+
+def _places(path: Path) -> dict[str, str]:
+    """Tensor -> file, as a folder's index has it; empty if it has none."""
     index = path / _INDEX
     if not index.is_file():
-        return [tensor for file in _files(path) for tensor in read_safetensors(file).values()]
+        return {}
     places = _read_json(index).get("weight_map")
     if not isinstance(places, dict) or not places or not all(isinstance(file, str) for file in places.values()):
         raise CheckpointError("has no weight_map", path=index, remedy="The file is damaged: download it again")
-    shards: dict[str, dict[str, StoredTensor]] = {}
+    return places
+
+
+def _weight_files(path: Path) -> dict[str, Path]:
+    """The files that belong to the model, by name."""
+    places = _places(path)
+    if not places:
+        return {file.name: file for file in _files(path)}
     for name, file in places.items():
         # A name, not a path: an index must not reach outside its folder.
         if Path(file).name != file or not (path / file).is_file():
             raise CheckpointError(
                 f"places tensor {name} in {file!r}, which is not a file of this folder",
-                path=index,
+                path=path / _INDEX,
                 remedy="A part of the model is missing: download it again",
             )
-        if file not in shards:
-            shards[file] = read_safetensors(path / file)
-        if name not in shards[file]:
-            raise CheckpointError(
-                f"places tensor {name} in {file}, which does not hold it",
-                path=index,
-                remedy="The files are of different models: download all of them again",
-            )
-    return [tensor for shard in shards.values() for tensor in shard.values()]
+    return {file: path / file for file in dict.fromkeys(places.values())}
 
 
 def _files(path: Path) -> list[Path]:
@@ -112,7 +141,7 @@ def _tensor(name: str, stored: StoredTensor, path: Path, *, norm_less_one: bool)
         raise CheckpointError(
             f"stores tensor {stored.name} as {stored.dtype}, which is not supported",
             path=path,
-            remedy="Use a checkpoint stored as F32, F16 or BF16 (quantized ones: as GGUF)",
+            remedy="Use a checkpoint stored as F32, F16 or BF16, as compressed-tensors integers, or as GGUF",
         )
     tensor = Tensor(name, cast(Format, stored.dtype), stored.shape, stored.data)
     if norm_less_one and name.endswith("norm.weight"):

@@ -30,7 +30,7 @@ def weight_traffic(tensors: Mapping[str, Tensor], config: ModelConfig | Assistan
     """The weight bytes of one decode pass of a target, or of one step of a drafter."""
     swept = per_token = gathered = 0
     for name, tensor in tensors.items():
-        size = tensor.data.nbytes
+        size = tensor.nbytes
         if name in _GATHERED:
             gathered += size
         elif len(tensor.shape) > 1:

@@ -37,7 +37,7 @@ def describe(checkpoint: Checkpoint) -> dict[str, Any]:
     for tensor in checkpoint.tensors.values():
         of_format = formats.setdefault(tensor.format, {"tensors": 0, "bytes": 0})
         of_format["tensors"] += 1
-        of_format["bytes"] += tensor.data.nbytes
+        of_format["bytes"] += tensor.nbytes
     traffic = weight_traffic(checkpoint.tensors, checkpoint.config)
     kv = kv_bytes_per_position(config)
     return {

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from outrider.errors import UsageError
+from outrider.terminal import Quantize, QuantizeOption
 
 
 def draft_setting(value: str) -> str | int:
@@ -68,6 +69,7 @@ def run(
         list[str] | None, typer.Option(help="Text that ends an answer; give it several times for several texts.")
     ] = None,
     context: Annotated[int | None, typer.Option(help="Most tokens of prompt and answer together.")] = None,
+    quantize: QuantizeOption = Quantize.none,
     threads: Annotated[int | None, typer.Option(help="Threads to compute with.", show_default="all cores")] = None,
     show_drafts: Annotated[
         bool,
@@ -101,7 +103,12 @@ def run(
     )
     text = prompt_text(prompt, conversation=not as_json)
     llm = load_model(
-        model, drafter=None if drafter == "off" else drafter, lookup=lookup, threads=threads, context=context
+        model,
+        quantize=quantize,
+        drafter=None if drafter == "off" else drafter,
+        lookup=lookup,
+        threads=threads,
+        context=context,
     )
     if not as_json and drafter == "auto":
         error_console().print(f"drafter: {llm.drafter.why}", style="dim", markup=False)

@@ -20,6 +20,7 @@ from outrider.kernels._native import (
     log_total,
     pack,
     philox4x32,
+    quantize,
     read_bandwidth,
     table,
 )
@@ -41,6 +42,7 @@ __all__ = [
     "log_total",
     "pack",
     "philox4x32",
+    "quantize",
     "read_bandwidth",
     "table",
 ]

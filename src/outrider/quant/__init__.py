@@ -1,5 +1,6 @@
 """From a checkpoint's block formats to the layouts of the kernels."""
 
 from outrider.quant.packing import WeightStore
+from outrider.quant.packs import QUANTIZATIONS, Packed, Quantization, quantized
 
-__all__ = ["WeightStore"]
+__all__ = ["QUANTIZATIONS", "Packed", "Quantization", "WeightStore", "quantized"]

@@ -56,12 +56,10 @@ class WeightStore:
         """The packed matrix of a (rows, columns) tensor, or of a stack (count, rows, columns)."""
         if name not in self._packed:
             tensor = self._tensors[name]
-            count, rows = math.prod(tensor.shape[:-2]), tensor.shape[-2]
-            self._packed[name] = kernels.pack(
-                tensor.format, rows, tensor.shape[-1], tensor.data, self._pool, count=count
-            )
-            _release_pages(tensor.data)
-            self._progress(tensor.data.nbytes)
+            count, rows, data = math.prod(tensor.shape[:-2]), tensor.shape[-2], tensor.data
+            self._packed[name] = kernels.pack(tensor.format, rows, tensor.shape[-1], data, self._pool, count=count)
+            _release_pages(data)
+            self._progress(tensor.nbytes)
         return self._packed[name]
 
     def table(self, name: str) -> kernels.Table:

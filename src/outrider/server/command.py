@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from outrider.errors import UsageError
+from outrider.terminal import Quantize, QuantizeOption
 
 app = typer.Typer(add_completion=False)
 
@@ -32,6 +33,7 @@ def serve(
     name: Annotated[
         str | None, typer.Option(help="What clients call the model.", show_default="the file's name")
     ] = None,
+    quantize: QuantizeOption = Quantize.none,
     threads: Annotated[int | None, typer.Option(help="Threads to compute with.", show_default="all cores")] = None,
 ) -> None:
     """Serve MODEL to everything that speaks the OpenAI API. Needs the extra "serve"."""
@@ -47,6 +49,7 @@ def serve(
 
     llm = load_model(
         model,
+        quantize=quantize,
         drafter=None if drafter == "off" else drafter,
         lookup=lookup,
         lookup_history=1 << 16,

@@ -16,6 +16,8 @@ from outrider.train.model import FULL, SLIDING
 
 _LOOP = 10
 """A text that says so many tokens again that it said before, twice over, says nothing new."""
+_OF_A_LOOP = 24
+"""Tokens of a loop that are kept: that what was said comes again is worth learning too, once."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +105,7 @@ class Batches:
 
 
 def _end(tokens: npt.NDArray[np.int32], span: Span) -> int:
-    """Where a sequence begins to go round in circles, else its length."""
+    """Soon after where a sequence begins to go round in circles, else its length."""
     text = tokens[span.start : span.start + span.length]
     seen: dict[bytes, int] = {}
     repeated = 0
@@ -112,5 +114,5 @@ def _end(tokens: npt.NDArray[np.int32], span: Span) -> int:
         repeated = repeated + 1 if piece in seen else 0
         seen.setdefault(piece, end)
         if repeated >= _LOOP:
-            return end
+            return min(end + _OF_A_LOOP, span.length)
     return span.length
