@@ -105,11 +105,11 @@ class FakeLLM:
             for number, part in enumerate(passes):
                 time.sleep(self.pause)
                 last = number == len(passes) - 1
-                flags = tuple(i < len(part) - 1 for i in range(len(part)))
+                sources = tuple("lookup" if i < len(part) - 1 else None for i in range(len(part)))
                 text = _whole(data[: number * width + len(part)])[len(_whole(data[: number * width])) :]
                 end = {"finish_reason": reason, "stats": stats} if last else {}
-                rejected = tuple(None if flag or not drafting else 0 for flag in flags)
-                yield Piece(text, tuple(part), flags, rejected, **end)
+                rejected = tuple(None if source or not drafting else 0 for source in sources)
+                yield Piece(text, tuple(part), sources, rejected, **end)
         except GeneratorExit:
             self.cancelled += 1
             raise

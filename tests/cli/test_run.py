@@ -155,9 +155,9 @@ def test_help_does_not_load_the_model_code():
 
 def test_colours_follow_the_drafted_tokens_through_held_back_text(fake):
     colours = DraftColours(fake("demo").tokenizer)
-    colours.push(Piece("", tuple(b"ab"), (True, False), (None, None)))
+    colours.push(Piece("", tuple(b"ab"), ("mtp", None), (None, None)))
     assert colours.paint("a") == "\033[32ma\033[0m"
-    colours.push(Piece("", tuple("cö".encode()), (False, True, True), (99, None, None)))
+    colours.push(Piece("", tuple("cö".encode()), (None, "lookup", "mtp"), (99, None, None)))
     assert colours.paint("bcö") == "b\033[33mc\033[0m\033[32mö\033[0m"
     assert colours.paint("?") == "?"
 

@@ -98,7 +98,7 @@ class Engine:
             verdict = walk(w.draft, w.request.choices(choices, logits))
             kept = [*range(w.last + 1), *(w.last + 1 + node for node in verdict.accepted)]
             w.request.sequence.cache.commit(_rows(kept))
-            w.request.account(verdict, len(w.draft), result.seconds, draft_seconds)
+            w.request.account(verdict, w.draft, result.seconds, draft_seconds)
             self.planner.learn(w.request, w.draft, verdict)
             if hidden is not None:  # where the path ended: its last row with keys and values
                 last = verdict.accepted[-1] + 1 if verdict.accepted else 0

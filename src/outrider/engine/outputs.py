@@ -84,18 +84,24 @@ class RequestStats:
 class Piece:
     """The next part of a streamed answer: the tokens of one pass.
 
-    `text` is what is now certain and never ends in half a character; `drafted[i]` says whether token i was an accepted
-    draft, and `rejected[i]` what had been drafted in its place if the model chose otherwise; `logprobs` are empty
-    unless asked for. The last piece has a `finish_reason` and the `stats`.
+    `text` is what is now certain and never ends in half a character; `sources[i]` names the drafter that had proposed
+    token i, None where the model chose it without or against a draft, and `rejected[i]` is what had been drafted in its
+    place in the second case; `logprobs` are empty unless asked for. The last piece has a `finish_reason` and the
+    `stats`.
     """
 
     text: str
     token_ids: tuple[int, ...]
-    drafted: tuple[bool, ...]
+    sources: tuple[str | None, ...]
     rejected: tuple[int | None, ...]
     logprobs: tuple[TokenLogprobs, ...] = ()
     finish_reason: FinishReason | None = None
     stats: RequestStats | None = None
+
+    @property
+    def drafted(self) -> tuple[bool, ...]:
+        """Whether each token was an accepted draft."""
+        return tuple(source is not None for source in self.sources)
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from outrider.engine.text import TextStream
 from outrider.sampling.choice import TokenChooser
 from outrider.sampling.logprobs import TokenLogprobs, logprobs_of
 from outrider.sampling.params import SamplingParams
+from outrider.speculation.tree import Draft
 from outrider.speculation.verify import Verdict
 from outrider.tokenizer import Tokenizer
 
@@ -45,7 +46,7 @@ class Request:
         self._text: list[str] = []
         self._shown = 0  # parts of _text already given out
         self._given = self.prompt_length  # tokens already given out
-        self._drafted: list[bool] = []  # of the tokens not given out yet, as in Piece
+        self._sources: list[str | None] = []  # of the tokens not given out yet, as in Piece
         self._rejected: list[int | None] = []
         self._logprobs: list[TokenLogprobs] = []
 
@@ -93,10 +94,10 @@ class Request:
 
         return choose
 
-    def account(self, verdict: Verdict, drafted: int, verify_seconds: float, draft_seconds: float) -> None:
+    def account(self, verdict: Verdict, draft: Draft, verify_seconds: float, draft_seconds: float) -> None:
         """Books a pass that emitted `verdict.tokens`; with company, the seconds are those that all waited."""
         bonus = len(verdict.tokens) - len(verdict.accepted)
-        self._drafted += [True] * len(verdict.accepted) + [False] * bonus
+        self._sources += [draft.nodes[node].source for node in verdict.accepted] + [None] * bonus
         self._rejected += [None] * len(verdict.accepted) + [verdict.rejected] * bonus
         now = time.perf_counter()
         if self._first_token_at is None:  # the pass that ended the prompt
@@ -106,7 +107,7 @@ class Request:
         stats = self.stats
         stats.target_passes += 1
         stats.decoded_tokens += len(verdict.tokens)
-        stats.drafted += drafted
+        stats.drafted += len(draft)
         stats.accepted += len(verdict.accepted)
         stats.verify_seconds += verify_seconds
         stats.draft_seconds += draft_seconds
@@ -116,12 +117,12 @@ class Request:
         """What came since the last call."""
         text = "".join(self._text[self._shown :])
         tokens = tuple(self.tokens[self._given :])
-        drafted, self._drafted = tuple(self._drafted), []
+        sources, self._sources = tuple(self._sources), []
         rejected, self._rejected = tuple(self._rejected), []
         logprobs = tuple(self._logprobs[self._given - self.prompt_length :])
         self._shown, self._given = len(self._text), len(self.tokens)
         stats = self.stats if self.finish_reason else None
-        return Piece(text, tokens, drafted, rejected, logprobs, self.finish_reason, stats)
+        return Piece(text, tokens, sources, rejected, logprobs, self.finish_reason, stats)
 
     def output(self) -> RequestOutput:
         """The finished answer."""

@@ -10,7 +10,7 @@ from typing import Any
 
 from outrider.engine.outputs import Piece, RequestOutput
 from outrider.sampling.logprobs import TokenLogprobs
-from outrider.tokenizer import Tokenizer
+from outrider.tokenizer import StreamDecoder, Tokenizer
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Form:
         """The one object of a request that does not stream."""
         choices = []
         for index, out in enumerate(outputs):
-            logprobs = self._logprobs(out.logprobs or (), "")
+            logprobs = self.logprobs_of(out.logprobs or (), "")
             body: dict[str, Any] = {"index": index, "finish_reason": out.finish_reason, "logprobs": logprobs}
             if self.chat:
                 body["message"] = {"role": "assistant", "content": out.text, "refusal": None}
@@ -45,20 +45,8 @@ class Form:
             "outrider": [out.stats.as_dict() for out in outputs],
         }
 
-    def chunk(self, index: int, piece: Piece, first: bool, before: str) -> dict[str, Any]:
-        """The next part of answer `index`; `before` is its text so far."""
-        logprobs = self._logprobs(piece.logprobs, before)
-        body: dict[str, Any] = {"index": index, "finish_reason": piece.finish_reason, "logprobs": logprobs}
-        if self.chat:
-            body["delta"] = {**({"role": "assistant"} if first else {}), "content": piece.text}
-        else:
-            body["text"] = piece.text
-        marks = {
-            "token_ids": list(piece.token_ids),
-            "drafted": list(piece.drafted),
-            "rejected": list(piece.rejected),
-            **({"stats": piece.stats.as_dict()} if piece.stats else {}),
-        }
+    def chunk(self, body: dict[str, Any], marks: dict[str, Any]) -> dict[str, Any]:
+        """A part of one answer, and what is known of its tokens."""
         return {**self._head(self._chunk_kind), "choices": [body], "outrider": marks}
 
     def last_chunk(self, outputs: Sequence[RequestOutput]) -> dict[str, Any]:
@@ -73,17 +61,17 @@ class Form:
         prefix = "chatcmpl" if self.chat else "cmpl"
         return {"id": f"{prefix}-{self.id}", "object": kind, "created": self.created, "model": self.model}
 
-    def _logprobs(self, places: Sequence[TokenLogprobs], before: str) -> dict[str, Any] | None:
+    def logprobs_of(self, places: Sequence[TokenLogprobs], before: str) -> dict[str, Any] | None:
         if not self.logprobs:
             return None
         if self.chat:
             return {"content": [self._place(place) for place in places], "refusal": None}
-        texts = [self._text(place.token) for place in places]
+        texts = [self.text_of(place.token) for place in places]
         offsets = [len(before) + sum(map(len, texts[:i])) for i in range(len(texts))]
         return {
             "tokens": texts,
             "token_logprobs": [_finite(place.logprob) for place in places],
-            "top_logprobs": [{self._text(token): _finite(logprob) for token, logprob in place.top} for place in places],
+            "top_logprobs": [{self.text_of(token): _finite(logprob) for token, logprob in place.top} for place in places],
             "text_offset": offsets,
         }
 
@@ -93,10 +81,53 @@ class Form:
 
     def _token(self, token: int, logprob: float) -> dict[str, Any]:
         data = self.tokenizer.piece(token, skip_special=False)
-        return {"token": self._text(token), "logprob": _finite(logprob), "bytes": list(data)}
+        return {"token": self.text_of(token), "logprob": _finite(logprob), "bytes": list(data)}
 
-    def _text(self, token: int) -> str:
+    def text_of(self, token: int) -> str:
+        """A token on its own, special ones too."""
         return self.tokenizer.piece(token, skip_special=False).decode("utf-8", "replace")
+
+
+class Chunks:
+    """The parts of one streamed answer.
+
+    Args:
+        index: which of the request's answers it is.
+    """
+
+    def __init__(self, form: Form, index: int) -> None:
+        self._form, self._index = form, index
+        self._decoder = StreamDecoder(form.tokenizer)
+        self._text: str | None = None  # so far; None before the first part
+
+    def next(self, piece: Piece) -> dict[str, Any]:
+        """The chunk of the next piece."""
+        body: dict[str, Any] = {
+            "index": self._index,
+            "finish_reason": piece.finish_reason,
+            "logprobs": self._form.logprobs_of(piece.logprobs, self._text or ""),
+        }
+        if self._form.chat:
+            body["delta"] = {**({"role": "assistant"} if self._text is None else {}), "content": piece.text}
+        else:
+            body["text"] = piece.text
+        self._text = (self._text or "") + piece.text
+        return self._form.chunk(body, self._marks(piece))
+
+    def _marks(self, piece: Piece) -> dict[str, Any]:
+        """Of each token: its id, its text, who had drafted it, and what had been drafted in its place.
+
+        Together the texts run ahead of the answer's where that holds back what may become a stop text.
+        """
+        return {
+            "token_ids": list(piece.token_ids),
+            "texts": [self._decoder.push(token) for token in piece.token_ids],
+            "drafted": list(piece.drafted),
+            "sources": list(piece.sources),
+            "rejected": list(piece.rejected),
+            "rejected_texts": [None if token is None else self._form.text_of(token) for token in piece.rejected],
+            **({"stats": piece.stats.as_dict()} if piece.stats else {}),
+        }
 
 
 def _finite(logprob: float) -> float:

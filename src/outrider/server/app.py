@@ -21,8 +21,9 @@ from starlette.routing import Route
 from outrider import LLM, SamplingParams
 from outrider.engine.outputs import Piece
 from outrider.errors import OutriderError, UsageError
-from outrider.server.answers import Form
+from outrider.server.answers import Chunks, Form
 from outrider.server.metrics import Metrics
+from outrider.server.page import page_routes
 from outrider.server.scheduler import QueueFullError, Scheduler, Ticket
 from outrider.server.schema import ChatRequest, CompletionRequest, Sampled
 
@@ -71,6 +72,7 @@ class Server:
             Route("/v1/models/{model:path}", self._guarded(self.model)),
             Route("/health", self.health),
             Route("/metrics", self._guarded(self.metrics)),
+            *page_routes(),
         ]
         return Starlette(routes=routes, lifespan=self._lifespan, exception_handlers={HTTPException: _no_such_route})
 
@@ -173,8 +175,7 @@ class Server:
             await merged.put((index, None))
 
         followers = [asyncio.create_task(follow(index, ticket)) for index, ticket in enumerate(tickets)]
-        texts = ["" for _ in tickets]
-        begun: set[int] = set()
+        chunks = [Chunks(form, index) for index in range(len(tickets))]
         left = len(tickets)
         try:
             while left:
@@ -185,9 +186,7 @@ class Server:
                     error = {"message": str(piece), "type": "server_error", "param": None, "code": None}
                     yield _event({"error": error})
                 else:
-                    yield _event(form.chunk(index, piece, index not in begun, texts[index]))
-                    begun.add(index)
-                    texts[index] += piece.text
+                    yield _event(chunks[index].next(piece))
             if with_usage and all(ticket.output for ticket in tickets):
                 yield _event(form.last_chunk([ticket.output for ticket in tickets if ticket.output]))
             yield "data: [DONE]\n\n"
@@ -249,6 +248,10 @@ class Server:
             "created": 0,
             "owned_by": "outrider",
             "max_model_len": self._llm.context,
+            "outrider": {
+                "chat": self._llm.chat is not None,
+                "drafters": [drafter.name for drafter in self._llm.engine.planner.drafters],
+            },
         }
 
 

@@ -64,4 +64,5 @@ def serve(
     console = error_console()
     console.print(f"drafter: {llm.drafter.why}", style="dim", markup=False)
     console.print(f"{called} at http://{host}:{port}/v1 (Ctrl-C stops, and finishes what is in work)", markup=False)
+    console.print(f"a page to try it: http://{host}:{port}/", markup=False)
     uvicorn.run(server.app(), host=host, port=port, log_level=os.environ.get("UVICORN_LOG_LEVEL", "warning"))
