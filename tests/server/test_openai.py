@@ -6,6 +6,7 @@ import json
 import random
 import threading
 import time
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx
@@ -68,6 +69,24 @@ def test_a_stream_is_the_whole_answer_in_parts(expected, client):
         assert chunks[-1].usage.completion_tokens == len(out.token_ids)
         tokens = [token for chunk in chunks[:-1] for token in chunk.outrider["token_ids"]]
         assert tuple(tokens) == out.token_ids
+
+
+def test_a_stream_says_of_each_token_where_it_came_from(served_llm, client):
+    chunks = list(
+        client.completions.create(
+            model="tiny", prompt="abab" * 10, max_tokens=30, temperature=0, stream=True, extra_body={"drafting": 5}
+        )
+    )
+    marks = [chunk.outrider for chunk in chunks]
+    assert "".join(text for mark in marks for text in mark["texts"]) == "".join(c.choices[0].text for c in chunks)
+    sources = [source for mark in marks for source in mark["sources"]]
+    accepted = {source: count for source, count in marks[-1]["stats"]["accepted_by_source"].items() if count}
+    assert Counter(source for source in sources if source is not None) == accepted
+    assert [source is not None for source in sources] == [drafted for mark in marks for drafted in mark["drafted"]]
+    for mark in marks:
+        wrong = [None if token is None else served_llm.tokenizer.piece(token).decode() for token in mark["rejected"]]
+        assert mark["rejected_texts"] == wrong
+    assert any(token is not None for mark in marks for token in mark["rejected"])
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -204,6 +223,7 @@ def test_models_health_and_metrics(client, url):
     (model,) = client.models.list().data
     assert model.id == "tiny"
     assert client.models.retrieve("tiny").max_model_len == 256
+    assert model.outrider == {"chat": True, "drafters": ["lookup", "history"]}
     with pytest.raises(openai.NotFoundError):
         client.models.retrieve("other")
     client.completions.create(model="tiny", prompt="abab" * 10, max_tokens=20, temperature=0)

@@ -71,7 +71,9 @@ class Form:
         return {
             "tokens": texts,
             "token_logprobs": [_finite(place.logprob) for place in places],
-            "top_logprobs": [{self.text_of(token): _finite(logprob) for token, logprob in place.top} for place in places],
+            "top_logprobs": [
+                {self.text_of(token): _finite(logprob) for token, logprob in place.top} for place in places
+            ],
             "text_offset": offsets,
         }
 

@@ -154,8 +154,8 @@ class Answer {
     const said = [];
     if (this.stats) {
       const { prefill_seconds: prefill, prompt_tokens: prompt, reused_tokens: reused } = this.stats;
-      const cached = reused ? `, ${reused} of them cached` : "";
-      said.push(`${prompt} prompt tokens${cached} in ${prefill.toFixed(2)} s, the answer in ${this.stats.decode_seconds.toFixed(2)} s.`);
+      const cached = reused ? ` (${reused} from the cache)` : "";
+      said.push(`Prompt: ${prompt} tokens${cached} in ${prefill.toFixed(2)} s. Answer: ${this.stats.decode_seconds.toFixed(2)} s.`);
     }
     const sources = Object.entries(this.acceptedBySource).map(([source, n]) => `${n} by ${SOURCES[source] ?? source}`);
     if (sources.length) said.push(`Accepted: ${sources.join(", ")}.`);
@@ -167,10 +167,10 @@ class Answer {
   }
 }
 
-// A text between quotes, its white space and control characters made visible.
+// A text between quotes, its control characters and the spaces at its ends made visible.
 function quoted(text) {
-  const names = { "\n": "↵", "\t": "⇥", "\r": "␍" };
-  const visible = text.replace(/[\u0000-\u001f]/g, (c) => names[c] ?? `\\x${c.charCodeAt(0).toString(16).padStart(2, "0")}`);
+  const names = { "\n": "↵", "\t": "⇥", "\r": "␍", " ": "␣" };
+  const visible = text.replace(/[\u0000-\u001f]|^ +| +$/g, (found) => [...found].map( (c) => names[c] ?? `\\x${c.charCodeAt(0).toString(16).padStart(2, "0")}`).join(""));
   return `“${visible}”`;
 }
 
@@ -226,7 +226,9 @@ function row({ drafting, stats }, longest) {
 
 function ratio(drafted, plain) {
   if (!drafted || !plain) return "Too short to compare times.";
-  return `Drafting made it ${(plain / drafted).toFixed(2)} times as fast: ${drafted.toFixed(2)} s instead of ${plain.toFixed(2)} s.`;
+  const times = `${(plain / drafted).toFixed(2)} times as fast`;
+  const seconds = `${drafted.toFixed(2)} s instead of ${plain.toFixed(2)} s`;
+  return drafted > plain ? `Drafting did not pay here: ${times}, ${seconds}.` : `Drafting made it ${times}: ${seconds}.`;
 }
 
 // -- a run ---------------------------------------------------------------------------------------------------------
