@@ -12,6 +12,7 @@ from browser import chromium
 from serving import serving
 
 from outrider import SamplingParams
+from outrider.engine.outputs import RequestStats
 
 PROMPT = "abab" * 10
 
@@ -234,8 +235,8 @@ def test_both_run_one_after_the_other_and_are_shown_to_be_equal(open_page):
     left, right = page.locator(".answer").all_inner_texts()
     assert left == right
     assert page.locator(".panel").nth(1).locator("mark").count() == 0
-    assert re.search(r"\d times as fast.* s instead of .* s", page.locator(".ratio").inner_text())
-    assert re.fullmatch(r"on\s+[\d.]+ s\s+[\d.]+\s+\d+", page.locator("tbody tr").first.inner_text())
+    assert re.search(r"\d times as fast.* m?s instead of .* m?s", page.locator(".ratio").inner_text())
+    assert re.fullmatch(r"on\s+[\d.]+ m?s\s+[\d.]+\s+\d+", page.locator("tbody tr").first.inner_text())
 
 
 def test_a_difference_is_said_and_shown(open_page):
@@ -258,6 +259,55 @@ def test_a_difference_is_said_and_shown(open_page):
     assert re.fullmatch(r"first difference at token 6 of 30: “.+” with drafting, “wrong” without", says)
     assert page.locator(".differs").count() == 2
     assert page.locator(".differs").last.inner_text() == "wrong"
+
+
+def scripted(page, *parts, end="data: [DONE]\n\n"):
+    """The server answers with these (text, marks, finish reason)."""
+    events = [
+        {
+            "choices": [{"text": text, "finish_reason": reason}],
+            "outrider": {"token_ids": [1] * len(marks["texts"]), **marks},
+        }
+        for text, marks, reason in parts
+    ]
+    body = "".join(f"data: {json.dumps(event)}\n\n" for event in events) + end
+    page.route("**/v1/completions", lambda route: route.fulfill(body=body, content_type="text/event-stream"))
+
+
+def test_an_end_that_was_chosen_against_a_draft_and_a_half_character(open_page):
+    stats = RequestStats(decode_seconds=1.0, target_passes=2, decoded_tokens=2).as_dict()
+    first = {"texts": ["a "], "sources": [None], "rejected_texts": [None]}
+    half = {"texts": [""], "sources": ["mtp"], "rejected_texts": [None]}
+    end = {"texts": [""], "sources": [None], "rejected_texts": [" the\n"], "stats": stats}
+    page = open_page()
+    scripted(page, ("a ", first, None), ("", half, None), ("\ufffd", end, "stop"))
+    ask(page)
+    assert page.locator(".answer").inner_text() == "a end\ufffd"
+    page.locator("mark.end").hover()
+    assert page.locator("#tip").inner_text() == "“␣the↵” was drafted here; the model chose to end"
+    assert page.locator("mark[tabindex]").count() == 1  # nothing to stop at where there is no text
+
+
+def test_a_stream_that_breaks_off_is_an_error_and_its_text_stays(open_page):
+    page = open_page()
+    scripted(page, ("abc", {"texts": ["abc"], "sources": [None], "rejected_texts": [None]}, None), end="")
+    ask(page)
+    assert page.locator("#error").inner_text().startswith("The stream ended early\n")
+    assert page.locator(".answer").inner_text() == "abc"
+    assert "Not finished." in page.locator(".panel").inner_text()
+
+
+def test_company_is_owned_up_to(open_page, served_llm, slow):  # noqa: ARG001
+    with serving(served_llm) as (base, server):
+        page = open_page(base)
+        body = {"prompt": "x", "max_tokens": 200, "stream": True, "ignore_eos": True}
+        with httpx.stream("POST", f"{base}/v1/completions", json=body) as stream:
+            next(stream.iter_lines())
+            ask(page, tokens=3)
+        assert "Other requests were in work" in page.locator(".panel").inner_text()
+        _settled(server)
+        ask(page, tokens=3)
+        assert "Other requests" not in page.locator(".panel").inner_text()
 
 
 def test_what_a_model_says_stays_text(open_page, drafted, served_llm, monkeypatch):  # noqa: ARG001

@@ -24,7 +24,7 @@ async function call(path, { body, signal } = {}) {
   if (post) headers["Content-Type"] = "application/json";
   let response;
   try {
-    response = await fetch(path, { headers, signal, cache: "no-store", credentials: "omit", ...post });
+    response = await fetch(path, { headers, signal, cache: "no-store", ...post });
   } catch (problem) {
     if (problem.name === "AbortError") throw problem;
     throw new ApiError("The server cannot be reached", problem.message);
@@ -103,7 +103,8 @@ class Answer {
     marks.token_ids.forEach((id, i) => parts.append(this.element(id, i, marks)));
     this.box.append(parts);
     if (this.done && this.text.length > this.shown.length && this.text.startsWith(this.shown)) {
-      this.box.append(this.text.slice(this.shown.length)); // an end that never became a whole character
+      const rest = document.createTextNode(this.text.slice(this.shown.length)); // it never became a whole character
+      this.box.insertBefore(rest, this.box.querySelector(".end"));
     }
     if (marks.token_ids.length) this.count(marks.token_ids.length);
     this.update();
@@ -140,7 +141,7 @@ class Answer {
   update() {
     const decoded = this.tokens.length - this.firstTokens;
     const perPass = this.stats?.tokens_per_pass ?? decoded / this.passes;
-    const speed = this.stats?.decode_tokens_per_second ?? (1000 * decoded) / (performance.now() - this.firstAt);
+    const speed = this.stats?.decode_tokens_per_second ?? (1000 * decoded) / Math.max(performance.now() - this.firstAt, 1);
     const accepted = Object.values(this.acceptedBySource).reduce((sum, n) => sum + n, 0);
     this.figure("tokens", String(this.tokens.length));
     this.figure("perPass", this.passes ? perPass.toFixed(2) : "–");
@@ -155,11 +156,11 @@ class Answer {
     if (this.stats) {
       const { prefill_seconds: prefill, prompt_tokens: prompt, reused_tokens: reused } = this.stats;
       const cached = reused ? ` (${reused} from the cache)` : "";
-      said.push(`Prompt: ${prompt} tokens${cached} in ${prefill.toFixed(2)} s. Answer: ${this.stats.decode_seconds.toFixed(2)} s.`);
+      said.push(`Prompt: ${prompt} tokens${cached} in ${time(prefill)}. Answer: ${time(this.stats.decode_seconds)}.`);
     }
     const sources = Object.entries(this.acceptedBySource).map(([source, n]) => `${n} by ${SOURCES[source] ?? source}`);
     if (sources.length) said.push(`Accepted: ${sources.join(", ")}.`);
-    if (this.acceptedBySource.history) said.push("A text that the server has seen before is faster to draft than a new one.");
+    if (this.acceptedBySource.history) said.push("The server has seen such a text before, which makes it faster to draft than a new one.");
     if (this.finishReason === "length") said.push("Ended at the most tokens.");
     if (!this.done) said.push("Not finished.");
     if (company) said.push("Other requests were in work: they shared the machine, and these speeds are not its best.");
@@ -173,6 +174,8 @@ function quoted(text) {
   const visible = text.replace(/[\u0000-\u001f]|^ +| +$/g, (found) => [...found].map( (c) => names[c] ?? `\\x${c.charCodeAt(0).toString(16).padStart(2, "0")}`).join(""));
   return `“${visible}”`;
 }
+
+const time = (seconds) => (seconds < 0.1 ? `${(1000 * seconds).toFixed(1)} ms` : `${seconds.toFixed(2)} s`);
 
 // -- two answers ---------------------------------------------------------------------------------------------------
 
@@ -212,7 +215,7 @@ function compare(turn, drafted, plain) {
 }
 
 function row({ drafting, stats }, longest) {
-  const cells = [`${stats.decode_seconds.toFixed(2)} s`, stats.decode_tokens_per_second.toFixed(1), String(stats.target_passes)];
+  const cells = [time(stats.decode_seconds), stats.decode_tokens_per_second.toFixed(1), String(stats.target_passes)];
   const tr = document.createElement("tr");
   const head = document.createElement("th");
   head.scope = "row";
@@ -227,7 +230,7 @@ function row({ drafting, stats }, longest) {
 function ratio(drafted, plain) {
   if (!drafted || !plain) return "Too short to compare times.";
   const times = `${(plain / drafted).toFixed(2)} times as fast`;
-  const seconds = `${drafted.toFixed(2)} s instead of ${plain.toFixed(2)} s`;
+  const seconds = `${time(drafted)} instead of ${time(plain)}`;
   return drafted > plain ? `Drafting did not pay here: ${times}, ${seconds}.` : `Drafting made it ${times}: ${seconds}.`;
 }
 
