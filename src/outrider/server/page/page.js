@@ -231,6 +231,7 @@ function ratio(drafted, plain) {
   if (!drafted || !plain) return "Too short to compare times.";
   const times = `${(plain / drafted).toFixed(2)} times as fast`;
   const seconds = `${time(drafted)} instead of ${time(plain)}`;
+  if (Math.abs(plain / drafted - 1) < 0.02) return `About as fast with drafting as without: ${seconds}.`;
   return drafted > plain ? `Drafting did not pay here: ${times}, ${seconds}.` : `Drafting made it ${times}: ${seconds}.`;
 }
 
