@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
+    from loopback_hub import Hub
     from tiny_checkpoints import Tiny
 
 
@@ -51,3 +52,17 @@ def word_tokenizer() -> Callable[[object], None]:
     from word_tokenizer import speak_words
 
     return speak_words
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Hub]:
+    """A hub on loopback that the client library talks to, and an empty cache."""
+    from huggingface_hub import constants
+    from loopback_hub import loopback_hub
+
+    with loopback_hub() as (running, address):
+        template = address + "/{repo_id}/resolve/{revision}/{filename}"
+        monkeypatch.setattr(constants, "ENDPOINT", address)
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+        yield running

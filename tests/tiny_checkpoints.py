@@ -153,11 +153,7 @@ def save_gguf(
     Q5_0 or Q5_1); vectors always as F32. `edit` may add to the writer before it writes. With `split`, the file comes in
     parts of so many tensors, beside `path`.
     """
-    text = model.config.get_text_config()
-    assistant = hasattr(model.config, "backbone_hidden_size")
-    architecture = "gemma3" if text.model_type == "gemma3_text" else "gemma4-assistant" if assistant else "gemma4"
-    writer = gguf.GGUFWriter(path, architecture, split_max_tensors=split)
-    _write_metadata(writer, architecture, model.config, text)
+    writer = gguf_writer(model.config, path, split=split)
     for name, values in gguf_tensors(model):
         kind_of = kind if isinstance(kind, Type) else kind(name)
         if values.dtype == np.int32 or values.ndim == 1:
@@ -172,6 +168,16 @@ def save_gguf(
     writer.write_tensors_to_file()
     writer.close()
     return path
+
+
+def gguf_writer(config: Any, path: Path, *, split: int = 0) -> gguf.GGUFWriter:
+    """A writer with the metadata of a model of this (transformers) config."""
+    text = config.get_text_config()
+    assistant = hasattr(config, "backbone_hidden_size")
+    architecture = "gemma3" if text.model_type == "gemma3_text" else "gemma4-assistant" if assistant else "gemma4"
+    writer = gguf.GGUFWriter(path, architecture, split_max_tensors=split)
+    _write_metadata(writer, architecture, config, text)
+    return writer
 
 
 def neutral_tensors(model: transformers.PreTrainedModel) -> dict[str, np.ndarray[Any, Any]]:
@@ -194,12 +200,17 @@ def gguf_tensors(model: transformers.PreTrainedModel) -> Iterator[tuple[str, np.
     """GGUF name and values of every tensor, `rope_freqs` included."""
     text = model.config.get_text_config()
     for name, values in neutral_tensors(model).items():
-        yield _gguf_name(name), values
+        yield gguf_name(name), values
     if text.model_type != "gemma3_text":
-        rope = text.rope_parameters["full_attention"]
-        pairs = full_head_dim(text) // 2
-        turned = int(rope["partial_rotary_factor"] * pairs)
-        yield "rope_freqs.weight", np.array([1.0] * turned + [1e30] * (pairs - turned), np.float32)
+        yield "rope_freqs.weight", rope_freqs(text)
+
+
+def rope_freqs(text: Any) -> np.ndarray[Any, Any]:
+    """What says which pairs of a full layer's dims turn."""
+    rope = text.rope_parameters["full_attention"]
+    pairs = full_head_dim(text) // 2
+    turned = int(rope["partial_rotary_factor"] * pairs)
+    return np.array([1.0] * turned + [1e30] * (pairs - turned), np.float32)
 
 
 def full_head_dim(text: Any) -> int:
@@ -256,7 +267,7 @@ def _randomized(model: transformers.PreTrainedModel) -> transformers.PreTrainedM
     return model.eval()
 
 
-def _gguf_name(name: str) -> str:
+def gguf_name(name: str) -> str:
     """The GGUF name of a neutral name."""
     if not name.startswith("layers."):
         return _GLOBAL_NAMES[name]

@@ -6,26 +6,12 @@ import shutil
 
 import huggingface_hub.constants
 import pytest
-from loopback_hub import loopback_hub
 from tiny_checkpoints import make_assistant, save_folder, save_gguf
 
 from outrider.checkpoints import open_checkpoint
 from outrider.checkpoints.hub import HubId, parse_hub_id
 from outrider.errors import CheckpointError
 from outrider.models.pairing import find_drafter
-
-
-@pytest.fixture
-def hub(monkeypatch, tmp_path):
-    with loopback_hub() as (running, address):
-        monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", address)
-        monkeypatch.setattr(
-            huggingface_hub.constants,
-            "HUGGINGFACE_CO_URL_TEMPLATE",
-            address + "/{repo_id}/resolve/{revision}/{filename}",
-        )
-        monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-        yield running
 
 
 @pytest.fixture

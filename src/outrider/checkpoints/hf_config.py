@@ -153,7 +153,8 @@ def _text(config: Settings, kind: str, ends: tuple[int, ...], *, reads_target: b
     heads = config.integer("num_attention_heads", low=1, high=_MAX_WIDTH)
     vocab_size = config.integer("vocab_size", low=1, high=_MAX_WIDTH)
     layers = _layers(config, gemma4=gemma4, reads_target=reads_target, heads=heads)
-    ple_width = config.integer("hidden_size_per_layer_input", 256, high=_MAX_WIDTH) if kind == "gemma4_text" else 0
+    has_ple = kind == "gemma4_text"
+    ple_width = config.integer("hidden_size_per_layer_input", 256 if has_ple else 0, high=_MAX_WIDTH if has_ple else 0)
     ple_vocab = config.integer("vocab_size_per_layer_input", vocab_size) if gemma4 else vocab_size
     if ple_width and ple_vocab != vocab_size:
         raise config.fault(f"has per-layer embeddings for {ple_vocab} tokens but a vocabulary of {vocab_size}")

@@ -149,6 +149,87 @@ _26B = {
         "vocab_size_per_layer_input": 262144,
     },
 }
+_E4B = {
+    **_E2B,
+    "text_config": {
+        **_E2B["text_config"],
+        "hidden_size": 2560,
+        "intermediate_size": 10240,
+        "layer_types": _kinds(5, 7),
+        "num_hidden_layers": 42,
+        "num_key_value_heads": 2,
+        "num_kv_shared_layers": 18,
+        "use_double_wide_mlp": False,
+    },
+}
+_12B = {
+    **_E2B,
+    "architectures": ["Gemma4UnifiedForConditionalGeneration"],
+    "model_type": "gemma4_unified",
+    "audio_config": {"model_type": "gemma4_unified_audio"},
+    "vision_config": {"model_type": "gemma4_unified_vision"},
+    "text_config": {
+        **_TEXT,
+        "attention_k_eq_v": True,
+        "final_logit_softcapping": 30.0,
+        "hidden_size": 3840,
+        "intermediate_size": 15360,
+        "layer_types": _kinds(5, 8),
+        "max_position_embeddings": 262144,
+        "model_type": "gemma4_unified_text",
+        "num_attention_heads": 16,
+        "num_global_key_value_heads": 1,
+        "num_hidden_layers": 48,
+        "num_key_value_heads": 8,
+        "num_kv_shared_layers": 0,
+        "sliding_window": 1024,
+        "use_bidirectional_attention": "vision",
+        "use_double_wide_mlp": False,
+    },
+}
+_31B = {
+    **_26B,
+    "text_config": {
+        **_26B["text_config"],
+        **_NO_EXPERTS,
+        "hidden_size": 5376,
+        "intermediate_size": 21504,
+        "layer_types": _kinds(5, 10),
+        "max_position_embeddings": 262144,
+        "num_attention_heads": 32,
+        "num_global_key_value_heads": 4,
+        "num_hidden_layers": 60,
+        "num_key_value_heads": 16,
+    },
+}
+
+
+def _dense_assistant(target: dict[str, Any], unified: bool = False) -> dict[str, Any]:
+    """The drafter of one of the larger models: a dense head, and keys and values of its target's shapes."""
+    text = target["text_config"]
+    shared = ("num_attention_heads", "num_global_key_value_heads", "num_key_value_heads", "sliding_window")
+    kind = "gemma4_unified" if unified else "gemma4"
+    return {
+        **_E2B_ASSISTANT,
+        "backbone_hidden_size": text["hidden_size"],
+        "model_type": f"{kind}_assistant",
+        "text_config": {
+            **_E2B_ASSISTANT["text_config"],
+            **{name: text[name] for name in shared},
+            "attention_k_eq_v": True,
+            "hidden_size": 1024,
+            "intermediate_size": 8192,
+            "model_type": f"{kind}_text",
+        },
+        "use_ordered_embeddings": False,
+    }
+
+
+_E4B_ASSISTANT = {
+    **_E2B_ASSISTANT,
+    "backbone_hidden_size": 2560,
+    "text_config": {**_E2B_ASSISTANT["text_config"], "num_key_value_heads": 2},
+}
 _GEMMA3_4B = {
     "architectures": ["Gemma3ForConditionalGeneration"],
     "boi_token_index": 255999,
@@ -210,7 +291,14 @@ _GEMMA3_270M = {
 PUBLISHED: dict[str, tuple[dict[str, Any], tuple[int, int, int, int, int]]] = {
     "gemma-4-E2B-it": (_E2B, (35, 512, 1, 1, 14)),
     "gemma-4-E2B-it-assistant": (_E2B_ASSISTANT, (4, 512, 1, 1, -1)),
+    "gemma-4-E4B-it": (_E4B, (42, 512, 2, 2, 23)),
+    "gemma-4-E4B-it-assistant": (_E4B_ASSISTANT, (4, 512, 2, 2, -1)),
+    "gemma-4-12B-it": (_12B, (48, 512, 1, 8, 47)),
+    "gemma-4-12B-it-assistant": (_dense_assistant(_12B, unified=True), (4, 512, 1, 8, -1)),
     "gemma-4-26B-A4B-it": (_26B, (30, 512, 2, 8, 29)),
+    "gemma-4-26B-A4B-it-assistant": (_dense_assistant(_26B), (4, 512, 2, 8, -1)),
+    "gemma-4-31B-it": (_31B, (60, 512, 4, 16, 59)),
+    "gemma-4-31B-it-assistant": (_dense_assistant(_31B), (4, 512, 4, 16, -1)),
     "gemma-3-4b-it": (_GEMMA3_4B, (34, 256, 4, 4, 29)),
     "gemma-3-270m": (_GEMMA3_270M, (18, 256, 1, 1, 17)),
 }
