@@ -2,13 +2,14 @@
 #pragma once
 #include <cstdint>
 
+#include "kv_format.h"
+
 namespace outrider {
 
 inline constexpr int kMaxQueries = 4;
 
 struct AttentionPack {
-  const void *keys, *values;  // this head's cache; see kernels/attention.h for the layout
-  bool half_precision;        // float16, else float32
+  KvHead cache;
   int head_dim;
   int64_t capacity;           // slots; a multiple of 16
   int64_t committed;          // positions before this one lie in their own slots

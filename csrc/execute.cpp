@@ -134,8 +134,8 @@ class Executor {
       const KvCache& cache = p_.pass_.cache(row);
       const int64_t slot = p_.pass_.staged_at(row) % cache.capacity(c.layer);
       for (int h = 0; h < c.heads; ++h)
-        k_.store_kv(buffer(c.key).row(i) + h * head_dim, buffer(c.value).row(i) + h * head_dim, head_dim, slot, p_.half_,
-                    cache.keys(c.layer, h), cache.values(c.layer, h));
+        k_.store_kv(buffer(c.key).row(i) + h * head_dim, buffer(c.value).row(i) + h * head_dim, head_dim, slot,
+                    cache.head(c.layer, h));
     }
   }
 
@@ -309,9 +309,7 @@ class Executor {
   void attend(const Attention& c, const KvShape& shape, const RowRange& range, int kv_head, int first, int size, int group) {
     const KvCache& cache = *range.cache;
     AttentionPack a{};
-    a.keys = cache.keys(c.layer, kv_head);
-    a.values = cache.values(c.layer, kv_head);
-    a.half_precision = p_.half_;
+    a.cache = cache.head(c.layer, kv_head);
     a.head_dim = shape.head_dim;
     a.capacity = cache.capacity(c.layer);
     a.committed = cache.length();
@@ -373,7 +371,7 @@ void Program::run(const RowBatch& batch, float* logits) {
   pass_.prepare(batch, max_rows_, vocabulary_, reader_, reader_offset_);
   size_t scratch = 4096;
   for (const RowRange& r : pass_.ranges(false)) {
-    if (r.cache->layers() != static_cast<int>(kv_.size()) || r.cache->half_precision() != half_)
+    if (r.cache->layers() != static_cast<int>(kv_.size()) || r.cache->format() != kv_format_)
       throw std::invalid_argument("a sequence's cache was made for another model");
     scratch = std::max<size_t>(scratch, r.cache->max_positions() + 64);
   }

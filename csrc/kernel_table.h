@@ -30,8 +30,7 @@ struct KernelTable {
   double (*sum_exp)(const float* x, int64_t n, float top, float scale);
   float (*softmax)(float* scores, int64_t base, int64_t first, int64_t position);
   void (*attend)(const AttentionPack&, float* scratch, size_t stride);
-  void (*store_kv)(const float* key, const float* value, int head_dim, int64_t slot, bool half_precision, void* keys,
-                   void* values);
+  void (*store_kv)(const float* key, const float* value, int head_dim, int64_t slot, const KvHead& to);
 };
 
 // The tables that this build contains and this processor can run, best first; the last is always "portable".

@@ -12,16 +12,16 @@
 
 namespace outrider {
 
-KvCache::KvCache(const std::vector<KvShape>& layers, int64_t max_positions, int max_rows, bool half_precision)
-    : max_positions_(max_positions), max_rows_(max_rows), half_(half_precision) {
-  const size_t element = half_ ? 2 : 4;
+KvCache::KvCache(const std::vector<KvShape>& layers, int64_t max_positions, int max_rows, KvFormat format)
+    : max_positions_(max_positions), max_rows_(max_rows), format_(format) {
   for (const KvShape& s : layers) {
     // A block of 16 positions may stick out at either end of what a pass sees.
     int64_t slots = s.window ? std::min<int64_t>(s.window + max_rows + 32, max_positions) : max_positions;
     slots = (slots + 15) / 16 * 16;
-    const size_t bytes = (static_cast<size_t>(s.kv_heads) * slots * s.head_dim * element + 63) / 64 * 64;
-    layers_.push_back({s, slots, size_, size_ + bytes});
+    const size_t bytes = (static_cast<size_t>(s.kv_heads) * slots * s.head_dim * element_bytes(format_) + 63) / 64 * 64;
+    layers_.push_back({s, slots, size_, size_ + bytes, size_ + 2 * bytes});
     size_ += 2 * bytes;
+    if (format_ == KvFormat::kInt8) size_ += static_cast<size_t>(s.kv_heads) * 2 * slots * sizeof(float);  // slots: in 16s
   }
   size_ = std::max<size_t>(size_, 64);
   void* p = mmap(nullptr, size_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
@@ -31,14 +31,15 @@ KvCache::KvCache(const std::vector<KvShape>& layers, int64_t max_positions, int 
 
 KvCache::~KvCache() { munmap(data_, size_); }
 
-void* KvCache::keys(int layer, int head) const {
+KvHead KvCache::head(int layer, int head) const {
   const Layer& l = layers_[layer];
-  return data_ + l.keys_at + static_cast<size_t>(head) * l.capacity * l.shape.head_dim * (half_ ? 2 : 4);
-}
-
-void* KvCache::values(int layer, int head) const {
-  const Layer& l = layers_[layer];
-  return data_ + l.values_at + static_cast<size_t>(head) * l.capacity * l.shape.head_dim * (half_ ? 2 : 4);
+  const size_t apart = static_cast<size_t>(head) * l.capacity * l.shape.head_dim * element_bytes(format_);
+  KvHead h{format_, data_ + l.keys_at + apart, data_ + l.values_at + apart, nullptr, nullptr};
+  if (format_ == KvFormat::kInt8) {
+    h.key_scales = reinterpret_cast<float*>(data_ + l.scales_at) + static_cast<size_t>(head) * 2 * l.capacity;
+    h.value_scales = h.key_scales + l.capacity;
+  }
+  return h;
 }
 
 void KvCache::read(int layer, int64_t position, float* key, float* value) const {
@@ -48,14 +49,20 @@ void KvCache::read(int layer, int64_t position, float* key, float* value) const 
     throw std::invalid_argument("layer " + std::to_string(layer) + " does not hold position " + std::to_string(position));
   const int64_t slot = position % l.capacity;
   const size_t dim = l.shape.head_dim, block = static_cast<size_t>(slot / 16) * dim * 16 + slot % 16;
-  const auto number = [&](const void* at, size_t index) {
-    return half_ ? half_to_float(static_cast<const uint16_t*>(at)[index]) : static_cast<const float*>(at)[index];
-  };
-  for (int h = 0; h < l.shape.kv_heads; ++h)
-    for (size_t d = 0; d < dim; ++d) {
-      key[h * dim + d] = number(keys(layer, h), block + d * 16);
-      value[h * dim + d] = number(values(layer, h), slot * dim + d);
+  const auto number = [&](const void* at, size_t index, const float* scales) {
+    switch (format_) {
+      case KvFormat::kFloat32: return static_cast<const float*>(at)[index];
+      case KvFormat::kFloat16: return half_to_float(static_cast<const uint16_t*>(at)[index]);
+      default: return static_cast<float>(static_cast<const int8_t*>(at)[index]) * scales[slot];
     }
+  };
+  for (int h = 0; h < l.shape.kv_heads; ++h) {
+    const KvHead from = head(layer, h);
+    for (size_t d = 0; d < dim; ++d) {
+      key[h * dim + d] = number(from.keys, block + d * 16, from.key_scales);
+      value[h * dim + d] = number(from.values, slot * dim + d, from.value_scales);
+    }
+  }
 }
 
 void KvCache::check_room(int rows) const {
@@ -77,19 +84,22 @@ void KvCache::commit(const std::vector<int32_t>& path) {
   for (size_t d = 0; d < path.size(); ++d) {
     const int64_t from = length_ + path[d], to = length_ + static_cast<int64_t>(d);
     if (from == to) continue;
-    for (const Layer& l : layers_) move_row(l, from % l.capacity, to % l.capacity);
+    for (int l = 0; l < layers(); ++l) move_row(l, from % layers_[l].capacity, to % layers_[l].capacity);
   }
   length_ += static_cast<int64_t>(path.size());
   staged_ = 0;
 }
 
-void KvCache::move_row(const Layer& l, int64_t from, int64_t to) {
-  const size_t element = half_ ? 2 : 4, dim = l.shape.head_dim, head_bytes = l.capacity * dim * element;
-  for (int h = 0; h < l.shape.kv_heads; ++h) {
-    uint8_t *k = data_ + l.keys_at + h * head_bytes, *v = data_ + l.values_at + h * head_bytes;
-    const size_t source = static_cast<size_t>(from / 16) * dim * 16 + from % 16, target = static_cast<size_t>(to / 16) * dim * 16 + to % 16;
+void KvCache::move_row(int layer, int64_t from, int64_t to) {
+  const KvShape& shape = layers_[layer].shape;
+  const size_t element = element_bytes(format_), dim = shape.head_dim;
+  const size_t source = static_cast<size_t>(from / 16) * dim * 16 + from % 16, target = static_cast<size_t>(to / 16) * dim * 16 + to % 16;
+  for (int h = 0; h < shape.kv_heads; ++h) {
+    const KvHead at = head(layer, h);
+    uint8_t *k = static_cast<uint8_t*>(at.keys), *v = static_cast<uint8_t*>(at.values);
     for (size_t d = 0; d < dim; ++d) std::memcpy(k + (target + d * 16) * element, k + (source + d * 16) * element, element);
     std::memcpy(v + to * dim * element, v + from * dim * element, dim * element);
+    if (at.key_scales) at.key_scales[to] = at.key_scales[from], at.value_scales[to] = at.value_scales[from];
   }
 }
 

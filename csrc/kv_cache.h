@@ -10,6 +10,8 @@
 #include <cstdint>
 #include <vector>
 
+#include "kv_format.h"
+
 namespace outrider {
 
 struct KvShape {
@@ -20,7 +22,7 @@ struct KvShape {
 class KvCache {
  public:
   // max_positions: the longest the sequence may become, staged rows included. max_rows: most rows staged by a pass.
-  KvCache(const std::vector<KvShape>& layers, int64_t max_positions, int max_rows, bool half_precision);
+  KvCache(const std::vector<KvShape>& layers, int64_t max_positions, int max_rows, KvFormat format);
   ~KvCache();
   KvCache(const KvCache&) = delete;
   KvCache& operator=(const KvCache&) = delete;
@@ -28,12 +30,11 @@ class KvCache {
   int64_t length() const { return length_; }
   int64_t max_positions() const { return max_positions_; }
   int max_rows() const { return max_rows_; }
-  bool half_precision() const { return half_; }
+  KvFormat format() const { return format_; }
   int layers() const { return static_cast<int>(layers_.size()); }
   const KvShape& shape(int layer) const { return layers_[layer].shape; }
   int64_t capacity(int layer) const { return layers_[layer].capacity; }
-  void* keys(int layer, int head) const;
-  void* values(int layer, int head) const;
+  KvHead head(int layer, int head) const;
   size_t reserved_bytes() const { return size_; }
 
   // Copies a committed position's key and value, (kv_heads, head_dim) each, which the ring must still hold: throws
@@ -54,15 +55,15 @@ class KvCache {
   struct Layer {
     KvShape shape;
     int64_t capacity;
-    size_t keys_at, values_at;  // byte offsets of head 0
+    size_t keys_at, values_at, scales_at;  // byte offsets of head 0; a head's scales: of its keys, then of its values
   };
-  void move_row(const Layer&, int64_t from, int64_t to);
+  void move_row(int layer, int64_t from, int64_t to);
 
   std::vector<Layer> layers_;
   int64_t length_ = 0, written_ = 0;  // written_: one past the highest slot position ever staged
   int64_t max_positions_;
   int max_rows_, staged_ = 0;
-  bool half_;
+  KvFormat format_;
   uint8_t* data_ = nullptr;
   size_t size_ = 0;
 };

@@ -36,6 +36,12 @@ Format format_named(const std::string& name) {
   throw std::invalid_argument("weights in format " + name + " are not supported");
 }
 
+KvFormat kv_format_named(const std::string& name) {
+  for (int i = 0; i < static_cast<int>(std::size(kKvFormats)); ++i)
+    if (name == kKvFormats[i]) return static_cast<KvFormat>(i);
+  throw std::invalid_argument("keys and values in format " + name + " are not supported");
+}
+
 void check_blocks(Format f, size_t rows, size_t columns, size_t bytes) {
   if (columns == 0 || columns % info(f).block)
     throw std::invalid_argument(std::string(info(f).name) + " rows hold multiples of " + std::to_string(info(f).block) + " weights, not " + std::to_string(columns));
@@ -238,7 +244,9 @@ NB_MODULE(_native, m) {
       }, "kv_heads"_a, "head_dim"_a, "window"_a)
       .def_ro("kv_heads", &KvShape::kv_heads).def_ro("head_dim", &KvShape::head_dim).def_ro("window", &KvShape::window);
   nb::class_<KvCache>(m, "KvCache", "Keys and values of one sequence; see csrc/kv_cache.h.")
-      .def(nb::init<const std::vector<KvShape>&, int64_t, int, bool>(), "layers"_a, "max_positions"_a, "max_rows"_a, "half_precision"_a)
+      .def("__init__", [](KvCache* self, const std::vector<KvShape>& layers, int64_t max_positions, int max_rows, const std::string& format) {
+        new (self) KvCache(layers, max_positions, max_rows, kv_format_named(format));
+      }, "layers"_a, "max_positions"_a, "max_rows"_a, "format"_a)
       .def_prop_ro("length", &KvCache::length)
       .def_prop_ro("max_positions", &KvCache::max_positions)
       .def_prop_ro("reserved_bytes", &KvCache::reserved_bytes)
@@ -255,10 +263,12 @@ NB_MODULE(_native, m) {
       .def("truncate", &KvCache::truncate, "length"_a, "Goes back to `length` positions; ValueError if a window no longer reaches.");
 
   nb::class_<Program>(m, "Program", "A recorded forward pass; see csrc/program.h.")
-      .def(nb::init<int, std::vector<KvShape>, bool, std::shared_ptr<ThreadPool>, bool, int>(), "max_rows"_a, "kv"_a, "half_precision"_a, "pool"_a, "reader"_a = false, "reader_offset"_a = 0)
+      .def("__init__", [](Program* self, int max_rows, std::vector<KvShape> kv, const std::string& format, std::shared_ptr<ThreadPool> pool, bool reader, int reader_offset) {
+        new (self) Program(max_rows, std::move(kv), kv_format_named(format), std::move(pool), reader, reader_offset);
+      }, "max_rows"_a, "kv"_a, "kv_format"_a, "pool"_a, "reader"_a = false, "reader_offset"_a = 0)
       .def_prop_ro("max_rows", &Program::max_rows)
       .def_prop_ro("kv_shapes", &Program::kv_shapes)
-      .def_prop_ro("half_precision", &Program::half_precision)
+      .def_prop_ro("kv_format", [](const Program& p) { return std::string(kKvFormats[static_cast<int>(p.kv_format())]); })
       .def_prop_ro("vocabulary", &Program::vocabulary)
       .def_prop_ro("buffer_bytes", &Program::buffer_bytes)
       .def("buffer", &Program::buffer, "name"_a, "width"_a, "rows_per_row"_a = 1)

@@ -37,9 +37,9 @@ QuantizedStore Buffer::quantized_store(int r) {
           scaled_sum.data() + at,                         times8.data() + at, times128.data() + at};
 }
 
-Program::Program(int max_rows, std::vector<KvShape> kv, bool half_precision, std::shared_ptr<ThreadPool> pool, bool reader,
+Program::Program(int max_rows, std::vector<KvShape> kv, KvFormat format, std::shared_ptr<ThreadPool> pool, bool reader,
                  int reader_offset)
-    : max_rows_(max_rows), kv_(std::move(kv)), half_(half_precision), reader_(reader), reader_offset_(reader_offset),
+    : max_rows_(max_rows), kv_(std::move(kv)), kv_format_(format), reader_(reader), reader_offset_(reader_offset),
       pool_(std::move(pool)) {
   if (max_rows_ < 1) misfit("a program needs room for at least one row");
   thread_best_.assign(pool_->size(), std::vector<Best>(max_rows_));

@@ -82,12 +82,12 @@ class Program {
  public:
   // reader: the rows make no keys and values of their own. Each stands at one position, the first free one of its
   // sequence (plus `reader_offset`), and sees all that is committed: a drafter.
-  Program(int max_rows, std::vector<KvShape> kv, bool half_precision, std::shared_ptr<ThreadPool> pool, bool reader = false,
+  Program(int max_rows, std::vector<KvShape> kv, KvFormat format, std::shared_ptr<ThreadPool> pool, bool reader = false,
           int reader_offset = 0);
 
   int max_rows() const { return max_rows_; }
   const std::vector<KvShape>& kv_shapes() const { return kv_; }
-  bool half_precision() const { return half_; }
+  KvFormat kv_format() const { return kv_format_; }
   int64_t vocabulary() const { return vocabulary_; }
 
   // Recording. Each checks shapes and throws std::invalid_argument naming the buffer that does not fit.
@@ -138,7 +138,8 @@ class Program {
 
   int max_rows_;
   std::vector<KvShape> kv_;
-  bool half_, reader_, narrow_ = false, profiling_ = false;
+  KvFormat kv_format_;
+  bool reader_, narrow_ = false, profiling_ = false;
   int reader_offset_;
   std::shared_ptr<ThreadPool> pool_;
   int64_t vocabulary_ = 0;

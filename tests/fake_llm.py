@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 from outrider.engine.outputs import Piece, RequestOutput, RequestStats
 from outrider.errors import CheckpointError, UsageError
 from outrider.models.pairing import FoundDrafter
+from outrider.quant import Packed
 from outrider.sampling.params import SamplingParams
 
 BOS = 256
@@ -58,6 +59,9 @@ class FakeLLM:
         if progress:
             progress("packing weights", 0.5)
         self.options = options
+        self.packed: Packed | None = None
+        if options.get("quantize"):
+            self.packed = Packed({}, Path("packs/demo-q4_0.gguf"), 0.074, ("layers.3.mlp.up_proj.weight", 0.081))
         self.path = Path("demo.gguf")
         self.drafter = FoundDrafter(None, "no MTP drafter found: drafts come from lookup")
         self.threads = options.get("threads") or 2

@@ -34,20 +34,20 @@ class NativeModel:
         *,
         threads: int = 2,
         max_rows: int = 64,
-        half_precision: bool = True,
+        kv_format: kernels.KvFormat = "float16",
         dequantized: bool = False,
     ) -> None:
         checkpoint = open_checkpoint(path)
         tensors = dequantized_tensors(checkpoint.tensors) if dequantized else checkpoint.tensors
         self.config = checkpoint.config
-        self.max_rows, self.half_precision = max_rows, half_precision
+        self.max_rows, self.kv_format = max_rows, kv_format
         pool = kernels.ThreadPool(threads)
         store = WeightStore(tensors, pool)
-        self.forward = record_gemma(self.config, store, pool, max_rows=max_rows, half_precision=half_precision)
+        self.forward = record_gemma(self.config, store, pool, max_rows=max_rows, kv_format=kv_format)
         self.vocabulary = self.forward.program.vocabulary
 
     def cache(self, max_positions: int = MAX_POSITIONS) -> kernels.KvCache:
-        return kernels.KvCache(kv_shapes(self.config), max_positions, self.max_rows, self.half_precision)
+        return kernels.KvCache(kv_shapes(self.config), max_positions, self.max_rows, self.kv_format)
 
     def run(self, cache, tokens, *, parents=None, outputs=None, commit=None):
         """One pass over one sequence: (logits, hidden) of the outputs (default: all rows)."""

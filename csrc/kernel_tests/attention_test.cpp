@@ -10,28 +10,61 @@ namespace {
 
 // One head's cache, every slot poisoned until something is stored there.
 struct Head {
-  bool half;
+  KvFormat format;
   int head_dim;
   int64_t capacity;
   std::vector<uint16_t> half_keys, half_values;
-  std::vector<float> keys, values;
+  std::vector<int8_t> codes_of_keys, codes_of_values;
+  std::vector<float> keys, values, key_scales, value_scales;
 
-  Head(bool h, int d, int64_t c, bool infinite) : half(h), head_dim(d), capacity(c) {
+  Head(KvFormat f, int d, int64_t c, bool infinite) : format(f), head_dim(d), capacity(c) {
     const size_t n = static_cast<size_t>(c) * d;
-    if (half) half_keys.assign(n, infinite ? 0x7c00 : 0x7e00), half_values.assign(n, infinite ? 0xfc00 : 0x7e00);
-    else keys.assign(n, infinite ? infinity() : not_a_number()), values.assign(n, infinite ? -infinity() : not_a_number());
+    const float poison = infinite ? infinity() : not_a_number();
+    switch (format) {
+      case KvFormat::kFloat32: keys.assign(n, poison), values.assign(n, infinite ? -poison : poison); break;
+      case KvFormat::kFloat16: half_keys.assign(n, infinite ? 0x7c00 : 0x7e00), half_values.assign(n, infinite ? 0xfc00 : 0x7e00); break;
+      case KvFormat::kInt8:
+        codes_of_keys.assign(n, 101), codes_of_values.assign(n, -101);
+        key_scales.assign(static_cast<size_t>(c), poison), value_scales.assign(static_cast<size_t>(c), poison);
+        break;
+    }
   }
-  void* key_data() { return half ? static_cast<void*>(half_keys.data()) : keys.data(); }
-  void* value_data() { return half ? static_cast<void*>(half_values.data()) : values.data(); }
+  KvHead memory() {
+    switch (format) {
+      case KvFormat::kFloat32: return {format, keys.data(), values.data(), nullptr, nullptr};
+      case KvFormat::kFloat16: return {format, half_keys.data(), half_values.data(), nullptr, nullptr};
+      default: return {format, codes_of_keys.data(), codes_of_values.data(), key_scales.data(), value_scales.data()};
+    }
+  }
   void store(const KernelTable& k, int64_t at, const std::vector<float>& key, const std::vector<float>& value) {
-    k.store_kv(key.data(), value.data(), head_dim, at % capacity, half, key_data(), value_data());
+    k.store_kv(key.data(), value.data(), head_dim, at % capacity, memory());
   }
 };
+
+// What the 8-bit form of a head's key or value makes of it.
+struct Codes {
+  std::vector<int8_t> codes;
+  float scale;
+  explicit Codes(const std::vector<float>& x) : scale(0) {
+    float largest = 0;
+    for (float v : x) largest = std::max(largest, std::fabs(v));
+    for (float v : x) codes.push_back(static_cast<int8_t>(largest > 0 ? std::nearbyint(v * (127.0f / largest)) : 0.0f));
+    scale = largest / 127.0f;
+  }
+};
+
+std::vector<double> cached(KvFormat format, const std::vector<float>& x) {
+  std::vector<double> out;
+  const Codes as(x);
+  for (size_t d = 0; d < x.size(); ++d)
+    out.push_back(format == KvFormat::kFloat32 ? x[d] : format == KvFormat::kFloat16 ? half_to_float(float_to_half(x[d])) : double{as.scale} * as.codes[d]);
+  return out;
+}
 
 // A sequence of `committed` positions and a tree of staged rows, with keys and values for all.
 struct Scene {
   int head_dim;
-  bool half;
+  KvFormat format;
   int64_t committed, window;
   std::vector<int> parent;                   // by staged row; -1: the last committed position
   std::vector<std::vector<float>> key, value;  // by position, then by staged row
@@ -64,8 +97,8 @@ struct Scene {
   }
 };
 
-Scene random_scene(int head_dim, bool half, int64_t committed, int64_t window, std::vector<int> parent, int heads, float spread, Random& random) {
-  Scene s{head_dim, half, committed, window, std::move(parent), {}, {}, {}, heads};
+Scene random_scene(int head_dim, KvFormat format, int64_t committed, int64_t window, std::vector<int> parent, int heads, float spread, Random& random) {
+  Scene s{head_dim, format, committed, window, std::move(parent), {}, {}, {}, heads};
   for (int64_t i = 0; i < committed + s.rows(); ++i) {
     s.key.push_back(random.bells(head_dim));
     s.value.push_back(random.bells(head_dim));
@@ -80,9 +113,7 @@ std::vector<std::vector<float>> run(const KernelTable& k, Head& h, int64_t commi
                                     const std::vector<int64_t>& first, const std::vector<int64_t>& position,
                                     const std::vector<const int32_t*>& path) {
   AttentionPack a{};
-  a.keys = h.key_data();
-  a.values = h.value_data();
-  a.half_precision = h.half;
+  a.cache = h.memory();
   a.head_dim = h.head_dim;
   a.capacity = h.capacity;
   a.committed = committed;
@@ -107,20 +138,20 @@ std::vector<std::vector<float>> run(const KernelTable& k, Head& h, int64_t commi
 // The query alone; what it sees lies in order in a cache without a ring; nothing else is there but poison.
 std::vector<float> alone(const KernelTable& k, const Scene& s, int row, int head, bool infinite) {
   const int64_t first = s.first(row), position = s.position(row);
-  Head h(s.half, s.head_dim, (s.committed + s.rows() + 15) / 16 * 16 + 32, infinite);
+  Head h(s.format, s.head_dim, (s.committed + s.rows() + 15) / 16 * 16 + 32, infinite);
   for (int64_t p = first; p <= position; ++p) h.store(k, p, s.key[s.index(row, p)], s.value[s.index(row, p)]);
   return run(k, h, s.committed, {s.query[row * s.heads + head].data()}, {first}, {position}, {nullptr})[0];
 }
 
 void check_accuracy(const Scene& s, int row, int head, const std::vector<float>& got, const std::string& what) {
   const std::vector<float>& q = s.query[row * s.heads + head];
-  const auto cached = [&](float x) { return s.half ? half_to_float(float_to_half(x)) : x; };
   double largest = -1e300, sum = 0, magnitude = 0;
   std::vector<double> scores, mixed(s.head_dim);
   for (int64_t p = s.first(row); p <= s.position(row); ++p) {
     double score = 0, m = 0;
+    const std::vector<double> key = cached(s.format, s.key[s.index(row, p)]);
     for (int d = 0; d < s.head_dim; ++d) {
-      const double x = double{q[d]} * cached(s.key[s.index(row, p)][d]);
+      const double x = double{q[d]} * key[d];
       score += x;
       m += std::fabs(x);
     }
@@ -129,8 +160,10 @@ void check_accuracy(const Scene& s, int row, int head, const std::vector<float>&
     magnitude = std::max(magnitude, m);
   }
   for (double& x : scores) sum += x = std::exp(x - largest);
-  for (int64_t p = s.first(row); p <= s.position(row); ++p)
-    for (int d = 0; d < s.head_dim; ++d) mixed[d] += scores[p - s.first(row)] / sum * cached(s.value[s.index(row, p)][d]);
+  for (int64_t p = s.first(row); p <= s.position(row); ++p) {
+    const std::vector<double> value = cached(s.format, s.value[s.index(row, p)]);
+    for (int d = 0; d < s.head_dim; ++d) mixed[d] += scores[p - s.first(row)] / sum * value[d];
+  }
   bool close = true;
   for (int d = 0; d < s.head_dim; ++d) close &= std::fabs(got[d] - mixed[d]) <= 3.5 * 1e-6 * (1 + magnitude);
   CHECK(close, what);
@@ -162,7 +195,7 @@ void check_scene(const Scene& s, const std::string& what, uint64_t seed) {
     for (int r = 0; r < s.rows(); ++r) paths.push_back(s.path(r));
     const int64_t ring = ((s.window ? s.window + 32 : s.committed) + s.rows() + 15) / 16 * 16;
     for (int64_t capacity : {ring, ring + 16, ring + 112}) {
-      Head h(s.half, s.head_dim, capacity, capacity == ring);
+      Head h(s.format, s.head_dim, capacity, capacity == ring);
       for (int64_t p = s.earliest(); p < s.committed + s.rows(); ++p) h.store(*k, p, s.key[p], s.value[p]);
       bool same = true;
       for (int pack = 1; pack <= kMaxQueries; ++pack)
@@ -188,7 +221,7 @@ void check_scene(const Scene& s, const std::string& what, uint64_t seed) {
       // Everything that a row does not see is poisoned, other branches included.
       bool clean = true;
       for (int r = 0; r < s.rows(); ++r) {
-        Head poisoned(s.half, s.head_dim, capacity, r % 2);
+        Head poisoned(s.format, s.head_dim, capacity, r % 2);
         for (int64_t p = s.first(r); p <= s.position(r); ++p) {
           const size_t i = s.index(r, p);
           poisoned.store(*k, static_cast<int64_t>(i), s.key[i], s.value[i]);
@@ -203,20 +236,26 @@ void check_scene(const Scene& s, const std::string& what, uint64_t seed) {
 
 void test_store(Random& random) {
   for (int head_dim : {16, 48, 256})
-    for (bool half : {false, true}) {
+    for (KvFormat format : {KvFormat::kFloat32, KvFormat::kFloat16, KvFormat::kInt8}) {
       const int64_t capacity = 32;
       std::vector<std::vector<float>> keys, values;
       for (int64_t slot = 0; slot < capacity; ++slot) keys.push_back(random.bells(head_dim, 100.0f)), values.push_back(random.bells(head_dim, 1e-6f));
       keys[3][0] = 1e6f, keys[3][1] = -1e6f, values[3][2] = 65519.0f, values[3][3] = 65520.0f;
       for (const KernelTable* k : tables()) {
-        Head h(half, head_dim, capacity, false);
+        Head h(format, head_dim, capacity, false);
         for (int64_t slot : {3, 0, 31, 16, 15, 20}) h.store(*k, slot, keys[slot], values[slot]);
         bool right = true;
         for (int64_t slot = 0; slot < capacity; ++slot) {
           const bool stored = slot == 3 || slot == 0 || slot == 31 || slot == 16 || slot == 15 || slot == 20;
+          const Codes key(keys[slot]), value(values[slot]);
+          if (format == KvFormat::kInt8) right &= same_bits(h.key_scales[slot], stored ? key.scale : not_a_number());
+          if (format == KvFormat::kInt8) right &= same_bits(h.value_scales[slot], stored ? value.scale : not_a_number());
           for (int d = 0; d < head_dim; ++d) {
             const size_t key_at = static_cast<size_t>((slot / 16 * head_dim + d) * 16 + slot % 16), value_at = static_cast<size_t>(slot * head_dim + d);
-            if (half) {
+            if (format == KvFormat::kInt8) {
+              right &= h.codes_of_keys[key_at] == (stored ? key.codes[d] : 101);
+              right &= h.codes_of_values[value_at] == (stored ? value.codes[d] : -101);
+            } else if (format == KvFormat::kFloat16) {
               right &= h.half_keys[key_at] == (stored ? float_to_half(keys[slot][d]) : 0x7e00);
               right &= h.half_values[value_at] == (stored ? float_to_half(values[slot][d]) : 0x7e00);
             } else {
@@ -225,7 +264,7 @@ void test_store(Random& random) {
             }
           }
         }
-        CHECK(right, note(k->name, "store_kv", head_dim, "half", half));
+        CHECK(right, note(k->name, "store_kv", head_dim, "format", static_cast<int>(format)));
       }
     }
 }
@@ -254,9 +293,9 @@ void test_attention() {
       const int dims[] = {16, 48, 80, 144, 192};
       const int head_dim = dims[scene % 5], heads = 1 + scene % 3;
       const float spread = scene % 7 == 3 ? 400.0f : 8.0f;  // now and then weights that vanish
-      const bool half = scene++ % 2;
-      const Scene s = random_scene(head_dim, half, l.committed, l.window, tree, heads, spread, random);
-      std::string what = note("attend", "head_dim", head_dim, "half", half, "committed", l.committed);
+      const KvFormat format = static_cast<KvFormat>(scene++ % 3);
+      const Scene s = random_scene(head_dim, format, l.committed, l.window, tree, heads, spread, random);
+      std::string what = note("attend", "head_dim", head_dim, "format", static_cast<int>(format), "committed", l.committed);
       check_scene(s, note(what, "window", l.window, "rows", s.rows()), static_cast<uint64_t>(scene));
     }
 }

@@ -4,19 +4,21 @@
 #include <map>
 #include <stdexcept>
 
-#include "../half.h"
 #include "check.h"
 
 namespace outrider::test {
 namespace {
 
 constexpr int kHeadDim = 16;
+constexpr KvFormat kAllFormats[] = {KvFormat::kFloat32, KvFormat::kFloat16, KvFormat::kInt8};
 
 // A row's content, different for each row ever staged.
 std::vector<float> content(int number, int layer, int head, bool value) {
   std::vector<float> x(kHeadDim);
   for (int d = 0; d < kHeadDim; ++d)
-    x[d] = static_cast<float>((number * 7 + layer * 3 + head * 5 + d * 11 + (value ? 1 : 0)) % 2039);  // exact as float16
+    x[d] = static_cast<float>((number * 7 + layer * 3 + head * 5 + d * 11 + (value ? 1 : 0)) % 127);  // exact in all formats
+  x[number % kHeadDim] = 127.0f * static_cast<float>(1 << number % 3);  // so that the scale is 1, 2 or 4
+  for (int d = 0; d < kHeadDim; ++d) x[d] -= std::fmod(x[d], static_cast<float>(1 << number % 3)) * (d != number % kHeadDim);
   return x;
 }
 
@@ -39,7 +41,7 @@ struct Model {
         position_in_slot[l][position % cache.capacity(l)] = position;
         for (int h = 0; h < cache.shape(l).kv_heads; ++h)
           portable().store_kv(content(staged[i], l, h, false).data(), content(staged[i], l, h, true).data(), kHeadDim,
-                              position % cache.capacity(l), cache.half_precision(), cache.keys(l, h), cache.values(l, h));
+                              position % cache.capacity(l), cache.head(l, h));
       }
     }
   }
@@ -62,9 +64,6 @@ struct Model {
     }
     return true;
   }
-  float element(const void* data, size_t at) const {
-    return cache.half_precision() ? half_to_float(static_cast<const uint16_t*>(data)[at]) : static_cast<const float*>(data)[at];
-  }
   bool holds() const {
     if (cache.length() != static_cast<int64_t>(rows.size())) return false;
     for (int l = 0; l < cache.layers(); ++l) {
@@ -72,23 +71,22 @@ struct Model {
       const int64_t length = cache.length();
       for (int64_t p = window ? std::max<int64_t>(0, length - window + 1) : 0; p < length; ++p)
         for (int h = 0; h < cache.shape(l).kv_heads; ++h) {
-          const int64_t slot = p % cache.capacity(l);
           const std::vector<float> key = content(rows[p], l, h, false), value = content(rows[p], l, h, true);
-          for (int d = 0; d < kHeadDim; ++d) {
-            if (element(cache.keys(l, h), (slot / 16 * kHeadDim + d) * 16 + slot % 16) != key[d]) return false;
-            if (element(cache.values(l, h), slot * kHeadDim + d) != value[d]) return false;
-          }
+          std::vector<float> keys(cache.shape(l).kv_heads * kHeadDim), values(keys.size());
+          cache.read(l, p, keys.data(), values.data());
+          for (int d = 0; d < kHeadDim; ++d)
+            if (keys[h * kHeadDim + d] != key[d] || values[h * kHeadDim + d] != value[d]) return false;
         }
     }
     return true;
   }
 };
 
-void random_walk(bool half, uint64_t seed) {
+void random_walk(KvFormat format, uint64_t seed) {
   Random random(seed);
   const int max_rows = 9;
   const int64_t most = 700;
-  KvCache cache({{1, kHeadDim, 0}, {2, kHeadDim, 24}, {1, kHeadDim, 2}, {2, kHeadDim, 100}}, most, max_rows, half);
+  KvCache cache({{1, kHeadDim, 0}, {2, kHeadDim, 24}, {1, kHeadDim, 2}, {2, kHeadDim, 100}}, most, max_rows, format);
   Model model(cache);
   bool held = true, earliest = true, refused = true;
   for (int step = 0; step < 500; ++step) {
@@ -123,13 +121,13 @@ void random_walk(bool half, uint64_t seed) {
     if (step % 3 == 0) held &= model.holds();
   }
   held &= model.holds();
-  CHECK(held, note("walk", "half", half, "seed", seed));
-  CHECK(earliest, note("earliest() is exact", "half", half, "seed", seed));
-  CHECK(refused, note("refusals change nothing", "half", half, "seed", seed));
+  CHECK(held, note("walk", "format", static_cast<int>(format), "seed", seed));
+  CHECK(earliest, note("earliest() is exact", "format", static_cast<int>(format), "seed", seed));
+  CHECK(refused, note("refusals change nothing", "format", static_cast<int>(format), "seed", seed));
 }
 
 void refusals() {
-  KvCache cache({{1, kHeadDim, 8}, {1, kHeadDim, 0}}, 50, 4, true);
+  KvCache cache({{1, kHeadDim, 8}, {1, kHeadDim, 0}}, 50, 4, KvFormat::kFloat16);
   CHECK(cache.length() == 0 && cache.max_positions() == 50 && cache.max_rows() == 4 && cache.layers() == 2, "");
   CHECK(cache.capacity(0) == 48 && cache.capacity(1) == 64, "");  // 8 + 4 + 32 and 50, in whole blocks
   CHECK_THROWS(std::invalid_argument, cache.stage(5), "more rows than a pass has");
@@ -160,28 +158,31 @@ void refusals() {
 
 // Heads and layers lie apart, and all of the reserved memory may be touched.
 void memory() {
-  for (bool half : {false, true}) {
-    KvCache cache({{3, 48, 0}, {1, 32, 5}}, 33, 2, half);
-    const size_t element = half ? 2 : 4;
+  for (KvFormat format : kAllFormats) {
+    KvCache cache({{3, 48, 0}, {1, 32, 5}}, 33, 2, format);
     std::vector<std::pair<uint8_t*, size_t>> parts;
     for (int l = 0; l < cache.layers(); ++l)
-      for (int h = 0; h < cache.shape(l).kv_heads; ++h)
-        for (void* p : {cache.keys(l, h), cache.values(l, h)})
-          parts.push_back({static_cast<uint8_t*>(p), static_cast<size_t>(cache.capacity(l)) * cache.shape(l).head_dim * element});
+      for (int h = 0; h < cache.shape(l).kv_heads; ++h) {
+        const KvHead head = cache.head(l, h);
+        const size_t slots = static_cast<size_t>(cache.capacity(l));
+        for (void* p : {head.keys, head.values}) parts.push_back({static_cast<uint8_t*>(p), slots * cache.shape(l).head_dim * element_bytes(format)});
+        for (float* p : {head.key_scales, head.value_scales})
+          if (p) parts.push_back({reinterpret_cast<uint8_t*>(p), slots * sizeof(float)});
+      }
     size_t total = 0;
     for (size_t i = 0; i < parts.size(); ++i) std::memset(parts[i].first, static_cast<int>(i + 1), parts[i].second), total += parts[i].second;
     bool apart = total <= cache.reserved_bytes();
     for (size_t i = 0; i < parts.size(); ++i)
       for (size_t b = 0; b < parts[i].second; ++b) apart &= parts[i].first[b] == i + 1;
-    CHECK(apart, note("memory", "half", half));
+    CHECK(apart, note("memory", "format", static_cast<int>(format)));
   }
 }
 
 }  // namespace
 
 void test_kv_cache() {
-  for (bool half : {false, true})
-    for (uint64_t seed : {7, 8, 9}) random_walk(half, seed);
+  for (KvFormat format : kAllFormats)
+    for (uint64_t seed : {7, 8, 9}) random_walk(format, seed);
   refusals();
   memory();
 }

@@ -2,6 +2,7 @@
 //
 // Layout: keys in blocks of 16 slots, [slot / 16][dimension][slot % 16], so that a lane is a key and a score is one
 // lane's sum over dimensions in ascending order; values [slot][dimension]. A position's slot is position % capacity.
+// Of 8-bit keys the scale multiplies the finished score, of 8-bit values the weight: codes are summed as they are.
 //
 // Exactness: scores are per key; the weights are summed by lane over blocks of 16 aligned positions, in position
 // order; values are added one position after another. So the bits of a row depend on the positions it sees and on
@@ -16,10 +17,12 @@ namespace outrider::OUTRIDER_ISA {
 
 inline F load_cached(const float* p) { return load(p); }
 inline F load_cached(const uint16_t* p) { return load_f16(p); }
+inline F load_cached(const int8_t* p) { return load_i8(reinterpret_cast<const uint8_t*>(p)); }
+template <class T> inline constexpr bool kScaled = sizeof(T) == 1;
 
-// out[q][16 * b + lane] = query q . key (b, lane), for `kBlocks` consecutive blocks.
+// out[q][16 * b + lane] = query q . key (b, lane), for `kBlocks` consecutive blocks; `scales` are those of their slots.
 template <class T, int kQueries, int kBlocks>
-inline void score_blocks(const float* const* query, const T* keys, int head_dim, float* const* out) {
+inline void score_blocks(const float* const* query, const T* keys, const float* scales, int head_dim, float* const* out) {
   F acc[kBlocks][kQueries];
   for (int b = 0; b < kBlocks; ++b)
     for (int q = 0; q < kQueries; ++q) acc[b][q] = zero();
@@ -32,18 +35,22 @@ inline void score_blocks(const float* const* query, const T* keys, int head_dim,
     }
   }
   for (int b = 0; b < kBlocks; ++b)
-    for (int q = 0; q < kQueries; ++q) store(out[q] + 16 * b, acc[b][q]);
+    for (int q = 0; q < kQueries; ++q) {
+      if constexpr (kScaled<T>) acc[b][q] = mul(acc[b][q], load(scales + 16 * b));
+      store(out[q] + 16 * b, acc[b][q]);
+    }
 }
 
 // Scores of positions base .. last, base a multiple of 16, into scores[q][position - base].
 template <class T, int kQueries>
 void score_range(const AttentionPack& a, int64_t base, int64_t last, float* const* scores) {
-  const T* keys = static_cast<const T*>(a.keys);
+  const T* keys = static_cast<const T*>(a.cache.keys);
   for (int64_t p = base; p <= last;) {
     const int64_t slot = p % a.capacity;
     const int64_t wanted = (last - p) / 16 + 1, in_line = (a.capacity - slot) / 16;
     int64_t blocks = wanted < in_line ? wanted : in_line;
     const T* at = keys + slot * a.head_dim;
+    const float* scales = kScaled<T> ? a.cache.key_scales + slot : nullptr;
     float* out[kQueries];
     for (int q = 0; q < kQueries; ++q) out[q] = scores[q] + (p - base);
     p += blocks * 16;
@@ -51,10 +58,11 @@ void score_range(const AttentionPack& a, int64_t base, int64_t last, float* cons
     while (blocks > 0) {
       const int n = blocks >= kMany ? kMany : 1;
       if (n == kMany)
-        score_blocks<T, kQueries, kMany>(a.query, at, a.head_dim, out);
+        score_blocks<T, kQueries, kMany>(a.query, at, scales, a.head_dim, out);
       else
-        score_blocks<T, kQueries, 1>(a.query, at, a.head_dim, out);
+        score_blocks<T, kQueries, 1>(a.query, at, scales, a.head_dim, out);
       at += static_cast<size_t>(n) * 16 * a.head_dim;
+      if constexpr (kScaled<T>) scales += 16 * n;
       for (int q = 0; q < kQueries; ++q) out[q] += 16 * n;
       blocks -= n;
     }
@@ -79,6 +87,20 @@ inline float softmax(float* scores, int64_t base, int64_t first, int64_t positio
   return 1.0f / reduce_add(sum);
 }
 
+// weights of positions base .. position *= the scale of the value that each stands for.
+inline void scale_weights(const AttentionPack& a, int q, float* weights, int64_t base) {
+  const int64_t in_order = a.path[q] ? a.committed : a.position[q] + 1;
+  int64_t p = base;
+  for (; p + 16 <= in_order; p += 16) {
+    float* w = weights + (p - base);
+    store(w, mul(load(w), load(a.cache.value_scales + p % a.capacity)));
+  }
+  for (; p <= a.position[q]; ++p) {
+    const int64_t row = p < in_order ? p : a.committed + a.path[q][p - a.committed];
+    weights[p - base] *= a.cache.value_scales[row % a.capacity];
+  }
+}
+
 // acc += weight * value for one query over positions from .. to - 1, in order.
 template <class T, int kVectors>
 inline void add_values(const AttentionPack& a, const T* values, const float* weights, int64_t base, int64_t from,
@@ -91,7 +113,7 @@ inline void add_values(const AttentionPack& a, const T* values, const float* wei
 
 template <class T, int kQueries, int kVectors>
 void mix_values(const AttentionPack& a, int dimension, int64_t base, float* const* weights, const float* inverse) {
-  const T* values = static_cast<const T*>(a.values) + dimension;
+  const T* values = static_cast<const T*>(a.cache.values) + dimension;
   F acc[kQueries][kVectors];
   int64_t in_order[kQueries];  // end of the positions whose slot is their own, before the path of a tree
   int64_t from = 0, to = INT64_MAX;
@@ -143,6 +165,7 @@ void attend_pack(const AttentionPack& a, float* scratch, size_t stride) {
       for (int64_t p = a.committed > base ? a.committed : base; p <= a.position[q]; ++p)
         scores[q][p - base] = scores[q][a.committed + a.path[q][p - a.committed] - base];
     inverse[q] = softmax(scores[q], base, a.first[q], a.position[q]);
+    if constexpr (kScaled<T>) scale_weights(a, q, scores[q], base);
   }
   constexpr int kWide = kQueries > 2 ? 4 : 8;
   int d = 0;
@@ -150,39 +173,63 @@ void attend_pack(const AttentionPack& a, float* scratch, size_t stride) {
   for (; d < a.head_dim; d += 16) mix_values<T, kQueries, 1>(a, d, base, scores, inverse);
 }
 
-inline void attend(const AttentionPack& a, float* scratch, size_t stride) {
+template <class T> void attend_in(const AttentionPack& a, float* scratch, size_t stride) {
   static_assert(kMaxQueries == 4);
-  if (a.half_precision) {
-    switch (a.queries) {
-      case 1: return attend_pack<uint16_t, 1>(a, scratch, stride);
-      case 2: return attend_pack<uint16_t, 2>(a, scratch, stride);
-      case 3: return attend_pack<uint16_t, 3>(a, scratch, stride);
-      default: return attend_pack<uint16_t, 4>(a, scratch, stride);
-    }
-  }
   switch (a.queries) {
-    case 1: return attend_pack<float, 1>(a, scratch, stride);
-    case 2: return attend_pack<float, 2>(a, scratch, stride);
-    case 3: return attend_pack<float, 3>(a, scratch, stride);
-    default: return attend_pack<float, 4>(a, scratch, stride);
+    case 1: return attend_pack<T, 1>(a, scratch, stride);
+    case 2: return attend_pack<T, 2>(a, scratch, stride);
+    case 3: return attend_pack<T, 3>(a, scratch, stride);
+    default: return attend_pack<T, 4>(a, scratch, stride);
   }
 }
 
-// Writes one head's key and value of one row into its slot.
-inline void store_kv(const float* key, const float* value, int head_dim, int64_t slot, bool half_precision, void* keys,
-                     void* values) {
-  const size_t block = static_cast<size_t>(slot / 16) * head_dim * 16 + slot % 16, row = static_cast<size_t>(slot) * head_dim;
-  if (half_precision) {
-    uint16_t rounded[16];
-    for (int d = 0; d < head_dim; d += 16) {
-      store_f16(rounded, load(key + d));
-      for (int i = 0; i < 16; ++i) static_cast<uint16_t*>(keys)[block + (d + i) * 16] = rounded[i];
-      store_f16(static_cast<uint16_t*>(values) + row + d, load(value + d));
-    }
-    return;
+inline void attend(const AttentionPack& a, float* scratch, size_t stride) {
+  switch (a.cache.format) {
+    case KvFormat::kFloat32: return attend_in<float>(a, scratch, stride);
+    case KvFormat::kFloat16: return attend_in<uint16_t>(a, scratch, stride);
+    case KvFormat::kInt8: return attend_in<int8_t>(a, scratch, stride);
   }
-  for (int d = 0; d < head_dim; ++d) static_cast<float*>(keys)[block + d * 16] = key[d];
-  for (int d = 0; d < head_dim; d += 16) store(static_cast<float*>(values) + row + d, load(value + d));
+}
+
+// The 8-bit codes of one head of a row; returns their scale. As quantize_row: what is not finite comes back as NaN.
+inline float int8_codes(const float* x, int head_dim, int8_t* codes) {
+  const F infinity = set1(__builtin_inff());
+  F sizes = zero();
+  for (int d = 0; d < head_dim; d += 16) {
+    const F size = abs(load(x + d));
+    sizes = max(select_below(size, infinity, size, infinity), sizes);
+  }
+  const float largest = reduce_max(sizes);
+  const bool fits = largest > 1e-30f && largest < __builtin_inff();
+  const F inverse = set1(fits ? 127.0f / largest : 0.0f);
+  for (int d = 0; d < head_dim; d += 16) store_int8(codes + d, fits ? round_to_int(mul(load(x + d), inverse)) : izero());
+  return largest / 127.0f;
+}
+
+// Writes one head's key and value of one row into its slot.
+inline void store_kv(const float* key, const float* value, int head_dim, int64_t slot, const KvHead& to) {
+  const size_t block = static_cast<size_t>(slot / 16) * head_dim * 16 + slot % 16, row = static_cast<size_t>(slot) * head_dim;
+  switch (to.format) {
+    case KvFormat::kFloat32:
+      for (int d = 0; d < head_dim; ++d) static_cast<float*>(to.keys)[block + d * 16] = key[d];
+      for (int d = 0; d < head_dim; d += 16) store(static_cast<float*>(to.values) + row + d, load(value + d));
+      return;
+    case KvFormat::kFloat16:
+      for (int d = 0; d < head_dim; d += 16) {
+        uint16_t rounded[16];
+        store_f16(rounded, load(key + d));
+        for (int i = 0; i < 16; ++i) static_cast<uint16_t*>(to.keys)[block + (d + i) * 16] = rounded[i];
+        store_f16(static_cast<uint16_t*>(to.values) + row + d, load(value + d));
+      }
+      return;
+    case KvFormat::kInt8: {
+      int8_t* values = static_cast<int8_t*>(to.values) + row;
+      to.key_scales[slot] = int8_codes(key, head_dim, values);  // the value's place serves first for the key's codes
+      for (int d = 0; d < head_dim; ++d) static_cast<int8_t*>(to.keys)[block + d * 16] = values[d];
+      to.value_scales[slot] = int8_codes(value, head_dim, values);
+      return;
+    }
+  }
 }
 
 }  // namespace outrider::OUTRIDER_ISA

@@ -44,7 +44,8 @@ class LLM:
         threads: None for all cores this process may use.
         context: most positions of one request; None for the model's own limit.
         progress: called with (what, fraction from 0 to 1) while loading.
-        half_precision_cache: keys and values in float16, else float32.
+        kv_cache_dtype: how keys and values are kept: "float16", "float32", or "int8" (half the memory of float16, and
+            half of what attention reads, for an error that docs/performance.md gives).
         quantize: "q4_0" or "q8_0" for floating-point weights in blocks of 4 or 8 bits (see `quant.packs`); None for
             weights as the checkpoint stores them. `LLM.packed` says what it cost.
 
@@ -64,7 +65,7 @@ class LLM:
         threads: int | None = None,
         context: int | None = None,
         progress: Callable[[str, float], None] | None = None,
-        half_precision_cache: bool = True,
+        kv_cache_dtype: kernels.KvFormat = "float16",
         quantize: Quantization | None = None,
     ) -> None:
         started = time.perf_counter()
@@ -72,6 +73,8 @@ class LLM:
             raise UsageError(f"threads must lie between 1 and 256, not {threads}")
         if quantize is not None and quantize not in QUANTIZATIONS:
             raise UsageError(f"quantize must be None or one of {', '.join(QUANTIZATIONS)}, not {quantize!r}")
+        if kv_cache_dtype not in kernels.KV_FORMATS:
+            raise UsageError(f"kv_cache_dtype must be one of {', '.join(kernels.KV_FORMATS)}, not {kv_cache_dtype!r}")
         checkpoint = open_checkpoint(model)
         if isinstance(checkpoint.config, AssistantConfig):
             raise CheckpointError("is a drafter, not a model", path=checkpoint.path, remedy="Pass it as the drafter")
@@ -92,7 +95,7 @@ class LLM:
         tensors = self.packed.tensors if self.packed else checkpoint.tensors
         total = sum(tensor.nbytes for tensor in tensors.values() if len(tensor.shape) > 1)
         weights = WeightStore(tensors, pool, _fraction_of(total, progress))
-        forward = record_gemma(self.config, weights, pool, max_rows=PREFILL_CHUNK, half_precision=half_precision_cache)
+        forward = record_gemma(self.config, weights, pool, max_rows=PREFILL_CHUNK, kv_format=kv_cache_dtype)
         self.weight_bytes = weights.packed_bytes
         if progress:
             progress("building the tokenizer", 1.0)
@@ -101,12 +104,12 @@ class LLM:
         """The model's chat template; None for a base model."""
         self.target = Target(forward)
         self.drafter = self._choose_drafter(model, drafter)
-        drafting = self._open_drafter(self.drafter.path, weights, pool, half_precision_cache, quantize)
+        drafting = self._open_drafter(self.drafter.path, weights, pool, kv_cache_dtype, quantize)
         self.caches = CachePool(
             kv_shapes(self.config),
             self.context + PREFILL_CHUNK,
             PREFILL_CHUNK,
-            half_precision=half_precision_cache,
+            kv_format=kv_cache_dtype,
             kept=prefixes,
         )
         self.measure = Measure(self.target, self.caches)
@@ -134,7 +137,7 @@ class LLM:
         path: Path | None,
         weights: WeightStore,
         pool: kernels.ThreadPool,
-        half_precision: bool,
+        kv_format: kernels.KvFormat,
         quantize: Quantization | None,
     ) -> Drafting | None:
         """Loads a drafter and checks that it fits. Raises CheckpointError if it does not."""
@@ -147,7 +150,7 @@ class LLM:
         tensors = quantized(checkpoint, quantize, pool).tensors if quantize else checkpoint.tensors
         store = WeightStore(tensors, pool)
         return record_assistant(
-            self.config, weights, checkpoint.config, store, pool, max_rows=MOST_ROWS, half_precision=half_precision
+            self.config, weights, checkpoint.config, store, pool, max_rows=MOST_ROWS, kv_format=kv_format
         )
 
     def generate(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -42,18 +42,31 @@ class Quantize(StrEnum):
     q8_0 = "q8_0"
 
 
-_QUANTIZATIONS: dict[Quantize, Literal["q4_0", "q8_0"] | None] = {
-    Quantize.none: None,
-    Quantize.q4_0: "q4_0",
-    Quantize.q8_0: "q8_0",
-}
-
 QuantizeOption = Annotated[
     Quantize, typer.Option(help="Floating-point weights as they are, or in blocks of 4 or 8 bits, made once and kept.")
 ]
 
 
-def load_model(model: str, *, quantize: Quantize = Quantize.none, **options: Any) -> LLM:
+class KvCacheDtype(StrEnum):
+    """How keys and values are kept."""
+
+    float16 = "float16"
+    float32 = "float32"
+    int8 = "int8"
+
+
+KvCacheOption = Annotated[
+    KvCacheDtype, typer.Option(help="How keys and values are kept: int8 takes half the memory of float16.")
+]
+
+
+def load_model(
+    model: str,
+    *,
+    quantize: Quantize = Quantize.none,
+    kv_cache_dtype: KvCacheDtype = KvCacheDtype.float16,
+    **options: Any,
+) -> LLM:
     """`LLM(model, **options)` with a progress bar; says what quantizing cost.
 
     Raises:
@@ -67,7 +80,8 @@ def load_model(model: str, *, quantize: Quantize = Quantize.none, **options: Any
         def advance(what: str, fraction: float) -> None:
             progress.update(task, description=what, completed=fraction)
 
-        llm = LLM(model, progress=advance, quantize=_QUANTIZATIONS[quantize], **options)
+        options |= {"quantize": None if quantize is Quantize.none else quantize.value}
+        llm = LLM(model, progress=advance, kv_cache_dtype=kv_cache_dtype.value, **options)
     if llm.packed is not None:
         error_console().print(f"weights: {packed_line(llm)}", style="dim", markup=False)
     return llm

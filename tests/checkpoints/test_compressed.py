@@ -115,7 +115,7 @@ def test_it_computes_what_transformers_does(folder: Path) -> None:
     prompt = list(range(3, 40))
     with torch.no_grad():
         logits = reference(torch.tensor([prompt])).logits[0].numpy()
-    ours, _ = NativeModel(folder, dequantized=True, half_precision=False).whole(prompt)
+    ours, _ = NativeModel(folder, dequantized=True, kv_format="float32").whole(prompt)
     np.testing.assert_allclose(ours, logits, atol=2e-4)
 
 

@@ -51,9 +51,13 @@ def test_json_prints_one_object_and_nothing_else(fake, call):  # noqa: ARG001
 def test_every_option_reaches_the_model(fake, call):
     options = ["--draft", "4", "--no-lookup", "--drafter", "off", "--max-tokens", "7", "--temperature", "0.5"]
     options += ["--top-k", "3", "--top-p", "0.9", "--min-p", "0.1", "--seed", "11", "--stop", "a", "--stop", "b"]
-    assert call("run", "demo", "x", *options, "--threads", "1", "--context", "99").code == 0
+    options += ["--quantize", "q4_0", "--kv-cache-dtype", "int8", "--threads", "1", "--context", "99"]
+    ran = call("run", "demo", "x", *options)
+    assert ran.code == 0
+    assert "quantized, error 7.4% of their size (8.1% in layers.3.mlp.up_proj.weight); kept in packs" in ran.err
     (llm,) = fake.made
-    assert llm.options == {"drafter": None, "lookup": False, "threads": 1, "context": 99}
+    expected = {"drafter": None, "lookup": False, "threads": 1, "context": 99}
+    assert llm.options == expected | {"quantize": "q4_0", "kv_cache_dtype": "int8"}
     params = llm.asked[0][1]
     assert (params.draft, params.max_tokens, params.temperature, params.seed) == (4, 7, 0.5, 11)
     assert (params.top_k, params.top_p, params.min_p, params.stop) == (3, 0.9, 0.1, ("a", "b"))

@@ -67,14 +67,13 @@ class Models:
                     with torch.no_grad():
                         made.post_projection.weight[::3] = float("nan")
                 save_folder(made, assistant)
-        half = bool(number % 2)
         llm = LLM(
             path,
             drafter=assistant,
             lookup_history=2048,
             threads=threads,
             context=256,
-            half_precision_cache=half,
+            kv_cache_dtype=("float16", "float32", "int8")[number % 3],
         )
         speak_words(llm)
         return llm

@@ -31,7 +31,7 @@ def relative(found: np.ndarray, expected: np.ndarray) -> float:
 def test_float_path_equals_transformers(tiny, variant):
     """Float32 weights and cache: nothing is rounded, so only the order of additions differs."""
     expected_logits, expected_hidden = reference(tiny(variant).model, tokens_of(1))
-    model = NativeModel(tiny(variant).folder, half_precision=False)
+    model = NativeModel(tiny(variant).folder, kv_format="float32")
     logits, hidden = model.whole(tokens_of(1))
     assert relative(hidden, expected_hidden) < 1e-4
     assert relative(logits, expected_logits) < 1e-4
@@ -39,8 +39,8 @@ def test_float_path_equals_transformers(tiny, variant):
 
 @pytest.mark.parametrize("variant", TARGETS)
 def test_gguf_computes_what_the_folder_computes(tiny, variant):
-    one = NativeModel(tiny(variant).folder, half_precision=False).whole(tokens_of(2))
-    other = NativeModel(tiny(variant).gguf, half_precision=False).whole(tokens_of(2))
+    one = NativeModel(tiny(variant).folder, kv_format="float32").whole(tokens_of(2))
+    other = NativeModel(tiny(variant).gguf, kv_format="float32").whole(tokens_of(2))
     assert relative(other[0], one[0]) < 1e-5
 
 
@@ -78,7 +78,7 @@ def test_quantized_path_equals_transformers_with_int8_activations(tiny, tmp_path
     quantization = gguf.GGMLQuantizationType[kind]
     path = save_gguf(tiny(variant).model, tmp_path / "model.gguf", quantization)
     expected_model = rounded_model(tiny(variant).model, quantization)
-    model = NativeModel(path, half_precision=False)
+    model = NativeModel(path, kv_format="float32")
     errors = []
     for token in tokens_of(3, 24):
         logits, _ = model.whole([token, *tokens_of(token, 2)])
@@ -96,16 +96,27 @@ def test_quantized_experts_lose_only_to_int8_activations(tiny, tmp_path, kind):
     import gguf
 
     path = save_gguf(tiny("gemma4-moe").model, tmp_path / "model.gguf", gguf.GGMLQuantizationType[kind])
-    exact = NativeModel(path, half_precision=False, dequantized=True)
+    exact = NativeModel(path, kv_format="float32", dequantized=True)
     found = NativeModel(path)
     errors = [relative(found.whole([token])[0], exact.whole([token])[0]) for token in tokens_of(3, 24)]
     assert np.median(errors) < 0.1
 
 
 @pytest.mark.parametrize("variant", TARGETS)
+def test_an_8_bit_cache_loses_what_8_bits_lose(tiny, variant):
+    """Random models magnify any rounding, so float16's error is the measure: it keeps 11 bits, int8 some 7."""
+    exact, half, byte = (
+        NativeModel(tiny(variant).folder, kv_format=kv_format).whole(tokens_of(6))[0]
+        for kv_format in ("float32", "float16", "int8")
+    )
+    assert relative(half, exact) < relative(byte, exact) < 40 * relative(half, exact)
+
+
+@pytest.mark.parametrize("variant", TARGETS)
 @pytest.mark.parametrize("chunk", [1, 7, 16, 40])
-def test_chunked_prefill_gives_the_same_bits(tiny, variant, chunk):
-    model = NativeModel(tiny(variant).folder)
+@pytest.mark.parametrize("kv_format", ["float16", "int8"])
+def test_chunked_prefill_gives_the_same_bits(tiny, variant, chunk, kv_format):
+    model = NativeModel(tiny(variant).folder, kv_format=kv_format)
     whole = model.whole(tokens_of(4))
     parts = model.whole(tokens_of(4), chunk=chunk)
     assert np.array_equal(whole[0], parts[0])

@@ -34,7 +34,7 @@ def pairs(tiny, tmp_path_factory):
     return get
 
 
-def recorded(target: NativeModel, target_path, path, *, half_precision=False):
+def recorded(target: NativeModel, target_path, path, *, kv_format="float32"):
     checkpoint = open_checkpoint(path)
     check_pair(target.config, checkpoint.config)
     pool = kernels.ThreadPool(2)
@@ -45,7 +45,7 @@ def recorded(target: NativeModel, target_path, path, *, half_precision=False):
         WeightStore(checkpoint.tensors, pool),
         pool,
         max_rows=4,
-        half_precision=half_precision,
+        kv_format=kv_format,
     )
 
 
@@ -58,7 +58,7 @@ def test_a_round_equals_transformers(tiny, pairs, variant, ordered):
     tokens = [int(t) for t in np.random.default_rng(2).integers(3, VOCAB, 14)]
     with torch.no_grad():
         out = target(torch.tensor([tokens]), output_hidden_states=True, return_shared_kv_states=True, use_cache=True)
-    native = NativeModel(tiny(variant).folder, half_precision=False)
+    native = NativeModel(tiny(variant).folder, kv_format="float32")
     cache = native.cache()
     _, hidden = native.run(cache, tokens, commit=range(len(tokens)))
     drafting = recorded(native, tiny(variant).folder, folder)
@@ -106,7 +106,7 @@ def test_quantized_and_whole_files_draft_alike(tiny, pairs, tmp_path):
 
     assistant, folder = pairs("gemma4-dense", False)
     path = save_gguf(assistant, tmp_path / "drafter.gguf", gguf.GGMLQuantizationType.Q8_0)
-    native = NativeModel(tiny("gemma4-dense").folder, half_precision=False)
+    native = NativeModel(tiny("gemma4-dense").folder, kv_format="float32")
     cache = native.cache()
     _, hidden = native.run(cache, list(range(10, 30)), commit=range(20))
     results = []

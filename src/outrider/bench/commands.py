@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from outrider.bench.peers import Peer, open_peer
-from outrider.terminal import Quantize, QuantizeOption
+from outrider.terminal import KvCacheDtype, KvCacheOption, Quantize, QuantizeOption
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -35,6 +35,7 @@ def verify(
     context: Annotated[int, typer.Option(min=0, help="Tokens before the measured rows.")] = 128,
     rounds: Annotated[int, typer.Option(min=1, help="Turns of every row count.")] = 7,
     quantize: QuantizeOption = Quantize.none,
+    kv_cache_dtype: KvCacheOption = KvCacheDtype.float16,
     threads: Threads = None,
     as_json: AsJson = False,
 ) -> None:
@@ -42,7 +43,7 @@ def verify(
     from outrider.bench.curves import measure_verify, memory_limit, show_verify
     from outrider.terminal import load_model
 
-    llm = load_model(model, quantize=quantize, drafter=None, threads=threads)
+    llm = load_model(model, quantize=quantize, kv_cache_dtype=kv_cache_dtype, drafter=None, threads=threads)
     with open_peer(against, peer_python, llm) as peer:
         limit = memory_limit(llm)
         result = measure_verify(llm, peer, context=context, rounds=rounds) | limit.as_dict()
@@ -57,6 +58,7 @@ def prefill(
     tokens: Annotated[int, typer.Option(min=1, help="Length of the prompt.")] = 512,
     rounds: Annotated[int, typer.Option(min=1, help="How often it is computed.")] = 5,
     quantize: QuantizeOption = Quantize.none,
+    kv_cache_dtype: KvCacheOption = KvCacheDtype.float16,
     threads: Threads = None,
     as_json: AsJson = False,
 ) -> None:
@@ -64,7 +66,7 @@ def prefill(
     from outrider.bench.curves import measure_prefill, show_prefill
     from outrider.terminal import load_model
 
-    llm = load_model(model, quantize=quantize, drafter=None, threads=threads)
+    llm = load_model(model, quantize=quantize, kv_cache_dtype=kv_cache_dtype, drafter=None, threads=threads)
     with open_peer(against, peer_python, llm) as peer:
         result = measure_prefill(llm, peer, tokens=tokens, rounds=rounds)
     _print(result, show_prefill, as_json)
@@ -88,6 +90,7 @@ def decode(
     ] = True,
     temperature: Annotated[float, typer.Option(help="0 takes the most likely token; more is more varied.")] = 0.0,
     quantize: QuantizeOption = Quantize.none,
+    kv_cache_dtype: KvCacheOption = KvCacheDtype.float16,
     threads: Threads = None,
     as_json: AsJson = False,
 ) -> None:
@@ -98,7 +101,12 @@ def decode(
     from outrider.terminal import load_model, show_error
 
     llm = load_model(
-        model, quantize=quantize, drafter=None if drafter == "off" else drafter, lookup=lookup, threads=threads
+        model,
+        quantize=quantize,
+        kv_cache_dtype=kv_cache_dtype,
+        drafter=None if drafter == "off" else drafter,
+        lookup=lookup,
+        threads=threads,
     )
     with open_peer(against, peer_python, llm) as peer:
         limit = memory_limit(llm)

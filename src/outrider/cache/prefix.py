@@ -23,6 +23,7 @@ class CachePool:
         shapes: the model's cache layers.
         max_positions: longest sequence, rows in flight included.
         max_rows: most rows of one pass.
+        kv_format: how keys and values are kept.
         kept: how many finished sequences are kept for their prefix.
     """
 
@@ -32,11 +33,11 @@ class CachePool:
         max_positions: int,
         max_rows: int,
         *,
-        half_precision: bool,
+        kv_format: kernels.KvFormat,
         kept: int = 1,
     ) -> None:
         self._shapes, self._max_positions, self._max_rows = shapes, max_positions, max_rows
-        self._half_precision = half_precision
+        self._kv_format = kv_format
         self._kept = kept
         self._finished: list[Sequence] = []  # least recently used first
 
@@ -64,7 +65,7 @@ class CachePool:
 
     def new(self) -> kernels.KvCache:
         """An empty cache."""
-        return kernels.KvCache(self._shapes, self._max_positions, self._max_rows, self._half_precision)
+        return kernels.KvCache(self._shapes, self._max_positions, self._max_rows, self._kv_format)
 
 
 def _common(a: Tokens[int], b: Tokens[int]) -> int:

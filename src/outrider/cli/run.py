@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from outrider.errors import UsageError
-from outrider.terminal import Quantize, QuantizeOption
+from outrider.terminal import KvCacheDtype, KvCacheOption, Quantize, QuantizeOption
 
 
 def draft_setting(value: str) -> str | int:
@@ -70,6 +70,7 @@ def run(
     ] = None,
     context: Annotated[int | None, typer.Option(help="Most tokens of prompt and answer together.")] = None,
     quantize: QuantizeOption = Quantize.none,
+    kv_cache_dtype: KvCacheOption = KvCacheDtype.float16,
     threads: Annotated[int | None, typer.Option(help="Threads to compute with.", show_default="all cores")] = None,
     show_drafts: Annotated[
         bool,
@@ -105,6 +106,7 @@ def run(
     llm = load_model(
         model,
         quantize=quantize,
+        kv_cache_dtype=kv_cache_dtype,
         drafter=None if drafter == "off" else drafter,
         lookup=lookup,
         threads=threads,

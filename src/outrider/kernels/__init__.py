@@ -3,6 +3,8 @@
 Everything above this package speaks to it in numpy arrays and never asks where arrays live.
 """
 
+from typing import Literal, get_args
+
 from outrider.kernels._native import (
     KvCache,
     KvShape,
@@ -25,8 +27,14 @@ from outrider.kernels._native import (
     table,
 )
 
+KvFormat = Literal["float32", "float16", "int8"]
+"""How a cache keeps keys and values. int8: codes of one head at one position, and their scale."""
+KV_FORMATS: tuple[KvFormat, ...] = get_args(KvFormat)
+
 __all__ = [
+    "KV_FORMATS",
     "KvCache",
+    "KvFormat",
     "KvShape",
     "Program",
     "Sampler",

@@ -77,16 +77,16 @@ def record_assistant(
     pool: kernels.ThreadPool,
     *,
     max_rows: int,
-    half_precision: bool = True,
+    kv_format: kernels.KvFormat,
     position_offset: int = POSITION_OFFSET,
 ) -> Drafting:
     """Records one step of a drafter that was checked with `check_pair`.
 
     Args:
-        half_precision: as the target's cache.
+        kv_format: as the target's cache.
     """
     c, eps = assistant.text, assistant.text.rms_norm_eps
-    program = kernels.Program(max_rows, kv_shapes(target), half_precision, pool, True, position_offset)
+    program = kernels.Program(max_rows, kv_shapes(target), kv_format, pool, True, position_offset)
     kv_layer = {layer: number for number, layer in enumerate(own_kv_layers(target))}
     hidden = program.buffer("hidden", assistant.backbone_hidden_size)
     embedding = program.buffer("embedding", target.hidden_size)

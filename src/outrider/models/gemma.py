@@ -45,23 +45,28 @@ def inverse_frequencies(rope: Rope) -> Floats:
 
 
 def record_gemma(
-    config: ModelConfig, weights: WeightStore, pool: kernels.ThreadPool, *, max_rows: int, half_precision: bool = True
+    config: ModelConfig, weights: WeightStore, pool: kernels.ThreadPool, *, max_rows: int, kv_format: kernels.KvFormat
 ) -> Forward:
     """Records the forward pass of a target.
 
     Args:
         max_rows: most rows of one pass.
-        half_precision: keys and values in float16, else float32.
+        kv_format: how keys and values are kept.
     """
-    return _Recorder(config, weights, pool, max_rows, half_precision).record()
+    return _Recorder(config, weights, pool, max_rows, kv_format).record()
 
 
 class _Recorder:
     def __init__(
-        self, config: ModelConfig, weights: WeightStore, pool: kernels.ThreadPool, max_rows: int, half_precision: bool
+        self,
+        config: ModelConfig,
+        weights: WeightStore,
+        pool: kernels.ThreadPool,
+        max_rows: int,
+        kv_format: kernels.KvFormat,
     ) -> None:
         self.config, self.weights = config, weights
-        self.program = kernels.Program(max_rows, kv_shapes(config), half_precision, pool)
+        self.program = kernels.Program(max_rows, kv_shapes(config), kv_format, pool)
         self.kv_layer = {layer: number for number, layer in enumerate(own_kv_layers(config))}
         self.buffers: dict[tuple[str, int], int] = {}
         self.ropes: dict[Rope, int] = {}

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from outrider.errors import UsageError
-from outrider.terminal import Quantize, QuantizeOption
+from outrider.terminal import KvCacheDtype, KvCacheOption, Quantize, QuantizeOption
 
 app = typer.Typer(add_completion=False)
 
@@ -34,6 +34,7 @@ def serve(
         str | None, typer.Option(help="What clients call the model.", show_default="the file's name")
     ] = None,
     quantize: QuantizeOption = Quantize.none,
+    kv_cache_dtype: KvCacheOption = KvCacheDtype.float16,
     threads: Annotated[int | None, typer.Option(help="Threads to compute with.", show_default="all cores")] = None,
 ) -> None:
     """Serve MODEL to everything that speaks the OpenAI API. Needs the extra "serve"."""
@@ -50,6 +51,7 @@ def serve(
     llm = load_model(
         model,
         quantize=quantize,
+        kv_cache_dtype=kv_cache_dtype,
         drafter=None if drafter == "off" else drafter,
         lookup=lookup,
         lookup_history=1 << 16,
