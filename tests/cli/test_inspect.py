@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import json
 
+from tiny_checkpoints import make_assistant, save_folder
+
 from outrider.checkpoints import open_checkpoint
-from outrider.checkpoints.traffic import kv_bytes_per_position, weight_traffic
+from outrider.checkpoints.traffic import kv_bytes, kv_bytes_per_position, weight_traffic
+from outrider.kernels import KV_FORMATS, KvCache
+from outrider.models.gemma import kv_shapes
 
 
 def test_json_adds_up(tiny, call):
@@ -47,3 +51,24 @@ def test_shared_layers_keep_no_keys_and_values(tiny):
     config = open_checkpoint(tiny("gemma4-e2b").gguf).config
     own = [layer for i, layer in enumerate(config.layers) if layer.kv_source == i and layer.kind == "full"]
     assert kv_bytes_per_position(config)["full"] == sum(4 * layer.kv_heads * layer.head_dim for layer in own)
+
+
+def test_what_a_context_takes(tiny, call):
+    path = tiny("gemma4-e2b").folder
+    found = json.loads(call("inspect", str(path), "--json").out)
+    assert list(found["context_bytes"]) == ["4096"]  # its own limit, which lies below 8k
+    assert found["memory_bytes"]["4096"] > found["context_bytes"]["4096"] > 0
+    config = open_checkpoint(path).config
+    for kv_format in KV_FORMATS:
+        cache = KvCache(kv_shapes(config), 4096, 256, kv_format)
+        assert 0.95 < kv_bytes(config, 4096, 256, kv_format) / cache.reserved_bytes <= 1
+
+
+def test_the_drafter_that_fits_is_named(tiny, call, copy_of):
+    folder = copy_of(tiny("gemma4-e2b").folder)
+    assert "no MTP drafter found" in call("inspect", str(folder)).out
+    drafter = make_assistant(tiny("gemma4-e2b").model.config, ordered=True)
+    save_folder(drafter, folder.with_name(f"{folder.name}-assistant"))
+    found = json.loads(call("inspect", str(folder), "--json").out)
+    assert found["drafter_path"].endswith("-assistant")
+    assert "beside the model" in found["drafter_why"]

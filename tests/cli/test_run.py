@@ -54,7 +54,9 @@ def test_every_option_reaches_the_model(fake, call):
     options += ["--quantize", "q4_0", "--kv-cache-dtype", "int8", "--threads", "1", "--context", "99"]
     ran = call("run", "demo", "x", *options)
     assert ran.code == 0
-    assert "quantized, error 7.4% of their size (8.1% in layers.3.mlp.up_proj.weight); kept in packs" in ran.err
+    assert (
+        "quantized, with an error of 7.4% of their size (8.1% in layers.3.mlp.up_proj.weight); kept in packs" in ran.err
+    )
     (llm,) = fake.made
     expected = {"drafter": None, "lookup": False, "threads": 1, "context": 99}
     assert llm.options == expected | {"quantize": "q4_0", "kv_cache_dtype": "int8"}

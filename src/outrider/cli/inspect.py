@@ -1,4 +1,4 @@
-"""`outrider inspect`: what is in a checkpoint and what a pass over it costs. Nothing is packed or computed."""
+"""`outrider inspect`: what is in a checkpoint, what it costs to run, which drafter fits. Nothing is computed."""
 
 from __future__ import annotations
 
@@ -12,14 +12,22 @@ if TYPE_CHECKING:
     from outrider.checkpoints import Checkpoint, Layer
 
 
+_CONTEXTS = (8192, 32768, 131072)
+
+
 def inspect(
     model: Annotated[str, typer.Argument(help='"demo", a .gguf file, a folder, or a hub id.', show_default=False)],
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
 ) -> None:
     """Say what is in a checkpoint, without loading its weights."""
-    from outrider.checkpoints import open_checkpoint
+    from outrider.checkpoints import ModelConfig, open_checkpoint
+    from outrider.models.pairing import find_drafter
 
-    found = describe(open_checkpoint(model))
+    checkpoint = open_checkpoint(model)
+    found = describe(checkpoint)
+    if isinstance(checkpoint.config, ModelConfig):
+        drafter = find_drafter(model, checkpoint.path, checkpoint.config)
+        found |= {"drafter_path": str(drafter.path) if drafter.path else None, "drafter_why": drafter.why}
     if as_json:
         print(json.dumps(found))
     else:
@@ -29,7 +37,8 @@ def inspect(
 def describe(checkpoint: Checkpoint) -> dict[str, Any]:
     """The facts as plain data; sizes in bytes."""
     from outrider.checkpoints import AssistantConfig
-    from outrider.checkpoints.traffic import kv_bytes_per_position, weight_traffic
+    from outrider.checkpoints.traffic import kv_bytes, kv_bytes_per_position, weight_traffic
+    from outrider.llm import PREFILL_CHUNK
 
     drafter = checkpoint.config if isinstance(checkpoint.config, AssistantConfig) else None
     config = checkpoint.config.text if isinstance(checkpoint.config, AssistantConfig) else checkpoint.config
@@ -40,6 +49,9 @@ def describe(checkpoint: Checkpoint) -> dict[str, Any]:
         of_format["bytes"] += tensor.nbytes
     traffic = weight_traffic(checkpoint.tensors, checkpoint.config)
     kv = kv_bytes_per_position(config)
+    weights = sum(entry["bytes"] for entry in formats.values())
+    contexts = [length for length in _CONTEXTS if length < config.context_length] + [config.context_length]
+    context_bytes = {length: kv_bytes(config, length, PREFILL_CHUNK) for length in contexts}
     return {
         "path": str(checkpoint.path),
         "architecture": config.architecture,
@@ -56,10 +68,14 @@ def describe(checkpoint: Checkpoint) -> dict[str, Any]:
         if config.experts is None
         else {"count": config.experts.count, "top_k": config.experts.top_k, "width": config.experts.width},
         "formats": dict(sorted(formats.items(), key=lambda item: -item[1]["bytes"])),
-        "weight_bytes": sum(entry["bytes"] for entry in formats.values()),
+        "weight_bytes": weights,
         "bytes_read_per_token": traffic.per_token,
         "gathered_table_bytes": traffic.gathered,
         "kv_bytes_per_position": dict(kv),
+        "context_bytes": None if drafter else {str(length): size for length, size in context_bytes.items()},
+        "memory_bytes": None
+        if drafter
+        else {str(length): size + weights - traffic.gathered for length, size in context_bytes.items()},
         "tokenizer": checkpoint.tokenizer is not None,
         "chat_template": getattr(checkpoint.tokenizer, "chat_template", None) is not None,
     }
@@ -120,6 +136,11 @@ def _lines(found: dict[str, Any]) -> list[tuple[str, str]]:
         lines.append(
             ("keys and values", f"{size(kv['full'])} per position, and {size(kv['sliding'])} within the window")
         )
+        for length, whole in found["memory_bytes"].items():
+            of_these = size(found["context_bytes"][length])
+            lines.append((f"at {int(length):,} tokens", f"{size(whole)} of memory, {of_these} of it keys and values"))
+        if found.get("drafter_why"):
+            lines.append(("drafter", found["drafter_why"]))
     return lines
 
 
