@@ -8,13 +8,15 @@ from outrider.errors import OutriderError
 if TYPE_CHECKING:
     from outrider.engine.outputs import RequestOutput
     from outrider.llm import LLM
+    from outrider.sampling.grammar import Grammar
     from outrider.sampling.params import SamplingParams
 
-__all__ = ["LLM", "OutriderError", "RequestOutput", "SamplingParams"]
+__all__ = ["LLM", "Grammar", "OutriderError", "RequestOutput", "SamplingParams"]
 __version__ = "0.1.0"
 
 _HOMES = {
     "LLM": "outrider.llm",
+    "Grammar": "outrider.sampling.grammar",
     "RequestOutput": "outrider.engine.outputs",
     "SamplingParams": "outrider.sampling.params",
 }

@@ -23,6 +23,7 @@ from outrider.models.assistant import Drafting, check_pair, record_assistant
 from outrider.models.gemma import kv_shapes, record_gemma
 from outrider.models.pairing import FoundDrafter, find_drafter
 from outrider.quant import QUANTIZATIONS, Packed, Quantization, WeightStore, quantized
+from outrider.sampling.constraint import GrammarCompiler
 from outrider.sampling.params import SamplingParams
 from outrider.tokenizer import Tokenizer, open_tokenizer
 from outrider.tokenizer.chat_template import chat_template_of
@@ -120,8 +121,14 @@ class LLM:
             drafting=drafting,
             vocabulary=self.target.vocabulary,
         )
+        self.grammars = GrammarCompiler(
+            lambda token: self.tokenizer.piece(token, skip_special=False),
+            self.tokenizer.vocab_size,
+            self.tokenizer.hidden,
+            self.target.vocabulary,
+        )
         self.engine = Engine(
-            self.target, self.tokenizer, self.caches, planner, context=self.context, chunk=PREFILL_CHUNK
+            self.target, self.tokenizer, self.caches, planner, self.grammars, context=self.context, chunk=PREFILL_CHUNK
         )
         self.load_seconds = time.perf_counter() - started
 
@@ -162,7 +169,8 @@ class LLM:
             prompts: a text, texts, or lists of token ids (taken as they are: no BOS is added).
 
         Raises:
-            UsageError: a prompt is empty, too long for the context, or has ids outside the vocabulary.
+            UsageError: a prompt is empty, too long for the context, or has ids outside the vocabulary; the grammar
+                cannot be used, or took more work than a token may.
         """
         several: list[str | Sequence[int]] = [prompts] if isinstance(prompts, str) else list(prompts)
         encoded = [self.encode(prompt) for prompt in several]
@@ -173,6 +181,8 @@ class LLM:
         finally:
             for request in requests:
                 self.engine.cancel(request)
+        for request in requests:
+            _check_whole(request)
         return [request.output() for request in requests]
 
     def stream(self, prompt: str | Sequence[int], params: SamplingParams | None = None) -> Iterator[Piece]:
@@ -188,6 +198,7 @@ class LLM:
             while request.finish_reason is None:
                 self.engine.step()
                 yield request.take_piece()
+            _check_whole(request)
         finally:
             self.engine.cancel(request)
 
@@ -210,11 +221,14 @@ class LLM:
         """That parameters fit this model.
 
         Raises:
-            UsageError: they name a token that it does not have.
+            UsageError: they name a token that it does not have, or a grammar that cannot be used (see
+                `GrammarCompiler.compile`).
         """
         wrong = next((token for token in params.logit_bias if not 0 <= token < self.target.vocabulary), None)
         if wrong is not None:
             raise UsageError(f"logit_bias names token {wrong}, outside the vocabulary of {self.target.vocabulary}")
+        if params.grammar is not None:
+            self.grammars.compile(params.grammar)
 
     def _add(self, prompt: list[int], params: SamplingParams | None) -> Request:
         params = params or SamplingParams()
@@ -241,6 +255,11 @@ class LLM:
                 + ("" if self.context == self.config.context_length else " or raise context")
             )
         return ids
+
+
+def _check_whole(request: Request) -> None:
+    if request.problem is not None:
+        raise UsageError(f"the grammar cannot go on after {len(request.answer)} tokens: {request.problem}")
 
 
 def usable_cores() -> int:

@@ -30,13 +30,18 @@ from lossless.stand_in import StandInDrafter
 from tiny_checkpoints import VARIANTS, VOCAB, WINDOW, make_assistant, make_model, save_folder, save_gguf
 from word_tokenizer import speak_words
 
-from outrider import LLM, RequestOutput, SamplingParams
+from outrider import LLM, Grammar, RequestOutput, SamplingParams
 from outrider.speculation import mtp
 
 DRAFTERS = ("none", "dense", "clusters", "broken")
 FORMATS = [gguf.GGMLQuantizationType[name] for name in ("F32", "Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1")]
 THREADS = (1, 1, 2, 3)
 STOPS = ("ab", "c d", "e", "zz top", "cab", " a")
+GRAMMARS = [
+    Grammar.regex("[a-e ]{0,30}z"),
+    Grammar.regex("(ab|c|d)*e|z{1,50}"),
+    Grammar.lark('start: word+\nword: /[abc]+/ | "d" start "e" | "z"'),
+]
 
 
 class Models:
@@ -124,6 +129,7 @@ def random_params(rng: random.Random, vocabulary: int, most: int) -> dict[str, A
     if rng.random() < 0.2:
         tokens = rng.sample(range(vocabulary), 3)
         params["logit_bias"] = {t: rng.choice([-float("inf"), -3.0, 2.5, 40.0]) for t in tokens}
+    perhaps(0.2, "grammar", *GRAMMARS)
     if rng.random() < 0.4:
         params["stop"] = tuple(rng.sample(STOPS, rng.randint(1, 2)))
     return params

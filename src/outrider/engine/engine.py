@@ -13,6 +13,7 @@ from outrider.cache import CachePool
 from outrider.engine.drafting import DraftPlanner
 from outrider.engine.request import Request
 from outrider.engine.target import Ints, Rows, Target
+from outrider.sampling.constraint import GrammarCompiler
 from outrider.sampling.params import SamplingParams
 from outrider.speculation.tree import Draft
 from outrider.speculation.verify import walk
@@ -61,13 +62,14 @@ class Engine:
         tokenizer: Tokenizer,
         caches: CachePool,
         planner: DraftPlanner,
+        grammars: GrammarCompiler,
         *,
         context: int,
         chunk: int,
     ) -> None:
         self.target, self.tokenizer, self.planner = target, tokenizer, planner
         self.context, self.chunk = context, chunk
-        self._caches = caches
+        self._caches, self._grammars = caches, grammars
         self._end_tokens = frozenset(target.config.end_token_ids)
         self._running: list[Request] = []
         self._count = 0
@@ -76,7 +78,13 @@ class Engine:
         """Takes in a request; its prompt is computed by the next steps."""
         self._count += 1
         sequence = self._caches.open(list(prompt))
-        request = Request(self._count, prompt, params, sequence, self.tokenizer, self._end_tokens, self.context)
+        try:
+            request = Request(
+                *(self._count, prompt, params, sequence, self.tokenizer, self._end_tokens, self.context, self._grammars)
+            )
+        except Exception:
+            self._caches.close(sequence)
+            raise
         self.planner.open(request)
         self._running.append(request)
         return request

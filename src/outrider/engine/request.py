@@ -10,6 +10,7 @@ from outrider.engine.outputs import FinishReason, Piece, RequestOutput, RequestS
 from outrider.engine.target import Floats, Ints
 from outrider.engine.text import TextStream
 from outrider.sampling.choice import TokenChooser
+from outrider.sampling.constraint import GrammarCompiler
 from outrider.sampling.logprobs import TokenLogprobs, logprobs_of
 from outrider.sampling.params import SamplingParams
 from outrider.speculation.tree import Draft
@@ -32,16 +33,20 @@ class Request:
         tokenizer: Tokenizer,
         end_tokens: frozenset[int],
         context: int,
+        grammars: GrammarCompiler,
     ) -> None:
         self.number, self.params, self.sequence = number, params, sequence
         self.prompt_length = len(prompt)
         self.stats = RequestStats(prompt_tokens=len(prompt), reused_tokens=sequence.cache.length)
         self.finish_reason: FinishReason | None = None
+        self.problem: str | None = None
+        """Why the answer is broken off, if it is: its grammar could not go on."""
         self.started = time.perf_counter()
         self._end_tokens = frozenset() if params.ignore_end else end_tokens
-        self.chooser = TokenChooser(params, prompt, self._end_tokens)
+        constraint = None if params.grammar is None else grammars.constraint(params.grammar, self._end_tokens)
+        self.chooser = TokenChooser(params, prompt, self._end_tokens, constraint)
         self._most_tokens = min(self.prompt_length + params.max_tokens, context)
-        self._stream = TextStream(tokenizer, params.stop)
+        self._stream = TextStream(tokenizer, params.stop, params.keep_special)
         self._first_token_at: float | None = None
         self._text: list[str] = []
         self._shown = 0  # parts of _text already given out
@@ -87,6 +92,10 @@ class Request:
             row = None if logits is None else logits[node + 1]
             own = row.copy() if row is not None and self.params.logprobs is not None else None
             token = self.chooser.choose(int(most_likely[node + 1]), row, len(self.tokens))
+            if token is None:
+                self.problem = self.chooser.problem
+                self._finish("stop")
+                return None
             if own is not None and self.params.logprobs is not None:
                 self._logprobs.append(logprobs_of(own, token, self.params.logprobs))
             self._append(token)
@@ -140,7 +149,8 @@ class Request:
             return
         early = len(self.tokens) - self.prompt_length <= self.params.min_tokens
         self._text.append(self._stream.push(token, watch=not early))
-        if self._stream.stopped:
+        if self._stream.stopped or self.chooser.complete:
+            self.problem = self.chooser.problem
             self._finish("stop")
         elif len(self.tokens) >= self._most_tokens:
             self._finish("length")

@@ -10,10 +10,11 @@ class TextStream:
 
     Args:
         stop: texts that end the answer.
+        keep_special: control tokens whose text is part of the answer.
     """
 
-    def __init__(self, tokenizer: Tokenizer, stop: tuple[str, ...]) -> None:
-        self._decoder = StreamDecoder(tokenizer)
+    def __init__(self, tokenizer: Tokenizer, stop: tuple[str, ...], keep_special: tuple[str, ...] = ()) -> None:
+        self._decoder = StreamDecoder(tokenizer, keep=tokenizer.special_tokens(keep_special))
         self._stop = stop
         self._held = ""  # certain text that may be the beginning of a stop text
         self.stopped = False

@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from outrider import kernels
 from outrider.sampling.adjust import LogitAdjustments
+from outrider.sampling.constraint import Constraint
 from outrider.sampling.params import SamplingParams
 
 Floats = npt.NDArray[np.float32]
@@ -23,25 +24,42 @@ class TokenChooser:
 
     Args:
         prompt, end_tokens: see `LogitAdjustments`.
+        constraint: what the request's grammar allows, if it has one.
     """
 
-    def __init__(self, params: SamplingParams, prompt: Sequence[int] = (), end_tokens: Collection[int] = ()) -> None:
-        self._params = params
+    def __init__(
+        self,
+        params: SamplingParams,
+        prompt: Sequence[int] = (),
+        end_tokens: Collection[int] = (),
+        constraint: Constraint | None = None,
+    ) -> None:
+        self._params, self._constraint = params, constraint
         self._adjustments = LogitAdjustments(params, prompt, end_tokens)
         self._sampler = kernels.Sampler()
 
     @property
     def needs_logits(self) -> bool:
         """Whether the most likely token is not enough to choose."""
-        return self._adjustments.needed or not self._params.greedy
+        return self._adjustments.needed or not self._params.greedy or self._constraint is not None
 
     @property
     def temperature(self) -> float:
         """What logits are divided by to make probabilities; 1 for greedy parameters, which need none."""
         return self._params.temperature or 1.0
 
-    def choose(self, most_likely: int, logits: Floats | None, position: int) -> int:
-        """The token at `position` (its index in the sequence).
+    @property
+    def complete(self) -> bool:
+        """Whether the grammar has come to its end, so that no token follows."""
+        return self._constraint is not None and self._constraint.complete
+
+    @property
+    def problem(self) -> str | None:
+        """Why the grammar cannot go on, if it cannot."""
+        return None if self._constraint is None else self._constraint.problem
+
+    def choose(self, most_likely: int, logits: Floats | None, position: int) -> int | None:
+        """The token at `position` (its index in the sequence); None if the grammar allows none.
 
         Args:
             most_likely: the argmax of the logits before softcap, ties to the lower id.
@@ -50,12 +68,16 @@ class TokenChooser:
         if not self.needs_logits:
             return most_likely
         assert logits is not None
+        if self._constraint is not None:
+            return self._choose_allowed(self._constraint, most_likely, logits, position)
         self._adjustments.apply(logits)
         return self._sample(logits, position, None)
 
     def push(self, token: int) -> None:
         """The token was chosen: the next choice comes after it."""
         self._adjustments.push(token)
+        if self._constraint is not None:
+            self._constraint.push(token)
 
     def guess(self, logits: Floats, tokens: Ints | None, position: int, path: Sequence[int]) -> int:
         """What the target would choose after `path` if these were its logits: the same rule, with the same noise.
@@ -68,10 +90,37 @@ class TokenChooser:
         if self._adjustments.needed:
             with self._adjustments.along(path):
                 self._adjustments.apply(logits, tokens)
+        allowed = None if self._constraint is None else self._constraint.after(path)
+        if allowed is not None:
+            logits[~(allowed if tokens is None else allowed[tokens])] = -np.inf
         return self._sample(logits, position, tokens)
+
+    def _choose_allowed(self, constraint: Constraint, most_likely: int, logits: Floats, position: int) -> int | None:
+        """As `choose`, among what the constraint allows.
+
+        Without filters the choice is the largest of so many numbers, one a token: if the largest of all is allowed, it
+        is the largest of the allowed, and their mask, which costs far more than one question, is not needed.
+        """
+        plain = self._params.greedy and not self._adjustments.needed
+        own = None if plain else logits.copy()
+        if not plain:
+            self._adjustments.apply(logits)
+        if self._params.greedy or not self._params.filters:
+            token = most_likely if plain else self._sample(logits, position, None)
+            if constraint.allows(token):
+                return token
+        allowed = constraint.mask()
+        if constraint.problem is not None or not allowed.any():
+            return None
+        logits[~allowed] = -np.inf
+        if own is not None and not np.isfinite(logits[allowed]).any():  # biases against a grammar
+            fitting = np.flatnonzero(allowed)
+            return int(fitting[np.argmax(own[fitting])])
+        return self._sample(logits, position, None)
 
     def _sample(self, logits: Floats, position: int, tokens: Ints | None) -> int:
         p = self._params
-        return self._sampler.sample(
+        token: int = self._sampler.sample(
             logits, p.temperature, p.top_k, p.top_p, p.min_p, p.typical_p, p.seed, position, tokens
         )
+        return token

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from outrider.errors import UsageError
+from outrider.sampling.grammar import Grammar
 
 DraftSetting = Literal["auto", "off"] | int
 MAX_DRAFT = 63
@@ -39,6 +40,9 @@ class SamplingParams:
         seed: the noise of a sampled token is a function of (seed, position, token); the same seed gives the same text.
         stop: texts that end the answer; they are not part of it.
         ignore_end: go on after an end token (for benchmarks).
+        grammar: the form that the answer is held to; it ends where the grammar does. Tokens that do not fit are taken
+            out after penalties and biases and before the filters; where biases forbid all that fit, the grammar wins.
+        keep_special: control tokens, by their text, that are part of the answer's text; all others leave none.
         draft: "auto" decides at every step how much to draft, "off" never drafts, a number pins the draft length.
             Whatever it is, the tokens are the same.
 
@@ -61,6 +65,8 @@ class SamplingParams:
     seed: int = 0
     stop: tuple[str, ...] = ()
     ignore_end: bool = False
+    grammar: Grammar | None = None
+    keep_special: tuple[str, ...] = ()
     draft: DraftSetting = "auto"
 
     def __post_init__(self) -> None:
@@ -98,6 +104,11 @@ class SamplingParams:
         if self.draft not in ("auto", "off"):
             known = isinstance(self.draft, int) and not isinstance(self.draft, bool) and 0 <= self.draft <= MAX_DRAFT
             _require(known, f'draft must be "auto", "off" or a number from 0 to {MAX_DRAFT}, not {self.draft!r}')
+
+    @property
+    def filters(self) -> bool:
+        """Whether unlikely tokens are never sampled."""
+        return (self.top_k, self.top_p, self.min_p, self.typical_p) != (0, 1.0, 0.0, 1.0)
 
     @property
     def greedy(self) -> bool:

@@ -46,11 +46,13 @@ class Tokenizer:
         self._plain = plain
         self._special = special
         self._texts = texts
-        self._hidden = hidden
+        self.hidden = hidden
+        """The ids of control tokens."""
         self._bos = [] if bos_token_id is None else [bos_token_id]
         self._space_prefix = space_prefix
         self._marks_are_spaces = marks_are_spaces
         self._pieces: dict[int, bytes] = {}
+        self._special_ids: dict[str, int] | None = None
         self.vocab_size = max(texts, default=-1) + 1
 
     @classmethod
@@ -107,12 +109,18 @@ class Tokenizer:
 
     def piece(self, token: int, *, skip_special: bool = True) -> bytes:
         """The UTF-8 bytes that one token stands for; a character may be spread over several tokens."""
-        if skip_special and token in self._hidden:
+        if skip_special and token in self.hidden:
             return b""
         known = self._pieces.get(token)
         if known is None:
             known = self._pieces[token] = self._bytes_of(token)
         return known
+
+    def special_tokens(self, texts: Iterable[str]) -> frozenset[int]:
+        """The ids of the control tokens with these texts; a text that is none has no id."""
+        if self._special_ids is None:
+            self._special_ids = {self._texts[token]: token for token in self.hidden if token in self._texts}
+        return frozenset(self._special_ids[text] for text in texts if text in self._special_ids)
 
     def _bytes_of(self, token: int) -> bytes:
         text = self._texts.get(token)

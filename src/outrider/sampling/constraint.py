@@ -1,0 +1,214 @@
+"""Holds an answer to a grammar: which tokens may come next, after any prefix. The automaton is llguidance's."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Collection, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from outrider.errors import UsageError
+from outrider.sampling.grammar import Grammar
+
+if TYPE_CHECKING:
+    from llguidance import LLMatcher, LLTokenizer
+
+Mask = npt.NDArray[np.bool_]
+
+_KEPT = 32
+_DEAD_END = "no token fits"
+# What one grammar may cost: about 20 ms and 50 MB to compile, and 15 ms a token, by llguidance's own figures.
+_LIMITS: dict[str, Any] = {
+    "initial_lexer_fuel": 1_000_000,
+    "step_lexer_fuel": 200_000,
+    "step_max_items": 50_000,
+    "max_items_in_row": 2_000,
+    "max_lexer_states": 30_000,
+    "max_grammar_size": 200_000,
+    "verbose_errors": False,
+}
+
+
+class Constraint:
+    """What a grammar allows one request.
+
+    All that it says is a function of the grammar and of the tokens pushed. Questions about drafts (`after`) are
+    answered by a copy, so that no proposal, right or wrong, leaves a trace.
+
+    Args:
+        matcher: at the beginning of the grammar, and nobody else's.
+        end_tokens: those that would end the request; they may come where the grammar may end, and nowhere else.
+        vocabulary: the model's, which may have more tokens than the tokenizer.
+    """
+
+    def __init__(self, matcher: LLMatcher, end_tokens: Collection[int], vocabulary: int, words: int) -> None:
+        self._matcher, self._vocabulary, self._words = matcher, vocabulary, words
+        self._ends = np.fromiter(end_tokens, np.int64)
+        self._end_set = frozenset(end_tokens)
+        self._answer: list[int] = []
+        self._scout: LLMatcher | None = None
+        self._scouted: list[int] = []  # what the scout has read
+
+    @property
+    def complete(self) -> bool:
+        """Whether nothing can follow: the answer is over."""
+        return self._matcher.is_stopped()
+
+    @property
+    def problem(self) -> str | None:
+        """Why the grammar cannot go on, if it cannot: it took more work than a token may, or is a dead end."""
+        return _first_line(self._matcher.get_error()) if self._matcher.is_error() else None
+
+    def allows(self, token: int) -> bool:
+        """Whether `token` may come next. Far cheaper than `mask`."""
+        if token in self._end_set:
+            return self._matcher.is_accepting()
+        return token < self._words and self._matcher.validate_tokens([token]) == 1
+
+    def mask(self) -> Mask:
+        """(vocabulary,) bool: which tokens may come next."""
+        return self._mask_of(self._matcher)
+
+    def push(self, token: int) -> None:
+        """The token was chosen."""
+        if token not in self._end_set:
+            self._answer.append(token)
+            self._matcher.consume_token(token)
+
+    def after(self, path: Sequence[int]) -> Mask | None:
+        """As `mask`, if the tokens of `path` had been chosen too; None if the grammar does not allow them."""
+        if self._scout is None:
+            self._scout, self._scouted = self._matcher.deep_copy(), list(self._answer)
+        scout, wanted = self._scout, [*self._answer, *path]
+        common = next(
+            (i for i, (a, b) in enumerate(zip(self._scouted, wanted, strict=False)) if a != b),
+            min(len(self._scouted), len(wanted)),
+        )
+        if common < len(self._scouted):
+            scout.rollback(len(self._scouted) - common)
+            del self._scouted[common:]
+        fresh = wanted[common:]
+        if any(not 0 <= token < self._words for token in fresh):
+            return None
+        self._scouted += fresh[: scout.try_consume_tokens(fresh) if fresh else 0]
+        if scout.is_error():  # too much work for a guess: a new copy next time
+            self._scout = None
+            return None
+        if len(self._scouted) < len(wanted):
+            return None
+        return self._mask_of(scout)
+
+    def _mask_of(self, matcher: LLMatcher) -> Mask:
+        bits = np.frombuffer(matcher.compute_bitmask(), np.uint8)
+        mask = np.zeros(self._vocabulary, np.bool_)
+        mask[: self._words] = np.unpackbits(bits, bitorder="little")[: self._words]
+        mask[self._ends] = matcher.is_accepting()
+        return mask
+
+
+class GrammarCompiler:
+    """Compiles grammars for one model's tokens and keeps the latest. Safe to use from several threads.
+
+    Args:
+        piece: token -> the bytes that it stands for; asked when the first grammar comes.
+        words: tokens that the tokenizer has.
+        special: those of them that stand for no text: a grammar has to name them (`<|channel>`) to allow them.
+        vocabulary: tokens that the model has logits for.
+    """
+
+    def __init__(self, piece: Callable[[int], bytes], words: int, special: Collection[int], vocabulary: int) -> None:
+        self._piece, self._words, self._special = piece, min(words, vocabulary), sorted(special)
+        self._vocabulary = vocabulary
+        self._tokenizer: LLTokenizer | None = None
+        self._compiled: OrderedDict[Grammar, LLMatcher] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def compile(self, grammar: Grammar) -> None:
+        """Makes sure that a grammar can be used, and that `constraint` is quick to answer.
+
+        Raises:
+            UsageError: it is wrong, matches nothing, asks for what llguidance cannot do, or is too complex; or
+                llguidance is not installed.
+        """
+        self._matcher(grammar)
+
+    def constraint(self, grammar: Grammar, end_tokens: Collection[int]) -> Constraint:
+        """One request's hold on a grammar. Raises as `compile`."""
+        return Constraint(self._matcher(grammar).deep_copy(), end_tokens, self._vocabulary, self._words)
+
+    def _matcher(self, grammar: Grammar) -> LLMatcher:
+        with self._lock:  # the GIL is released while it compiles; others that need a grammar wait
+            known = self._compiled.pop(grammar, None)
+            self._compiled[grammar] = matcher = known or self._compile(grammar)
+            if len(self._compiled) > _KEPT:
+                self._compiled.popitem(last=False)
+        return matcher
+
+    def _compile(self, grammar: Grammar) -> LLMatcher:
+        try:
+            from llguidance import LLMatcher, LLParserLimits
+        except ImportError as error:
+            raise UsageError("holding an answer to a grammar needs llguidance: pip install llguidance") from error
+        if self._tokenizer is None:
+            self._tokenizer = self._read_vocabulary()
+        matcher = LLMatcher(self._tokenizer, _lark_of(grammar), log_level=0, limits=LLParserLimits(**_LIMITS))
+        begin = Constraint(matcher.deep_copy(), (), self._vocabulary, self._words)
+        possible = begin.problem is None and begin.mask().any()
+        if begin.problem is not None and begin.problem != _DEAD_END:
+            problem = begin.problem.removeprefix("at 1(8): ").removeprefix("failed to compile JSON schema: ")
+            raise UsageError(f"the {grammar.what} cannot be used: {problem}")
+        if not possible and not matcher.is_accepting():
+            raise UsageError(f"the {grammar.what} matches no text at all")
+        return matcher
+
+    def _read_vocabulary(self) -> LLTokenizer:
+        from llguidance import LLTokenizer
+
+        vocabulary: Any = _Vocabulary(self._piece, self._words, self._special)
+        return LLTokenizer(vocabulary, eos_token=self._words)
+
+
+class _Vocabulary:
+    """A tokenizer as llguidance asks for one. Its end token is one more than the model has: which tokens end a request
+    is the request's to say."""
+
+    is_tokenizer_wrapper = True
+    bos_token_id = None
+
+    def __init__(self, piece: Callable[[int], bytes], words: int, special: list[int]) -> None:
+        self.tokens = [*(piece(token) for token in range(words)), b"<end of the grammar>"]
+        self.special_token_ids = [*special, words]
+        self.eos_token_id = words
+
+    def __call__(self, _text: Any) -> list[int]:
+        """Never needed: with `no_forcing` there is no text that has to be made tokens."""
+        return []
+
+
+def _lark_of(grammar: Grammar) -> str:
+    """As llguidance reads it.
+
+    Where only one text can follow, it would allow that text's usual tokens alone, so that its mask and its word on a
+    single token differ: `no_forcing` leaves the choice to the model, as everywhere else.
+    """
+    from llguidance import LLMatcher, regex_to_lark
+
+    text = grammar.text
+    if grammar.kind == "json_schema":
+        try:
+            text = f"start: %json {json.dumps(json.loads(text), ensure_ascii=False)}"
+        except (ValueError, RecursionError) as error:
+            raise UsageError(f"the JSON schema is no JSON ({error})") from error
+    elif grammar.kind == "regex":
+        text = f"start: /{regex_to_lark(text, '')}/"
+    return LLMatcher.grammar_from_lark(f'{text}\n%llguidance {{"no_forcing": true}}')
+
+
+def _first_line(problem: str) -> str:
+    if problem.startswith("NoExtension"):
+        return _DEAD_END
+    return problem.strip().splitlines()[0][:300] if problem.strip() else "llguidance does not say why"
