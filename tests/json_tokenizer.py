@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from outrider import LLM
 
 SPECIAL = ("<|tool_call>", "<tool_call|>", '<|"|>', "<|channel>", "<channel|>")
@@ -23,4 +25,13 @@ def speak_json(llm: LLM) -> None:
     def piece(token: int, *, skip_special: bool = True) -> bytes:
         return b"" if token >= len(words) or (skip_special and token in tokenizer.hidden) else words[token]
 
+    def encode(text: str, *, add_bos: bool = True, parse_special: bool = False) -> list[int]:
+        parts = re.split("(" + "|".join(map(re.escape, SPECIAL)) + ")", text) if parse_special else [text]
+        ids = [2] if add_bos else []
+        for part in parts:
+            special = parse_special and part in SPECIAL
+            ids += [259 + SPECIAL.index(part)] if special else [3 + byte for byte in part.encode()]
+        return ids
+
     tokenizer.piece = piece  # type: ignore[method-assign]
+    tokenizer.encode = encode  # type: ignore[method-assign]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import openai
 import pytest
+from json_tokenizer import speak_json
 from serving import serving
 from tiny_checkpoints import save_gguf
 from word_tokenizer import speak_words
@@ -31,6 +32,31 @@ def served_llm(tiny, tmp_path_factory):
     llm.tokenizer.encode = encode
     llm.chat = ChatTemplate(TEMPLATE, bos="<bos>")
     return llm
+
+
+@pytest.fixture(scope="session")
+def json_llm(tiny, tmp_path_factory):
+    """A tiny quantized model that can write any text."""
+    import gguf
+
+    path = save_gguf(
+        tiny("gemma4-e2b").model, tmp_path_factory.mktemp("json") / "tiny.gguf", gguf.GGMLQuantizationType.Q4_0
+    )
+    llm = LLM(path, threads=1, context=512, lookup_history=2048, prefixes=4)
+    speak_json(llm)
+    llm.chat = ChatTemplate(TEMPLATE, bos="<bos>")
+    return llm
+
+
+@pytest.fixture(scope="module")
+def json_url(json_llm):
+    with serving(json_llm, running=4, waiting=32) as (base, _):
+        yield base
+
+
+@pytest.fixture
+def json_client(json_url):
+    return openai.OpenAI(base_url=f"{json_url}/v1", api_key="none", max_retries=0)
 
 
 @pytest.fixture(scope="module")

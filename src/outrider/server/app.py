@@ -18,7 +18,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from outrider import LLM, SamplingParams
+from outrider import LLM, Grammar, SamplingParams
 from outrider.engine.outputs import Piece
 from outrider.errors import OutriderError, UsageError
 from outrider.server.answers import Chunks, Form
@@ -124,7 +124,9 @@ class Server:
         if wanted.model not in ("", self._name):
             problem = f"there is no model {wanted.model}: this is {self._name}"
             raise ApiError(404, "not_found_error", problem, parameter="model")
-        sets = wanted.params(self._llm.context - len(ids), logprobs)
+        field, grammar = _form_of(wanted)
+        sets = wanted.params(self._llm.context - len(ids), logprobs, grammar)
+        await self._check(sets[0], field)
         form = Form(chat, self._name, self._llm.tokenizer, logprobs is not None)
         tickets = self._submit(ids, sets)
         if wanted.stream:
@@ -144,9 +146,17 @@ class Server:
                 self._scheduler.cancel(ticket)
         return JSONResponse(form.whole([ticket.output for ticket in tickets if ticket.output]))
 
-    def _submit(self, ids: list[int], sets: list[SamplingParams]) -> list[Ticket]:
-        for params in sets:
+    async def _check(self, params: SamplingParams, field: str) -> None:
+        """Before work starts. A grammar is compiled here, beside the event loop, and known when the engine asks."""
+        if params.grammar is None:
             self._llm.check(params)
+            return
+        try:
+            await run_in_threadpool(self._llm.check, params)
+        except UsageError as error:
+            raise ApiError(400, "invalid_request_error", str(error), parameter=field) from error
+
+    def _submit(self, ids: list[int], sets: list[SamplingParams]) -> list[Ticket]:
         tickets: list[Ticket] = []
         try:
             for params in sets:
@@ -183,7 +193,8 @@ class Server:
                 if piece is None:
                     left -= 1
                 elif isinstance(piece, OutriderError):
-                    error = {"message": str(piece), "type": "server_error", "param": None, "code": None}
+                    kind = "invalid_request_error" if isinstance(piece, UsageError) else "server_error"
+                    error = {"message": str(piece), "type": kind, "param": None, "code": None}
                     yield _event({"error": error})
                 else:
                     yield _event(chunks[index].next(piece))
@@ -262,6 +273,13 @@ def _explained(error: ValueError | RecursionError) -> ApiError:
     place = ".".join(str(part) for part in first["loc"])
     message = first["msg"].removeprefix("Value error, ")
     return ApiError(400, "invalid_request_error", f"{place}: {message}" if place else message, parameter=place or None)
+
+
+def _form_of(wanted: Sampled) -> tuple[str, Grammar | None]:
+    try:
+        return wanted.form()
+    except (ValueError, UsageError) as error:
+        raise ApiError(400, "invalid_request_error", str(error), parameter="response_format") from error
 
 
 async def _no_such_route(_request: Request, error: Exception) -> Response:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from outrider import LLM, SamplingParams
 from outrider.engine.outputs import Piece, RequestOutput
 from outrider.engine.request import Request
-from outrider.errors import OutriderError
+from outrider.errors import OutriderError, UsageError
 
 _log = logging.getLogger("outrider")
 _IDLE_SECONDS = 0.5
@@ -174,7 +174,9 @@ class Scheduler:
         if piece.finish_reason is not None:
             ticket.output = ticket.request.output()
             self._leave(ticket)
-        if piece.token_ids or piece.text or piece.finish_reason is not None:
+        if ticket.request.problem is not None:
+            ticket.give(UsageError(f"the grammar cannot go on: {ticket.request.problem}"))
+        elif piece.token_ids or piece.text or piece.finish_reason is not None:
             ticket.give(piece)
 
     def _leave(self, ticket: Ticket) -> None:

@@ -7,13 +7,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from outrider import SamplingParams
+from outrider import Grammar, SamplingParams
 from outrider.sampling.params import MAX_DRAFT, MAX_LOGPROBS
+from outrider.server.formats import Formed
 
 _UNSUPPORTED = {
     "tools": "tools are not supported yet: describe them in the messages",
     "functions": "functions are not supported yet: describe them in the messages",
-    "response_format": "response_format is not supported yet: ask for the format in the prompt",
     "suffix": "text cannot be inserted before a suffix: leave it out",
     "audio": "there is no audio output: leave it out",
 }
@@ -27,7 +27,7 @@ class StreamOptions(BaseModel):
     include_usage: bool = False
 
 
-class Sampled(BaseModel):
+class Sampled(Formed):
     """What both routes take. `user`, `metadata` and the like are accepted and not used."""
 
     model_config = ConfigDict(extra="forbid")
@@ -72,7 +72,9 @@ class Sampled(BaseModel):
                     raise ValueError(problem)
         return given
 
-    def params(self, room: int, logprobs: int | None) -> list[SamplingParams]:
+    def params(
+        self, room: int, logprobs: int | None, grammar: Grammar | None = None, keep_special: tuple[str, ...] = ()
+    ) -> list[SamplingParams]:
         """One set for each of the `n` answers; `room` is the most tokens that still fit."""
         stop = (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
         seed = secrets.randbits(63) if self.seed is None else self.seed % 2**64
@@ -94,6 +96,8 @@ class Sampled(BaseModel):
                 seed=(seed + number) % 2**64,
                 stop=stop,
                 ignore_end=self.ignore_eos,
+                grammar=grammar,
+                keep_special=keep_special,
                 draft=self.drafting,
             )
             for number in range(self.n)
