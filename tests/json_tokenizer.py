@@ -20,6 +20,7 @@ def speak_json(llm: LLM) -> None:
     tokenizer = llm.tokenizer
     tokenizer.hidden = frozenset([0, 1, 2, *range(259, 259 + len(SPECIAL))])
     tokenizer.vocab_size = len(words)
+    llm.grammars._words, llm.grammars._special = len(words), sorted(tokenizer.hidden)
     tokenizer._special_ids = {text: 259 + i for i, text in enumerate(SPECIAL)}
 
     def piece(token: int, *, skip_special: bool = True) -> bytes:

@@ -202,11 +202,18 @@ class LLM:
         finally:
             self.engine.cancel(request)
 
-    def chat_prompt(self, messages: Sequence[Mapping[str, Any]], *, thinking: bool = False) -> list[int]:
+    def chat_prompt(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        *,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        thinking: bool = False,
+    ) -> list[int]:
         """The ids of a conversation in the model's own form, up to where its turn begins.
 
         Args:
-            messages: objects with `role` ("system", "user", "assistant") and `content`, a text.
+            messages: objects with `role` ("system", "user", "assistant", "tool") and `content`, a text.
+            tools: functions that the model may call, as OpenAI describes them.
             thinking: let the model reason first, where its template knows of that.
 
         Raises:
@@ -214,7 +221,7 @@ class LLM:
         """
         if self.chat is None:
             raise UsageError(f"{self.path.name} is a base model without a chat template: give it a text to go on from")
-        text = self.chat.render(messages, thinking=thinking)
+        text = self.chat.render(messages, tools=tools, thinking=thinking)
         return self.encode(self.tokenizer.encode(text, add_bos=False, parse_special=True))
 
     def check(self, params: SamplingParams) -> None:

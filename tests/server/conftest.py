@@ -14,6 +14,23 @@ from outrider.tokenizer.chat_template import ChatTemplate
 
 TEMPLATE = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}{% if enable_thinking %}think {% endif %}"
 
+GEMMA = """
+{%- if tools -%}
+  {%- for tool in tools -%}
+    <|tool>{{ tool.function.name }}:{{ tool.function.parameters | default({}) | tojson }}<tool|>
+  {%- endfor -%}
+{%- endif -%}
+{%- for m in messages -%}
+  {%- if m.reasoning_content is defined -%}<|channel>thought\n{{ m.reasoning_content }}<channel|>{%- endif -%}
+  {%- if m.tool_calls -%}
+    {%- for call in m.tool_calls -%}
+      <|tool_call>call:{{ call.function.name }}{ {{- call.function.arguments.items() | list -}} }<tool_call|>
+    {%- endfor -%}
+  {%- endif -%}
+  {{ m.role }}{{ m.tool_call_id }}: {{ m.content + "\n" }}
+{%- endfor -%}
+{%- if enable_thinking -%}<|think|>{%- endif -%}"""
+
 
 @pytest.fixture(scope="session")
 def served_llm(tiny, tmp_path_factory):
@@ -44,7 +61,7 @@ def json_llm(tiny, tmp_path_factory):
     )
     llm = LLM(path, threads=1, context=512, lookup_history=2048, prefixes=4)
     speak_json(llm)
-    llm.chat = ChatTemplate(TEMPLATE, bos="<bos>")
+    llm.chat = ChatTemplate(GEMMA, bos="<bos>")
     return llm
 
 

@@ -177,7 +177,7 @@ def test_many_at_once_equal_their_solo_runs(expected, client):
         ({"prompt": "x", "max_tokens": 0}, 400, "max_tokens: Input should be greater than or equal to 1"),
         ({"prompt": "x", "temperature": 3}, 400, "temperature"),
         ({"prompt": "x", "nonsense": 1}, 400, "nonsense: Extra inputs are not permitted"),
-        ({"prompt": "x", "tools": [{"type": "function"}]}, 400, "tools are not supported yet"),
+        ({"prompt": "x", "tools": [{"type": "function"}]}, 400, "tools belong to a conversation"),
         ({"prompt": "x", "logit_bias": {"9999": 1}}, 400, "logit_bias names token 9999, outside the vocabulary of 512"),
         ({"prompt": "x" * 300}, 400, "leaves no room in a context of 256"),
         ({"prompt": [1, 2, 99999]}, 400, "token id 99999 is outside the vocabulary"),

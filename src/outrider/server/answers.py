@@ -10,6 +10,8 @@ from typing import Any
 
 from outrider.engine.outputs import Piece, RequestOutput
 from outrider.sampling.logprobs import TokenLogprobs
+from outrider.server.calls import Call
+from outrider.server.reading import AnswerReader, Parts
 from outrider.tokenizer import StreamDecoder, Tokenizer
 
 
@@ -18,14 +20,21 @@ class Form:
     """What the answers to one request look like.
 
     chat: the chat route's shapes, else the completion route's.
+    channels, tools: what the answers may hold besides content; see `AnswerReader`.
     """
 
     chat: bool
     model: str
     tokenizer: Tokenizer
     logprobs: bool
+    channels: bool = False
+    tools: bool = False
     id: str = field(default_factory=lambda: secrets.token_hex(12))
     created: int = field(default_factory=lambda: int(time.time()))
+
+    def reader(self) -> AnswerReader:
+        """Reads one of the answers."""
+        return AnswerReader(channels=self.channels, tools=self.tools)
 
     def whole(self, outputs: Sequence[RequestOutput]) -> dict[str, Any]:
         """The one object of a request that does not stream."""
@@ -34,7 +43,10 @@ class Form:
             logprobs = self.logprobs_of(out.logprobs or (), "")
             body: dict[str, Any] = {"index": index, "finish_reason": out.finish_reason, "logprobs": logprobs}
             if self.chat:
-                body["message"] = {"role": "assistant", "content": out.text, "refusal": None}
+                reader = self.reader()
+                parts = reader.push(out.text) + reader.flush()
+                body["message"] = _message(parts)
+                body["finish_reason"] = _reason(out.finish_reason, reader)
             else:
                 body["text"] = out.text
             choices.append(body)
@@ -99,7 +111,7 @@ class Chunks:
 
     def __init__(self, form: Form, index: int) -> None:
         self._form, self._index = form, index
-        self._decoder = StreamDecoder(form.tokenizer)
+        self._decoder, self._reader = StreamDecoder(form.tokenizer), form.reader()
         self._text: str | None = None  # so far; None before the first part
 
     def next(self, piece: Piece) -> dict[str, Any]:
@@ -110,7 +122,12 @@ class Chunks:
             "logprobs": self._form.logprobs_of(piece.logprobs, self._text or ""),
         }
         if self._form.chat:
-            body["delta"] = {**({"role": "assistant"} if self._text is None else {}), "content": piece.text}
+            calls_before = self._reader.calls
+            parts = self._reader.push(piece.text)
+            if piece.finish_reason is not None:
+                parts += self._reader.flush()
+                body["finish_reason"] = _reason(piece.finish_reason, self._reader)
+            body["delta"] = {**({"role": "assistant"} if self._text is None else {}), **_delta(parts, calls_before)}
         else:
             body["text"] = piece.text
         self._text = (self._text or "") + piece.text
@@ -130,6 +147,37 @@ class Chunks:
             "rejected_texts": [None if token is None else self._form.text_of(token) for token in piece.rejected],
             **({"stats": piece.stats.as_dict()} if piece.stats else {}),
         }
+
+
+def _message(parts: Parts) -> dict[str, Any]:
+    """A whole message. `reasoning_content` is DeepSeek's and vLLM's name for what OpenAI does not show."""
+    message: dict[str, Any] = {"role": "assistant", "content": parts.content, "refusal": None}
+    if parts.reasoning:
+        message["reasoning_content"] = parts.reasoning
+    if parts.calls:
+        message["content"] = parts.content or None
+        message["tool_calls"] = [_call(call) for call in parts.calls]
+    return message
+
+
+def _delta(parts: Parts, calls_before: int) -> dict[str, Any]:
+    delta: dict[str, Any] = {}
+    if parts.reasoning:
+        delta["reasoning_content"] = parts.reasoning
+    if parts.calls:
+        delta["tool_calls"] = [{"index": i, **_call(call)} for i, call in enumerate(parts.calls, calls_before)]
+    if parts.content or not delta:
+        delta["content"] = parts.content
+    return delta
+
+
+def _call(call: Call) -> dict[str, Any]:
+    function = {"name": call.name, "arguments": call.arguments}
+    return {"id": f"call_{secrets.token_hex(12)}", "type": "function", "function": function}
+
+
+def _reason(reason: str, reader: AnswerReader) -> str:
+    return "tool_calls" if reason == "stop" and reader.calls else reason
 
 
 def _finite(logprob: float) -> float:

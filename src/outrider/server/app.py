@@ -26,6 +26,7 @@ from outrider.server.metrics import Metrics
 from outrider.server.page import page_routes
 from outrider.server.scheduler import QueueFullError, Scheduler, Ticket
 from outrider.server.schema import ChatRequest, CompletionRequest, Sampled
+from outrider.server.turn import Turn, UnknownToolsError
 
 _log = logging.getLogger("outrider")
 
@@ -80,7 +81,10 @@ class Server:
         """`POST /v1/completions`: the text goes on from the prompt."""
         wanted = await self._read(request, CompletionRequest)
         ids = await run_in_threadpool(self._llm.encode, wanted.only_prompt)
-        return await self._answer(request, wanted, ids, wanted.logprobs, chat=False)
+        field, grammar = _form_of(wanted)
+        sets = wanted.params(self._llm.context - len(ids), wanted.logprobs, grammar)
+        form = Form(False, self._name, self._llm.tokenizer, wanted.logprobs is not None)
+        return await self._answer(request, wanted, ids, sets, form, field)
 
     async def chat(self, request: Request) -> Response:
         """`POST /v1/chat/completions`: the model's next turn."""
@@ -92,10 +96,20 @@ class Server:
             messages = [message.plain() for message in wanted.messages]
         except ValueError as error:
             raise ApiError(400, "invalid_request_error", str(error), parameter="messages") from error
-        thinking = bool(wanted.chat_template_kwargs.get("enable_thinking", False))
-        ids = await run_in_threadpool(self._llm.chat_prompt, messages, thinking=thinking)
+        turn = Turn(self._llm.chat.source, self._llm.tokenizer, wanted)
+        tools = [tool.plain() for tool in wanted.offered] or None
+        ids = await run_in_threadpool(self._llm.chat_prompt, messages, tools=tools, thinking=turn.thinking)
+        field, grammar = _form_of(wanted)
+        if grammar is not None and turn.tools:
+            problem = f"{field} and tools exclude each other: leave one out, or set tool_choice to none"
+            raise ApiError(400, "invalid_request_error", problem, parameter=field)
+        if grammar is not None:  # what is wrong with it is said before it becomes part of another
+            await self._check(SamplingParams(grammar=grammar), field)
         logprobs = wanted.top_logprobs if wanted.logprobs else None
-        return await self._answer(request, wanted, ids, logprobs, chat=True)
+        room = self._llm.context - len(ids)
+        sets = wanted.params(room, logprobs, turn.grammar(grammar), turn.keep_special, turn.last_mark)
+        form = Form(True, self._name, self._llm.tokenizer, logprobs is not None, turn.channels, turn.tools)
+        return await self._answer(request, wanted, ids, sets, form, field or "tool_choice")
 
     async def models(self, _request: Request) -> Response:
         """`GET /v1/models`."""
@@ -119,15 +133,18 @@ class Server:
     # -- the life of an answer ---------------------------------------------------------------------------------------
 
     async def _answer(
-        self, request: Request, wanted: Sampled, ids: list[int], logprobs: int | None, *, chat: bool
+        self,
+        request: Request,
+        wanted: Sampled,
+        ids: list[int],
+        sets: list[SamplingParams],
+        form: Form,
+        field: str,
     ) -> Response:
         if wanted.model not in ("", self._name):
             problem = f"there is no model {wanted.model}: this is {self._name}"
             raise ApiError(404, "not_found_error", problem, parameter="model")
-        field, grammar = _form_of(wanted)
-        sets = wanted.params(self._llm.context - len(ids), logprobs, grammar)
         await self._check(sets[0], field)
-        form = Form(chat, self._name, self._llm.tokenizer, logprobs is not None)
         tickets = self._submit(ids, sets)
         if wanted.stream:
             with_usage = wanted.stream_options is not None and wanted.stream_options.include_usage
@@ -216,6 +233,8 @@ class Server:
                 return await handler(request)
             except ApiError as problem:
                 return problem.response()
+            except UnknownToolsError as error:
+                return ApiError(400, "invalid_request_error", str(error), parameter="tools").response()
             except UsageError as error:
                 return ApiError(400, "invalid_request_error", str(error)).response()
             except QueueFullError as error:

@@ -29,8 +29,8 @@ TEXT: /(.|\n)*/
 def grammar_of_calls(functions: Sequence[Function], tokenizer: Tokenizer, *, several: bool, thinking: bool) -> Grammar:
     """Calls of some functions and nothing else, but for a thought before them.
 
-    The names of arguments, the required ones, their types and enums are those of the functions' schemas, in the order in
-    which the chat template writes them; other keywords of the schemas are not enforced.
+    The names of arguments, the required ones, their types and enums are those of the functions' schemas, in the
+    order in which the chat template writes them; other keywords of the schemas are not enforced.
 
     Args:
         several: whether one call may follow another.
@@ -142,7 +142,8 @@ class _Rules:
 
 
 def _joined(begin: str, parts: Iterable[str], end: str) -> str:
-    return f"({begin} {' "," '.join(parts)} {end})"
+    inner = ' "," '.join(parts)
+    return f"({begin} {inner} {end})"
 
 
 def _key(name: str) -> str:

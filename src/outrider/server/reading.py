@@ -25,6 +25,9 @@ class Parts:
     reasoning: str = ""
     calls: list[Call] = field(default_factory=list)
 
+    def __add__(self, other: Parts) -> Parts:
+        return Parts(self.content + other.content, self.reasoning + other.reasoning, [*self.calls, *other.calls])
+
 
 class AnswerReader:
     """Reads one answer. However its text is cut into pieces, their parts add up to the same.

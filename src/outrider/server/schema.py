@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import secrets
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from outrider import Grammar, SamplingParams
 from outrider.sampling.params import MAX_DRAFT, MAX_LOGPROBS
 from outrider.server.formats import Formed
+from outrider.server.tools import GivenCall, WithTools
 
 _UNSUPPORTED = {
-    "tools": "tools are not supported yet: describe them in the messages",
-    "functions": "functions are not supported yet: describe them in the messages",
+    "functions": "functions have become tools: give them there",
+    "function_call": "function_call has become tool_choice: give it there",
     "suffix": "text cannot be inserted before a suffix: leave it out",
     "audio": "there is no audio output: leave it out",
+}
+_ONLY_CHAT = {
+    "tools": "tools belong to a conversation: use /v1/chat/completions",
+    "tool_choice": "tools belong to a conversation: use /v1/chat/completions",
 }
 _HARMLESS = ("text", "none", "auto")
 
@@ -31,6 +36,7 @@ class Sampled(Formed):
     """What both routes take. `user`, `metadata` and the like are accepted and not used."""
 
     model_config = ConfigDict(extra="forbid")
+    unsupported: ClassVar[dict[str, str]] = _UNSUPPORTED | _ONLY_CHAT
 
     model: str = ""
     max_tokens: Annotated[int, Field(ge=1)] | None = None
@@ -57,14 +63,13 @@ class Sampled(Formed):
     metadata: Any = None
     store: Any = None
     service_tier: Any = None
-    parallel_tool_calls: Any = None
     reasoning_effort: Any = None
 
     @model_validator(mode="before")
     @classmethod
     def _say_what_is_not_supported(cls, given: Any) -> Any:
         if isinstance(given, dict):
-            for name, problem in _UNSUPPORTED.items():
+            for name, problem in cls.unsupported.items():
                 value = given.pop(name, None)
                 if isinstance(value, dict):
                     value = value.get("type")
@@ -73,10 +78,19 @@ class Sampled(Formed):
         return given
 
     def params(
-        self, room: int, logprobs: int | None, grammar: Grammar | None = None, keep_special: tuple[str, ...] = ()
+        self,
+        room: int,
+        logprobs: int | None,
+        grammar: Grammar | None = None,
+        keep_special: tuple[str, ...] = (),
+        last_mark: str | None = None,
     ) -> list[SamplingParams]:
-        """One set for each of the `n` answers; `room` is the most tokens that still fit."""
+        """One set for each of the `n` answers; `room` is the most tokens that still fit.
+
+        keep_special: see `SamplingParams`. last_mark: a text that ends every answer, besides those of the request.
+        """
         stop = (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
+        stop += (last_mark,) if last_mark else ()
         seed = secrets.randbits(63) if self.seed is None else self.seed % 2**64
         most = min(self.max_tokens or room, room)
         return [
@@ -127,12 +141,16 @@ class Message(BaseModel):
     model_config = ConfigDict(extra="allow")
     role: Literal["system", "developer", "user", "assistant", "tool"]
     content: str | list[dict[str, Any]] | None = None
+    name: str | None = None
+    tool_calls: list[GivenCall] | None = None
+    tool_call_id: str | None = None
+    reasoning_content: str | None = None
 
     def plain(self) -> dict[str, Any]:
         """With its content as one text.
 
         Raises:
-            ValueError: there is an image or a sound in it.
+            ValueError: there is an image or a sound in it, or a call whose arguments are no JSON object.
         """
         content = self.content
         if isinstance(content, list):
@@ -143,11 +161,17 @@ class Message(BaseModel):
                         f"a message has a part of type {kind!r}, and this model reads text alone: leave it out"
                     )
             content = "".join(str(part.get("text", "")) for part in content)
-        return {"role": "system" if self.role == "developer" else self.role, "content": content or ""}
+        plain: dict[str, Any] = {"role": "system" if self.role == "developer" else self.role, "content": content or ""}
+        if self.tool_calls:
+            plain["tool_calls"] = [call.plain() for call in self.tool_calls]
+        others = {name: getattr(self, name) for name in ("name", "tool_call_id", "reasoning_content")}
+        return plain | {name: value for name, value in others.items() if value is not None}
 
 
-class ChatRequest(Sampled):
+class ChatRequest(WithTools, Sampled):
     """`POST /v1/chat/completions`."""
+
+    unsupported: ClassVar[dict[str, str]] = _UNSUPPORTED
 
     messages: Annotated[list[Message], Field(min_length=1)]
     max_completion_tokens: Annotated[int, Field(ge=1)] | None = None

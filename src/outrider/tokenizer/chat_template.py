@@ -36,7 +36,7 @@ class ChatTemplate:
             self._template = environment.from_string(source)
         except jinja2.TemplateError as error:
             raise CheckpointError(f"its chat template cannot be read ({error})") from error
-        self._bos = bos
+        self.source, self._bos = source, bos
 
     def render(
         self,
