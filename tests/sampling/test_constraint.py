@@ -12,21 +12,11 @@ from outrider.errors import UsageError
 from outrider.sampling.choice import TokenChooser
 from outrider.sampling.constraint import GrammarCompiler
 
-WORDS = [bytes([i]) for i in range(256)] + [
-    b'{"',
-    b'":',
-    b"true",
-    b'"}',
-    b"ab",
-    b"abc",
-    b"12",
-    b"<end>",
-    b"<|x>",
-    b"a",
-    b"ab",
-]  # two of them twice, as bytes and letters are in Gemma's
+WORDS = [bytes([i]) for i in range(256)]
+WORDS += [b'{"', b'":', b"true", b'"}', b"ab", b"abc", b"12", b"<end>", b"<|x>"]
+WORDS += [b"a", b"ab", b""]  # twice the same, as bytes and letters are in Gemma's; and a gap
 END, SPECIAL = 263, 264
-VOCABULARY = 272  # more than the tokenizer has
+VOCABULARY = 272
 
 GRAMMARS = [
     Grammar.json_object(),
@@ -39,7 +29,12 @@ GRAMMARS = [
 
 @pytest.fixture(scope="module")
 def compiler():
-    return GrammarCompiler(lambda token: WORDS[token], len(WORDS), [END, SPECIAL], VOCABULARY)
+    def piece(token):
+        if not WORDS[token]:
+            raise UsageError("no such token")
+        return WORDS[token]
+
+    return GrammarCompiler(piece, len(WORDS), [END, SPECIAL], VOCABULARY)
 
 
 def walk(constraint, rng, steps):
@@ -143,6 +138,12 @@ def test_biases_cannot_break_a_grammar(compiler):
     chooser.push(ord("c"))
     assert chooser.complete
     assert chooser.choose(0, logits.copy(), 2) == END
+
+
+def test_a_token_without_text_never_comes(compiler):
+    constraint = compiler.constraint(Grammar.regex("a*"), [END])
+    assert np.flatnonzero(constraint.mask()).tolist() == [ord("a"), END, 265]
+    assert not constraint.allows(267)
 
 
 def test_special_tokens_come_only_where_they_are_named(compiler):
