@@ -36,6 +36,7 @@ VALUES = st.recursive(
     max_leaves=12,
 )
 MARKS = [
+    "\n",
     "<|channel>",
     "<channel|>",
     "<|tool_call>",
@@ -149,7 +150,7 @@ def test_thought_content_and_calls():
     whole = read(
         ["<|channel>thought\nWhy?\n<channel|>So:<|tool_call>call:f{a:1}<tool_call|><|tool_call>call:g{}<tool_call|>."]
     )
-    assert whole.reasoning == "Why?\n"
+    assert whole.reasoning == "Why?"
     assert whole.content == "So:."
     assert [(call.name, call.arguments) for call in whole.calls] == [("f", '{"a": 1}'), ("g", "{}")]
 
@@ -157,6 +158,8 @@ def test_thought_content_and_calls():
 def test_what_is_not_finished_or_malformed():
     assert read(["<|channel>thought\nand then"]) == Parts(reasoning="and then")
     assert read(["<|channel>thoug"]) == Parts(reasoning="thoug")
+    assert read(["<|channel>thought\nA\n"]) == Parts(reasoning="A\n")
+    assert read(["<|channel>thought\n\n\n<channel|>"]) == Parts(reasoning="\n")
     assert read(["<|channel>other\nx<channel|>y"]) == Parts(content="y", reasoning="other\nx")
     assert read(["a<|tool_call>call:f{"]) == Parts(content="a<|tool_call>call:f{")
     assert read(["a<|tool_call>nonsense<tool_call|>b"]) == Parts(content="a<|tool_call>nonsense<tool_call|>b")

@@ -90,9 +90,10 @@ class AnswerReader:
             self._label = False
         at = self._held.find(CHANNEL_END)
         if at < 0:
-            parts.reasoning += self._release([CHANNEL_END])
+            parts.reasoning += self._release(["\n" + CHANNEL_END, CHANNEL_END])
             return False
-        parts.reasoning += self._held[:at]
+        # The template ends a thought that is given back with a newline of its own.
+        parts.reasoning += self._held[:at].removesuffix("\n")
         self._held, self._inside = self._held[at + len(CHANNEL_END) :], ""
         return True
 
