@@ -140,6 +140,16 @@ def test_biases_cannot_break_a_grammar(compiler):
     assert chooser.choose(0, logits.copy(), 2) == END
 
 
+def test_whitespace_in_json_has_an_end(compiler):
+    for text, fits in (("[\n  1, 2\n]", True), ("[1,2]", True), ("[  1]", False), ("[\n\n1]", False), (" [1]", False)):
+        constraint = compiler.constraint(GRAMMARS[2], [])
+        for byte in text.encode():
+            if not constraint.allows(byte):
+                break
+            constraint.push(byte)
+        assert constraint.complete == fits
+
+
 def test_a_token_without_text_never_comes(compiler):
     constraint = compiler.constraint(Grammar.regex("a*"), [END])
     assert np.flatnonzero(constraint.mask()).tolist() == [ord("a"), END, 265]

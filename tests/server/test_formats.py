@@ -28,8 +28,6 @@ def test_an_answer_fits_its_schema(json_client, stream, temperature):
             model="tiny",
             messages=MESSAGES,
             response_format=FORMAT,
-            # Whitespace between tokens is endless where a model says nothing with it.
-            logit_bias={str(3 + ord(space)): -100 for space in " \n\t\r"},
             temperature=temperature,
             seed=3,
             stream=stream,

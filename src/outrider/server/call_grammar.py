@@ -8,6 +8,7 @@ from typing import Any
 
 from outrider import Grammar
 from outrider.errors import UsageError
+from outrider.sampling.constraint import lark_body
 from outrider.server.calls import QUOTE
 from outrider.server.reading import CALL, CALL_END, CHANNEL, CHANNEL_END
 from outrider.server.tools import Function
@@ -47,13 +48,7 @@ def after_a_thought(grammar: Grammar, tokenizer: Tokenizer) -> Grammar:
     """An answer of a given form, before which the model may think. A Lark grammar says itself what comes first."""
     if grammar.kind == "lark":
         return grammar
-    if grammar.kind == "regex":
-        from llguidance import regex_to_lark
-
-        body = f"/{regex_to_lark(grammar.text, '')}/"
-    else:
-        body = f"%json {grammar.text}"
-    lines = ["start: thought? answer", f"answer: {body}", *_common(tokenizer, True)]
+    lines = ["start: thought? answer", f"answer: {lark_body(grammar)}", *_common(tokenizer, True)]
     return Grammar.lark("\n".join([*lines, r"TEXT: /(.|\n)*/"]))
 
 
