@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -191,6 +193,49 @@ def test_wrong_grammars_are_explained(compiler, grammar, says):
         compiler.compile(grammar())
     assert says in str(caught.value)
     assert len(str(caught.value)) < 500
+
+
+HOSTILE = {
+    "many properties": lambda: Grammar.json_schema(
+        {"properties": {f"p{i}": {"type": "string", "pattern": f"[a-z]{{1,{i % 300 + 1}}}x"} for i in range(3000)}}
+    ),
+    "many objects": lambda: Grammar.json_schema(
+        {
+            "anyOf": [
+                {"type": "object", "properties": {f"k{j}": {"type": "string", "maxLength": j + i} for j in range(20)}}
+                for i in range(150)
+            ]
+        }
+    ),
+    "many words": lambda: Grammar.json_schema({"enum": [f"word {i * i}" for i in range(10_000)]}),
+    "many rules": lambda: Grammar.lark("start: " + " | ".join(f'"x{i}" start' for i in range(12_000)) + ' | ""'),
+    "many states": lambda: Grammar.regex("(.*a.{40}){20}b"),
+    "many repeats": lambda: Grammar.regex("((a{1,100}b){1,100}c){1,100}"),
+    "a long text": lambda: Grammar.json_schema({"type": "string", "maxLength": 10_000_000}),
+    "all at once": lambda: Grammar.lark("start: A\nA: " + " & ".join(f"/(.*{c}.*){{3}}/" for c in "abcdefghij")),
+    "none of these": lambda: Grammar.lark("start: A\nA: ~/(.*a.{12}b.*)/ & ~/(.*c.{12}d.*)/"),
+    "ambiguous": lambda: Grammar.lark('start: s "!"\ns: s s | "a" | "b" | s s s'),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_hostile_grammars_hold_nothing_up(compiler, name):
+    started = time.process_time()
+    try:
+        constraint = compiler.constraint(HOSTILE[name](), [END])
+    except UsageError:
+        constraint = None
+    assert time.process_time() - started < 10  # at most 0.7 s where this was written
+    rng = np.random.default_rng(0)
+    for _ in range(30):
+        if constraint is None or constraint.complete:
+            break
+        started = time.process_time()
+        allowed = np.flatnonzero(constraint.mask())
+        assert time.process_time() - started < 2  # at most 0.05 s
+        if not len(allowed) or (token := int(rng.choice(allowed))) == END:
+            break
+        constraint.push(token)
 
 
 def test_a_grammar_that_is_too_much_work_is_refused_or_ends(compiler):

@@ -74,6 +74,8 @@ class SamplingParams:
             object.__setattr__(self, "stop", (self.stop,))
         else:
             object.__setattr__(self, "stop", tuple(self.stop))
+        kept = (self.keep_special,) if isinstance(self.keep_special, str) else tuple(self.keep_special)
+        object.__setattr__(self, "keep_special", kept)
         _require(self.max_tokens >= 1, f"max_tokens must be at least 1, not {self.max_tokens}")
         _require(0 <= self.temperature <= 100, f"temperature must lie between 0 and 100, not {self.temperature}")
         _require(self.top_k >= 0, f"top_k must be 0 (all) or more, not {self.top_k}")
