@@ -102,7 +102,7 @@ class TokenChooser:
         is the largest of the allowed, and their mask, which costs far more than one question, is not needed.
         """
         plain = self._params.greedy and not self._adjustments.needed
-        own = None if plain else logits.copy()
+        own = logits.copy() if self._adjustments.needed else None
         if not plain:
             self._adjustments.apply(logits)
         if self._params.greedy or not self._params.filters:
