@@ -16,7 +16,7 @@ from json_tokenizer import SPECIAL
 from outrider import Grammar, SamplingParams
 from outrider.engine.outputs import Piece, RequestOutput, RequestStats
 from outrider.errors import UsageError
-from outrider.server.answers import Form
+from outrider.server.answers import Chunks, Form
 from outrider.server.call_grammar import grammar_of_calls
 from outrider.server.calls import parse_call
 from outrider.server.schema import Message
@@ -302,11 +302,10 @@ def test_streams_of_calls_add_up(cuts):
     out = RequestOutput((1,), (2,), text, "stop", RequestStats())
     (whole,) = form.whole([out])["choices"]
     places = sorted({0, len(text), *(cut for cut in cuts if cut < len(text))})
-    reader, chunks = form.reader(), []
+    stream, chunks = Chunks(form, 0), []
     for at, end in itertools.pairwise(places):
-        last = end == len(text)
-        piece = Piece(text[at:end], (2,), (False,), (None,), (), "stop" if last else None)
-        chunks.append(form.chunk(0, piece, at == 0, text[:at], reader)["choices"][0])
+        piece = Piece(text[at:end], (), (), (), (), "stop" if end == len(text) else None)
+        chunks.append(stream.next(piece)["choices"][0])
     deltas = [chunk["delta"] for chunk in chunks]
     assert "".join(delta.get("content", "") for delta in deltas) == whole["message"]["content"]
     assert whole["message"]["content"] == "Now: <|tool_call>call:g{<tool_call|>"
