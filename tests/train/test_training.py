@@ -165,7 +165,7 @@ def test_an_export_drafts_in_the_engine_what_it_drafts_in_transformers(captured,
     model = NativeModel(llm.path)
     pool = kernels.ThreadPool(1)
     store, target = WeightStore(checkpoint.tensors, pool), WeightStore(open_checkpoint(llm.path).tensors, pool)
-    drafting = record_assistant(llm.config, target, checkpoint.config, store, pool, max_rows=2)
+    drafting = record_assistant(llm.config, target, checkpoint.config, store, pool, max_rows=2, kv_format="float16")
     embedding = drafter._embedding
     one, equal = np.zeros(1, np.int32), 0
     for span in data.spans[:10]:

@@ -79,9 +79,7 @@ def decode(
     peer_python: PeerPython = None,
     max_tokens: Annotated[int, typer.Option(min=2, help="Most tokens of an answer.")] = 64,
     rounds: Annotated[int, typer.Option(min=1, help="How often every prompt is decoded in each way.")] = 2,
-    prompts: Annotated[
-        int | None, typer.Option(min=1, help="Prompts of each category.", show_default="all that ship")
-    ] = None,
+    prompts: Annotated[int, typer.Option(min=1, help="Prompts of each category; 20 ship of most.")] = 4,
     drafter: Annotated[
         str, typer.Option(metavar="auto|off|PATH", help="The MTP drafter: the one beside the model, none, or PATH.")
     ] = "auto",

@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 from importlib.resources import files
 
-CATEGORIES = ("prose", "explanation", "question-answer", "translation", "list", "code", "copy-edit")
+CATEGORIES = ("prose", "explanation", "question-answer", "translation", "list", "code", "mathematics", "copy-edit")
 """From the text that is hardest to guess to the one that is easiest."""
 
 
