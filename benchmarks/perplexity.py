@@ -29,6 +29,7 @@ from rich.progress import track
 from rich.table import Table
 
 from outrider.bench.peer import LlamaCpp, PeerError, Scored
+from outrider.kernels import KV_FORMATS, KvFormat
 
 TEXT = Path(__file__).parent.parent / "docs" / "benchmark-text" / "ordinary.txt"
 # Logits of one window are 512 x 262144 float32 (537 MB); the softmax over them is taken this many rows at a time.
@@ -125,7 +126,9 @@ def llama_cpp_logprobs(
             return peer.perplexity(reference.token_ids, window)
 
 
-def outrider_logprobs(model: Path, windows: Sequence[list[int]], *, threads: int) -> Scored:
+def outrider_logprobs(
+    model: Path, windows: Sequence[list[int]], *, threads: int, kv_cache_dtype: KvFormat
+) -> Scored:
     """outrider's log-probabilities of every token of every window but the BOS that begins it.
 
     windows: token ids with BOS first. The result has one number for each token but the BOS.
@@ -138,7 +141,7 @@ def outrider_logprobs(model: Path, windows: Sequence[list[int]], *, threads: int
             f"{missing}; install outrider (pip install .) or leave it out with --no-outrider"
         ) from None
 
-    llm = LLM(str(model), drafter=None, threads=threads)
+    llm = LLM(str(model), drafter=None, threads=threads, kv_cache_dtype=kv_cache_dtype)
     begin = perf_counter()
     # score gives one number a token; whether it has one for BOS, which nothing comes before, does not matter here.
     log_probs = [score(llm, ids)[-(len(ids) - 1) :] for ids in track(windows, "outrider", console=console)]
@@ -270,7 +273,9 @@ def main(
         results = [compare("float32 reference", Scored(truth.log_probs, truth.seconds), truth.log_probs)]
         if outrider:
             windows = cut_into_windows(truth.token_ids, truth.bos_token_id, window)
-            results.append(compare("outrider", outrider_logprobs(model, windows, threads=threads), truth.log_probs))
+            for kv_format in KV_FORMATS[1:]:
+                scored = outrider_logprobs(model, windows, threads=threads, kv_cache_dtype=kv_format)
+                results.append(compare(f"outrider, {kv_format} cache", scored, truth.log_probs))
         if llama_cpp is not None:
             scored = llama_cpp_logprobs(llama_cpp, model, prose, truth, window=window, threads=threads)
             results.append(compare("llama.cpp", scored, truth.log_probs))

@@ -76,16 +76,24 @@ void group_codes(Format f, const uint8_t* row, size_t g, uint8_t (&out)[32]) {
   }
 }
 
-// Puts code (row, column) of a group into its bit planes; `at` starts as zeros.
-void put_code(int bits, uint8_t* at, int row, int column, uint8_t code) {
-  const int quad = column / 4, byte = 4 * row + column % 4;
+// Puts the 32 codes of a row's group into their bit planes, four at a time: no shift below leaves its byte.
+void put_codes(int bits, uint8_t* at, int row, const uint8_t (&codes)[32]) {
+  uint32_t quad[8];
+  std::memcpy(quad, codes, sizeof quad);
+  const auto put = [&](size_t plane, uint32_t four) { std::memcpy(at + 64 * plane + 4 * row, &four, 4); };
   if (bits == 8) {
-    at[64 * quad + byte] = code;
+    for (size_t k = 0; k < 8; ++k) put(k, quad[k]);
     return;
   }
-  at[64 * (quad / 2) + byte] |= static_cast<uint8_t>((code & 15) << (4 * (quad % 2)));
-  if (bits == 5) at[256 + byte] |= static_cast<uint8_t>((code >> 4) << quad);
-  if (bits == 6) at[256 + 64 * (quad / 4) + byte] |= static_cast<uint8_t>((code >> 4) << (2 * (quad % 4)));
+  for (size_t k = 0; k < 4; ++k) put(k, (quad[2 * k] & 0x0f0f0f0fu) | ((quad[2 * k + 1] & 0x0f0f0f0fu) << 4));
+  uint32_t high[2] = {};
+  if (bits == 5) {
+    for (int k = 0; k < 8; ++k) high[0] |= ((quad[k] >> 4) & 0x01010101u) << k;
+    put(4, high[0]);
+  } else if (bits == 6) {
+    for (int k = 0; k < 8; ++k) high[k / 4] |= ((quad[k] >> 4) & 0x03030303u) << (2 * (k % 4));
+    put(4, high[0]), put(5, high[1]);
+  }
 }
 
 void pack_scales(Format f, size_t columns, const uint8_t* row, int lane, uint8_t* at) {
@@ -170,8 +178,7 @@ void pack_tile(Format f, size_t rows, size_t columns, const uint8_t* blocks, siz
     for (size_t g = 0; g < columns / 32; ++g) {
       uint8_t q[32];
       group_codes(f, row, g, q);
-      uint8_t* at = codes + g * code_bytes(fi.bits);
-      for (int k = 0; k < 32; ++k) put_code(fi.bits, at, lane, k, q[k]);
+      put_codes(fi.bits, codes + g * code_bytes(fi.bits), lane, q);
     }
     pack_scales(f, columns, row, lane, scales);
   }

@@ -94,12 +94,12 @@ def short_config(size: str, published: dict[str, Any], shrink: int) -> dict[str,
     return config
 
 
-def save_folder(config: dict[str, Any], folder: Path) -> None:
+def save_folder(config: dict[str, Any], folder: Path, vocabulary: int = VOCABULARY) -> None:
     """config.json, two shards of bfloat16 with their index, and a tokenizer where it belongs."""
     (folder / "config.json").write_text(json.dumps(config))
     assistant = "backbone_hidden_size" in config
     if not assistant:
-        save_tokenizer(folder, VOCABULARY)
+        save_tokenizer(folder, vocabulary)
     shards: list[dict[str, npt.NDArray[np.generic]]] = [{}, {}]
     for number, (name, values) in enumerate(random_tensors(config)):
         shards[number % 2][_published_name(name, assistant=assistant)] = values

@@ -116,10 +116,10 @@ def make_model(variant: str, *, seed: int = 0) -> transformers.PreTrainedModel:
     """A random float32 model of one of VARIANTS or ASSISTANTS, in eval mode."""
     torch.manual_seed(seed)
     if variant in ASSISTANTS:
-        return _randomized(_make_assistant(variant))
+        return randomized(assistant_of(variant))
     if is_gemma3(variant):
-        return _randomized(transformers.Gemma3ForCausalLM(transformers.Gemma3TextConfig(**VARIANTS[variant])))
-    return _randomized(transformers.Gemma4ForCausalLM(transformers.Gemma4TextConfig(**VARIANTS[variant])))
+        return randomized(transformers.Gemma3ForCausalLM(transformers.Gemma3TextConfig(**VARIANTS[variant])))
+    return randomized(transformers.Gemma4ForCausalLM(transformers.Gemma4TextConfig(**VARIANTS[variant])))
 
 
 def make_assistant(
@@ -128,7 +128,7 @@ def make_assistant(
     """A random drafter whose layers fit the keys and values of `target` (a Gemma 4 text config)."""
     torch.manual_seed(seed)
     name = "assistant-centroids" if ordered else "assistant-dense"
-    return _randomized(_make_assistant(name, **_kv_shape(target), backbone_hidden_size=target.hidden_size))
+    return randomized(assistant_of(name, **_kv_shape(target), backbone_hidden_size=target.hidden_size))
 
 
 def save_folder(
@@ -218,7 +218,7 @@ def full_head_dim(text: Any) -> int:
     return text.per_layer_config[FULL].head_dim
 
 
-def _make_assistant(name: str, **overrides: Any) -> transformers.PreTrainedModel:
+def assistant_of(name: str, **overrides: Any) -> transformers.PreTrainedModel:
     arguments = {**ASSISTANTS[name], "backbone_hidden_size": HIDDEN}
     text = {**_GEMMA4, "hidden_size": 32, "num_hidden_layers": 4, "vocab_size_per_layer_input": 0}
     text["layer_types"] = [SLIDING, SLIDING, SLIDING, FULL]
@@ -246,7 +246,7 @@ def _kv_shape(target: Any) -> dict[str, Any]:
 
 
 @torch.no_grad()
-def _randomized(model: transformers.PreTrainedModel) -> transformers.PreTrainedModel:
+def randomized(model: transformers.PreTrainedModel) -> transformers.PreTrainedModel:
     """Every parameter and buffer that matters drawn anew, in the order of its name.
 
     Matrices keep the variance of what they multiply (so that nothing saturates and every term counts), norms and

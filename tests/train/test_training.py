@@ -6,6 +6,7 @@ import json
 
 import numpy as np
 import pytest
+import tiny_checkpoints
 import torch
 import transformers
 from native_model import NativeModel
@@ -20,7 +21,7 @@ from outrider.train.batches import Batches
 from outrider.train.capture import Job, capture, drafter_layers
 from outrider.train.clusters import order_tokens, recall, train_centroids
 from outrider.train.dataset import Dataset, DatasetWriter, Shapes
-from outrider.train.export import export_folder, export_gguf
+from outrider.train.export import export_folder, export_gguf, padded
 from outrider.train.model import Drafter, DrafterShape, assistant_config, start_near
 from outrider.train.prompts import endless_jobs, read_prompts, shipped_openings
 from outrider.train.start import samples_of
@@ -347,3 +348,25 @@ def test_a_model_is_no_drafter_to_start_from(captured, tiny):
     llm, folder = captured("gemma3")
     with pytest.raises(CheckpointError, match="is a model, not a drafter"):
         known_drafter(open_checkpoint(llm.path), Dataset(folder), tiny("gemma3").gguf)
+
+
+def test_a_width_of_no_whole_blocks_is_padded(tmp_path):
+    """GGUF's blocks are 32 wide; a drafter of width 48 becomes one of 64 that says the same."""
+    torch.manual_seed(5)
+    narrow = tiny_checkpoints.randomized(tiny_checkpoints.assistant_of("assistant-centroids", hidden_size=48))
+    wide = padded(narrow).eval()
+    assert wide.config.get_text_config().hidden_size == 64
+    inputs = torch.randn(1, 1, 2 * tiny_checkpoints.HIDDEN)
+    kinds = {"sliding_attention": 32, "full_attention": 64}
+    kv = {kind: (torch.randn(1, 2, 9, dim), torch.randn(1, 2, 9, dim)) for kind, dim in kinds.items()}
+    with torch.no_grad():
+        ours, theirs = (
+            model(inputs_embeds=inputs, position_ids=torch.tensor([[9]]), shared_kv_states=kv)
+            for model in (wide, narrow)
+        )
+    assert torch.allclose(ours.last_hidden_state, theirs.last_hidden_state, atol=1e-4)
+    scored = torch.isfinite(theirs.logits) & (theirs.logits > theirs.logits.min())
+    assert scored.any()
+    assert torch.allclose(ours.logits[scored], theirs.logits[scored], atol=1e-4)
+    export_gguf(narrow, tmp_path / "drafter.gguf")
+    assert open_checkpoint(tmp_path / "drafter.gguf").config.text.hidden_size == 64

@@ -53,7 +53,7 @@ def find_drafter(source: str | Path, model: Path, config: ModelConfig) -> FoundD
 
 def _candidates(source: str | Path, model: Path) -> Iterator[tuple[Path | str, str]]:
     if source == "demo":
-        shipped = Path(str(files("outrider"))) / "drafters" / _SHIPPED
+        shipped = Path(str(files("outrider") / "drafters" / _SHIPPED))
         if shipped.is_file():
             yield shipped, "which ships with outrider"
         return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ import torch
 import transformers
 from gguf import GGMLQuantizationType as Type
 
+from outrider import kernels
+from outrider.llm import usable_cores
 from outrider.train.model import FULL, SLIDING
 
 _ARCHITECTURE = "gemma4-assistant"
@@ -39,9 +42,12 @@ _LAYER_NAMES = {
 }
 
 
+_BLOCK = 32
+
+
 def compact(name: str) -> Type:
-    """Q4_0 for the head, which is most of the file; Q8_0 for the rest, which each step depends on."""
-    return Type.Q4_0 if name == "token_embd.weight" else Type.Q8_0
+    """Q4_0 for the head, which is most of the file, and for the MLPs; Q8_0 for the rest."""
+    return Type.Q4_0 if name == "token_embd.weight" or ".ffn_" in name else Type.Q8_0
 
 
 def export_folder(assistant: transformers.Gemma4AssistantForCausalLM, folder: Path) -> None:
@@ -53,11 +59,12 @@ def export_folder(assistant: transformers.Gemma4AssistantForCausalLM, folder: Pa
 def export_gguf(
     assistant: transformers.Gemma4AssistantForCausalLM, path: Path, kind: Callable[[str], Type] = compact
 ) -> None:
-    """One file with the names of converted drafters.
+    """One file with the names of converted drafters; a width that is no multiple of 32 is padded to one.
 
     Args:
         kind: GGUF name of a matrix -> its type.
     """
+    assistant = padded(assistant)
     config, text = assistant.config, assistant.config.get_text_config()
     writer = gguf.GGUFWriter(path, _ARCHITECTURE)
     _write_metadata(writer, config, text)
@@ -72,12 +79,45 @@ def export_gguf(
         if array.ndim == 1:
             writer.add_tensor(to, array)
         else:
-            writer.add_tensor(to, gguf.quants.quantize(array, kind(to)), raw_dtype=kind(to))
+            writer.add_tensor(to, _quantized(array, kind(to)), raw_dtype=kind(to))
     writer.add_tensor("rope_freqs.weight", _turned(text))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
+
+
+def padded(assistant: transformers.Gemma4AssistantForCausalLM) -> transformers.Gemma4AssistantForCausalLM:
+    """The same drafter in a width that whole blocks make up; itself if it has one.
+
+    The new dimensions stay zero throughout. A norm's mean square shrinks by the share that is zero, which its weight
+    and its epsilon make good.
+    """
+    narrow = assistant.config.get_text_config().hidden_size
+    wide = -(-narrow // _BLOCK) * _BLOCK
+    if wide == narrow:
+        return assistant
+    config = copy.deepcopy(assistant.config)
+    text = config.get_text_config()
+    text.hidden_size, text.rms_norm_eps = wide, text.rms_norm_eps * narrow / wide
+    made = transformers.Gemma4AssistantForCausalLM(config)
+    with torch.no_grad():
+        source = assistant.state_dict()
+        for name, values in made.state_dict().items():
+            values.zero_()[tuple(slice(0, size) for size in source[name].shape)] = source[name]
+            if values.ndim == 1 and name.endswith("norm.weight") and not name.endswith("q_norm.weight"):
+                values *= math.sqrt(narrow / wide)
+    return made
+
+
+def _quantized(array: np.ndarray[Any, np.dtype[np.float32]], kind: Type) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    """(rows, bytes) blocks."""
+    if kind not in (Type.Q4_0, Type.Q8_0):
+        return gguf.quants.quantize(array, kind)
+    rows, columns = array.shape
+    data = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+    blocks, _, _ = kernels.quantize(kind.name, "F32", rows, columns, data, kernels.ThreadPool(usable_cores()))
+    return np.asarray(blocks).reshape(rows, -1)
 
 
 def _gguf_name(name: str) -> str:
