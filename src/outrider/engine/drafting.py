@@ -92,12 +92,19 @@ class DraftPlanner:
             for drafter in self.drafters:
                 drafter.close(request.number)
 
-    def propose(self, requests: Sequence[Request]) -> list[Draft]:
-        """What the next pass verifies of every decoding request; empty where drafting does not pay."""
+    def cost_of(self, requests: Sequence[Request]) -> VerifyCost:
+        """Seconds of a pass over these requests, by rows."""
+        return self.costs.at(sum(request.sequence.cache.length for request in requests) // len(requests))
+
+    def propose(self, requests: Sequence[Request], beside: int = 0) -> list[Draft]:
+        """What the next pass verifies of every decoding request; empty where drafting does not pay.
+
+        Args:
+            beside: rows of others in the pass, as prompts: each makes a further row dearer.
+        """
         if not requests:
             return []
-        context = sum(request.sequence.cache.length for request in requests) // len(requests)
-        self._cost = self.costs.at(context)
+        self._cost = self.cost_of(requests)
         asks = [_ask(request) for request in requests]
         wanted = [ask for ask in asks if ask.budget > 0]
         if wanted:
@@ -110,7 +117,7 @@ class DraftPlanner:
                 order = sorted(range(len(ask.draft)), key=lambda i: (-chances[i], i))
                 ask.draft = ask.draft.keep(order[: ask.budget])
                 certain += len(ask.draft)
-        self._keep_worthwhile([ask for ask in wanted if not ask.pinned], certain)
+        self._keep_worthwhile([ask for ask in wanted if not ask.pinned], certain, beside)
         return [ask.draft for ask in asks]
 
     def observe(self, request: Request, hidden: Floats) -> None:
@@ -143,12 +150,12 @@ class DraftPlanner:
         row = (self._cost(MOST_ROWS // 2) - self._cost(1)) / (MOST_ROWS // 2 - 1)
         return chance > self._pace.at_least(1 / self._cost(1)) * (seconds + row)
 
-    def _keep_worthwhile(self, asks: Sequence[Ask], certain: int) -> None:
+    def _keep_worthwhile(self, asks: Sequence[Ask], certain: int, beside: int) -> None:
         drafts, most = [ask.draft for ask in asks], MOST_ROWS - 1
         pace = self._pace.at_least(certain / self._cost(certain))
         if all(ask.budget < most for ask in asks):  # near the end, where the pace of before cannot be kept up
             pace = min(pace, best_pace(drafts, self._cost, certain, most))
-        chosen = best_nodes(drafts, self._cost, certain, pace, most)
+        chosen = best_nodes(drafts, self._cost, certain + beside, pace, most)
         for ask, nodes in zip(asks, chosen, strict=True):
             probing = self._texts[ask.sequence].probing
             if nodes:

@@ -11,6 +11,7 @@ import numpy as np
 
 from outrider.cache import CachePool
 from outrider.engine.drafting import DraftPlanner
+from outrider.engine.prefill import PromptShare, divide
 from outrider.engine.request import Request
 from outrider.engine.target import Ints, Rows, Target
 from outrider.sampling.constraint import GrammarCompiler
@@ -53,7 +54,7 @@ class Engine:
 
     Args:
         context: most positions of one request, prompt and answer together.
-        chunk: most prompt tokens of one pass.
+        chunk: most prompt tokens of one request in one pass; fewer while others decode (see `prefill`).
     """
 
     def __init__(
@@ -70,6 +71,7 @@ class Engine:
         self.target, self.tokenizer, self.planner = target, tokenizer, planner
         self.context, self.chunk = context, chunk
         self._caches, self._grammars = caches, grammars
+        self._share = PromptShare(planner.costs.at(0))
         self._end_tokens = frozenset(target.config.end_token_ids)
         self._running: list[Request] = []
         self._count = 0
@@ -97,7 +99,7 @@ class Engine:
         result = self.target.run([w.rows for w in work], logits=any(w.request.needs_logits for w in work))
         outputs = sum(len(w.rows.outputs) for w in work)
         hidden = self.target.hidden(outputs) if self.planner.wants_hidden and outputs else None
-        decoding = all(w.request.decoding for w in work)
+        decoding = [w for w in work if w.request.decoding]
         first = emitted = 0  # first: of the pass's outputs, this request's first
         for w, choices, logits in zip(work, result.choices, result.logits, strict=True):
             if not w.rows.outputs:  # a prompt chunk that is not the last
@@ -113,10 +115,7 @@ class Engine:
                 self.planner.observe(w.request, hidden[first + last])
             first += len(w.rows.outputs)
             emitted += len(verdict.tokens)
-        if decoding:
-            rows = sum(len(w.rows.tokens) for w in work)
-            context = sum(w.request.sequence.cache.length for w in work) // len(work)
-            self.planner.learn_cost(rows, context, emitted, result.seconds, draft_seconds)
+        self._learn_cost(decoding, work, emitted, result.seconds, draft_seconds)
         for w in work:
             if w.request.finish_reason is not None:
                 self._retire(w.request)
@@ -128,22 +127,43 @@ class Engine:
 
     def _gather(self) -> tuple[list[_Work], float]:
         """Every request's part of the next pass, and the seconds that drafting took."""
-        work = []
-        room = self.target.max_rows
         # Requests that decode come first: a long prompt must not hold up the others' next token.
-        for request in sorted(self._running, key=lambda r: not r.decoding):
-            if room <= 0:
-                break
-            work.append(_certain_rows(request, min(room, self.chunk)))
-            room -= len(work[-1].rows.tokens)
-        decoding = [w for w in work if w.request.decoding]
+        decoding = [r for r in self._running if r.decoding][: self.target.max_rows]
+        room = self.target.max_rows - len(decoding)
+        prompts = self._prompt_work(decoding, room)
+        work = [_certain_rows(request, 1) for request in decoding]
+        beside = sum(len(w.rows.tokens) for w in prompts)
+        room -= beside
         started = time.perf_counter()
-        drafts = self.planner.propose([w.request for w in decoding])
+        drafts = self.planner.propose(decoding, beside)
         seconds = time.perf_counter() - started
-        for w, draft in zip(decoding, drafts, strict=True):
+        for w, draft in zip(work, drafts, strict=True):
             w.hang(draft if len(draft) <= room else draft.keep(list(range(room))))
             room -= len(w.draft)
-        return work, seconds
+        return work + prompts, seconds
+
+    def _prompt_work(self, decoding: list[Request], room: int) -> list[_Work]:
+        """The prompt rows of the next pass."""
+        prompts = [request for request in self._running if not request.decoding]
+        if decoding and prompts:
+            room = min(room, self._share.rows(self.planner.cost_of(decoding)(len(decoding))))
+        wanted = [min(len(request.tokens) - request.sequence.cache.length, self.chunk) for request in prompts]
+        return [_certain_rows(r, rows) for r, rows in zip(prompts, divide(room, wanted), strict=True) if rows]
+
+    def _learn_cost(
+        self, decoding: list[_Work], work: list[_Work], emitted: int, verify_seconds: float, draft_seconds: float
+    ) -> None:
+        """Books what a pass took, if some of it decoded."""
+        if not decoding:
+            return
+        rows = sum(len(w.rows.tokens) for w in decoding)
+        beside = sum(len(w.rows.tokens) for w in work) - rows
+        if beside:
+            expected = self.planner.cost_of([w.request for w in decoding])(rows)
+            self._share.observe(beside, expected, verify_seconds)
+        else:
+            context = sum(w.request.sequence.cache.length for w in work) // len(work)
+            self.planner.learn_cost(rows, context, emitted, verify_seconds, draft_seconds)
 
     def _retire(self, request: Request) -> None:
         self._running.remove(request)
