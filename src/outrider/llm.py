@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from outrider import kernels
-from outrider.cache import CachePool
+from outrider.cache import CachePool, available_bytes
 from outrider.checkpoints import open_checkpoint
 from outrider.checkpoints.config import AssistantConfig, ModelConfig
 from outrider.engine.drafting import MOST_ROWS, DraftPlanner
@@ -41,7 +41,8 @@ class LLM:
             if it is where people keep it (see `models.pairing`). `LLM.drafter` says which it is, and why.
         lookup: whether drafts may come from what the prompt and the answer already said.
         lookup_history: tokens of earlier requests that drafts may come from too (some 600 bytes each); 0 for none.
-        prefixes: finished sequences whose keys and values are kept, for prompts that begin as they did.
+        prefix_cache_bytes: memory for the keys and values of finished sequences, kept for prompts that begin as they
+            did, least recently used out first; 0 for none, None for a quarter of what is available after loading.
         threads: None for all cores this process may use.
         context: most positions of one request; None for the model's own limit.
         progress: called with (what, fraction from 0 to 1) while loading.
@@ -62,7 +63,7 @@ class LLM:
         drafter: str | Path | None = "auto",
         lookup: bool = True,
         lookup_history: int = 0,
-        prefixes: int = 1,
+        prefix_cache_bytes: int | None = None,
         threads: int | None = None,
         context: int | None = None,
         progress: Callable[[str, float], None] | None = None,
@@ -86,6 +87,8 @@ class LLM:
             raise CheckpointError("has no tokenizer", path=checkpoint.path, remedy="Put its tokenizer.json beside it")
         if lookup_history < 0:
             raise UsageError(f"lookup_history must be 0 (none) or more tokens, not {lookup_history}")
+        if prefix_cache_bytes is not None and prefix_cache_bytes < 0:
+            raise UsageError(f"prefix_cache_bytes must be 0 (none) or more, not {prefix_cache_bytes}")
         self.path = checkpoint.path
         self.context = context or self.config.context_length
         self.threads = threads or usable_cores()
@@ -111,7 +114,7 @@ class LLM:
             self.context + PREFILL_CHUNK,
             PREFILL_CHUNK,
             kv_format=kv_cache_dtype,
-            kept=prefixes,
+            kept_bytes=available_bytes() // 4 if prefix_cache_bytes is None else prefix_cache_bytes,
         )
         self.measure = Measure(self.target, self.caches)
         planner = DraftPlanner(

@@ -36,7 +36,7 @@ def llm(tiny, tmp_path_factory, word_tokenizer):
 def passes(llm, monkeypatch):
     """Of every pass: rows per sequence that have no output (prompts), and of the others; their time is made up."""
     seen = []
-    llm.caches._finished.clear()
+    llm.caches.clear()
     run = llm.target.run
 
     def timed(sequences, *, logits=False):
@@ -83,11 +83,11 @@ def test_a_long_prompt_does_not_hold_up_those_that_decode(llm, passes, company, 
     assert sum(seconds) / len(seconds) > 1.6, "and the prompt gets its half"
     for request, prompt in zip(requests, prompts, strict=True):
         llm.engine.cancel(request)
-        llm.caches._finished.clear()
+        llm.caches.clear()
         plain = SamplingParams(max_tokens=len(request.answer), ignore_end=True, draft="off", temperature=1.0, seed=3)
         assert llm.generate([prompt], plain)[0].token_ids == tuple(request.answer)
     (out,) = finish(llm, [late])
-    llm.caches._finished.clear()
+    llm.caches.clear()
     assert llm.generate([long], SamplingParams(max_tokens=5, ignore_end=True, draft="off"))[0].token_ids == (
         out.token_ids
     )
@@ -111,7 +111,7 @@ def test_drafts_shrink_as_load_grows(llm, passes):
     """Every text is as easy to draft; the more of them, the fewer rows each gets, and the surest go first."""
     most = {}
     for company in (1, 2, 4, 8, 16):
-        llm.caches._finished.clear()
+        llm.caches.clear()
         params = SamplingParams(max_tokens=60, ignore_end=True, logit_bias={9: 100.0})  # 9 9 9 9 ...
         requests = [llm.engine.add([9] * (20 + number), params) for number in range(company)]
         while not all(request.decoding for request in requests):
@@ -119,9 +119,7 @@ def test_drafts_shrink_as_load_grows(llm, passes):
         passes.clear()
         finish(llm, requests)
         full = [rows for rows, _ in passes if len(rows) == company]
-        assert all(
-            sum(rows) <= company + 15 + 1 for rows in full
-        )  # 15 drafts among all; now and then a probe
+        assert all(sum(rows) <= company + 15 + 1 for rows in full)  # 15 drafts among all; now and then a probe
         most[company] = sum(map(sum, full)) / len(full) / company
     rows = list(most.values())
     assert rows == sorted(rows, reverse=True)

@@ -86,7 +86,7 @@ def test_a_reused_prefix_changes_nothing(llms, variant):
     params = {"max_tokens": 12}
     reused = [answer(llm, prompt, params, 5) for prompt in prompts]
     for prompt, found in zip(prompts, reused, strict=True):
-        llm.caches._finished.clear()
+        llm.caches.clear()
         assert answer(llm, prompt, params, "off") == found
 
 

@@ -40,7 +40,7 @@ def served_llm(tiny, tmp_path_factory):
     path = save_gguf(
         tiny("gemma4-e2b").model, tmp_path_factory.mktemp("served") / "tiny.gguf", gguf.GGMLQuantizationType.Q4_0
     )
-    llm = LLM(path, threads=1, context=256, lookup_history=2048, prefixes=4)
+    llm = LLM(path, threads=1, context=256, lookup_history=2048, prefix_cache_bytes=4 << 20)
     speak_words(llm)
 
     def encode(text, *, add_bos=True, parse_special=False):  # noqa: ARG001

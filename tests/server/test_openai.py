@@ -235,6 +235,10 @@ def test_models_health_and_metrics(client, url):
     assert float(values["outrider_spec_decode_num_draft_tokens_total"]) > 0
     assert float(values['outrider_request_success_total{finished_reason="length"}']) >= 1
     assert float(values["outrider_time_to_first_token_seconds_count"]) >= 1
+    assert float(values["outrider_prefix_cache_queries_total"]) >= float(values["outrider_prefix_cache_hits_total"])
+    assert 0 < float(values["outrider_prefix_cache_bytes"]) <= 4 << 20
+    assert 0 < float(values["outrider_prefix_cache_usage_perc"]) <= 1
+    assert float(values["outrider_kv_cache_sequences_in_use"]) == 0
 
 
 def test_a_client_that_leaves_frees_its_place(served_llm):

@@ -6,14 +6,22 @@ from collections.abc import Sequence as Tokens
 from dataclasses import dataclass
 
 from outrider import kernels
+from outrider.cache.memory import cache_bytes
+
+_MOST_KEPT = 256
+"""Finished sequences at most, whatever their bytes: every new prompt is compared with each."""
 
 
-@dataclass
+@dataclass(eq=False)
 class Sequence:
-    """A cache and the tokens whose keys and values it holds: `tokens[:cache.length]` are in it."""
+    """A cache and the tokens whose keys and values it holds: `tokens[:cache.length]` are in it.
+
+    `written` is the most positions that the cache ever held: their memory stays taken when it goes back.
+    """
 
     cache: kernels.KvCache
     tokens: list[int]
+    written: int = 0
 
 
 class CachePool:
@@ -24,7 +32,7 @@ class CachePool:
         max_positions: longest sequence, rows in flight included.
         max_rows: most rows of one pass.
         kv_format: how keys and values are kept.
-        kept: how many finished sequences are kept for their prefix.
+        kept_bytes: memory that finished sequences may keep for their prefix; 0 for none.
     """
 
     def __init__(
@@ -34,38 +42,67 @@ class CachePool:
         max_rows: int,
         *,
         kv_format: kernels.KvFormat,
-        kept: int = 1,
+        kept_bytes: int = 0,
     ) -> None:
         self._shapes, self._max_positions, self._max_rows = shapes, max_positions, max_rows
         self._kv_format = kv_format
-        self._kept = kept
         self._finished: list[Sequence] = []  # least recently used first
+        self.most_bytes = kept_bytes
+        """Memory that finished sequences may keep."""
+        self.kept_bytes = 0
+        """Memory that finished sequences keep."""
+        self.in_use = 0
+        """Sequences that are open."""
+
+    @property
+    def kept(self) -> int:
+        """Finished sequences that are kept."""
+        return len(self._finished)
 
     def open(self, tokens: list[int]) -> Sequence:
         """A sequence for `tokens`, already holding as long a prefix of them as a finished one can give.
 
-        At least the last token is left to compute, since its hidden state is not kept. Reused or computed anew, the
-        bits are the same (rows do not see each other).
+        A finished sequence that is used again loses what does not fit, so it is used only where that saves as much as
+        it loses. At least the last token is left to compute, since its hidden state is not kept. Reused or computed
+        anew, the bits are the same (rows do not see each other).
         """
         best, shared = None, 0
         for sequence in self._finished:
-            common = min(_common(sequence.tokens, tokens), sequence.cache.length, len(tokens) - 1)
-            if common > shared and common >= sequence.cache.earliest:
+            length = sequence.cache.length
+            common = min(_common(sequence.tokens, tokens), length, len(tokens) - 1)
+            # A sliding layer holds its last positions alone: before `earliest` it has lost what a row would see.
+            if common > shared and common >= sequence.cache.earliest and common >= length - common:
                 best, shared = sequence, common
+        self.in_use += 1
         if best is None:
             return Sequence(self.new(), tokens)
         self._finished.remove(best)
+        self.kept_bytes -= self.bytes_of(best)
         best.cache.truncate(shared)
-        return Sequence(best.cache, tokens)
+        return Sequence(best.cache, tokens, best.written)
 
     def close(self, sequence: Sequence) -> None:
-        """Takes a finished sequence back; the least recently finished one makes room."""
-        self._finished.append(sequence)
-        del self._finished[: max(0, len(self._finished) - self._kept)]
+        """Takes a finished sequence back; the least recently used ones make room for it."""
+        self.in_use -= 1
+        sequence.written = max(sequence.written, sequence.cache.length)
+        if sequence.cache.length:
+            self._finished.append(sequence)
+            self.kept_bytes += self.bytes_of(sequence)
+        while self._finished and (len(self._finished) > _MOST_KEPT or self.kept_bytes > self.most_bytes):
+            self.kept_bytes -= self.bytes_of(self._finished.pop(0))
+
+    def clear(self) -> None:
+        """Keeps none of the finished sequences."""
+        self._finished.clear()
+        self.kept_bytes = 0
 
     def new(self) -> kernels.KvCache:
         """An empty cache."""
         return kernels.KvCache(self._shapes, self._max_positions, self._max_rows, self._kv_format)
+
+    def bytes_of(self, sequence: Sequence) -> int:
+        """Memory that a sequence takes."""
+        return cache_bytes(self._shapes, sequence.written, self._max_rows, self._kv_format)
 
 
 def _common(a: Tokens[int], b: Tokens[int]) -> int:

@@ -128,7 +128,7 @@ class Server:
 
     async def metrics(self, _request: Request) -> Response:
         """`GET /metrics`."""
-        return Response(self._metrics.text(self._scheduler), media_type="text/plain; version=0.0.4")
+        return Response(self._metrics.text(self._scheduler, self._llm.caches), media_type="text/plain; version=0.0.4")
 
     # -- the life of an answer ---------------------------------------------------------------------------------------
 

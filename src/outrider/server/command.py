@@ -27,6 +27,15 @@ def serve(
     context: Annotated[int | None, typer.Option(help="Most tokens of prompt and answer together.")] = None,
     running: Annotated[int, typer.Option(min=1, max=64, help="Most requests that share a pass.")] = 8,
     waiting: Annotated[int, typer.Option(min=0, help="Most requests that wait; beyond, 429.")] = 64,
+    prefix_cache: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            metavar="GIB",
+            help="Memory for what finished requests computed, for prompts that begin alike; 0 for none.",
+            show_default="a quarter of what is available",
+        ),
+    ] = None,
     api_key: Annotated[
         str | None, typer.Option(envvar="OUTRIDER_API_KEY", help="What clients have to send as bearer token.")
     ] = None,
@@ -55,7 +64,7 @@ def serve(
         drafter=None if drafter == "off" else drafter,
         lookup=lookup,
         lookup_history=1 << 16,
-        prefixes=running,
+        prefix_cache_bytes=None if prefix_cache is None else int(prefix_cache * (1 << 30)),
         threads=threads,
         context=context,
     )

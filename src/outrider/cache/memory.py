@@ -1,0 +1,63 @@
+"""Memory: what a cache really takes, and what this machine has left."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from outrider import kernels
+
+_PAGE_BYTES = 4096
+_ELEMENT_BYTES: dict[kernels.KvFormat, int] = {"float32": 4, "float16": 2, "int8": 1}
+_SCALE_BYTES = 4  # of one head at one position, where the format has scales
+_BLOCK_POSITIONS = 16
+_RING_SLACK = 32
+"""Slots of a sliding layer beside its window and the rows in flight; see csrc/kv_cache.cpp."""
+_MEMINFO, _CGROUP = Path("/proc/meminfo"), Path("/sys/fs/cgroup")
+
+
+def cache_bytes(shapes: Sequence[kernels.KvShape], positions: int, max_rows: int, kv_format: kernels.KvFormat) -> int:
+    """Bytes that the system has given to a cache in which `positions` positions were ever written.
+
+    The whole context is reserved, but memory is taken page by page as it is touched: per layer and head, a run of keys
+    and a run of values.
+    """
+    total = 0
+    for shape in shapes:
+        slots = min(positions, shape.window + max_rows + _RING_SLACK) if shape.window else positions
+        slots = _up(slots, _BLOCK_POSITIONS)
+        total += 2 * shape.kv_heads * _up(slots * shape.head_dim * _ELEMENT_BYTES[kv_format], _PAGE_BYTES)
+        if kv_format == "int8":
+            total += 2 * shape.kv_heads * _up(slots * _SCALE_BYTES, _PAGE_BYTES)
+    return total
+
+
+def available_bytes() -> int:
+    """Memory that this process may still take without others being pushed out, as far as the system says.
+
+    The smaller of what the machine has and what is left of the control group's limit (a container's).
+    """
+    known = [found for found in (_machine_bytes(), _group_bytes()) if found is not None]
+    return min(known, default=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2)
+
+
+def _machine_bytes() -> int | None:
+    try:
+        lines = _MEMINFO.read_text().splitlines()
+    except OSError:
+        return None
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")), None)
+
+
+def _group_bytes() -> int | None:
+    try:
+        limit = (_CGROUP / "memory.max").read_text().strip()
+        used = int((_CGROUP / "memory.current").read_text())
+    except (OSError, ValueError):
+        return None
+    return None if limit == "max" else max(int(limit) - used, 0)
+
+
+def _up(number: int, step: int) -> int:
+    return -(-number // step) * step

@@ -1,0 +1,154 @@
+"""What finished requests leave behind is used rightly, and takes no more memory than it may."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tiny_checkpoints import VOCAB, WINDOW, save_gguf
+
+from outrider import LLM, SamplingParams, kernels
+from outrider.cache import CachePool, available_bytes, cache_bytes, memory
+from outrider.errors import UsageError
+
+SHAPES = [kernels.KvShape(2, 32, WINDOW), kernels.KvShape(1, 64, 0)]
+RING = WINDOW + 256 + 32
+
+
+@pytest.fixture(scope="module")
+def llm(tiny, tmp_path_factory):
+    import gguf
+
+    path = save_gguf(
+        tiny("gemma4-e2b").model, tmp_path_factory.mktemp("prefix") / "tiny.gguf", gguf.GGMLQuantizationType.Q4_0
+    )
+    return LLM(path, threads=1, context=1024)
+
+
+def answer(llm, prompt):
+    return llm.generate([prompt], SamplingParams(max_tokens=6, ignore_end=True, logprobs=1, seed=1, temperature=1.0))[0]
+
+
+def alone(llm, prompt):
+    llm.caches.clear()
+    return answer(llm, prompt)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    seed=st.integers(0, 2**32 - 1), length=st.integers(RING - 5, 900), place=st.floats(0, 1), more=st.integers(0, 99)
+)
+def test_an_edited_prompt_past_the_sliding_window(llm, seed, length, place, more):
+    """The second prompt leaves the first one's text anywhere, also where the sliding layers' rings have wrapped."""
+    rng = np.random.default_rng(seed)
+    first = [int(token) for token in rng.integers(3, VOCAB, length)]
+    at = int(place * (length - 1))
+    second = [*first[:at], (first[at] + 1) % VOCAB, *(int(token) for token in rng.integers(3, VOCAB, more))]
+    expected = alone(llm, second)
+    alone(llm, first)
+    found = answer(llm, second)
+    assert (found.token_ids, found.logprobs) == (expected.token_ids, expected.logprobs)
+    earliest = max(length + 5 - RING + WINDOW - 1, 0)
+    assert found.stats.reused_tokens in (0, at)
+    if found.stats.reused_tokens:
+        assert at >= earliest
+
+
+@pytest.mark.parametrize("offset", [-1, 0, 1, 2])
+def test_the_last_place_that_the_rings_still_hold(llm, offset):
+    first = [3 + 7 * n % 500 for n in range(700)]
+    alone(llm, first)
+    (kept,) = llm.caches._finished
+    at = kept.cache.earliest + offset
+    second = [*first[:at], 5, 6, 7]
+    found = answer(llm, second)
+    assert found.stats.reused_tokens == (at if offset >= 0 else 0)
+    assert found.token_ids == alone(llm, second).token_ids
+
+
+def test_a_little_in_common_does_not_cost_a_long_conversation(llm):
+    """Every prompt begins with the same token: no reason to throw a thousand others away."""
+    llm.caches.clear()
+    long, other = [2] + [9, 8, 7] * 100, [2, 5, 6, 7]
+    answer(llm, long)
+    assert answer(llm, other).stats.reused_tokens == 0
+    assert answer(llm, [*long, 4]).stats.reused_tokens == len(long)
+
+
+def test_bytes_bound_what_is_kept_and_the_oldest_goes_first(llm):
+    pool = llm.caches
+    pool.clear()
+    before = pool.most_bytes
+    prompts = [[10 + number, *range(20, 80)] for number in range(4)]
+    try:
+        answer(llm, prompts[0])
+        one = pool.kept_bytes
+        assert one > 0
+        pool.most_bytes = 3 * one
+        for prompt in prompts[1:3]:
+            answer(llm, prompt)
+        assert pool.kept == 3
+        assert answer(llm, [*prompts[0], 5]).stats.reused_tokens > 50  # used again: now the youngest
+        answer(llm, prompts[3])
+        assert pool.kept == 3
+        assert pool.kept_bytes <= pool.most_bytes
+        assert pool.kept_bytes == sum(pool.bytes_of(sequence) for sequence in pool._finished)
+        assert answer(llm, [*prompts[0], 5, 6]).stats.reused_tokens > 50
+        assert answer(llm, prompts[1]).stats.reused_tokens == 0  # that one had gone
+        pool.most_bytes = one - 1
+        answer(llm, prompts[2])
+        assert (pool.kept, pool.kept_bytes) == (0, 0)
+        assert pool.in_use == 0
+    finally:
+        pool.most_bytes = before
+
+
+def test_memory_once_taken_counts_after_going_back(llm):
+    llm.caches.clear()
+    answer(llm, [3 + n % 500 for n in range(250)])
+    big = llm.caches.kept_bytes
+    answer(llm, [3 + n % 500 for n in range(130)])
+    assert llm.caches.kept == 1
+    assert llm.caches.kept_bytes == big
+
+
+def test_estimated_bytes_are_what_the_system_gives():
+    """Touch a cache of known shape and look at the resident set."""
+    shapes = [kernels.KvShape(4, 256, 512), kernels.KvShape(4, 512, 0)] * 4
+
+    def resident():
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+    if not Path("/proc/self/statm").exists():
+        pytest.skip("the resident set is read from /proc")
+    pool = CachePool(shapes, 8192, 256, kv_format="float16", kept_bytes=1 << 40)
+    before = resident()
+    cache = pool.new()
+    assert resident() - before < 1 << 20, "memory is taken as it is touched"
+    assert cache.reserved_bytes == cache_bytes(shapes, 8192, 256, "float16")
+    assert cache_bytes(shapes, 100, 256, "float16") < cache_bytes(shapes, 1000, 256, "float16") < cache.reserved_bytes
+    assert cache_bytes([shapes[0]], 900, 256, "float16") == cache_bytes([shapes[0]], 5000, 256, "float16")
+
+
+def test_what_is_available_knows_containers(tmp_path, monkeypatch):
+    (tmp_path / "meminfo").write_text("MemTotal: 100 kB\nMemAvailable: 64 kB\n")
+    monkeypatch.setattr(memory, "_MEMINFO", tmp_path / "meminfo")
+    monkeypatch.setattr(memory, "_CGROUP", tmp_path)
+    assert available_bytes() == 64 * 1024
+    (tmp_path / "memory.max").write_text("max\n")
+    (tmp_path / "memory.current").write_text("1000\n")
+    assert available_bytes() == 64 * 1024
+    (tmp_path / "memory.max").write_text("9000\n")
+    assert available_bytes() == 8000
+    monkeypatch.setattr(memory, "_MEMINFO", tmp_path / "none")
+    monkeypatch.setattr(memory, "_CGROUP", tmp_path / "none")
+    assert available_bytes() > 1 << 20
+
+
+def test_a_negative_bound_is_refused(tiny):
+    with pytest.raises(UsageError, match="prefix_cache_bytes must be 0"):
+        LLM(tiny("gemma3").gguf, prefix_cache_bytes=-1)
