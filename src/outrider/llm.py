@@ -179,7 +179,7 @@ class LLM:
         encoded = [self.encode(prompt) for prompt in several]
         requests = [self._add(prompt, params) for prompt in encoded]
         try:
-            while any(request.finish_reason is None for request in requests):
+            while not all(request.ended for request in requests):
                 self.engine.step()
         finally:
             for request in requests:
@@ -198,8 +198,10 @@ class LLM:
 
     def _pieces(self, request: Request) -> Iterator[Piece]:
         try:
-            while request.finish_reason is None:
+            while not request.ended:
                 self.engine.step()
+                if request.error is not None:
+                    raise request.error
                 yield request.take_piece()
             _check_whole(request)
         finally:

@@ -59,7 +59,7 @@ def json_llm(tiny, tmp_path_factory):
     path = save_gguf(
         tiny("gemma4-e2b").model, tmp_path_factory.mktemp("json") / "tiny.gguf", gguf.GGMLQuantizationType.Q4_0
     )
-    llm = LLM(path, threads=1, context=512, lookup_history=2048, prefixes=4)
+    llm = LLM(path, threads=1, context=512, lookup_history=2048, prefix_cache_bytes=4 << 20)
     speak_json(llm)
     llm.chat = ChatTemplate(GEMMA, bos="<bos>")
     return llm

@@ -81,11 +81,11 @@ class CachePool:
         best.cache.truncate(shared)
         return Sequence(best.cache, tokens, best.written)
 
-    def close(self, sequence: Sequence) -> None:
-        """Takes a finished sequence back; the least recently used ones make room for it."""
+    def close(self, sequence: Sequence, *, keep: bool = True) -> None:
+        """Takes a finished sequence back; the least recently used ones make room for it. Without `keep` it goes."""
         self.in_use -= 1
         sequence.written = max(sequence.written, sequence.cache.length)
-        if sequence.cache.length:
+        if keep and sequence.cache.length:
             self._finished.append(sequence)
             self.kept_bytes += self.bytes_of(sequence)
         while self._finished and (len(self._finished) > _MOST_KEPT or self.kept_bytes > self.most_bytes):

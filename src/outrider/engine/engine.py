@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -13,11 +13,11 @@ from outrider.cache import CachePool
 from outrider.engine.drafting import DraftPlanner
 from outrider.engine.prefill import PromptShare, divide
 from outrider.engine.request import Request
-from outrider.engine.target import Ints, Rows, Target
+from outrider.engine.target import Ints, PassResult, Rows, Target
 from outrider.sampling.constraint import GrammarCompiler
 from outrider.sampling.params import SamplingParams
 from outrider.speculation.tree import Draft
-from outrider.speculation.verify import walk
+from outrider.speculation.verify import Verdict, walk
 from outrider.tokenizer import Tokenizer
 
 _log = logging.getLogger("outrider")
@@ -84,46 +84,82 @@ class Engine:
             request = Request(
                 *(self._count, prompt, params, sequence, self.tokenizer, self._end_tokens, self.context, self._grammars)
             )
+            self.planner.open(request)
         except Exception:
             self._caches.close(sequence)
             raise
-        self.planner.open(request)
         self._running.append(request)
         return request
 
     def step(self) -> None:
-        """One target pass: gather rows, run them, and let every request walk as far as its draft was right."""
+        """One target pass: gather rows, run them, and let every request walk as far as its draft was right.
+
+        What fails within one request ends that one alone; see `Request.error`.
+        """
         if not self._running:
             return
         work, draft_seconds = self._gather()
-        result = self.target.run([w.rows for w in work], logits=any(w.request.needs_logits for w in work))
-        outputs = sum(len(w.rows.outputs) for w in work)
-        hidden = self.target.hidden(outputs) if self.planner.wants_hidden and outputs else None
-        decoding = [w for w in work if w.request.decoding]
-        first = emitted = 0  # first: of the pass's outputs, this request's first
-        for w, choices, logits in zip(work, result.choices, result.logits, strict=True):
-            if not w.rows.outputs:  # a prompt chunk that is not the last
-                w.request.sequence.cache.commit(_rows(range(len(w.rows.tokens))))
-                continue
-            verdict = walk(w.draft, w.request.choices(choices, logits))
-            kept = [*range(w.last + 1), *(w.last + 1 + node for node in verdict.accepted)]
-            w.request.sequence.cache.commit(_rows(kept))
-            w.request.account(verdict, w.draft, result.seconds, draft_seconds)
-            self.planner.learn(w.request, w.draft, verdict)
-            if hidden is not None:  # where the path ended: its last row with keys and values
-                last = verdict.accepted[-1] + 1 if verdict.accepted else 0
-                self.planner.observe(w.request, hidden[first + last])
-            first += len(w.rows.outputs)
-            emitted += len(verdict.tokens)
-        self._learn_cost(decoding, work, emitted, result.seconds, draft_seconds)
-        for w in work:
-            if w.request.finish_reason is not None:
-                self._retire(w.request)
+        for together, result in self._run(work):
+            self._take(together, result, draft_seconds)
+        for request in [request for request in self._running if request.ended]:
+            self._retire(request)
+
+    def end(self, request: Request) -> None:
+        """Ends a request where it stands, with what it has: its reason is "length"."""
+        request.end()
+        self.cancel(request)
 
     def cancel(self, request: Request) -> None:
         """Ends a request where it stands; its place is free at once."""
         if request in self._running:
             self._retire(request)
+
+    def _run(self, work: list[_Work]) -> Iterator[tuple[list[_Work], PassResult]]:
+        """One pass over all. Should it fail, one for each request: nothing was committed, and rows do not see each
+        other, so those that are not to blame go on as if nothing had happened."""
+        if not work:
+            return
+        try:
+            result = self.target.run([w.rows for w in work], logits=any(w.request.needs_logits for w in work))
+        except Exception as error:
+            if len(work) == 1:
+                _fail(work[0].request, error)
+                return
+            for w in work:
+                yield from self._run([w])
+            return
+        yield work, result
+
+    def _take(self, work: list[_Work], result: PassResult, draft_seconds: float) -> None:
+        """What a pass brought to each of its requests."""
+        outputs = sum(len(w.rows.outputs) for w in work)
+        hidden = self.target.hidden(outputs) if self.planner.wants_hidden and outputs else None
+        decoding = [w for w in work if w.request.decoding]
+        first = emitted = 0  # first: of the pass's outputs, this request's first
+        for w, choices, logits in zip(work, result.choices, result.logits, strict=True):
+            try:
+                verdict = self._walk(w, w.request.choices(choices, logits))
+                if verdict is not None:
+                    w.request.account(verdict, w.draft, result.seconds, draft_seconds)
+                    self.planner.learn(w.request, w.draft, verdict)
+                    if hidden is not None:  # where the path ended: its last row with keys and values
+                        last = verdict.accepted[-1] + 1 if verdict.accepted else 0
+                        self.planner.observe(w.request, hidden[first + last])
+                    emitted += len(verdict.tokens)
+            except Exception as error:
+                _fail(w.request, error)
+            first += len(w.rows.outputs)
+        self._learn_cost(decoding, work, emitted, result.seconds, draft_seconds)
+
+    def _walk(self, w: _Work, choose: Callable[[int], int | None]) -> Verdict | None:
+        """Accepts and commits; None for a prompt chunk that is not the last."""
+        if not w.rows.outputs:
+            w.request.sequence.cache.commit(_rows(range(len(w.rows.tokens))))
+            return None
+        verdict = walk(w.draft, choose)
+        kept = [*range(w.last + 1), *(w.last + 1 + node for node in verdict.accepted)]
+        w.request.sequence.cache.commit(_rows(kept))
+        return verdict
 
     def _gather(self) -> tuple[list[_Work], float]:
         """Every request's part of the next pass, and the seconds that drafting took."""
@@ -135,12 +171,22 @@ class Engine:
         beside = sum(len(w.rows.tokens) for w in prompts)
         room -= beside
         started = time.perf_counter()
-        drafts = self.planner.propose(decoding, beside)
+        drafts = self._propose(decoding, beside)
         seconds = time.perf_counter() - started
         for w, draft in zip(work, drafts, strict=True):
             w.hang(draft if len(draft) <= room else draft.keep(list(range(room))))
             room -= len(w.draft)
-        return work + prompts, seconds
+        return [w for w in work + prompts if not w.request.ended], seconds
+
+    def _propose(self, decoding: list[Request], beside: int) -> list[Draft]:
+        """What the drafters propose. Should they fail, each request is asked for alone, to find whose fault it is."""
+        try:
+            return self.planner.propose(decoding, beside)
+        except Exception as error:
+            if len(decoding) == 1:
+                _fail(decoding[0], error)
+                return [Draft()]
+            return [self._propose([request], beside)[0] for request in decoding]
 
     def _prompt_work(self, decoding: list[Request], room: int) -> list[_Work]:
         """The prompt rows of the next pass."""
@@ -168,14 +214,20 @@ class Engine:
     def _retire(self, request: Request) -> None:
         self._running.remove(request)
         self.planner.close(request)
-        self._caches.close(request.sequence)
+        self._caches.close(request.sequence, keep=request.error is None)
         s = request.stats
+        ended = "failed" if request.error else request.finish_reason or "cancelled"
         _log.info(
             "request %d: %d prompt + %d tokens, %s; prefill %.3f s, decode %.1f tok/s, %.2f tokens per pass, "
             "%d of %d drafted tokens accepted",
-            *(request.number, request.prompt_length, len(request.answer), request.finish_reason or "cancelled"),
+            *(request.number, request.prompt_length, len(request.answer), ended),
             *(s.prefill_seconds, s.decode_tokens_per_second, s.tokens_per_pass, s.accepted, s.drafted),
         )
+
+
+def _fail(request: Request, error: Exception) -> None:
+    _log.error("request %d failed", request.number, exc_info=error)
+    request.error = error
 
 
 def _rows(numbers: Iterable[int]) -> Ints:

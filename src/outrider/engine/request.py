@@ -41,6 +41,8 @@ class Request:
         self.finish_reason: FinishReason | None = None
         self.problem: str | None = None
         """Why the answer is broken off, if it is: its grammar could not go on."""
+        self.error: Exception | None = None
+        """What went wrong within this request, and ended it."""
         self.started = time.perf_counter()
         self._end_tokens = frozenset() if params.ignore_end else end_tokens
         constraint = None if params.grammar is None else grammars.constraint(params.grammar, self._end_tokens)
@@ -64,6 +66,11 @@ class Request:
     def answer(self) -> list[int]:
         """The generated tokens."""
         return self.tokens[self.prompt_length :]
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more will come."""
+        return self.finish_reason is not None or self.error is not None
 
     @property
     def decoding(self) -> bool:
@@ -133,8 +140,15 @@ class Request:
         stats = self.stats if self.finish_reason else None
         return Piece(text, tokens, sources, rejected, logprobs, self.finish_reason, stats)
 
+    def end(self) -> None:
+        """Ends the answer where it stands, as `max_tokens` would."""
+        if not self.ended:
+            self._finish("length")
+
     def output(self) -> RequestOutput:
-        """The finished answer."""
+        """The finished answer. Raises what ended the request, if it failed."""
+        if self.error is not None:
+            raise self.error
         assert self.finish_reason is not None
         prompt = tuple(self.tokens[: self.prompt_length])
         logprobs = None if self.params.logprobs is None else tuple(self._logprobs)
