@@ -126,9 +126,7 @@ def llama_cpp_logprobs(
             return peer.perplexity(reference.token_ids, window)
 
 
-def outrider_logprobs(
-    model: Path, windows: Sequence[list[int]], *, threads: int, kv_cache_dtype: KvFormat
-) -> Scored:
+def outrider_logprobs(model: Path, windows: Sequence[list[int]], *, threads: int, kv_cache_dtype: KvFormat) -> Scored:
     """outrider's log-probabilities of every token of every window but the BOS that begins it.
 
     windows: token ids with BOS first. The result has one number for each token but the BOS.
