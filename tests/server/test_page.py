@@ -114,7 +114,7 @@ def drafted(served_llm, url, monkeypatch):  # noqa: ARG001
     names = ("mtp", "lookup", "history")
     drafters = [Scripted(name, out.token_ids, last=name == "history") for name in names]
     monkeypatch.setattr(planner, "drafters", drafters)
-    monkeypatch.setattr(planner, "_keep_worthwhile", lambda _asks, _certain: None)
+    monkeypatch.setattr(planner, "_keep_worthwhile", lambda _asks, _certain, _beside: None)
 
 
 def _settled(server):
