@@ -71,6 +71,7 @@ def conversation(state: Path, *arguments: str, answer: str = " is big.", pause: 
     if process == 0:
         environment = os.environ | {"XDG_STATE_HOME": str(state), "TERM": "xterm", "COLUMNS": "200"}
         environment.pop("NO_COLOR", None)
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # a shell's background jobs are started with it ignored
         os.execve(sys.executable, [sys.executable, "-c", program], environment)
     terminal = Terminal(process, descriptor)
     try:
