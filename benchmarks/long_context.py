@@ -17,8 +17,8 @@ from statistics import median
 import numpy as np
 
 from outrider import kernels
+from outrider.cache import cache_bytes
 from outrider.checkpoints import ModelConfig, open_checkpoint
-from outrider.checkpoints.traffic import kv_bytes
 from outrider.engine.target import Target, chain
 from outrider.llm import PREFILL_CHUNK, usable_cores
 from outrider.models.gemma import kv_shapes, record_gemma
@@ -110,7 +110,7 @@ def main() -> None:
     for bench, context in caches:
         one, four = (1e3 * median(taken[bench, context, rows]) for rows in ROWS)
         memory = grown[bench, context] / 1e6
-        said = kv_bytes(config, context, PREFILL_CHUNK, bench.kv_format) / 1e6
+        said = cache_bytes(kv_shapes(config), context, PREFILL_CHUNK, bench.kv_format) / 1e6
         line = f"{bench.kv_format:>12} {context:>8} {one:>6.1f} ms {four:>6.1f} ms {memory:>7.1f} MB {said:>13.1f} MB"
         print(line, flush=True)
     for bench in benches if arguments.prefill else ():

@@ -80,8 +80,9 @@ def load_model(
         def advance(what: str, fraction: float) -> None:
             progress.update(task, description=what, completed=fraction)
 
-        options |= {"quantize": None if quantize is Quantize.none else quantize.value}
-        llm = LLM(model, progress=advance, kv_cache_dtype=kv_cache_dtype.value, **options)
+        options["quantize"] = None if quantize is Quantize.none else quantize.value
+        options["kv_cache_dtype"] = kv_cache_dtype.value
+        llm = LLM(model, progress=advance, **options)
     if llm.packed is not None:
         error_console().print(f"weights: {packed_line(llm)}", style="dim", markup=False)
     return llm

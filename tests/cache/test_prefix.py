@@ -116,20 +116,46 @@ def test_memory_once_taken_counts_after_going_back(llm):
     assert llm.caches.kept_bytes == big
 
 
+def filler(shapes, kv_format):
+    """What fills a cache with zeros up to a length, 250 positions a pass."""
+    program = kernels.Program(256, shapes, kv_format, kernels.ThreadPool(1))
+    embedding = np.zeros(4 * 32, np.float32).view(np.uint8)
+    program.gather(kernels.table("F32", 4, 32, embedding), 1.0, program.buffer("x", 32))
+    for layer, shape in enumerate(shapes):
+        key, value = (program.buffer(f"{what} {layer}", shape.kv_heads * shape.head_dim) for what in ("key", "value"))
+        program.store_kv(key, value, layer)
+
+    def fill(cache, length):
+        while cache.length < length:
+            rows = min(250, length - cache.length)
+            zeros, parents = np.zeros(rows, np.int32), np.arange(-1, rows - 1, dtype=np.int32)
+            program.run(zeros, zeros, parents, np.zeros(0, np.int32), [cache])
+            cache.commit(np.arange(rows, dtype=np.int32))
+
+    return fill
+
+
 def test_estimated_bytes_are_what_the_system_gives():
-    """Touch a cache of known shape and look at the resident set."""
+    """Fill caches of known shape and look at the resident set."""
     shapes = [kernels.KvShape(4, 256, 512), kernels.KvShape(4, 512, 0)] * 4
 
     def resident():
         return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
-    if not Path("/proc/self/statm").exists():
-        pytest.skip("the resident set is read from /proc")
     pool = CachePool(shapes, 8192, 256, kv_format="float16", kept_bytes=1 << 40)
-    before = resident()
     cache = pool.new()
-    assert resident() - before < 1 << 20, "memory is taken as it is touched"
     assert cache.reserved_bytes == cache_bytes(shapes, 8192, 256, "float16")
+    if not Path("/proc/self/statm").exists():
+        pytest.skip("the resident set is read from /proc, which only Linux has")
+    for kv_format in kernels.KV_FORMATS:
+        before = resident()
+        cache = kernels.KvCache(shapes, 8192, 256, kv_format)
+        assert resident() - before < 1 << 20, "memory is taken as it is touched"
+        fill = filler(shapes, kv_format)
+        fill(kernels.KvCache(shapes, 8192, 256, kv_format), 256)  # the program's own buffers
+        before = resident()
+        fill(cache, 3000)
+        assert resident() - before == pytest.approx(cache_bytes(shapes, 3000, 256, kv_format), rel=0.03)
     assert cache_bytes(shapes, 100, 256, "float16") < cache_bytes(shapes, 1000, 256, "float16") < cache.reserved_bytes
     assert cache_bytes([shapes[0]], 900, 256, "float16") == cache_bytes([shapes[0]], 5000, 256, "float16")
 

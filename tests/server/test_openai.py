@@ -15,6 +15,7 @@ import pytest
 from serving import serving
 
 from outrider import SamplingParams
+from outrider.sampling.choice import TokenChooser
 
 ENDLESS = {"ignore_eos": True}
 
@@ -250,17 +251,12 @@ def test_a_client_that_leaves_frees_its_place(served_llm):
         ) as stream:
             next(stream.iter_lines())
         _settled(server)
-        thread = threading.Thread(target=lambda: _post_and_leave(base))
-        thread.start()
-        thread.join()
+        work = {"prompt": "y", "max_tokens": 250, "ignore_eos": True, "drafting": "off", "n": 4}
+        with pytest.raises(httpx.ReadTimeout):
+            httpx.post(f"{base}/v1/completions", json=work, timeout=0.05)
         _settled(server)
         found = httpx.post(f"{base}/v1/completions", json={"prompt": "x", "max_tokens": 3}, timeout=20)
         assert found.status_code == 200
-
-
-def _post_and_leave(base):
-    with pytest.raises(httpx.ReadTimeout):
-        httpx.post(f"{base}/v1/completions", json={"prompt": "y", "max_tokens": 250, "ignore_eos": True}, timeout=0.05)
 
 
 def _settled(server):
@@ -324,3 +320,30 @@ def test_a_broken_pass_ends_its_requests_and_not_the_server(served_llm, monkeypa
         assert "out of luck" in found.json()["error"]["message"]
         monkeypatch.setattr(served_llm.engine, "step", step)
         assert httpx.post(f"{base}/v1/completions", json={"prompt": "x", "max_tokens": 2}).status_code == 200
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_request_that_fails_harms_no_other(served_llm, monkeypatch, stream):
+    """One fails in its own part of a pass: it is told so at once, its place is free, and its neighbour's text is that
+    of a run alone."""
+    good = {"prompt": "x", "max_tokens": 120, "ignore_eos": True, "temperature": 0.8, "seed": 3}
+    (alone,) = served_llm.generate(
+        ["x"], SamplingParams(max_tokens=120, ignore_end=True, temperature=0.8, seed=3, draft="off")
+    )
+    own = TokenChooser.choose
+
+    def choose(chooser, most_likely, logits, position):
+        if chooser._params.seed == 666 and position > 20:
+            raise RuntimeError("out of luck")
+        return own(chooser, most_likely, logits, position)
+
+    monkeypatch.setattr(TokenChooser, "choose", choose)
+    with serving(served_llm, running=4) as (base, server), ThreadPoolExecutor() as threads:
+        url = f"{base}/v1/completions"
+        neighbour = threads.submit(httpx.post, url, json=good, timeout=20)
+        found = httpx.post(url, json=good | {"seed": 666, "stream": stream}, timeout=20)
+        assert found.status_code == (200 if stream else 503)
+        assert "out of luck" in found.text
+        assert neighbour.result().json()["choices"][0]["text"] == alone.text
+        _settled(server)
+    assert served_llm.caches.in_use == 0

@@ -1,4 +1,4 @@
-"""What a checkpoint costs to run: the bytes that one decode pass reads, and those that a context keeps."""
+"""What a checkpoint costs to run: the bytes that one decode pass reads, and those that one position keeps."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 from outrider.checkpoints.checkpoint import Tensor
 from outrider.checkpoints.config import AssistantConfig, Kind, ModelConfig, own_kv_layers
-from outrider.kernels import KvFormat
 
 _GATHERED = ("embed_tokens_per_layer.weight", "masked_embedding.token_ordering")
 """Read a row at a time; every other matrix is swept as a whole (the embedding is also the head)."""
@@ -51,22 +50,10 @@ def _chosen_of(name: str, config: ModelConfig | AssistantConfig) -> tuple[int, i
     return 1, 1
 
 
-_SCALE_BYTES = 4
-_VALUE_BYTES = {"float32": 4, "float16": 2, "int8": 1}
-
-
-def kv_bytes_per_position(config: ModelConfig, kv_format: KvFormat = "float16") -> dict[Kind, int]:
+def kv_bytes_per_position(config: ModelConfig, bytes_per_value: int = 2) -> dict[Kind, int]:
     """Bytes of keys and values that one position adds, by kind of layer; sliding layers keep only their window."""
     sizes: dict[Kind, int] = {"full": 0, "sliding": 0}
-    scale = _SCALE_BYTES if kv_format == "int8" else 0
     for index in own_kv_layers(config):
         layer = config.layers[index]
-        sizes[layer.kind] += 2 * layer.kv_heads * (layer.head_dim * _VALUE_BYTES[kv_format] + scale)
+        sizes[layer.kind] += 2 * layer.kv_heads * layer.head_dim * bytes_per_value
     return sizes
-
-
-def kv_bytes(config: ModelConfig, positions: int, rows: int, kv_format: KvFormat = "float16") -> int:
-    """Bytes of keys and values of one sequence of so many positions, when passes have up to `rows` rows of it."""
-    per = kv_bytes_per_position(config, kv_format)
-    window = max((layer.window or 0 for layer in config.layers), default=0)
-    return positions * per["full"] + min(positions, window + rows + 32) * per["sliding"]

@@ -36,9 +36,11 @@ def inspect(
 
 def describe(checkpoint: Checkpoint) -> dict[str, Any]:
     """The facts as plain data; sizes in bytes."""
+    from outrider.cache import cache_bytes
     from outrider.checkpoints import AssistantConfig
-    from outrider.checkpoints.traffic import kv_bytes, kv_bytes_per_position, weight_traffic
+    from outrider.checkpoints.traffic import kv_bytes_per_position, weight_traffic
     from outrider.llm import PREFILL_CHUNK
+    from outrider.models.gemma import kv_shapes
 
     drafter = checkpoint.config if isinstance(checkpoint.config, AssistantConfig) else None
     config = checkpoint.config.text if isinstance(checkpoint.config, AssistantConfig) else checkpoint.config
@@ -51,7 +53,7 @@ def describe(checkpoint: Checkpoint) -> dict[str, Any]:
     kv = kv_bytes_per_position(config)
     weights = sum(entry["bytes"] for entry in formats.values())
     contexts = [length for length in _CONTEXTS if length < config.context_length] + [config.context_length]
-    context_bytes = {length: kv_bytes(config, length, PREFILL_CHUNK) for length in contexts}
+    context_bytes = {length: cache_bytes(kv_shapes(config), length, PREFILL_CHUNK, "float16") for length in contexts}
     return {
         "path": str(checkpoint.path),
         "architecture": config.architecture,

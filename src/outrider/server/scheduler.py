@@ -170,6 +170,10 @@ class Scheduler:
 
     def _deliver(self, ticket: Ticket) -> None:
         assert ticket.request is not None
+        if ticket.request.error is not None:
+            self._leave(ticket)
+            ticket.give(StoppedError(f"the request failed within the server: {ticket.request.error}"))
+            return
         piece = ticket.request.take_piece()
         if piece.finish_reason is not None:
             ticket.output = ticket.request.output()

@@ -64,7 +64,7 @@ def export_gguf(
     Args:
         kind: GGUF name of a matrix -> its type.
     """
-    assistant = padded(assistant)
+    assistant, pool = padded(assistant), kernels.ThreadPool(usable_cores())
     config, text = assistant.config, assistant.config.get_text_config()
     writer = gguf.GGUFWriter(path, _ARCHITECTURE)
     _write_metadata(writer, config, text)
@@ -79,7 +79,7 @@ def export_gguf(
         if array.ndim == 1:
             writer.add_tensor(to, array)
         else:
-            writer.add_tensor(to, _quantized(array, kind(to)), raw_dtype=kind(to))
+            writer.add_tensor(to, _quantized(array, kind(to), pool), raw_dtype=kind(to))
     writer.add_tensor("rope_freqs.weight", _turned(text))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
@@ -110,13 +110,15 @@ def padded(assistant: transformers.Gemma4AssistantForCausalLM) -> transformers.G
     return made
 
 
-def _quantized(array: np.ndarray[Any, np.dtype[np.float32]], kind: Type) -> np.ndarray[Any, np.dtype[np.uint8]]:
+def _quantized(
+    array: np.ndarray[Any, np.dtype[np.float32]], kind: Type, pool: kernels.ThreadPool
+) -> np.ndarray[Any, np.dtype[np.uint8]]:
     """(rows, bytes) blocks."""
     if kind not in (Type.Q4_0, Type.Q8_0):
         return gguf.quants.quantize(array, kind)
     rows, columns = array.shape
     data = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
-    blocks, _, _ = kernels.quantize(kind.name, "F32", rows, columns, data, kernels.ThreadPool(usable_cores()))
+    blocks, _, _ = kernels.quantize(kind.name, "F32", rows, columns, data, pool)
     return np.asarray(blocks).reshape(rows, -1)
 
 
