@@ -58,7 +58,7 @@ class WeightStore:
             tensor = self._tensors[name]
             count, rows, data = math.prod(tensor.shape[:-2]), tensor.shape[-2], tensor.data
             self._packed[name] = kernels.pack(tensor.format, rows, tensor.shape[-1], data, self._pool, count=count)
-            _release_pages(data)
+            release_pages(data)
             self._progress(tensor.nbytes)
         return self._packed[name]
 
@@ -95,7 +95,7 @@ class WeightStore:
         return sum(weight.nbytes for weight in self._packed.values())
 
 
-def _release_pages(data: npt.NDArray[np.uint8]) -> None:
+def release_pages(data: npt.NDArray[np.uint8]) -> None:
     """Tells the system that a mapped tensor was read for the last time, so that it and its packed copy do not add up.
 
     The pages stay in the file cache; only this process lets go of them. Without madvise nothing happens.

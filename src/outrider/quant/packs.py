@@ -33,6 +33,7 @@ from outrider import kernels
 from outrider.checkpoints.checkpoint import BLOCKS, Checkpoint, Format, Tensor
 from outrider.checkpoints.gguf_file import GGUFFile
 from outrider.errors import CheckpointError
+from outrider.quant.packing import release_pages
 
 Quantization = Literal["q4_0", "q8_0"]
 QUANTIZATIONS: tuple[Quantization, ...] = ("q4_0", "q8_0")
@@ -187,16 +188,16 @@ def _write(
     done, whole = 0, sum(sizes.values())
     for name, kind in formats.items():
         tensor = checkpoint.tensors[name]
+        rows, columns, data = math.prod(tensor.shape[:-1]), tensor.shape[-1], tensor.data
         try:
-            blocks, error, squares = kernels.quantize(
-                kind, tensor.format, math.prod(tensor.shape[:-1]), tensor.shape[-1], tensor.data, pool
-            )
+            blocks, error, squares = kernels.quantize(kind, tensor.format, rows, columns, data, pool)
         except ValueError as problem:
             raise CheckpointError(
                 f"the tensor {name} cannot be quantized: {problem}",
                 path=checkpoint.path,
                 remedy="The file is damaged, or was trained to nothing: download it again",
             ) from problem
+        release_pages(data)
         writer.write_tensor_data(blocks)
         done += sizes[name]
         told("quantizing", done / whole)
