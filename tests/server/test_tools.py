@@ -274,6 +274,17 @@ def test_demanded_calls_fit_their_schemas(json_llm, schema, seed):
     jsonschema.validate(json.loads(call.arguments), schema)
 
 
+def test_no_number_that_a_call_can_hold_is_infinite(json_llm):
+    schema = {"type": "object", "properties": {"x": {"type": "number"}}, "required": ["x"]}
+    grammar = grammar_of_calls(
+        [Function(name="f", parameters=schema)], json_llm.tokenizer, several=False, thinking=False
+    )
+    for number, allowed in (("6e0120", False), ("6e309", False), ("1e199", True), ("9" * 20 + "e199", True)):
+        constraint = json_llm.grammars.constraint(grammar, [])
+        tokens = json_llm.tokenizer.encode(f"<|tool_call>call:f{{x:{number}}}", add_bos=False, parse_special=True)
+        assert all(constraint.allows(token) and not constraint.push(token) for token in tokens) is allowed
+
+
 def test_the_example_that_needs_no_hypothesis(json_llm):
     schema = {"type": "object", "properties": {"b": {"type": "string"}, "A": {"type": "integer"}}, "required": ["b"]}
     grammar = grammar_of_calls([Function(name="f", parameters=schema)], json_llm.tokenizer, several=True, thinking=True)

@@ -15,13 +15,14 @@ from outrider.server.tools import Function
 from outrider.tokenizer import Tokenizer
 
 _MAX_DEPTH = 32
+# Digits are bounded so that every number that can be written is a finite float, and no model counts for ever.
 _VALUES = r"""
 any: text | number | "true" | "false" | "null" | anyobject | anyarray
 anyobject: "{" (anypair ("," anypair)*)? "}"
 anypair: KEY ":" any
 anyarray: "[" (any ("," any)*)? "]"
-number: /-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?/
-integer: /-?(0|[1-9][0-9]*)/
+number: /-?(0|[1-9][0-9]{0,19})(\.[0-9]{1,20})?([eE][+-]?[01]?[0-9]{1,2})?/
+integer: /-?(0|[1-9][0-9]{0,19})/
 KEY: /[A-Za-z_][A-Za-z0-9_\-]*/
 TEXT: /(.|\n)*/
 """
