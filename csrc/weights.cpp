@@ -30,68 +30,72 @@ void super_scale(const uint8_t* q, int j, uint8_t& scale, uint8_t& minimum) {
   }
 }
 
-// The unsigned codes of the 32 columns of group g of a checkpoint row (block formats as GGML defines them).
-void group_codes(Format f, const uint8_t* row, size_t g, uint8_t (&out)[32]) {
+uint32_t word_at(const uint8_t* p) {
+  uint32_t word;
+  std::memcpy(&word, p, 4);
+  return word;
+}
+
+// Four codes side by side in a word, one a byte; no shift of such a word below leaves its byte.
+constexpr uint32_t kOnes = 0x01010101u, kPairs = 0x03030303u, kNibbles = 0x0f0f0f0fu, kSigns = 0x80808080u;
+
+// The unsigned codes of the 32 columns of group g of a checkpoint row, column 4k + i in byte i of quad k (block formats
+// as GGML defines them).
+void group_quads(Format f, const uint8_t* row, size_t g, uint32_t (&quad)[8]) {
   const FormatInfo& fi = info(f);
   const uint8_t* b = row + g * 32 / fi.block * fi.block_bytes;
   const int j = static_cast<int>(g % 8);  // group within a super-block of 256
   switch (f) {
-    case Format::Q4_0: case Format::Q4_1: {
+    case Format::Q4_0: case Format::Q4_1: case Format::Q5_0: case Format::Q5_1: {
       const uint8_t* q = b + fi.block_bytes - 16;
-      for (int i = 0; i < 16; ++i) out[i] = q[i] & 15, out[i + 16] = q[i] >> 4;
-      break;
-    }
-    case Format::Q5_0: case Format::Q5_1: {
-      uint32_t high;
-      std::memcpy(&high, b + fi.block_bytes - 20, 4);
-      const uint8_t* q = b + fi.block_bytes - 16;
-      for (int i = 0; i < 16; ++i) {
-        out[i] = static_cast<uint8_t>((q[i] & 15) | ((high >> i & 1) << 4));
-        out[i + 16] = static_cast<uint8_t>((q[i] >> 4) | ((high >> (i + 16) & 1) << 4));
+      for (int k = 0; k < 4; ++k) {
+        const uint32_t word = word_at(q + 4 * k);
+        quad[k] = word & kNibbles, quad[k + 4] = (word >> 4) & kNibbles;
+      }
+      if (fi.bits == 5) {
+        const uint32_t high = word_at(q - 4);
+        // The product puts bit i of four at bit 8i.
+        for (int k = 0; k < 8; ++k) quad[k] |= (((high >> (4 * k) & 15) * 0x00204081u) & kOnes) << 4;
       }
       break;
     }
     case Format::Q8_0:
-      for (int i = 0; i < 32; ++i) out[i] = b[2 + i] ^ 0x80;  // int8 + 128
+      for (int k = 0; k < 8; ++k) quad[k] = word_at(b + 2 + 4 * k) ^ kSigns;  // int8 + 128
       break;
-    case Format::Q4_K: {
-      const uint8_t* q = b + 16 + 32 * (j / 2);
-      for (int i = 0; i < 32; ++i) out[i] = j % 2 ? q[i] >> 4 : q[i] & 15;
-      break;
-    }
-    case Format::Q5_K: {
-      const uint8_t *high = b + 16, *q = b + 48 + 32 * (j / 2);
-      for (int i = 0; i < 32; ++i)
-        out[i] = static_cast<uint8_t>((j % 2 ? q[i] >> 4 : q[i] & 15) | ((high[i] >> j & 1) << 4));
+    case Format::Q4_K: case Format::Q5_K: {
+      const uint8_t *q = b + fi.block_bytes - 128 + 32 * (j / 2), *high = b + 16;
+      for (int k = 0; k < 8; ++k) {
+        quad[k] = (word_at(q + 4 * k) >> (j % 2 * 4)) & kNibbles;
+        if (f == Format::Q5_K) quad[k] |= ((word_at(high + 4 * k) >> j) & kOnes) << 4;
+      }
       break;
     }
     case Format::Q6_K: {  // halves of 128 columns: 64 bytes of low nibbles, 32 bytes of upper pairs
-      const int h = j / 4, k = j % 4;
-      const uint8_t *low = b + 64 * h + 32 * (k % 2), *high = b + 128 + 32 * h;
-      for (int i = 0; i < 32; ++i)
-        out[i] = static_cast<uint8_t>((k < 2 ? low[i] & 15 : low[i] >> 4) | ((high[i] >> (2 * k) & 3) << 4));
+      const int h = j / 4, quarter = j % 4;
+      const uint8_t *low = b + 64 * h + 32 * (quarter % 2), *high = b + 128 + 32 * h;
+      for (int k = 0; k < 8; ++k)
+        quad[k] = ((word_at(low + 4 * k) >> (quarter / 2 * 4)) & kNibbles) |
+                  (((word_at(high + 4 * k) >> (2 * quarter)) & kPairs) << 4);
       break;
     }
     default: break;
   }
 }
 
-// Puts the 32 codes of a row's group into their bit planes, four at a time: no shift below leaves its byte.
-void put_codes(int bits, uint8_t* at, int row, const uint8_t (&codes)[32]) {
-  uint32_t quad[8];
-  std::memcpy(quad, codes, sizeof quad);
+// Puts the quads of a row's group into their bit planes.
+void put_quads(int bits, uint8_t* at, int row, const uint32_t (&quad)[8]) {
   const auto put = [&](size_t plane, uint32_t four) { std::memcpy(at + 64 * plane + 4 * row, &four, 4); };
   if (bits == 8) {
     for (size_t k = 0; k < 8; ++k) put(k, quad[k]);
     return;
   }
-  for (size_t k = 0; k < 4; ++k) put(k, (quad[2 * k] & 0x0f0f0f0fu) | ((quad[2 * k + 1] & 0x0f0f0f0fu) << 4));
+  for (size_t k = 0; k < 4; ++k) put(k, (quad[2 * k] & kNibbles) | ((quad[2 * k + 1] & kNibbles) << 4));
   uint32_t high[2] = {};
   if (bits == 5) {
-    for (int k = 0; k < 8; ++k) high[0] |= ((quad[k] >> 4) & 0x01010101u) << k;
+    for (int k = 0; k < 8; ++k) high[0] |= ((quad[k] >> 4) & kOnes) << k;
     put(4, high[0]);
   } else if (bits == 6) {
-    for (int k = 0; k < 8; ++k) high[k / 4] |= ((quad[k] >> 4) & 0x03030303u) << (2 * (k % 4));
+    for (int k = 0; k < 8; ++k) high[k / 4] |= ((quad[k] >> 4) & kPairs) << (2 * (k % 4));
     put(4, high[0]), put(5, high[1]);
   }
 }
@@ -144,8 +148,10 @@ void dequantize_row(Format f, const uint8_t* blocks, size_t columns, float* out)
   for (size_t g = 0; g < columns / 32; ++g) {
     const uint8_t* b = blocks + g * 32 / fi.block * fi.block_bytes;
     const int j = static_cast<int>(g % 8);
+    uint32_t quad[8];
+    group_quads(f, blocks, g, quad);
     uint8_t q[32];
-    group_codes(f, blocks, g, q);
+    std::memcpy(q, quad, sizeof q);
     float scale[2], minimum = 0.0f;
     if (fi.scales == Scales::kSuperHalf) {
       const float d = half_at(b + 208);
@@ -166,8 +172,10 @@ void dequantize_row(Format f, const uint8_t* blocks, size_t columns, float* out)
 void pack_tile(Format f, size_t rows, size_t columns, const uint8_t* blocks, size_t first, uint8_t* codes, uint8_t* scales) {
   const FormatInfo& fi = info(f);
   const Matrix shape = packed_shape(f, rows, columns);
-  std::memset(codes, 0, shape.tile_codes);
-  if (shape.tile_scales) std::memset(scales, 0, shape.tile_scales);
+  if (first + kTile > rows) {
+    std::memset(codes, 0, shape.tile_codes);
+    if (shape.tile_scales) std::memset(scales, 0, shape.tile_scales);
+  }
   for (int lane = 0; lane < kTile && first + lane < rows; ++lane) {
     const uint8_t* row = blocks + (first + lane) * row_bytes(f, columns);
     if (fi.bits == 0) {
@@ -176,9 +184,9 @@ void pack_tile(Format f, size_t rows, size_t columns, const uint8_t* blocks, siz
       continue;
     }
     for (size_t g = 0; g < columns / 32; ++g) {
-      uint8_t q[32];
-      group_codes(f, row, g, q);
-      put_codes(fi.bits, codes + g * code_bytes(fi.bits), lane, q);
+      uint32_t quad[8];
+      group_quads(f, row, g, quad);
+      put_quads(fi.bits, codes + g * code_bytes(fi.bits), lane, quad);
     }
     pack_scales(f, columns, row, lane, scales);
   }

@@ -103,7 +103,7 @@ class LLM:
         self.weight_bytes = weights.packed_bytes
         if progress:
             progress("building the tokenizer", 1.0)
-        self.tokenizer: Tokenizer = open_tokenizer(checkpoint.tokenizer, path=checkpoint.path)
+        self.tokenizer = tokenizer = open_tokenizer(checkpoint.tokenizer, path=checkpoint.path)
         self.chat = chat_template_of(checkpoint.tokenizer)
         """The model's chat template; None for a base model."""
         self.target = Target(forward)
@@ -125,9 +125,9 @@ class LLM:
             vocabulary=self.target.vocabulary,
         )
         self.grammars = GrammarCompiler(
-            lambda token: self.tokenizer.piece(token, skip_special=False),
-            self.tokenizer.vocab_size,
-            self.tokenizer.hidden,
+            lambda token: tokenizer.piece(token, skip_special=False),
+            tokenizer.vocab_size,
+            tokenizer.hidden,
             self.target.vocabulary,
         )
         self.engine = Engine(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from weakref import proxy
 
 from outrider.engine.request import Request
 from outrider.engine.target import Floats
@@ -72,12 +73,21 @@ class DraftPlanner:
         self.drafters: list[Drafter] = []
         self.wants_hidden = drafting is not None
         """Whether `observe` has to be told hidden states."""
+        planner = proxy(self)  # or a model that nobody holds any more would keep its memory until a garbage collection
+
+        def chance(sequence: int, source: str, situation: Situation, guess: float) -> float:
+            """See `lookup.Chance`."""
+            return float(planner._chance(sequence, source, situation, guess))
+
+        def worth_a_step(chance: float, seconds: float) -> bool:
+            return bool(planner._worth_a_step(chance, seconds))
+
         if drafting:
-            self.drafters.append(MtpDrafter(drafting, vocabulary, self._chance, self._worth_a_step))
+            self.drafters.append(MtpDrafter(drafting, vocabulary, chance, worth_a_step))
         if lookup:
-            self.drafters.append(LookupDrafter(self._chance))
+            self.drafters.append(LookupDrafter(chance))
         if lookup and history:
-            self.drafters.append(HistoryDrafter(self._chance, history))
+            self.drafters.append(HistoryDrafter(chance, history))
         self._texts: dict[int, _Text] = {}
 
     def open(self, request: Request) -> None:
@@ -142,7 +152,6 @@ class DraftPlanner:
         self._pace.observe(tokens, verify_seconds + draft_seconds)
 
     def _chance(self, sequence: int, source: str, situation: Situation, guess: float) -> float:
-        """See `lookup.Chance`."""
         return self._texts[sequence].level.applied(source, self.calibration.chance(source, situation, guess))
 
     def _worth_a_step(self, chance: float, seconds: float) -> bool:
