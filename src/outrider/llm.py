@@ -25,7 +25,7 @@ from outrider.models.pairing import FoundDrafter, find_drafter
 from outrider.quant import QUANTIZATIONS, Packed, Quantization, WeightStore, quantized
 from outrider.sampling.constraint import GrammarCompiler
 from outrider.sampling.params import SamplingParams
-from outrider.tokenizer import Tokenizer, open_tokenizer
+from outrider.tokenizer import open_tokenizer
 from outrider.tokenizer.chat_template import chat_template_of
 
 PREFILL_CHUNK = 256
