@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shlex
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,6 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from outrider.bench.peers import Peer, open_peer
+from outrider.errors import UsageError
 from outrider.terminal import KvCacheDtype, KvCacheOption, Quantize, QuantizeOption
 
 app = typer.Typer(
@@ -78,7 +81,7 @@ def decode(
     against: Against = None,
     peer_python: PeerPython = None,
     max_tokens: Annotated[int, typer.Option(min=2, help="Most tokens of an answer.")] = 64,
-    rounds: Annotated[int, typer.Option(min=1, help="How often every prompt is decoded in each way.")] = 2,
+    rounds: Annotated[int, typer.Option(min=1, help="How often every prompt is decoded in each way.")] = 3,
     prompts: Annotated[int, typer.Option(min=1, help="Prompts of each category; 20 ship of most.")] = 4,
     drafter: Annotated[
         str, typer.Option(metavar="auto|off|PATH", help="The MTP drafter: the one beside the model, none, or PATH.")
@@ -91,30 +94,59 @@ def decode(
     kv_cache_dtype: KvCacheOption = KvCacheDtype.float16,
     threads: Threads = None,
     as_json: AsJson = False,
+    report: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Measure passes too, and write a page with plots into DIR.")
+    ] = None,
+    note: Annotated[str | None, typer.Option(help="A sentence that the report's readers have to know.")] = None,
 ) -> None:
     """Decode prompts of several kinds with and without drafts. Exits with 1 if they ever gave different tokens."""
-    from outrider.bench.curves import memory_limit
+    from outrider.bench.curves import measure_verify, memory_limit
     from outrider.bench.decode import Comparer, measure_decode, show_decode
     from outrider.bench.suite import shipped_prompts
-    from outrider.terminal import load_model, show_error
+    from outrider.terminal import error_console, load_model, show_error
 
+    if report is not None:
+        _prepare_report(report)
     llm = load_model(
         model,
         quantize=quantize,
         kv_cache_dtype=kv_cache_dtype,
         drafter=None if drafter == "off" else drafter,
         lookup=lookup,
+        prefix_cache_bytes=0,  # or only the first of a prompt's answers would show the time to its first token
         threads=threads,
     )
     with open_peer(against, peer_python, llm) as peer:
         limit = memory_limit(llm)
         comparer = Comparer(llm, peer, max_tokens, temperature)
         result = measure_decode(comparer, shipped_prompts(prompts), rounds) | limit.as_dict()
+        curve = measure_verify(llm, peer, context=128, rounds=5) | limit.as_dict() if report else {}
     _print(result, show_decode, as_json)
+    if report is not None:
+        from outrider.bench.report.page import write_report
+
+        page = write_report(report, result, curve, command=shlex.join(["outrider", *sys.argv[1:]]), note=note)
+        error_console().print(f"report: {page}", markup=False)
     if not result["total"]["identical"]:
         differing = [name for name, of in result["categories"].items() if not of["identical"]]
         show_error(f"drafting changed the tokens of prompts in: {', '.join(differing)}. This is a bug in outrider")
         raise typer.Exit(1)
+
+
+def _prepare_report(folder: Path) -> None:
+    """Finds out before anything is measured whether a report can be written.
+
+    Raises:
+        UsageError: matplotlib is missing, or the folder cannot be made.
+    """
+    try:
+        import outrider.bench.report.page  # noqa: F401
+    except ImportError as error:
+        raise UsageError(f"a report needs {error.name}: pip install 'outrider[report]'") from error
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"cannot write a report into {folder}: {error.strerror or error}") from error
 
 
 def _print(result: dict[str, Any], show: Callable[[dict[str, Any]], None], as_json: bool) -> None:

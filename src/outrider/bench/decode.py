@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
-from statistics import median
+from collections.abc import Iterator, Sequence
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +10,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from outrider.bench.figures import Comparison, summarize
 from outrider.bench.interleave import turns
 from outrider.bench.suite import Prompt
 from outrider.terminal import error_console, progress_bar
@@ -20,28 +18,6 @@ from outrider.terminal import error_console, progress_bar
 if TYPE_CHECKING:
     from outrider import LLM, RequestOutput
     from outrider.bench.peer import LlamaCpp
-    from outrider.engine.outputs import RequestStats
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """One prompt, decoded without drafts, with them, and by the peer, close together in time."""
-
-    prompt: Prompt
-    plain: RequestOutput
-    drafted: RequestOutput
-    peer_tokens_per_second: float | None
-
-    @property
-    def speedup(self) -> float:
-        """Drafted over plain decode speed."""
-        plain = self.plain.stats.decode_tokens_per_second
-        return self.drafted.stats.decode_tokens_per_second / plain if plain else 1.0
-
-    @property
-    def identical(self) -> bool:
-        """Whether drafting changed nothing but the time."""
-        return (self.plain.token_ids, self.plain.finish_reason) == (self.drafted.token_ids, self.drafted.finish_reason)
 
 
 class Comparer:
@@ -111,75 +87,58 @@ def _announce(seconds: float, prompts: int, rounds: int, arms: Sequence[str]) ->
     )
 
 
-def summarize(comparisons: Sequence[Comparison]) -> dict[str, Any]:
-    """The figures of each category and of all together."""
-    by_category: dict[str, list[Comparison]] = {}
-    for comparison in comparisons:
-        by_category.setdefault(comparison.prompt.category, []).append(comparison)
-    sources: Counter[str] = Counter()
-    for comparison in comparisons:
-        sources.update(comparison.drafted.stats.drafted_by_source)
-    return {
-        "draft_sources": sorted(+sources),
-        "categories": {category: _figures(of_category) for category, of_category in by_category.items()},
-        "total": _figures(comparisons),
-    }
-
-
-def _figures(comparisons: Sequence[Comparison]) -> dict[str, Any]:
-    """Speeds are medians over prompts, the speed-up the median of the pairs' own; the counts are added up."""
-    stats = [comparison.drafted.stats for comparison in comparisons]
-    passes, drafted = sum(s.target_passes for s in stats), sum(s.drafted for s in stats)
-    speedups = [comparison.speedup for comparison in comparisons]
-    figures: dict[str, Any] = {
-        "prompts": len({comparison.prompt for comparison in comparisons}),
-        "plain_tokens_per_second": median(c.plain.stats.decode_tokens_per_second for c in comparisons),
-        "mtp_tokens_per_second": median(s.decode_tokens_per_second for s in stats),
-        "speedup": median(speedups),
-        "speedup_range": [min(speedups), max(speedups)],
-        "tokens_per_pass": sum(s.decoded_tokens for s in stats) / passes if passes else 1.0,
-        "acceptance_rate": sum(s.accepted for s in stats) / drafted if drafted else 0.0,
-        "acceptance_by_depth": _by_depth(stats),
-        "identical": all(comparison.identical for comparison in comparisons),
-    }
-    peer_speeds = [c.peer_tokens_per_second for c in comparisons if c.peer_tokens_per_second is not None]
-    if peer_speeds:
-        figures["peer_tokens_per_second"] = median(peer_speeds)
-    return figures
-
-
-def _by_depth(stats: Sequence[RequestStats]) -> list[float]:
-    """Of the drafted tokens at each depth, how many were accepted."""
-    drafted, accepted = Counter[int](), Counter[int]()
-    for of in stats:
-        drafted.update(dict(enumerate(of.drafted_by_depth)))
-        accepted.update(dict(enumerate(of.accepted_by_depth)))
-    return [accepted[depth] / drafted[depth] if drafted[depth] else 0.0 for depth in sorted(drafted)]
-
-
 def show_decode(result: dict[str, Any]) -> None:
-    """The figures for a person."""
+    """The figures for a person: what drafting brings, then where the time goes and who guessed right."""
     sources = ", ".join(result["draft_sources"]) or "nothing that was worth drafting"
     peer = result.get("peer")
     console = Console(highlight=False)
     console.print(f"{result['model']}, {result['threads']} threads, drafts from {sources}, tok/s")
-    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
-    table.add_column("category", no_wrap=True)
-    names = ("plain", "drafts", "speed-up", "per pass", "accepted", *([peer["name"]] if peer else []))
-    for name in names:
-        table.add_column(name, justify="right", no_wrap=True)
+    names = ("plain", "drafts", "speed-up", "from", "to", "per pass", "accepted", *([peer["name"]] if peer else []))
+    table = _table(*names)
     table.add_column("same", no_wrap=True)
-    for category, of in (*result["categories"].items(), ("all", result["total"])):
-        if category == "all":
-            table.add_section()
+    for category, of in _rows(result, table):
         table.add_row(
             category,
             f"{of['plain_tokens_per_second']:.1f}",
             f"{of['mtp_tokens_per_second']:.1f}",
             f"{of['speedup']:.2f}",
+            *(f"{end:.2f}" for end in of["speedup_range"]),
             f"{of['tokens_per_pass']:.2f}",
             f"{of['acceptance_rate']:.0%}",
             *([f"{of['peer_tokens_per_second']:.1f}"] if peer else []),
             "yes" if of["identical"] else "[red]no[/red]",
         )
     console.print(table)
+    console.print(
+        "With drafts: time to the first token; where the time of decoding goes; accepted of drafted, by source"
+    )
+    by_source = result["draft_sources"]
+    table = _table("first token", "plain's", "draft", "verify", "rest", *by_source)
+    for category, of in _rows(result, table):
+        split, first = of["time_split"], of["first_token_seconds"]
+        table.add_row(
+            category,
+            *(f"{1000 * first[arm]:.0f} ms" for arm in ("mtp", "plain")),
+            *(f"{split[part]:.0%}" for part in ("draft", "verify", "rest")),
+            *(_share(of["by_source"].get(source)) for source in by_source),
+        )
+    console.print(table)
+
+
+def _table(*names: str) -> Table:
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
+    table.add_column("category", no_wrap=True)
+    for name in names:
+        table.add_column(name, justify="right", no_wrap=True)
+    return table
+
+
+def _rows(result: dict[str, Any], table: Table) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every category's figures, then, below a line, those of all."""
+    yield from result["categories"].items()
+    table.add_section()
+    yield "all", result["total"]
+
+
+def _share(of: dict[str, int] | None) -> str:
+    return f"{of['accepted'] / of['drafted']:.0%}" if of else "-"

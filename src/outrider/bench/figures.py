@@ -1,0 +1,124 @@
+"""The figures of a comparison, from what was decoded: by category and in total."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import exp, log
+from statistics import fmean, median
+from typing import TYPE_CHECKING, Any
+
+from outrider.bench.suite import Prompt
+
+if TYPE_CHECKING:
+    from outrider import RequestOutput
+    from outrider.engine.outputs import RequestStats
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One prompt, decoded without drafts, with them, and by the peer, close together in time."""
+
+    prompt: Prompt
+    plain: RequestOutput
+    drafted: RequestOutput
+    peer_tokens_per_second: float | None
+
+    @property
+    def speedup(self) -> float:
+        """Drafted over plain decode speed."""
+        plain, drafted = (of.stats.decode_tokens_per_second for of in (self.plain, self.drafted))
+        return drafted / plain if plain and drafted else 1.0  # an answer of one token leaves nothing to decode
+
+    @property
+    def identical(self) -> bool:
+        """Whether drafting changed nothing but the time."""
+        return (self.plain.token_ids, self.plain.finish_reason) == (self.drafted.token_ids, self.drafted.finish_reason)
+
+
+def summarize(comparisons: Sequence[Comparison]) -> dict[str, Any]:
+    """The figures of each category and of all together."""
+    by_category: dict[str, list[Comparison]] = {}
+    for comparison in comparisons:
+        by_category.setdefault(comparison.prompt.category, []).append(comparison)
+    sources: Counter[str] = Counter()
+    for comparison in comparisons:
+        sources.update(comparison.drafted.stats.drafted_by_source)
+    return {
+        "draft_sources": sorted(+sources),
+        "categories": {category: _figures(of_category) for category, of_category in by_category.items()},
+        "total": _figures(comparisons),
+    }
+
+
+def speedup_by_prompt(comparisons: Sequence[Comparison]) -> dict[Prompt, float]:
+    """Each prompt's speed-up: the median over its rounds, each the ratio of two answers decoded one after the other.
+
+    The ratio of neighbours forgets how fast the machine was just then, and the median a round that something disturbed.
+    """
+    rounds: dict[Prompt, list[float]] = {}
+    for comparison in comparisons:
+        rounds.setdefault(comparison.prompt, []).append(comparison.speedup)
+    return {prompt: median(ratios) for prompt, ratios in rounds.items()}
+
+
+def _figures(comparisons: Sequence[Comparison]) -> dict[str, Any]:
+    """Speeds are medians, the counts are added up.
+
+    The speed-up is the geometric mean over prompts of `speedup_by_prompt`. A median over prompts would hang on one or
+    two of them, and where these lie close together jump between runs; and of ratios only the geometric mean is the same
+    whichever arm stands above the line.
+    """
+    plain = [comparison.plain.stats for comparison in comparisons]
+    drafted = [comparison.drafted.stats for comparison in comparisons]
+    by_prompt = list(speedup_by_prompt(comparisons).values())
+    passes, proposed = sum(s.target_passes for s in drafted), sum(s.drafted for s in drafted)
+    figures: dict[str, Any] = {
+        "prompts": len(by_prompt),
+        "plain_tokens_per_second": median(s.decode_tokens_per_second for s in plain),
+        "mtp_tokens_per_second": median(s.decode_tokens_per_second for s in drafted),
+        "speedup": exp(fmean(log(ratio) for ratio in by_prompt)),
+        "speedup_range": [min(by_prompt), max(by_prompt)],
+        "tokens_per_pass": sum(s.decoded_tokens for s in drafted) / passes if passes else 1.0,
+        "acceptance_rate": sum(s.accepted for s in drafted) / proposed if proposed else 0.0,
+        "acceptance_by_depth": _by_depth(drafted),
+        "by_source": _by_source(drafted),
+        "time_split": _time_split(drafted),
+        "first_token_seconds": {
+            "plain": median(s.prefill_seconds for s in plain),
+            "mtp": median(s.prefill_seconds for s in drafted),
+        },
+        "identical": all(comparison.identical for comparison in comparisons),
+    }
+    peer_speeds = [c.peer_tokens_per_second for c in comparisons if c.peer_tokens_per_second is not None]
+    if peer_speeds:
+        figures["peer_tokens_per_second"] = median(peer_speeds)
+    return figures
+
+
+def _by_depth(stats: Sequence[RequestStats]) -> list[float]:
+    """Of the drafted tokens at each depth, how many were accepted."""
+    drafted, accepted = Counter[int](), Counter[int]()
+    for of in stats:
+        drafted.update(dict(enumerate(of.drafted_by_depth)))
+        accepted.update(dict(enumerate(of.accepted_by_depth)))
+    return [accepted[depth] / drafted[depth] if drafted[depth] else 0.0 for depth in sorted(drafted)]
+
+
+def _by_source(stats: Sequence[RequestStats]) -> dict[str, dict[str, int]]:
+    """Source -> how many tokens it drafted, and how many of them were accepted."""
+    drafted, accepted = Counter[str](), Counter[str]()
+    for of in stats:
+        drafted.update(of.drafted_by_source)
+        accepted.update(of.accepted_by_source)
+    return {name: {"drafted": drafted[name], "accepted": accepted[name]} for name in sorted(+drafted)}
+
+
+def _time_split(stats: Sequence[RequestStats]) -> dict[str, float]:
+    """Shares of the time of decoding with drafts: making them, the target's passes, and all else."""
+    whole = sum(s.decode_seconds for s in stats)
+    draft, verify = (sum(getattr(s, name) for s in stats) for name in ("draft_seconds", "verify_seconds"))
+    if not whole:
+        return {"draft": 0.0, "verify": 0.0, "rest": 0.0}
+    return {"draft": draft / whole, "verify": verify / whole, "rest": max(1 - (draft + verify) / whole, 0.0)}

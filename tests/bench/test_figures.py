@@ -1,0 +1,79 @@
+"""A category's figures follow from its prompts'."""
+
+from __future__ import annotations
+
+import random
+from math import exp, fsum, log
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from outrider.bench.figures import Comparison, summarize
+from outrider.bench.suite import Prompt
+from outrider.engine.outputs import RequestOutput, RequestStats
+
+
+def output(speed, tokens=(1, 2, 3), sources=(), **stats):
+    made = RequestStats(decoded_tokens=100, decode_seconds=100 / speed, target_passes=50, **stats)
+    for source, depth, accepted in sources:
+        made.count(source, depth, accepted)
+        made.drafted, made.accepted = made.drafted + 1, made.accepted + accepted
+    return RequestOutput((1,), tokens, "", "length", made)
+
+
+def comparison(prompt, plain, drafted, category="prose", **more):
+    return Comparison(Prompt(category, prompt), output(plain), output(drafted, **more), None)
+
+
+def test_a_prompts_speedup_is_the_median_of_its_rounds_and_a_categorys_their_geometric_mean():
+    found = summarize(
+        [comparison("a", 100, 200), comparison("a", 50, 100), comparison("a", 100, 900), comparison("b", 100, 800)]
+    )
+    assert found["total"]["speedup"] == pytest.approx(4.0)
+    assert found["total"]["speedup_range"] == pytest.approx([2.0, 8.0])
+    assert found["total"]["prompts"] == 2
+
+
+def test_an_answer_of_one_token_counts_as_no_gain():
+    nothing = RequestOutput((1,), (1,), "", "stop", RequestStats())
+    found = summarize([Comparison(Prompt("list", "x"), nothing, nothing, None)])
+    assert found["total"]["speedup"] == 1.0
+    assert found["total"]["time_split"] == {"draft": 0.0, "verify": 0.0, "rest": 0.0}
+
+
+@given(st.lists(st.tuples(st.sampled_from(["mtp", "lookup"]), st.integers(0, 3), st.booleans()), max_size=30))
+def test_what_sources_and_depths_had_accepted_adds_up(booked):
+    total = summarize([comparison("a", 100, 200, sources=booked)])["total"]
+    by_source = total["by_source"]
+    assert sum(of["drafted"] for of in by_source.values()) == len(booked)
+    assert sum(of["accepted"] for of in by_source.values()) == sum(accepted for *_, accepted in booked)
+    assert total["acceptance_rate"] == pytest.approx(sum(a for *_, a in booked) / max(len(booked), 1))
+
+
+def test_shares_of_time_add_up():
+    split = summarize([comparison("a", 100, 200, draft_seconds=0.1, verify_seconds=0.35)])["total"]["time_split"]
+    assert split == pytest.approx({"draft": 0.2, "verify": 0.7, "rest": 0.1})
+
+
+def test_other_tokens_are_told_by_category():
+    found = summarize([comparison("a", 100, 200), comparison("b", 100, 200, category="code", tokens=(1, 2))])
+    assert found["categories"]["prose"]["identical"] is True
+    assert found["categories"]["code"]["identical"] is False
+    assert found["total"]["identical"] is False
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 2**32))
+def test_a_machine_that_changes_its_speed_moves_the_speedup_little(seed):
+    """Four prompts, three rounds; the machine runs at half speed for a while, and every time is off by 3 %."""
+    rng = random.Random(seed)
+    true = [1.3, 2.0, 2.6, 5.0]
+    made = []
+    for round_number in range(3):
+        slow = 0.5 if round_number == rng.randrange(3) else 1.0
+        for i, gain in enumerate(true):
+            plain, drafted = (slow * 100 * rate * rng.gauss(1, 0.03) for rate in (1, gain))
+            made.append(comparison(str(i), plain, drafted))
+    expected = exp(fsum(log(gain) for gain in true) / len(true))
+    assert summarize(made)["total"]["speedup"] == pytest.approx(expected, rel=0.08)

@@ -1,0 +1,147 @@
+"""The report is one page that needs nothing else, and says what was measured."""
+
+from __future__ import annotations
+
+import json
+import re
+from html.parser import HTMLParser
+
+import pytest
+
+from outrider.bench import curves
+from outrider.bench.report.page import render
+
+HOSTILE = '<script>alert(1)</script>"&'
+FIGURES = {
+    "prompts": 3,
+    "plain_tokens_per_second": 100.0,
+    "mtp_tokens_per_second": 250.0,
+    "speedup": 2.5,
+    "speedup_range": [1.5, 4.0],
+    "tokens_per_pass": 2.75,
+    "acceptance_rate": 0.61,
+    "acceptance_by_depth": [0.7, 0.5, 0.0],
+    "by_source": {"lookup": {"drafted": 40, "accepted": 20}},
+    "time_split": {"draft": 0.1, "verify": 0.85, "rest": 0.05},
+    "first_token_seconds": {"plain": 0.05, "mtp": 0.051},
+    "identical": True,
+}
+LIMIT = {"read_bytes_per_second": 3e10, "bytes_per_token": 250_000_000, "limit_tokens_per_second": 120.0}
+
+
+def facts(category="code", model="demo.gguf", note=None, **peer):
+    curve = {"rows": [1, 2, 4], "milliseconds": [9.0, 9.5, 10.0], "ratio": [1.0, 1.06, 1.11]}
+    return {
+        "outrider": "1.2.3",
+        "date": "2026-01-02",
+        "machine": {"processor": "A processor", "cores": 2, "system": "Linux", "python": "3.11"},
+        "command": "outrider bench decode x",
+        "note": note,
+        "decode": {
+            "model": model,
+            "threads": 2,
+            "max_tokens": 64,
+            "temperature": 0.0,
+            "draft_sources": ["lookup", "mtp"],
+            "categories": {category: FIGURES | peer, "prose": FIGURES | {"speedup": 1.2, "identical": True} | peer},
+            "total": FIGURES | peer,
+            **LIMIT,
+            **({"peer": {"name": "llama.cpp", "version": "9"}} if peer else {}),
+        },
+        "verify": curve | LIMIT | ({"peer": curve | {"name": "llama.cpp"}} if peer else {}),
+    }
+
+
+class Reader(HTMLParser):
+    """Collects a page's text, tags and addresses, and checks that tags close in order."""
+
+    VOID = ("meta", "link", "br", "img", "hr", "input")
+
+    def __init__(self, page):
+        super().__init__()
+        self.open, self.tags, self.addresses, self.text = [], [], [], ""
+        self.feed(page)
+        assert self.open == []
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.addresses += [value for name, value in attrs if name in ("href", "src", "xlink:href", "action")]
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.handle_starttag(tag, attrs)
+        if tag not in self.VOID:
+            self.open.pop()
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text += data
+
+
+def test_the_page_says_the_figures():
+    text = " ".join(Reader(render(facts())).text.split())
+    assert "2.5 times as fast with drafts as without: 1.2 times for prose, 2.5 for code; the same tokens." in text
+    assert "1.50 to 4.00" in text
+    assert "20 of 40 (50 %)" in text
+    assert "none drafted" in text
+    assert "A processor" in text
+    assert "llama.cpp" not in text
+
+
+def test_the_peer_stands_beside_it():
+    page = Reader(render(facts(peer_tokens_per_second=77.7)))
+    assert "77.7" in page.text
+    assert page.text.count("llama.cpp") >= 3
+
+
+def test_nothing_is_fetched_and_nothing_runs():
+    page = render(facts())
+    reader = Reader(page)
+    assert "script" not in reader.tags
+    assert [address for address in reader.addresses if not address.startswith("#")] == []
+    assert re.findall(r"url\((?!['\"]?#)|@import", page) == []
+
+
+@pytest.mark.parametrize("where", ["category", "model", "note"])
+def test_no_name_becomes_markup(where):
+    page = render(facts(**{where: HOSTILE}))
+    assert "<script" not in page
+    assert "alert(1)" in Reader(page).text
+
+
+def test_plots_take_the_pages_colours():
+    page = render(facts())
+    assert page.count("<svg") == 4
+    assert not re.findall(r"#01020\d", page)
+    assert {f"var(--series-{i})" for i in (1, 2, 4)} <= set(re.findall(r"var\(--series-\d\)", page))
+
+
+def test_tokens_that_differ_stand_in_the_headline():
+    wrong = facts()
+    wrong["decode"]["total"] = FIGURES | {"identical": False}
+    assert "NOT the same tokens" in render(wrong)
+
+
+def test_the_command_writes_page_and_figures(fake, call, tmp_path, monkeypatch):  # noqa: ARG001
+    monkeypatch.setattr(curves, "memory_limit", lambda _llm: curves.MemoryLimit(2e10, 200_000_000))
+    ran = call(
+        *("bench", "decode", "demo", "--prompts", "1", "--rounds", "1"),
+        *("--report", str(tmp_path / "new" / "report"), "--note", "Made up."),
+    )
+    assert ran.code == 0, ran.err
+    page = (tmp_path / "new" / "report" / "index.html").read_text("utf-8")
+    assert "Made up." in Reader(page).text
+    figures = json.loads((tmp_path / "new" / "report" / "figures.json").read_text("utf-8"))
+    assert figures["decode"]["total"]["speedup"] == pytest.approx(2.6)
+    assert figures["verify"]["rows"] == [1, 2, 4, 8, 16]
+
+
+def test_a_folder_that_cannot_be_made_is_told_before_anything_is_measured(fake, call, tmp_path):
+    (tmp_path / "file").write_text("")
+    ran = call("bench", "decode", "demo", "--report", str(tmp_path / "file" / "report"))
+    assert ran.code == 2
+    assert "cannot write a report into" in ran.err
+    assert fake.made == []
