@@ -6,7 +6,7 @@ PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 NATIVE := $(wildcard csrc/*.cpp csrc/*.h csrc/*.cmake csrc/kernels/*.h csrc/simd/*.h) CMakeLists.txt pyproject.toml
 PROMPT ?= The three most important inventions of the nineteenth century were
 
-.PHONY: run test fast fuzz lint sanitize arm64 bench setup clean check-tools
+.PHONY: run test fast fuzz lint sanitize arm64 bench report setup clean check-tools
 
 run: $(VENV)/.installed
 	$(BIN)/outrider run demo "$(PROMPT)" --max-tokens 96
@@ -45,6 +45,22 @@ bench: $(VENV)/.installed
 	$(BIN)/outrider bench verify demo
 	$(BIN)/outrider bench prefill demo
 	$(BIN)/outrider bench decode demo
+
+# The two reports in docs/report, some ten minutes; PEER=a Python that has llama-cpp-python puts llama.cpp beside.
+report: $(VENV)/.installed build/e2b.gguf build/e2b-drafter.gguf
+	$(PIP) "matplotlib>=3.8"
+	$(BIN)/outrider bench decode demo --report docs/report/demo $(AGAINST)
+	$(BIN)/outrider bench decode build/e2b.gguf --drafter build/e2b-drafter.gguf --prompts 1 --rounds 1 --max-tokens 24 \
+	  --report docs/report/e2b $(AGAINST) --note "These weights are random, at the true shapes of Gemma 4 E2B: what a pass \
+	costs holds for the real model, and so does decoding without drafts. How often a draft is right, and what it gains, does not: \
+	random weights soon repeat themselves, which is what lookup is best at."
+
+AGAINST := $(if $(PEER),--against llama.cpp --peer-python $(PEER))
+
+build/e2b.gguf build/e2b-drafter.gguf: | $(VENV)/.installed
+	mkdir -p build
+	$(BIN)/python benchmarks/synthetic_e2b.py $(if $(findstring drafter,$@),drafter,target) \
+	  "$$($(BIN)/python -c 'from outrider.checkpoints.demo import demo_path; print(demo_path())')" $@
 
 setup: $(VENV)/.installed
 
