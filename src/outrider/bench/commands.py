@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
+from outrider.bench.endpoint.command import endpoint
 from outrider.bench.peers import Peer, open_peer
 from outrider.errors import UsageError
 from outrider.terminal import KvCacheDtype, KvCacheOption, Quantize, QuantizeOption
@@ -20,6 +21,8 @@ app = typer.Typer(
     add_completion=False,
     help="Measure what a pass costs and what drafting brings on this machine.",
 )
+
+app.command()(endpoint)
 
 Model = Annotated[str, typer.Argument(help='"demo", a .gguf file, a folder, or a hub id.', show_default=False)]
 Against = Annotated[Peer | None, typer.Option(help="Measure this software on the same file, in turns.")]
