@@ -18,10 +18,10 @@ from outrider.server.scheduler import Scheduler
 @contextlib.contextmanager
 def serving(llm, **options) -> Iterator[tuple[str, Server]]:
     """The base URL of a running server."""
-    api_key = options.pop("api_key", None)
+    api_key, limits = options.pop("api_key", None), options.get("limits")
     metrics = Metrics()
     scheduler = Scheduler(llm, finished=metrics.finished, **options)
-    server = Server(llm, scheduler, metrics, name="tiny", api_key=api_key)
+    server = Server(llm, scheduler, metrics, name="tiny", api_key=api_key, limits=limits)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

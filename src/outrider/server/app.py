@@ -7,7 +7,7 @@ import contextlib
 import hmac
 import json
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -15,13 +15,15 @@ from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from outrider import LLM, Grammar, SamplingParams
 from outrider.engine.outputs import Piece
 from outrider.errors import OutriderError, UsageError
 from outrider.server.answers import Chunks, Form
+from outrider.server.event_stream import EventStream, event
+from outrider.server.limits import Limits, TimedOutError
 from outrider.server.metrics import Metrics
 from outrider.server.page import page_routes
 from outrider.server.scheduler import QueueFullError, Scheduler, Ticket
@@ -32,7 +34,6 @@ _log = logging.getLogger("outrider")
 
 MAX_BODY_BYTES = 8 << 20
 GRACE_SECONDS = 30.0
-_RETRY_AFTER_SECONDS = 5
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -44,11 +45,11 @@ class ApiError(Exception):
         super().__init__(message)
         self.status, self.kind, self.parameter = status, kind, parameter
 
-    def response(self) -> Response:
-        """`{"error": {...}}`."""
+    def response(self, retry_after: int | None = None) -> Response:
+        """`{"error": {...}}`; `retry_after` are seconds, told where it is a matter of time."""
         error = {"message": str(self), "type": self.kind, "param": self.parameter, "code": None}
-        headers = {"Retry-After": str(_RETRY_AFTER_SECONDS)} if self.status in (429, 503) else None
-        return JSONResponse({"error": error}, self.status, headers)
+        later = retry_after is not None and self.status in (429, 503)
+        return JSONResponse({"error": error}, self.status, {"Retry-After": str(retry_after)} if later else None)
 
 
 class Server:
@@ -58,11 +59,21 @@ class Server:
         name: what clients call the model.
         api_key: what they have to send as bearer token; None lets everyone in.
         scheduler: as `Scheduler`, not started.
+        limits: the scheduler's.
     """
 
-    def __init__(self, llm: LLM, scheduler: Scheduler, metrics: Metrics, *, name: str, api_key: str | None) -> None:
+    def __init__(
+        self,
+        llm: LLM,
+        scheduler: Scheduler,
+        metrics: Metrics,
+        *,
+        name: str,
+        api_key: str | None,
+        limits: Limits | None = None,
+    ) -> None:
         self._llm, self._scheduler, self._metrics = llm, scheduler, metrics
-        self._name, self._api_key = name, api_key
+        self._name, self._api_key, self._limits = name, api_key, limits or Limits()
 
     def app(self) -> Starlette:
         """The ASGI application."""
@@ -148,7 +159,7 @@ class Server:
         tickets = self._submit(ids, sets)
         if wanted.stream:
             with_usage = wanted.stream_options is not None and wanted.stream_options.include_usage
-            return StreamingResponse(self._stream(tickets, form, with_usage), media_type="text/event-stream")
+            return EventStream(self._stream(tickets, form, with_usage), self._limits.reading, self._metrics.gave_up)
         finishing = asyncio.create_task(self._finish(tickets))
         gone = asyncio.create_task(_disconnected(request))
         try:
@@ -189,7 +200,7 @@ class Server:
             async for _ in self._scheduler.pieces(ticket):
                 pass
 
-    async def _stream(self, tickets: list[Ticket], form: Form, with_usage: bool) -> AsyncIterator[str]:
+    async def _stream(self, tickets: list[Ticket], form: Form, with_usage: bool) -> AsyncGenerator[str, None]:
         """Server-sent events. The answers of one request come as they are ready, whichever it is."""
         merged: asyncio.Queue[tuple[int, Piece | OutriderError | None]] = asyncio.Queue()
 
@@ -211,12 +222,15 @@ class Server:
                     left -= 1
                 elif isinstance(piece, OutriderError):
                     kind = "invalid_request_error" if isinstance(piece, UsageError) else "server_error"
+                    if isinstance(piece, TimedOutError):
+                        kind = "timeout_error"
+                        self._metrics.gave_up(piece.where)
                     error = {"message": str(piece), "type": kind, "param": None, "code": None}
-                    yield _event({"error": error})
+                    yield event({"error": error})
                 else:
-                    yield _event(chunks[index].next(piece))
+                    yield event(chunks[index].next(piece))
             if with_usage and all(ticket.output for ticket in tickets):
-                yield _event(form.last_chunk([ticket.output for ticket in tickets if ticket.output]))
+                yield event(form.last_chunk([ticket.output for ticket in tickets if ticket.output]))
             yield "data: [DONE]\n\n"
         finally:
             for follower in followers:
@@ -233,14 +247,18 @@ class Server:
                 return await handler(request)
             except ApiError as problem:
                 return problem.response()
+            except TimedOutError as error:
+                self._metrics.gave_up(error.where)
+                return ApiError(error.status, "timeout_error", str(error)).response(self._scheduler.retry_after)
             except UnknownToolsError as error:
                 return ApiError(400, "invalid_request_error", str(error), parameter="tools").response()
             except UsageError as error:
                 return ApiError(400, "invalid_request_error", str(error)).response()
             except QueueFullError as error:
-                return ApiError(429, "rate_limit_error", str(error)).response()
+                self._metrics.gave_up("full")
+                return ApiError(429, "rate_limit_error", str(error)).response(self._scheduler.retry_after)
             except OutriderError as error:
-                return ApiError(503, "server_error", str(error)).response()
+                return ApiError(503, "server_error", str(error)).response(self._scheduler.retry_after)
             except Exception:
                 _log.exception("%s failed", request.url.path)
                 return ApiError(500, "server_error", "the request failed within the server: see its log").response()
@@ -256,10 +274,17 @@ class Server:
 
     async def _read(self, request: Request, model: type[Model]) -> Model:
         body = bytearray()
-        async for part in request.stream():
-            body += part
-            if len(body) > MAX_BODY_BYTES:
-                raise ApiError(413, "invalid_request_error", f"the body is larger than {MAX_BODY_BYTES >> 20} MiB")
+        try:
+            async with asyncio.timeout(self._limits.body):
+                async for part in request.stream():
+                    body += part
+                    if len(body) > MAX_BODY_BYTES:
+                        problem = f"the body is larger than {MAX_BODY_BYTES >> 20} MiB"
+                        raise ApiError(413, "invalid_request_error", problem)
+        except TimeoutError as error:
+            self._metrics.gave_up("body")
+            problem = f"the body was not there within {self._limits.body:g} seconds"
+            raise ApiError(408, "timeout_error", problem) from error
         try:
             return model.model_validate(json.loads(bytes(body)))
         except (ValueError, RecursionError) as error:
@@ -309,7 +334,3 @@ async def _no_such_route(_request: Request, error: Exception) -> Response:
 async def _disconnected(request: Request) -> None:
     while not await request.is_disconnected():
         await asyncio.sleep(0.1)
-
-
-def _event(body: dict[str, Any]) -> str:
-    return f"data: {json.dumps(body, ensure_ascii=False)}\n\n"

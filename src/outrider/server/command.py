@@ -27,6 +27,12 @@ def serve(
     context: Annotated[int | None, typer.Option(help="Most tokens of prompt and answer together.")] = None,
     running: Annotated[int, typer.Option(min=1, max=64, help="Most requests that share a pass.")] = 8,
     waiting: Annotated[int, typer.Option(min=0, help="Most requests that wait; beyond, 429.")] = 64,
+    queue_timeout: Annotated[
+        float, typer.Option(min=0, metavar="SECONDS", help="Longest that a request waits for a place; 0 for ever.")
+    ] = 60.0,
+    timeout: Annotated[
+        float, typer.Option(min=0, metavar="SECONDS", help="Longest that a request runs; 0 for ever.")
+    ] = 0.0,
     prefix_cache: Annotated[
         float | None,
         typer.Option(
@@ -51,6 +57,7 @@ def serve(
         import uvicorn
 
         from outrider.server.app import Server
+        from outrider.server.limits import Limits
         from outrider.server.metrics import Metrics
         from outrider.server.scheduler import Scheduler
     except ImportError as error:
@@ -69,9 +76,10 @@ def serve(
         context=context,
     )
     metrics = Metrics()
-    scheduler = Scheduler(llm, running=running, waiting=waiting, finished=metrics.finished)
+    limits = Limits(waiting=queue_timeout or None, running=timeout or None)
+    scheduler = Scheduler(llm, running=running, waiting=waiting, limits=limits, finished=metrics.finished)
     called = name or (model if model == "demo" else llm.path.stem)
-    server = Server(llm, scheduler, metrics, name=called, api_key=api_key)
+    server = Server(llm, scheduler, metrics, name=called, api_key=api_key, limits=limits)
     console = error_console()
     console.print(f"drafter: {llm.drafter.why}", style="dim", markup=False)
     console.print(f"{called} at http://{host}:{port}/v1 (Ctrl-C stops, and finishes what is in work)", markup=False)

@@ -30,6 +30,11 @@ class Metrics:
         self._by_depth = counter(
             "spec_decode_num_accepted_tokens_per_pos", "Accepted tokens by place in the draft.", ("position",)
         )
+        self._gave_up = counter(
+            "requests_given_up",
+            "Requests refused or ended by a limit: full (no room to wait), queue, run, reader, body (took too long).",
+            ("limit",),
+        )
         self._first = Histogram(
             "outrider_time_to_first_token_seconds", "From arrival.", buckets=_SECONDS, registry=self._registry
         )
@@ -66,6 +71,10 @@ class Metrics:
             self._first.observe(request.started - ticket.arrived + stats.prefill_seconds)
         if stats.decoded_tokens:
             self._each.observe(stats.decode_seconds / stats.decoded_tokens)
+
+    def gave_up(self, limit: str) -> None:
+        """Counts a request that a limit refused or ended."""
+        self._gave_up.labels(limit).inc()
 
     def text(self, scheduler: Scheduler, caches: CachePool) -> bytes:
         """What `GET /metrics` answers."""

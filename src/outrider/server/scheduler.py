@@ -14,9 +14,12 @@ from outrider import LLM, SamplingParams
 from outrider.engine.outputs import Piece, RequestOutput
 from outrider.engine.request import Request
 from outrider.errors import OutriderError, UsageError
+from outrider.server.limits import Limits, TimedOutError
 
 _log = logging.getLogger("outrider")
 _IDLE_SECONDS = 0.5
+_FIRST_GUESS, _SHORTEST_WAIT, _LONGEST_WAIT = 5.0, 1, 60
+"""Seconds: what a request is taken to run before one has ended, and the ends of `retry_after`."""
 
 
 class QueueFullError(OutriderError):
@@ -36,6 +39,7 @@ class Ticket:
     loop: asyncio.AbstractEventLoop
     pieces: asyncio.Queue[Piece | OutriderError] = field(default_factory=asyncio.Queue)
     arrived: float = field(default_factory=time.perf_counter)
+    began: float | None = None
     request: Request | None = None
     output: RequestOutput | None = None
     cancelled: bool = False
@@ -53,13 +57,22 @@ class Scheduler:
     Args:
         running: most requests in a pass.
         waiting: most requests that wait for a place; beyond, `submit` refuses.
+        limits: how long they may wait and run.
         finished: told of every ticket that ended, in the scheduler's thread.
     """
 
     def __init__(
-        self, llm: LLM, *, running: int = 8, waiting: int = 64, finished: Callable[[Ticket], None] = lambda _: None
+        self,
+        llm: LLM,
+        *,
+        running: int = 8,
+        waiting: int = 64,
+        limits: Limits | None = None,
+        finished: Callable[[Ticket], None] = lambda _: None,
     ) -> None:
         self._llm, self._most_running, self._most_waiting, self._finished = llm, running, waiting, finished
+        self._limits = limits or Limits()
+        self._usual_seconds = _FIRST_GUESS  # that a request runs
         self._waiting: deque[Ticket] = deque()
         self._running: list[Ticket] = []
         self._changed = threading.Condition()
@@ -86,6 +99,12 @@ class Scheduler:
         """Requests running and waiting."""
         return len(self._running), len(self._waiting)
 
+    @property
+    def retry_after(self) -> int:
+        """Seconds until a place in the queue is likely to be free, by what requests took lately."""
+        expected = self._usual_seconds / self._most_running
+        return int(min(max(round(expected), _SHORTEST_WAIT), _LONGEST_WAIT))
+
     def submit(self, prompt: list[int], params: SamplingParams) -> Ticket:
         """Takes a request in; to be called from the event loop that awaits its pieces.
 
@@ -97,7 +116,7 @@ class Scheduler:
         with self._changed:
             if self._stopping:
                 raise StoppedError("the server is shutting down: send the request again later")
-            if len(self._waiting) >= self._most_waiting:
+            if len(self._waiting) >= self._most_waiting + self._most_running - len(self._running):
                 raise QueueFullError(f"{len(self._waiting)} requests wait already: try again in a few seconds")
             self._waiting.append(ticket)
             self._changed.notify_all()
@@ -135,9 +154,11 @@ class Scheduler:
                     self._changed.wait(_IDLE_SECONDS)
                 if self._stopping and not self._running and not self._waiting:
                     return
+                self._expire_waiting()
                 joining = self._join()
             for ticket in [t for t in self._running if t.cancelled]:
                 self._leave(ticket)
+            self._expire_running()
             for ticket in joining:
                 self._begin(ticket)
             try:
@@ -152,6 +173,20 @@ class Scheduler:
             for ticket in list(self._running):
                 self._deliver(ticket)
 
+    def _expire_waiting(self) -> None:
+        limit = self._limits.waiting
+        while limit is not None and self._waiting and time.perf_counter() - self._waiting[0].arrived > limit:
+            words = f"the request waited {limit:g} seconds for a place: try again later"
+            self._waiting.popleft().give(TimedOutError(words, status=503, where="queue"))
+
+    def _expire_running(self) -> None:
+        limit, now = self._limits.running, time.perf_counter()
+        for ticket in list(self._running):
+            if limit is not None and ticket.began is not None and now - ticket.began > limit:
+                self._leave(ticket)
+                words = f"the request ran for {limit:g} seconds: ask for fewer tokens"
+                ticket.give(TimedOutError(words, status=504, where="run"))
+
     def _join(self) -> list[Ticket]:
         joining: list[Ticket] = []
         while self._waiting and len(self._running) + len(joining) < self._most_running:
@@ -163,6 +198,7 @@ class Scheduler:
             return
         try:
             ticket.request = self._llm.engine.add(list(ticket.prompt), ticket.params)
+            ticket.began = time.perf_counter()
             self._running.append(ticket)
         except Exception as error:
             _log.exception("a request could not begin")
@@ -178,6 +214,8 @@ class Scheduler:
         if piece.finish_reason is not None:
             ticket.output = ticket.request.output()
             self._leave(ticket)
+            if ticket.began is not None:
+                self._usual_seconds += 0.2 * (time.perf_counter() - ticket.began - self._usual_seconds)
         if ticket.request.problem is not None:
             ticket.give(UsageError(f"the grammar cannot go on: {ticket.request.problem}"))
         elif piece.token_ids or piece.text or piece.finish_reason is not None:

@@ -1,0 +1,50 @@
+"""Server-sent events to a client that may stop reading."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncGenerator, Callable
+from typing import Any
+
+from starlette.responses import StreamingResponse
+from starlette.types import Message, Send
+
+
+class EventStream(StreamingResponse):
+    """A stream that ends when its client takes nothing for a while.
+
+    What a client does not read fills its socket and then waits here, one event, while the answer goes on beside it. So
+    a client that reads slowly holds up nobody, and one that does not read at all loses its place.
+
+    Args:
+        events: closed when the stream ends, however it does.
+        seconds: that one event may wait to be taken; None for ever.
+        gave_up: told "reader" when it was not.
+    """
+
+    def __init__(
+        self, events: AsyncGenerator[str, None], seconds: float | None, gave_up: Callable[[str], None]
+    ) -> None:
+        super().__init__(events, media_type="text/event-stream")
+        self._events, self._seconds, self._gave_up = events, seconds, gave_up
+
+    async def stream_response(self, send: Send) -> None:
+        """Sends it all, or as much as is taken."""
+
+        async def in_time(message: Message) -> None:
+            async with asyncio.timeout(self._seconds):
+                await send(message)
+
+        try:
+            await super().stream_response(in_time)
+        except TimeoutError:
+            self._gave_up("reader")
+            raise OSError("the client stopped reading") from None  # closes its connection
+        finally:
+            await self._events.aclose()
+
+
+def event(body: dict[str, Any]) -> str:
+    """One event."""
+    return f"data: {json.dumps(body, ensure_ascii=False)}\n\n"

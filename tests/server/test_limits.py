@@ -1,0 +1,196 @@
+"""Nothing waits, runs or is kept for ever: what takes too long is told so, and its place is free."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import socket
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from urllib.parse import urlsplit
+
+import httpx
+import pytest
+from serving import serving
+
+from outrider.server.limits import Limits
+
+SHORT = {"prompt": "y", "max_tokens": 2}
+LONG = {"prompt": "x", "max_tokens": 250, "ignore_eos": True, "drafting": "off"}
+
+
+@pytest.fixture
+def slow(served_llm, monkeypatch):
+    """A pass takes 20 ms, so that an answer of 250 tokens takes five seconds."""
+    step = served_llm.engine.step
+
+    def slowly():
+        time.sleep(0.02)
+        step()
+
+    monkeypatch.setattr(served_llm.engine, "step", slowly)
+    return served_llm
+
+
+@contextlib.contextmanager
+def busy(base, count):
+    """So many long requests in work."""
+    with contextlib.ExitStack() as stack:
+        kept = []  # an iterator that is let go of closes its connection
+        for _ in range(count):
+            stream = stack.enter_context(httpx.stream("POST", f"{base}/v1/completions", json=LONG | {"stream": True}))
+            kept.append(stream.iter_lines())
+            next(kept[-1])
+        yield
+
+
+def settled(base):
+    until = time.monotonic() + 10
+    while (found := httpx.get(f"{base}/health").json())["running"] + found["waiting"]:
+        assert time.monotonic() < until, f"a place was not freed: {found}"
+        time.sleep(0.02)
+
+
+def given_up(base, limit):
+    lines = httpx.get(f"{base}/metrics").text.splitlines()
+    name = f'outrider_requests_given_up_total{{limit="{limit}"}} '
+    return next((float(line.removeprefix(name)) for line in lines if line.startswith(name)), 0.0)
+
+
+def test_a_full_queue_answers_429_and_when_to_come_back(slow):
+    with serving(slow, running=1, waiting=1) as (base, server), busy(base, 1), ThreadPoolExecutor() as threads:
+        waiting = threads.submit(httpx.post, f"{base}/v1/completions", json=SHORT, timeout=60)
+        while server._scheduler.counts != (1, 1):
+            time.sleep(0.01)
+        found = httpx.post(f"{base}/v1/completions", json={"prompt": "x"})
+        assert found.status_code == 429
+        assert 1 <= int(found.headers["retry-after"]) <= 60
+        assert found.json()["error"]["type"] == "rate_limit_error"
+        assert given_up(base, "full") == 1
+        assert waiting.result().status_code == 200
+
+
+def test_a_server_where_none_may_wait_takes_as_many_as_can_run(slow):
+    with serving(slow, running=2, waiting=0) as (base, _), busy(base, 1):
+        assert httpx.post(f"{base}/v1/completions", json=SHORT).status_code == 200
+        with busy(base, 1):
+            assert httpx.post(f"{base}/v1/completions", json={"prompt": "y"}).status_code == 429
+
+
+def test_when_to_come_back_follows_from_what_requests_take(served_llm):
+    with serving(served_llm, running=2) as (base, server):
+        server._scheduler._usual_seconds = 20.0
+        assert server._scheduler.retry_after == 10
+        for _ in range(8):
+            httpx.post(f"{base}/v1/completions", json=SHORT)
+        assert server._scheduler.retry_after < 5
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_waiting_too_long_is_told_and_leaves_the_queue(slow, stream):
+    with serving(slow, running=1, limits=Limits(waiting=0.2)) as (base, server), busy(base, 1):
+        asked = {"prompt": "y", "max_tokens": 2, "stream": stream}
+        found = httpx.post(f"{base}/v1/completions", json=asked, timeout=20)
+        if stream:
+            first = json.loads(found.text.removeprefix("data: ").partition("\n")[0])
+            assert found.text.endswith("data: [DONE]\n\n")
+        else:
+            assert found.status_code == 503
+            assert int(found.headers["retry-after"]) >= 1
+            first = found.json()
+        assert first["error"]["type"] == "timeout_error"
+        assert "waited 0.2 seconds" in first["error"]["message"]
+        assert server._scheduler.counts == (1, 0)
+        assert given_up(base, "queue") == 1
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_running_too_long_is_told_and_frees_the_place(slow, stream):
+    with serving(slow, running=1, limits=Limits(running=0.3)) as (base, server):
+        found = httpx.post(f"{base}/v1/completions", json=LONG | {"stream": stream}, timeout=20)
+        if stream:
+            events = [line.removeprefix("data: ") for line in found.text.splitlines() if line]
+            assert json.loads(events[0])["choices"][0]["text"]
+            assert json.loads(events[-2])["error"]["type"] == "timeout_error"
+            assert events[-1] == "[DONE]"
+        else:
+            assert found.status_code == 504
+            assert "ran for 0.3 seconds" in found.json()["error"]["message"]
+        assert server._scheduler.counts == (0, 0)
+        assert given_up(base, "run") == 1
+        assert httpx.post(f"{base}/v1/completions", json=SHORT).status_code == 200
+
+
+def raw(base):
+    """A socket to the server, with a small buffer so that it is soon full."""
+    place = urlsplit(base)
+    made = socket.socket()
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+    made.connect((place.hostname, place.port))
+    return made
+
+
+def posted(asked):
+    body = json.dumps(asked).encode()
+    return b"POST /v1/completions HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n" % len(body) + body
+
+
+def test_a_client_that_does_not_read_loses_its_place_and_holds_up_nobody(served_llm, monkeypatch):
+    # A socket takes megabytes before it is full: each event is made large.
+    from outrider.server import app
+
+    event = app.event
+    monkeypatch.setattr(app, "event", lambda body: event(body | {"padding": "x" * 200_000}))
+    with serving(served_llm, running=2, limits=Limits(reading=0.3)) as (base, server), raw(base) as reader:
+        reader.sendall(posted(LONG | {"stream": True}))
+        while server._scheduler.counts[0] == 0:
+            time.sleep(0.005)
+        assert httpx.post(f"{base}/v1/completions", json=SHORT, timeout=20).status_code == 200
+        settled(base)
+        until = time.monotonic() + 10
+        while given_up(base, "reader") == 0:
+            assert time.monotonic() < until
+            time.sleep(0.02)
+
+
+def test_a_slow_reader_gets_everything(served_llm):
+    with serving(served_llm, limits=Limits(reading=1.0)) as (base, _):
+        asked = LONG | {"max_tokens": 40, "stream": True}
+        with httpx.stream("POST", f"{base}/v1/completions", json=asked, timeout=20) as stream:
+            lines = []
+            for line in stream.iter_lines():
+                time.sleep(0.01)
+                lines.append(line)
+        assert "data: [DONE]" in lines
+
+
+def test_a_body_that_does_not_come_is_not_waited_for(served_llm):
+    with serving(served_llm, limits=Limits(body=0.2)) as (base, _), raw(base) as sender:
+        sender.sendall(b"POST /v1/completions HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\n{")
+        sender.settimeout(20)
+        answer = sender.recv(4096)
+        assert answer.startswith(b"HTTP/1.1 408 ")
+        assert given_up(base, "body") == 1
+
+
+def test_a_client_that_leaves_while_its_prompt_is_computed_frees_its_place_within_a_pass(slow):
+    with serving(slow, running=1) as (base, server):
+        began = threading.Event()
+        step = slow.engine.step
+
+        def told():
+            if slow.engine._running:
+                began.set()
+            step()
+
+        slow.engine.step = told
+        with raw(base) as leaving:
+            body = json.dumps({"prompt": "x" * 200, "max_tokens": 2, "stream": True}).encode()
+            leaving.sendall(
+                b"POST /v1/completions HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n" % len(body) + body
+            )
+            assert began.wait(10)
+        settled(base)
+        assert slow.caches.in_use == 0
+        assert server._scheduler.counts == (0, 0)
