@@ -6,7 +6,7 @@ PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 NATIVE := $(wildcard csrc/*.cpp csrc/*.h csrc/*.cmake csrc/kernels/*.h csrc/simd/*.h) CMakeLists.txt pyproject.toml
 PROMPT ?= The three most important inventions of the nineteenth century were
 
-.PHONY: run test fast fuzz lint sanitize arm64 bench report setup clean check-tools
+.PHONY: run test fast fuzz endurance lint sanitize arm64 bench report setup clean check-tools
 
 run: $(VENV)/.installed
 	$(BIN)/outrider run demo "$(PROMPT)" --max-tokens 96
@@ -22,6 +22,10 @@ fast: $(VENV)/.installed-test
 # Looks for a request whose answer depends on drafting: 20,000 of them, some 25 minutes. ARGS="--requests 500 --seed 7"
 fuzz: $(VENV)/.installed-test
 	PYTHONPATH=tests $(BIN)/python tests/lossless/fuzz.py $(ARGS)
+
+# Sends a server 10,000 requests, many of which leave in the middle: some minutes. ARGS="--requests 1000 --model demo"
+endurance: $(VENV)/.installed-test
+	PYTHONPATH=tests $(BIN)/python tests/server/endurance.py $(ARGS)
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check .

@@ -13,7 +13,6 @@ reason may differ. A difference is printed with the round's seed, which repeats 
 from __future__ import annotations
 
 import argparse
-import gc
 import random
 import sys
 import tempfile
@@ -55,7 +54,6 @@ class Models:
         self._target = lru_cache(maxsize=None)(make_model)
 
     def _make(self, variant: str, drafter: str, threads: int, number: int) -> LLM:
-        gc.collect()  # a model that is no longer kept is part of cycles, and its memory is not Python's to count
         if variant == "demo":
             return LLM("demo", drafter=None, lookup_history=4096, threads=threads, context=2048)
         model = self._target(variant)

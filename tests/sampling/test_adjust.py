@@ -136,7 +136,7 @@ def test_logprobs_are_those_of_the_softmax():
     ("arguments", "message"),
     [
         ({"typical_p": 0}, "typical_p must be above 0 and at most 1, not 0"),
-        ({"repetition_penalty": 0}, "repetition_penalty must be above 0 and at most 100, not 0"),
+        ({"repetition_penalty": 1e-300}, "repetition_penalty must lie between 0.01 and 100, not 1e-300"),
         ({"presence_penalty": float("nan")}, "presence_penalty must lie between -100 and 100, not nan"),
         ({"frequency_penalty": 101}, "frequency_penalty must lie between -100 and 100, not 101"),
         ({"logit_bias": {5: float("inf")}}, "logit_bias of token 5 must be a number or -infinity, not inf"),

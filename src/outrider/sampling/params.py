@@ -83,8 +83,8 @@ class SamplingParams:
         _require(0 <= self.min_p <= 1, f"min_p must lie between 0 and 1, not {self.min_p}")
         _require(0 < self.typical_p <= 1, f"typical_p must be above 0 and at most 1, not {self.typical_p}")
         _require(
-            0 < self.repetition_penalty <= 100,
-            f"repetition_penalty must be above 0 and at most 100, not {self.repetition_penalty}",
+            0.01 <= self.repetition_penalty <= 100,
+            f"repetition_penalty must lie between 0.01 and 100, not {self.repetition_penalty}",
         )
         for name in ("presence_penalty", "frequency_penalty"):
             value = getattr(self, name)

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ValidationError
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
@@ -25,6 +25,7 @@ from outrider.server.answers import Chunks, Form
 from outrider.server.event_stream import EventStream, event
 from outrider.server.limits import Limits, TimedOutError
 from outrider.server.metrics import Metrics
+from outrider.server.openapi import describe
 from outrider.server.page import page_routes
 from outrider.server.scheduler import QueueFullError, Scheduler, Ticket
 from outrider.server.schema import ChatRequest, CompletionRequest, Sampled
@@ -84,6 +85,7 @@ class Server:
             Route("/v1/models/{model:path}", self._guarded(self.model)),
             Route("/health", self.health),
             Route("/metrics", self._guarded(self.metrics)),
+            Route("/openapi.json", self.description),
             *page_routes(),
         ]
         return Starlette(routes=routes, lifespan=self._lifespan, exception_handlers={HTTPException: _no_such_route})
@@ -140,6 +142,10 @@ class Server:
     async def metrics(self, _request: Request) -> Response:
         """`GET /metrics`."""
         return Response(self._metrics.text(self._scheduler, self._llm.caches), media_type="text/plain; version=0.0.4")
+
+    async def description(self, _request: Request) -> Response:
+        """`GET /openapi.json`."""
+        return JSONResponse(describe(keyed=self._api_key is not None))
 
     # -- the life of an answer ---------------------------------------------------------------------------------------
 
@@ -259,6 +265,8 @@ class Server:
                 return ApiError(429, "rate_limit_error", str(error)).response(self._scheduler.retry_after)
             except OutriderError as error:
                 return ApiError(503, "server_error", str(error)).response(self._scheduler.retry_after)
+            except ClientDisconnect:
+                return Response(status_code=499)  # before its request was whole; nobody reads this
             except Exception:
                 _log.exception("%s failed", request.url.path)
                 return ApiError(500, "server_error", "the request failed within the server: see its log").response()

@@ -1,0 +1,59 @@
+"""The server's description of itself is true: whatever it allows, and much that it does not, is answered as it says."""
+
+from __future__ import annotations
+
+import httpx
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, given, settings
+from schemathesis import GenerationMode
+from schemathesis.checks import not_a_server_error
+from schemathesis.specs.openapi.checks import (
+    content_type_conformance,
+    response_schema_conformance,
+    status_code_conformance,
+)
+from serving import serving
+
+CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
+
+
+EXAMPLES = 60
+"""Of each route and kind."""
+
+
+@pytest.fixture(scope="module")
+def api(served_llm):
+    with serving(served_llm) as (base, _):
+        yield schemathesis.openapi.from_url(f"{base}/openapi.json")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", list(GenerationMode))
+def test_every_request_is_answered_as_described(api, mode):
+    for found in api.get_all_operations():
+        operation = found.ok()
+        if mode is GenerationMode.NEGATIVE and operation.method == "get":
+            continue  # nothing in it can be wrong
+
+        @settings(max_examples=EXAMPLES, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+        @given(case=operation.as_strategy(generation_mode=mode))
+        def holds(case):
+            case.call_and_validate(checks=CHECKS, timeout=60)
+
+        holds()
+
+
+def test_a_key_is_part_of_the_description(served_llm):
+    with serving(served_llm, api_key="secret") as (base, _):
+        described = httpx.get(f"{base}/openapi.json").json()
+    assert described["security"] == [{"key": []}]
+    assert described["paths"]["/health"]["get"]["security"] == []
+
+
+def test_every_route_of_the_api_is_described(served_llm):
+    with serving(served_llm) as (base, server):
+        described = httpx.get(f"{base}/openapi.json").json()
+        routes = {route.path.replace(":path", "") for route in server.app().routes}
+    assert set(described["paths"]) == {path for path in routes if path.startswith("/v1")} | {"/health", "/metrics"}
+    assert "security" not in described
