@@ -446,7 +446,7 @@ def test_errors_are_shown_as_the_api_says_them(open_page, served_llm, monkeypatc
     assert page.locator("#error").get_attribute("role") == "alert"
     ask(page, tokens=3)  # and is gone with the next answer
     assert page.locator("#error").inner_text() == ""
-    with serving(served_llm, running=1, waiting=0) as (base, _):
+    with serving(served_llm, running=1, waiting=-1) as (base, _):  # full from the start
         page = open_page(base)
         ask(page)
         said = page.locator("#error").inner_text()
