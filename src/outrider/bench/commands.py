@@ -11,7 +11,6 @@ from typing import Annotated, Any
 
 import typer
 
-from outrider.bench.endpoint.command import endpoint
 from outrider.bench.peers import Peer, open_peer
 from outrider.errors import UsageError
 from outrider.terminal import KvCacheDtype, KvCacheOption, Quantize, QuantizeOption
@@ -19,10 +18,8 @@ from outrider.terminal import KvCacheDtype, KvCacheOption, Quantize, QuantizeOpt
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
-    help="Measure what a pass costs and what drafting brings on this machine.",
+    help="Measure what a pass costs and what drafting brings on this machine, and any server.",
 )
-
-app.command()(endpoint)
 
 Model = Annotated[str, typer.Argument(help='"demo", a .gguf file, a folder, or a hub id.', show_default=False)]
 Against = Annotated[Peer | None, typer.Option(help="Measure this software on the same file, in turns.")]
@@ -133,6 +130,62 @@ def decode(
     if not result["total"]["identical"]:
         differing = [name for name, of in result["categories"].items() if not of["identical"]]
         show_error(f"drafting changed the tokens of prompts in: {', '.join(differing)}. This is a bug in outrider")
+        raise typer.Exit(1)
+
+
+@app.command()
+def endpoint(
+    url: Annotated[str, typer.Argument(help="A server's URL, like http://127.0.0.1:8000.", show_default=False)],
+    url2: Annotated[
+        str | None, typer.Argument(help="Another's, measured in turns with the first.", show_default=False)
+    ] = None,
+    model: Annotated[str, typer.Option(help="Its name there.", show_default="the first that the server lists")] = "",
+    clients: Annotated[
+        str, typer.Option(metavar="N,...", help="How many requests at a time, level by level.")
+    ] = "1,2,4,8",
+    requests: Annotated[
+        int, typer.Option(min=1, help="Requests of each level, at least one per client and turn.")
+    ] = 16,
+    max_tokens: Annotated[int, typer.Option(min=1, help="Most tokens of an answer.")] = 64,
+    temperature: Annotated[
+        float, typer.Option(min=0, help="0 takes the most likely token; more is more varied.")
+    ] = 0.0,
+    api_key: Annotated[
+        str | None, typer.Option(envvar="OPENAI_API_KEY", help="Sent to URL and URL2 as bearer token.")
+    ] = None,
+    chat: Annotated[bool, typer.Option("--chat/--completions", help="The route to ask.")] = False,
+    extra: Annotated[
+        str | None, typer.Option(metavar="JSON", help="More fields of every request's body; null leaves one out.")
+    ] = None,
+    extra2: Annotated[
+        str | None, typer.Option(metavar="JSON", help="Those of the second arm, which is URL again without URL2.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Measure any OpenAI-compatible server as its clients see it, alone or against another. Needs the extra "endpoint".
+
+    Exits with 1 if no request of an arm is answered.
+    """
+    try:
+        import httpx  # noqa: F401
+        import prometheus_client  # noqa: F401
+    except ImportError as error:
+        raise UsageError(f"measuring a server needs {error.name}: pip install 'outrider[endpoint]'") from error
+    import asyncio
+
+    from outrider.bench.endpoint.arm import two_arms
+    from outrider.bench.endpoint.measure import client_counts, measure_endpoint, unanswered
+    from outrider.bench.endpoint.report import show_endpoint
+    from outrider.terminal import show_error
+
+    arms = two_arms(
+        (url, extra), (url2, extra2), chat=chat, model=model, max_tokens=max_tokens, temperature=temperature
+    )
+    result = asyncio.run(measure_endpoint(arms, client_counts(clients), requests, api_key))
+    _print(result, show_endpoint, as_json)
+    silent = unanswered(result)
+    if silent:
+        show_error(f"no request was answered by {' and '.join(silent)}: see the failures, and the server's log")
         raise typer.Exit(1)
 
 

@@ -1,1 +1,1 @@
-"""Measuring any server that speaks the OpenAI API, over the network as its clients see it."""
+"""Measuring any server that speaks the OpenAI API, as its clients see it: over HTTP, streamed."""
