@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from outrider.engine.outputs import Piece, RequestOutput
-from outrider.sampling.logprobs import TokenLogprobs
 from outrider.server.calls import Call
 from outrider.server.reading import AnswerReader, Parts
+from outrider.server.token_places import TokenPlaces
 from outrider.tokenizer import StreamDecoder, Tokenizer
 
 
@@ -40,7 +40,8 @@ class Form:
         """The one object of a request that does not stream."""
         choices = []
         for index, out in enumerate(outputs):
-            logprobs = self.logprobs_of(out.logprobs or (), "")
+            places = self.places()
+            logprobs = places.next(out.logprobs or ()) if places else None
             body: dict[str, Any] = {"index": index, "finish_reason": out.finish_reason, "logprobs": logprobs}
             if self.chat:
                 reader = self.reader()
@@ -73,29 +74,9 @@ class Form:
         prefix = "chatcmpl" if self.chat else "cmpl"
         return {"id": f"{prefix}-{self.id}", "object": kind, "created": self.created, "model": self.model}
 
-    def logprobs_of(self, places: Sequence[TokenLogprobs], before: str) -> dict[str, Any] | None:
-        if not self.logprobs:
-            return None
-        if self.chat:
-            return {"content": [self._place(place) for place in places], "refusal": None}
-        texts = [self.text_of(place.token) for place in places]
-        offsets = [len(before) + sum(map(len, texts[:i])) for i in range(len(texts))]
-        return {
-            "tokens": texts,
-            "token_logprobs": [_finite(place.logprob) for place in places],
-            "top_logprobs": [
-                {self.text_of(token): _finite(logprob) for token, logprob in place.top} for place in places
-            ],
-            "text_offset": offsets,
-        }
-
-    def _place(self, place: TokenLogprobs) -> dict[str, Any]:
-        top = [self._token(token, logprob) for token, logprob in place.top]
-        return {**self._token(place.token, place.logprob), "top_logprobs": top}
-
-    def _token(self, token: int, logprob: float) -> dict[str, Any]:
-        data = self.tokenizer.piece(token, skip_special=False)
-        return {"token": self.text_of(token), "logprob": _finite(logprob), "bytes": list(data)}
+    def places(self) -> TokenPlaces | None:
+        """Writes the log-probabilities of one of the answers, if they are asked for."""
+        return TokenPlaces(self.tokenizer, chat=self.chat) if self.logprobs else None
 
     def text_of(self, token: int) -> str:
         """A token on its own, special ones too."""
@@ -112,14 +93,15 @@ class Chunks:
     def __init__(self, form: Form, index: int) -> None:
         self._form, self._index = form, index
         self._decoder, self._reader = StreamDecoder(form.tokenizer), form.reader()
-        self._text: str | None = None  # so far; None before the first part
+        self._places = form.places()
+        self._begun = False
 
     def next(self, piece: Piece) -> dict[str, Any]:
         """The chunk of the next piece."""
         body: dict[str, Any] = {
             "index": self._index,
             "finish_reason": piece.finish_reason,
-            "logprobs": self._form.logprobs_of(piece.logprobs, self._text or ""),
+            "logprobs": self._places.next(piece.logprobs) if self._places else None,
         }
         if self._form.chat:
             calls_before = self._reader.calls
@@ -127,10 +109,10 @@ class Chunks:
             if piece.finish_reason is not None:
                 parts += self._reader.flush()
                 body["finish_reason"] = _reason(piece.finish_reason, self._reader)
-            body["delta"] = {**({"role": "assistant"} if self._text is None else {}), **_delta(parts, calls_before)}
+            body["delta"] = {**({"role": "assistant"} if not self._begun else {}), **_delta(parts, calls_before)}
         else:
             body["text"] = piece.text
-        self._text = (self._text or "") + piece.text
+        self._begun = True
         return self._form.chunk(body, self._marks(piece))
 
     def _marks(self, piece: Piece) -> dict[str, Any]:
@@ -178,11 +160,6 @@ def _call(call: Call) -> dict[str, Any]:
 
 def _reason(reason: str, reader: AnswerReader) -> str:
     return "tool_calls" if reason == "stop" and reader.calls else reason
-
-
-def _finite(logprob: float) -> float:
-    """JSON has no infinity; OpenAI's own value for "never" is -9999."""
-    return max(logprob, -9999.0)
 
 
 def usage(outputs: Sequence[RequestOutput]) -> dict[str, Any]:
