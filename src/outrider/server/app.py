@@ -35,6 +35,8 @@ _log = logging.getLogger("outrider")
 
 MAX_BODY_BYTES = 8 << 20
 GRACE_SECONDS = 30.0
+_CLIENT_GONE = 499
+"""Nobody reads it; the number is nginx's."""
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -165,19 +167,19 @@ class Server:
         tickets = self._submit(ids, sets)
         if wanted.stream:
             with_usage = wanted.stream_options is not None and wanted.stream_options.include_usage
-            return EventStream(self._stream(tickets, form, with_usage), self._limits.reading, self._metrics.gave_up)
+            events = self._stream(tickets, form, with_usage)
+            return EventStream(events, self._limits.reading, self._metrics.gave_up, lambda: self._cancel(tickets))
         finishing = asyncio.create_task(self._finish(tickets))
         gone = asyncio.create_task(_disconnected(request))
         try:
             await asyncio.wait([finishing, gone], return_when=asyncio.FIRST_COMPLETED)
             if not finishing.done():
-                return Response(status_code=499)  # nobody reads it
+                return Response(status_code=_CLIENT_GONE)
             await finishing
         finally:
             gone.cancel()
             finishing.cancel()
-            for ticket in tickets:
-                self._scheduler.cancel(ticket)
+            self._cancel(tickets)
         return JSONResponse(form.whole([ticket.output for ticket in tickets if ticket.output]))
 
     async def _check(self, params: SamplingParams, field: str) -> None:
@@ -196,10 +198,13 @@ class Server:
             for params in sets:
                 tickets.append(self._scheduler.submit(ids, params))
         except OutriderError:
-            for ticket in tickets:
-                self._scheduler.cancel(ticket)
+            self._cancel(tickets)
             raise
         return tickets
+
+    def _cancel(self, tickets: list[Ticket]) -> None:
+        for ticket in tickets:
+            self._scheduler.cancel(ticket)
 
     async def _finish(self, tickets: list[Ticket]) -> None:
         for ticket in tickets:
@@ -241,8 +246,6 @@ class Server:
         finally:
             for follower in followers:
                 follower.cancel()
-            for ticket in tickets:
-                self._scheduler.cancel(ticket)
 
     # -- around every route ------------------------------------------------------------------------------------------
 
@@ -266,7 +269,7 @@ class Server:
             except OutriderError as error:
                 return ApiError(503, "server_error", str(error)).response(self._scheduler.retry_after)
             except ClientDisconnect:
-                return Response(status_code=499)  # before its request was whole; nobody reads this
+                return Response(status_code=_CLIENT_GONE)
             except Exception:
                 _log.exception("%s failed", request.url.path)
                 return ApiError(500, "server_error", "the request failed within the server: see its log").response()

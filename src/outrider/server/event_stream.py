@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, Callable
 from typing import Any
 
 from starlette.responses import StreamingResponse
-from starlette.types import Message, Send
+from starlette.types import Message, Receive, Scope, Send
 
 
 class EventStream(StreamingResponse):
@@ -21,13 +21,25 @@ class EventStream(StreamingResponse):
         events: closed when the stream ends, however it does.
         seconds: that one event may wait to be taken; None for ever.
         gave_up: told "reader" when it was not.
+        end: called when it is over, however: a generator whose first event nobody waited for has no end of its own.
     """
 
     def __init__(
-        self, events: AsyncGenerator[str, None], seconds: float | None, gave_up: Callable[[str], None]
+        self,
+        events: AsyncGenerator[str, None],
+        seconds: float | None,
+        gave_up: Callable[[str], None],
+        end: Callable[[], None],
     ) -> None:
         super().__init__(events, media_type="text/event-stream")
-        self._events, self._seconds, self._gave_up = events, seconds, gave_up
+        self._events, self._seconds, self._gave_up, self._end = events, seconds, gave_up, end
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._end()
+            await self._events.aclose()
 
     async def stream_response(self, send: Send) -> None:
         """Sends it all, or as much as is taken."""
@@ -41,8 +53,6 @@ class EventStream(StreamingResponse):
         except TimeoutError:
             self._gave_up("reader")
             raise OSError("the client stopped reading") from None  # closes its connection
-        finally:
-            await self._events.aclose()
 
 
 def event(body: dict[str, Any]) -> str:

@@ -1,0 +1,78 @@
+"""A client may leave at any time: its request ends, and the server says nothing of it in its log."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+
+import pytest
+
+from outrider.server.app import Server
+from outrider.server.metrics import Metrics
+from outrider.server.scheduler import Scheduler
+
+
+@pytest.fixture
+def standing(served_llm):
+    """A server whose scheduler does not work: what is submitted waits until it is cancelled."""
+    scheduler = Scheduler(served_llm)
+    return Server(served_llm, scheduler, Metrics(), name="tiny", api_key=None), scheduler
+
+
+def ask(server, messages, *, sent=None, path="/v1/completions"):
+    """One request by ASGI. `messages` are what the server receives, and then nothing; the statuses of its answers.
+
+    sent: called with each message of the server.
+    """
+    statuses = []
+
+    async def main():
+        left = list(messages)
+
+        async def receive():
+            if not left:
+                await asyncio.Event().wait()
+            return left.pop(0)
+
+        async def send(message):
+            await asyncio.sleep(0)
+            if "status" in message:
+                statuses.append(message["status"])
+            if sent:
+                sent(message)
+
+        headers = [(b"content-type", b"application/json")]
+        scope = {"type": "http", "asgi": {"version": "3.0", "spec_version": "2.3"}, "method": "POST", "path": path}
+        scope |= {"headers": headers, "query_string": b"", "raw_path": path.encode(), "root_path": ""}
+        scope |= {"http_version": "1.1", "scheme": "http", "client": None, "server": None}
+        await asyncio.wait_for(server.app()(scope, receive, send), 20)
+
+    asyncio.run(main())
+    return statuses
+
+
+def body(**fields):
+    content = json.dumps({"prompt": "x", "max_tokens": 200, **fields}).encode()
+    return {"type": "http.request", "body": content, "more_body": False}
+
+
+GONE = {"type": "http.disconnect"}
+
+
+@pytest.mark.parametrize("several", [1, 3])
+@pytest.mark.parametrize("stream", [False, True])
+def test_one_that_leaves_right_after_sending_waits_for_nothing(standing, stream, several):
+    """A stream that has not begun has nothing that would end with it."""
+    server, scheduler = standing
+    ask(server, [body(stream=stream, n=several), GONE])
+    assert scheduler.counts == (0, 0)
+
+
+def test_one_that_leaves_within_its_body_is_no_error_of_the_server(standing, caplog):
+    server, scheduler = standing
+    half = {"type": "http.request", "body": b'{"prompt": ', "more_body": True}
+    with caplog.at_level(logging.WARNING, logger="outrider"):
+        ask(server, [half, GONE])
+    assert scheduler.counts == (0, 0)
+    assert not caplog.records
