@@ -147,3 +147,14 @@ def test_logprobs_are_those_of_the_softmax():
 def test_parameters_out_of_range_are_named(arguments, message):
     with pytest.raises(UsageError, match=message):
         SamplingParams(**arguments)
+
+
+@pytest.mark.parametrize("top_k", [5, 2**63, 10**30])
+def test_a_top_k_above_the_vocabulary_keeps_all(top_k):
+    logits = np.linspace(0, 1, 5, dtype=np.float32)
+    drawn = [
+        TokenChooser(SamplingParams(seed=s, temperature=1, top_k=top_k), [1]).choose(0, logits.copy(), 9)
+        for s in range(50)
+    ]
+    free = [TokenChooser(SamplingParams(seed=s, temperature=1), [1]).choose(0, logits.copy(), 9) for s in range(50)]
+    assert drawn == free

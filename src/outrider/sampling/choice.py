@@ -120,7 +120,8 @@ class TokenChooser:
 
     def _sample(self, logits: Floats, position: int, tokens: Ints | None) -> int:
         p = self._params
+        top_k = min(p.top_k, len(logits))  # a larger one means all too, and may be too large a number for the sampler
         token: int = self._sampler.sample(
-            logits, p.temperature, p.top_k, p.top_p, p.min_p, p.typical_p, p.seed, position, tokens
+            logits, p.temperature, top_k, p.top_p, p.min_p, p.typical_p, p.seed, position, tokens
         )
         return token
