@@ -176,6 +176,8 @@ def test_many_at_once_equal_their_solo_runs(expected, client):
         ({"prompt": "x", "model": "other"}, 404, "there is no model other: this is tiny"),
         ({"prompt": ""}, 400, None),
         ({"prompt": "x", "max_tokens": 0}, 400, "max_tokens: Input should be greater than or equal to 1"),
+        ({"prompt": "x", "model": "\ud800"}, 404, "there is no model \ufffd: this is tiny"),
+        ({"prompt": "x", "\ud800": 1}, 400, "\ufffd: Extra inputs are not permitted"),
         ({"prompt": "x", "temperature": 3}, 400, "temperature"),
         ({"prompt": "x", "nonsense": 1}, 400, "nonsense: Extra inputs are not permitted"),
         ({"prompt": "x", "tools": [{"type": "function"}]}, 400, "tools belong to a conversation"),
@@ -186,7 +188,7 @@ def test_many_at_once_equal_their_solo_runs(expected, client):
     ],
 )
 def test_errors_have_openais_shape_and_say_what_to_do(url, body, status, says):
-    found = httpx.post(f"{url}/v1/completions", json=body)
+    found = httpx.post(f"{url}/v1/completions", content=json.dumps(body))  # escapes what UTF-8 cannot write
     if says is None:  # the tiny tokenizer begins every text with BOS: an empty one is a prompt
         assert found.status_code == 200
         return

@@ -30,6 +30,7 @@ from outrider.server.page import page_routes
 from outrider.server.scheduler import QueueFullError, Scheduler, Ticket
 from outrider.server.schema import ChatRequest, CompletionRequest, Sampled
 from outrider.server.turn import Turn, UnknownToolsError
+from outrider.tokenizer.utf8 import without_surrogates
 
 _log = logging.getLogger("outrider")
 
@@ -50,9 +51,9 @@ class ApiError(Exception):
 
     def response(self, retry_after: int | None = None) -> Response:
         """`{"error": {...}}`; `retry_after` are seconds, told where it is a matter of time."""
-        error = {"message": str(self), "type": self.kind, "param": self.parameter, "code": None}
         later = retry_after is not None and self.status in (429, 503)
-        return JSONResponse({"error": error}, self.status, {"Retry-After": str(retry_after)} if later else None)
+        headers = {"Retry-After": str(retry_after)} if later else None
+        return JSONResponse(_error_body(str(self), self.kind, self.parameter), self.status, headers)
 
 
 class Server:
@@ -236,8 +237,7 @@ class Server:
                     if isinstance(piece, TimedOutError):
                         kind = "timeout_error"
                         self._metrics.gave_up(piece.where)
-                    error = {"message": str(piece), "type": kind, "param": None, "code": None}
-                    yield event({"error": error})
+                    yield event(_error_body(str(piece), kind))
                 else:
                     yield event(chunks[index].next(piece))
             if with_usage and all(ticket.output for ticket in tickets):
@@ -319,6 +319,12 @@ class Server:
                 "drafters": [drafter.name for drafter in self._llm.engine.planner.drafters],
             },
         }
+
+
+def _error_body(message: str, kind: str, parameter: str | None = None) -> dict[str, Any]:
+    """A message may quote the request, and that what UTF-8 cannot write."""
+    names = None if parameter is None else without_surrogates(parameter)
+    return {"error": {"message": without_surrogates(message), "type": kind, "param": names, "code": None}}
 
 
 def _explained(error: ValueError | RecursionError) -> ApiError:
