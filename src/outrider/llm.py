@@ -227,6 +227,7 @@ class LLM:
         if self.chat is None:
             raise UsageError(f"{self.path.name} is a base model without a chat template: give it a text to go on from")
         text = self.chat.render(messages, tools=tools, thinking=thinking)
+        self._check_length(text)
         return self.encode(self.tokenizer.encode(text, add_bos=False, parse_special=True))
 
     def check(self, params: SamplingParams) -> None:
@@ -255,6 +256,8 @@ class LLM:
         Raises:
             UsageError: as `generate`.
         """
+        if isinstance(prompt, str):
+            self._check_length(prompt)
         ids = self.tokenizer.encode(prompt) if isinstance(prompt, str) else [int(token) for token in prompt]
         if not ids:
             raise UsageError("the prompt is empty: give it at least one token")
@@ -262,11 +265,19 @@ class LLM:
         if wrong is not None:
             raise UsageError(f"token id {wrong} is outside the vocabulary of {self.target.vocabulary}")
         if len(ids) >= self.context:
-            raise UsageError(
-                f"the prompt has {len(ids)} tokens and leaves no room in a context of {self.context}: shorten it"
-                + ("" if self.context == self.config.context_length else " or raise context")
-            )
+            raise self._too_long(str(len(ids)))
         return ids
+
+    def _check_length(self, text: str) -> None:
+        """Refuses a text that cannot fit before it is encoded: nobody should wait, or pay in memory, for that."""
+        if len(text) > self.context and (fewest := self.tokenizer.fewest_tokens(text)) >= self.context:
+            raise self._too_long(f"at least {fewest}")
+
+    def _too_long(self, tokens: str) -> UsageError:
+        return UsageError(
+            f"the prompt has {tokens} tokens and leaves no room in a context of {self.context}: shorten it"
+            + ("" if self.context == self.config.context_length else " or raise context")
+        )
 
 
 def _check_whole(request: Request) -> None:

@@ -155,3 +155,10 @@ def test_a_tokenizer_json_of_another_kind_is_refused(json_file):
     tokenizers.Tokenizer(models.WordLevel({"a": 0}, unk_token="a")).save(str(json_file))
     with pytest.raises(CheckpointError, match=r"holds a tokenizer of the kind WordLevel, not Gemma's"):
         open_tokenizer(json_file)
+
+
+def test_no_text_has_fewer_tokens_than_is_said_without_encoding(tokenizer):
+    longest = max((tokenizer.piece(token).decode("utf-8", "replace") for token in range(tokenizer.vocab_size)), key=len)
+    for text in ("", "a", "ab " * 50, longest, longest * 7, " " * 200, "🙂" * 40, *TEXTS):
+        assert tokenizer.fewest_tokens(text) <= len(tokenizer.encode(text, add_bos=False))
+    assert tokenizer.fewest_tokens(longest * 7) > 1

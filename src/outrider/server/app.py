@@ -8,6 +8,8 @@ import hmac
 import json
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -36,6 +38,9 @@ _log = logging.getLogger("outrider")
 
 MAX_BODY_BYTES = 8 << 20
 GRACE_SECONDS = 30.0
+_ENCODERS = 2
+"""Prompts that are encoded at once: a long one takes some hundred times its size, and the system's allocator keeps
+that for each thread that ever did so."""
 _CLIENT_GONE = 499
 """Nobody reads it; the number is nginx's."""
 
@@ -78,6 +83,7 @@ class Server:
     ) -> None:
         self._llm, self._scheduler, self._metrics = llm, scheduler, metrics
         self._name, self._api_key, self._limits = name, api_key, limits or Limits()
+        self._encoders = ThreadPoolExecutor(_ENCODERS, "outrider-encode")
 
     def app(self) -> Starlette:
         """The ASGI application."""
@@ -96,7 +102,7 @@ class Server:
     async def completions(self, request: Request) -> Response:
         """`POST /v1/completions`: the text goes on from the prompt."""
         wanted = await self._read(request, CompletionRequest)
-        ids = await run_in_threadpool(self._llm.encode, wanted.only_prompt)
+        ids = await self._encoded(self._llm.encode, wanted.only_prompt)
         field, grammar = _form_of(wanted)
         sets = wanted.params(self._llm.context - len(ids), wanted.logprobs, grammar)
         form = Form(False, self._name, self._llm.tokenizer, wanted.logprobs is not None)
@@ -114,7 +120,7 @@ class Server:
             raise ApiError(400, "invalid_request_error", str(error), parameter="messages") from error
         turn = Turn(self._llm.chat.source, self._llm.tokenizer, wanted)
         tools = [tool.plain() for tool in wanted.offered] or None
-        ids = await run_in_threadpool(self._llm.chat_prompt, messages, tools=tools, thinking=turn.thinking)
+        ids = await self._encoded(self._llm.chat_prompt, messages, tools=tools, thinking=turn.thinking)
         field, grammar = _form_of(wanted)
         if grammar is not None and turn.tools:
             problem = f"{field} and tools exclude each other: leave one out, or set tool_choice to none"
@@ -182,6 +188,10 @@ class Server:
             finishing.cancel()
             self._cancel(tickets)
         return JSONResponse(form.whole([ticket.output for ticket in tickets if ticket.output]))
+
+    async def _encoded(self, encode: Callable[..., list[int]], *args: Any, **kwargs: Any) -> list[int]:
+        """A prompt's tokens, found beside the event loop."""
+        return await asyncio.get_running_loop().run_in_executor(self._encoders, partial(encode, *args, **kwargs))
 
     async def _check(self, params: SamplingParams, field: str) -> None:
         """Before work starts. A grammar is compiled here, beside the event loop, and known when the engine asks."""
@@ -306,6 +316,7 @@ class Server:
         self._scheduler.start()
         yield
         await run_in_threadpool(self._scheduler.stop, GRACE_SECONDS)
+        self._encoders.shutdown(wait=False, cancel_futures=True)
 
     def _about(self) -> dict[str, Any]:
         return {

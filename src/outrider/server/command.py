@@ -56,6 +56,7 @@ def serve(
     try:
         import uvicorn
 
+        from outrider.server.allocator import give_back_large_blocks
         from outrider.server.app import Server
         from outrider.server.limits import Limits
         from outrider.server.metrics import Metrics
@@ -64,6 +65,7 @@ def serve(
         raise UsageError(f"serving needs {error.name}: pip install 'outrider[serve]'") from error
     from outrider.terminal import error_console, load_model
 
+    give_back_large_blocks()
     llm = load_model(
         model,
         quantize=quantize,

@@ -1,0 +1,69 @@
+"""What large requests took is given back: a server's memory must not stay where its worst moment was."""
+
+from __future__ import annotations
+
+import json
+import platform
+import subprocess
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import httpx
+import pytest
+from serving import serving
+
+from outrider.errors import UsageError
+
+_BLOCKS = """
+import psutil
+from outrider.server.allocator import give_back_large_blocks
+
+if {tell}:
+    assert give_back_large_blocks()
+smaller = []
+for _ in range(4):
+    blocks = [bytearray() for _ in range(20)]
+    for _ in range(100):  # they grow side by side, as bodies do that arrive at once
+        for block in blocks:
+            block += b"x" * (64 << 10)
+    smaller.append(b"y" * 1000)
+    del blocks, block
+print(psutil.Process().memory_info().rss)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other allocators are left as they are")
+def test_large_blocks_go_back_to_the_system():
+    took = []
+    for tell in (False, True):
+        ran = subprocess.run([sys.executable, "-c", _BLOCKS.format(tell=tell)], capture_output=True, check=True)
+        took.append(int(ran.stdout))
+    assert took[1] < 80 << 20
+    assert took[1] <= took[0]
+
+
+def test_a_text_that_cannot_fit_is_refused_without_being_encoded(served_llm, monkeypatch):
+    monkeypatch.setattr(served_llm.tokenizer, "encode", lambda *_, **__: pytest.fail("it was encoded"))
+    text = "ab " * 100_000
+    with pytest.raises(UsageError, match=r"has at least \d+ tokens and leaves no room in a context of 256"):
+        served_llm.encode(text)
+    with pytest.raises(UsageError, match="leaves no room"):
+        served_llm.chat_prompt([{"role": "user", "content": text}])
+
+
+def test_a_crowd_of_prompts_is_encoded_two_at_a_time(served_llm, monkeypatch):
+    own, busy, most = served_llm.tokenizer.encode, threading.Semaphore(100), []
+
+    def encode(text, **options):
+        with busy:
+            most.append(100 - busy._value)
+            threading.Event().wait(0.01)
+            return own(text, **options)
+
+    monkeypatch.setattr(served_llm.tokenizer, "encode", encode)
+    body = json.dumps({"prompt": "x", "max_tokens": 1})
+    with serving(served_llm, running=4, waiting=64) as (base, _), ThreadPoolExecutor(24) as clients:
+        answers = list(clients.map(lambda _: httpx.post(f"{base}/v1/completions", content=body, timeout=60), range(48)))
+    assert {answer.status_code for answer in answers} == {200}
+    assert max(most) == 2
