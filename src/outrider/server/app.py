@@ -38,9 +38,9 @@ _log = logging.getLogger("outrider")
 
 MAX_BODY_BYTES = 8 << 20
 GRACE_SECONDS = 30.0
-_ENCODERS = 2
-"""Prompts that are encoded at once: a long one takes some hundred times its size, and the system's allocator keeps
-that for each thread that ever did so."""
+_ENCODERS, _COMPILERS = 2, 4
+"""Prompts that are encoded, and grammars that are compiled, at once: either may take some hundred times its size, and
+the system's allocator keeps that for each thread that ever did so."""
 _CLIENT_GONE = 499
 """Nobody reads it; the number is nginx's."""
 
@@ -84,6 +84,7 @@ class Server:
         self._llm, self._scheduler, self._metrics = llm, scheduler, metrics
         self._name, self._api_key, self._limits = name, api_key, limits or Limits()
         self._encoders = ThreadPoolExecutor(_ENCODERS, "outrider-encode")
+        self._compilers = ThreadPoolExecutor(_COMPILERS, "outrider-compile")
 
     def app(self) -> Starlette:
         """The ASGI application."""
@@ -199,7 +200,7 @@ class Server:
             self._llm.check(params)
             return
         try:
-            await run_in_threadpool(self._llm.check, params)
+            await asyncio.get_running_loop().run_in_executor(self._compilers, self._llm.check, params)
         except UsageError as error:
             raise ApiError(400, "invalid_request_error", str(error), parameter=field) from error
 
@@ -316,7 +317,8 @@ class Server:
         self._scheduler.start()
         yield
         await run_in_threadpool(self._scheduler.stop, GRACE_SECONDS)
-        self._encoders.shutdown(wait=False, cancel_futures=True)
+        for pool in (self._encoders, self._compilers):
+            pool.shutdown(wait=False, cancel_futures=True)
 
     def _about(self) -> dict[str, Any]:
         return {
