@@ -5,31 +5,13 @@ from __future__ import annotations
 import openai
 import pytest
 from json_tokenizer import speak_json
+from server.templates import GEMMA, PLAIN
 from serving import serving
 from tiny_checkpoints import save_gguf
 from word_tokenizer import speak_words
 
 from outrider import LLM
 from outrider.tokenizer.chat_template import ChatTemplate
-
-TEMPLATE = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}{% if enable_thinking %}think {% endif %}"
-
-GEMMA = """
-{%- if tools -%}
-  {%- for tool in tools -%}
-    <|tool>{{ tool.function.name }}:{{ tool.function.parameters | default({}) | tojson }}<tool|>
-  {%- endfor -%}
-{%- endif -%}
-{%- for m in messages -%}
-  {%- if m.reasoning_content is defined -%}<|channel>thought\n{{ m.reasoning_content }}<channel|>{%- endif -%}
-  {%- if m.tool_calls -%}
-    {%- for call in m.tool_calls -%}
-      <|tool_call>call:{{ call.function.name }}{ {{- call.function.arguments.items() | list -}} }<tool_call|>
-    {%- endfor -%}
-  {%- endif -%}
-  {{ m.role }}{{ m.tool_call_id }}: {{ m.content + "\n" }}
-{%- endfor -%}
-{%- if enable_thinking -%}<|think|>{%- endif -%}"""
 
 
 @pytest.fixture(scope="session")
@@ -47,7 +29,7 @@ def served_llm(tiny, tmp_path_factory):
         return [*([2] if add_bos else []), *(3 + ord(c) % 500 for c in text)]
 
     llm.tokenizer.encode = encode
-    llm.chat = ChatTemplate(TEMPLATE, bos="<bos>")
+    llm.chat = ChatTemplate(PLAIN, bos="<bos>")
     return llm
 
 

@@ -1,0 +1,123 @@
+"""A server in a process of its own, and what can be seen of it from outside.
+
+As a program it serves a model until its standard input ends, so that it does not outlive who started it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+
+HISTORY = 4096
+"""Tokens of earlier requests that lookup may draft from. `outrider serve` keeps 65536, and its memory goes up and down
+by some 20 MB with it; less is sooner at its bound, and hides less."""
+PREFIX_CACHE_BYTES = 8 << 20
+RUNNING, WAITING = 8, 24
+
+
+@dataclass(frozen=True)
+class Seen:
+    """The process at one moment: resident bytes, open files (sockets too), threads."""
+
+    resident: int
+    files: int
+    threads: int
+
+
+class ServerProcess:
+    """Starts a server and waits until it answers. To be closed, or used in a `with`.
+
+    Args:
+        model: "demo", or a path.
+        drafter: the MTP drafter's path.
+    """
+
+    def __init__(self, model: str | Path, drafter: Path | None, context: int) -> None:
+        arguments = [str(model), "--context", str(context), *(["--drafter", str(drafter)] if drafter else [])]
+        environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
+        self._process = subprocess.Popen(
+            [sys.executable, __file__, *arguments],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=environment,
+        )
+        assert self._process.stdout is not None
+        self.url = self._process.stdout.readline().strip()
+        if not self.url:
+            raise RuntimeError(f"the server did not start: it ended with status {self._process.wait()}")
+        self._seen = psutil.Process(self._process.pid)
+
+    def __enter__(self) -> ServerProcess:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> int:
+        """Stops it; its exit status."""
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        try:
+            return self._process.wait(60)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            raise
+
+    @property
+    def running(self) -> bool:
+        """Whether the process lives."""
+        return self._process.poll() is None
+
+    def seen(self) -> Seen:
+        """How it stands."""
+        with self._seen.oneshot():
+            return Seen(self._seen.memory_info().rss, self._seen.num_fds(), self._seen.num_threads())
+
+    def about(self) -> dict[str, Any]:
+        """The model, as `GET /v1/models` has it."""
+        model: dict[str, Any] = httpx.get(f"{self.url}/v1/models").json()["data"][0]
+        return model
+
+    def metrics(self) -> dict[str, float]:
+        """Of `GET /metrics`, without the prefix of the names."""
+        lines = httpx.get(f"{self.url}/metrics").text.splitlines()
+        values = dict(line.rsplit(" ", 1) for line in lines if not line.startswith("#"))
+        return {name.removeprefix("outrider_"): float(value) for name, value in values.items()}
+
+
+def _serve(model: str, drafter: str | None, context: int) -> None:
+    from serving import serving
+
+    from outrider import LLM
+    from outrider.server.allocator import give_back_large_blocks
+
+    give_back_large_blocks()  # as the command does
+    llm = LLM(
+        model,
+        drafter=drafter,
+        lookup_history=HISTORY,
+        prefix_cache_bytes=PREFIX_CACHE_BYTES,
+        context=context,
+        threads=1,
+    )
+    with serving(llm, running=RUNNING, waiting=WAITING) as (url, _):
+        print(url, flush=True)
+        sys.stdin.read()
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("model")
+    parser.add_argument("--drafter")
+    parser.add_argument("--context", type=int, required=True)
+    arguments = parser.parse_args()
+    _serve(arguments.model, arguments.drafter, arguments.context)
