@@ -77,6 +77,30 @@ def test_company_changes_nothing(llms, variant, several, draft):
         assert (out.token_ids, out.text, out.finish_reason) == answer(llm, prompt, params, "off")
 
 
+@pytest.mark.parametrize("variant", ["gemma3", "gemma4-e2b"])
+def test_eight_of_different_lengths_share_every_pass(llms, variant, monkeypatch):
+    """Each is at another place: before, at and after the sliding window's width, and all draft."""
+    llm, rows = llms(variant), []
+    prompts = [([5, 6, 7, 8, 9, 11][: 2 + n % 5] * 40)[: WINDOW // 2 + 5 * n] for n in range(8)]
+    params = [SamplingParams(max_tokens=20, ignore_end=True, temperature=n % 2, seed=n, draft=3) for n in range(8)]
+    alone = [llm.generate([prompt], one)[0] for prompt, one in zip(prompts, params, strict=True)]
+    llm.caches.clear()
+    run = llm.target.run
+
+    def watched(sequences, **options):
+        rows.append([len(sequence.tokens) for sequence in sequences])
+        return run(sequences, **options)
+
+    monkeypatch.setattr(llm.target, "run", watched)
+    running = [llm.engine.add(list(prompt), one) for prompt, one in zip(prompts, params, strict=True)]
+    while any(request.finish_reason is None for request in running):
+        llm.engine.step()
+    assert [request.output().token_ids for request in running] == [out.token_ids for out in alone]
+    shared = [one for one in rows if len(one) == 8]
+    assert len(shared) > 4
+    assert any(len(set(one)) > 1 for one in shared[1:]), "drafts of different lengths, in one pass"
+
+
 @pytest.mark.parametrize("variant", TARGETS)
 def test_a_reused_prefix_changes_nothing(llms, variant):
     """Growing, edited and shortened prompts, with windows that wrapped in between."""

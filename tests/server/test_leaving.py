@@ -5,8 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import socket
+import threading
+import time
 
+import httpx
 import pytest
+from serving import serving
 
 from outrider.server.app import Server
 from outrider.server.metrics import Metrics
@@ -76,3 +81,47 @@ def test_one_that_leaves_within_its_body_is_no_error_of_the_server(standing, cap
         ask(server, [half, GONE])
     assert scheduler.counts == (0, 0)
     assert not caplog.records
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_one_that_leaves_while_its_prompt_is_computed_frees_its_place_within_a_pass(served_llm, monkeypatch, stream):
+    """The passes of a long prompt are made to wait for the test, so that the client leaves in the midst of them."""
+    step, begun, go_on, after = served_llm.engine.step, threading.Event(), threading.Event(), []
+    monkeypatch.setattr(served_llm.engine, "chunk", 4)
+    served_llm.caches.clear()
+
+    def slow():
+        running = list(served_llm.engine._running)
+        step()
+        if running:
+            assert not running[0].decoding, "the prompt is long enough"
+            if go_on.is_set():
+                after.append(len(running))
+            elif running[0].sequence.cache.length >= 12:
+                begun.set()
+                assert go_on.wait(20)
+
+    monkeypatch.setattr(served_llm.engine, "step", slow)
+    with serving(served_llm, running=1, waiting=4) as (base, server):
+        scheduler, own = server._scheduler, server._scheduler.cancel
+
+        def cancel(ticket):
+            own(ticket)
+            go_on.set()
+
+        monkeypatch.setattr(scheduler, "cancel", cancel)
+        host, port = base.removeprefix("http://").split(":")
+        content = json.dumps({"prompt": "abcd" * 60, "stream": stream}).encode()
+        with socket.create_connection((host, int(port))) as client:
+            client.sendall(b"POST /v1/completions HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n" % len(content))
+            client.sendall(content)
+            assert begun.wait(20)
+            assert scheduler.counts == (1, 0)
+        until = time.monotonic() + 10
+        while scheduler.counts != (0, 0) or served_llm.caches.in_use:
+            assert time.monotonic() < until, "the place was not freed"
+            time.sleep(0.005)
+        assert sum(after) <= 1
+        monkeypatch.setattr(served_llm.engine, "step", step)
+        found = httpx.post(f"{base}/v1/completions", json={"prompt": "x", "max_tokens": 2}, timeout=20)
+        assert found.status_code == 200
