@@ -78,7 +78,7 @@ class SamplingParams:
         object.__setattr__(self, "keep_special", kept)
         _require(self.max_tokens >= 1, f"max_tokens must be at least 1, not {self.max_tokens}")
         _require(0 <= self.temperature <= 100, f"temperature must lie between 0 and 100, not {self.temperature}")
-        _require(0 <= self.top_k < 2**31, f"top_k must be 0 (all) or more, and below 2^31, not {self.top_k}")
+        _require(self.top_k >= 0, f"top_k must be 0 (all) or more, not {self.top_k}")
         _require(0 < self.top_p <= 1, f"top_p must be above 0 and at most 1, not {self.top_p}")
         _require(0 <= self.min_p <= 1, f"min_p must lie between 0 and 1, not {self.min_p}")
         _require(0 < self.typical_p <= 1, f"typical_p must be above 0 and at most 1, not {self.typical_p}")

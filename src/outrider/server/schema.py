@@ -51,7 +51,7 @@ class Sampled(Formed):
     stream: bool = False
     stream_options: StreamOptions | None = None
     # Beyond OpenAI's, under the names that vLLM's users know.
-    top_k: Annotated[int, Field(ge=-1, lt=2**31)] = 0
+    top_k: Annotated[int, Field(ge=-1)] = 0
     min_p: Annotated[float, Field(ge=0, le=1)] = 0.0
     typical_p: Annotated[float, Field(gt=0, le=1)] = 1.0
     repetition_penalty: Annotated[float, Field(ge=0.01, le=100)] = 1.0
