@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import dataclasses
+import resource
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 import tokenizers
@@ -9,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from texts import CONTROL_IN_TEXT, TEXTS
 from tokenizers import AddedToken, models, processors
+from word_tokenizer import save_tokenizer
 
 from outrider.errors import CheckpointError, UsageError
 from outrider.tokenizer import Tokenizer, open_tokenizer
@@ -162,3 +165,20 @@ def test_no_text_has_fewer_tokens_than_is_said_without_encoding(tokenizer):
     for text in ("", "a", "ab " * 50, longest, longest * 7, " " * 200, "🙂" * 40, *TEXTS):
         assert tokenizer.fewest_tokens(text) <= len(tokenizer.encode(text, add_bos=False))
     assert tokenizer.fewest_tokens(longest * 7) > 1
+
+
+def test_texts_that_were_encoded_are_not_kept(tmp_path):
+    """A server encodes others' prompts for months: they must not stay in memory."""
+    tokenizer = Tokenizer.from_file(save_tokenizer(tmp_path))
+
+    def resident():
+        return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+
+    def encode(begin, end):
+        for number in range(begin, end):
+            tokenizer.encode(f"text {number:<9}" + "abcd" * 40)
+
+    encode(0, 500)
+    before = resident()
+    encode(500, 8500)
+    assert resident() - before < 2 << 20

@@ -48,6 +48,10 @@ class Tokenizer:
         self._texts = texts
         self.hidden = hidden
         """The ids of control tokens."""
+        for encoder in (plain, special):
+            # The library keeps the tokens of words that it saw, and to Gemma's tokenizer a whole text is one word: it
+            # would keep 10,000 prompts, of which hardly one comes again.
+            encoder.model._resize_cache(0)
         self._bos = [] if bos_token_id is None else [bos_token_id]
         self._space_prefix = space_prefix
         self._marks_are_spaces = marks_are_spaces
