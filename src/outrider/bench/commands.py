@@ -125,7 +125,7 @@ def decode(
     if report is not None:
         from outrider.bench.report.page import write_report
 
-        page = write_report(report, result, curve, command=shlex.join(["outrider", *sys.argv[1:]]), note=note)
+        page = write_report(report, result, curve, command=_repeating(sys.argv[1:]), note=note)
         error_console().print(f"report: {page}", markup=False)
     if not result["total"]["identical"]:
         differing = [name for name, of in result["categories"].items() if not of["identical"]]
@@ -187,6 +187,20 @@ def endpoint(
     if silent:
         show_error(f"no request was answered by {' and '.join(silent)}: see the failures, and the server's log")
         raise typer.Exit(1)
+
+
+def _repeating(arguments: list[str]) -> str:
+    """The command as a reader would type it: without the note, which stands beside it, and with another's Python."""
+    shown, left = ["outrider"], iter(arguments)
+    for argument in left:
+        flag = argument.partition("=")[0]
+        if flag not in ("--note", "--peer-python"):
+            shown.append(argument)
+            continue
+        if flag == argument:
+            next(left, None)
+        shown += ["--peer-python", "PYTHON"] if flag == "--peer-python" else []
+    return shlex.join(shown)
 
 
 def _prepare_report(folder: Path) -> None:
