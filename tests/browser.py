@@ -7,22 +7,18 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
-
-if TYPE_CHECKING:
-    from playwright.sync_api import Browser
+from playwright.sync_api import Browser, sync_playwright
 
 _NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
 
 @contextlib.contextmanager
 def chromium() -> Iterator[Browser]:
-    """The system's Chromium or Chrome, else the one that `playwright install chromium` brought; without one, the test
-    is skipped."""
-    playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install 'outrider[test]'")
-    with playwright.sync_playwright() as driver:
+    """The system's Chromium or Chrome, else the one that `playwright install chromium` brought. Without one, the test
+    is skipped: a browser is no Python package, so `make test` cannot bring it; `.ci/run` does where it can."""
+    with sync_playwright() as driver:
         found = [path for name in _NAMES if (path := shutil.which(name))]
         program = Path(found[0] if found else driver.chromium.executable_path)
         if not program.exists():

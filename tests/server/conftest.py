@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import openai
 import pytest
 from json_tokenizer import speak_json
@@ -31,6 +33,19 @@ def served_llm(tiny, tmp_path_factory):
     llm.tokenizer.encode = encode
     llm.chat = ChatTemplate(PLAIN, bos="<bos>")
     return llm
+
+
+@pytest.fixture
+def slow(served_llm, monkeypatch):
+    """The same with passes that take so long that a person, or a test, sees them: 250 tokens take seven seconds."""
+    step = served_llm.engine.step
+
+    def slowly():
+        time.sleep(0.03)
+        step()
+
+    monkeypatch.setattr(served_llm.engine, "step", slowly)
+    return served_llm
 
 
 @pytest.fixture(scope="session")

@@ -20,19 +20,6 @@ SHORT = {"prompt": "y", "max_tokens": 2}
 LONG = {"prompt": "x", "max_tokens": 250, "ignore_eos": True, "drafting": "off"}
 
 
-@pytest.fixture
-def slow(served_llm, monkeypatch):
-    """A pass takes 20 ms, so that an answer of 250 tokens takes five seconds."""
-    step = served_llm.engine.step
-
-    def slowly():
-        time.sleep(0.02)
-        step()
-
-    monkeypatch.setattr(served_llm.engine, "step", slowly)
-    return served_llm
-
-
 @contextlib.contextmanager
 def busy(base, count):
     """So many long requests in work."""
@@ -76,6 +63,27 @@ def test_a_server_where_none_may_wait_takes_as_many_as_can_run(slow):
         assert httpx.post(f"{base}/v1/completions", json=SHORT).status_code == 200
         with busy(base, 1):
             assert httpx.post(f"{base}/v1/completions", json={"prompt": "y"}).status_code == 429
+
+
+def test_a_request_between_queue_and_pass_has_its_place(served_llm, monkeypatch):
+    """It is in neither for a moment; nobody may be let in for it, and nobody may think the server idle."""
+    own, begun, go_on = served_llm.engine.add, threading.Event(), threading.Event()
+
+    def add(*arguments):
+        begun.set()
+        assert go_on.wait(20)
+        return own(*arguments)
+
+    monkeypatch.setattr(served_llm.engine, "add", add)
+    with serving(served_llm, running=1, waiting=0) as (base, _), ThreadPoolExecutor() as threads:
+        first = threads.submit(httpx.post, f"{base}/v1/completions", json=SHORT, timeout=60)
+        assert begun.wait(20)
+        try:
+            assert httpx.get(f"{base}/health").json() == {"status": "ok", "running": 1, "waiting": 0}
+            assert httpx.post(f"{base}/v1/completions", json=SHORT).status_code == 429
+        finally:
+            go_on.set()
+        assert first.result().status_code == 200
 
 
 def test_when_to_come_back_follows_from_what_requests_take(served_llm):

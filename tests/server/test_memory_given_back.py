@@ -14,6 +14,7 @@ import pytest
 from serving import serving
 
 from outrider.errors import UsageError
+from outrider.server.allocator import give_back_large_blocks
 
 _BLOCKS = """
 import psutil
@@ -38,6 +39,12 @@ def test_large_blocks_go_back_to_the_system():
         took.append(int(ran.stdout))
     kept = took[0] - took[1]
     assert kept > 100 << 20, "of 160 MiB; else there is nothing to tell the allocator any more"
+
+
+def test_allocators_that_are_not_known_are_left_alone(monkeypatch):
+    monkeypatch.setattr(platform, "libc_ver", lambda: ("", ""))
+    monkeypatch.setattr("ctypes.CDLL", lambda *_: pytest.fail("nothing is to be called there"))
+    assert give_back_large_blocks() is False
 
 
 def test_a_text_that_cannot_fit_is_refused_without_being_encoded(served_llm, monkeypatch):

@@ -68,18 +68,6 @@ def figure(page, name):
     return page.locator(f"dd[data-figure={name}]").first.inner_text()
 
 
-@pytest.fixture
-def slow(served_llm, monkeypatch):
-    """Passes that take so long that a person, or a test, sees them."""
-    step = served_llm.engine.step
-
-    def slowly():
-        time.sleep(0.03)
-        step()
-
-    monkeypatch.setattr(served_llm.engine, "step", slowly)
-
-
 class Scripted:
     """Adds to every draft the token of the answer that comes next, and one that does not, if it is `last`."""
 

@@ -1,10 +1,9 @@
 from __future__ import annotations
 
 import dataclasses
-import resource
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
+import psutil
 import pytest
 import tokenizers
 from hypothesis import given, settings
@@ -172,7 +171,7 @@ def test_texts_that_were_encoded_are_not_kept(tmp_path):
     tokenizer = Tokenizer.from_file(save_tokenizer(tmp_path))
 
     def resident():
-        return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+        return psutil.Process().memory_info().rss
 
     def encode(begin, end):
         for number in range(begin, end):

@@ -175,7 +175,7 @@ def endpoint(
 
     from outrider.bench.endpoint.arm import two_arms
     from outrider.bench.endpoint.measure import client_counts, measure_endpoint, unanswered
-    from outrider.bench.endpoint.report import show_endpoint
+    from outrider.bench.endpoint.show import show_endpoint
     from outrider.terminal import show_error
 
     arms = two_arms(

@@ -83,6 +83,7 @@ class Server:
     ) -> None:
         self._llm, self._scheduler, self._metrics = llm, scheduler, metrics
         self._name, self._api_key, self._limits = name, api_key, limits or Limits()
+        self._description = describe(keyed=api_key is not None)
         self._encoders = ThreadPoolExecutor(_ENCODERS, "outrider-encode")
         self._compilers = ThreadPoolExecutor(_COMPILERS, "outrider-compile")
 
@@ -155,7 +156,7 @@ class Server:
 
     async def description(self, _request: Request) -> Response:
         """`GET /openapi.json`."""
-        return JSONResponse(describe(keyed=self._api_key is not None))
+        return JSONResponse(self._description)
 
     # -- the life of an answer ---------------------------------------------------------------------------------------
 

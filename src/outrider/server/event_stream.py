@@ -14,8 +14,9 @@ from starlette.types import Message, Receive, Scope, Send
 class EventStream(StreamingResponse):
     """A stream that ends when its client takes nothing for a while.
 
-    What a client does not read fills its socket and then waits here, one event, while the answer goes on beside it. So
-    a client that reads slowly holds up nobody, and one that does not read at all loses its place.
+    What a client does not read fills its socket; then one event waits here, and the rest of the answer, which is no
+    longer than `max_tokens`, behind it. So a client that reads slowly holds up nobody, and one that does not read at
+    all loses its place.
 
     Args:
         events: closed when the stream ends, however it does.

@@ -74,6 +74,7 @@ class Scheduler:
         self._limits = limits or Limits()
         self._usual_seconds = _FIRST_GUESS  # that a request runs
         self._waiting: deque[Ticket] = deque()
+        self._joining: list[Ticket] = []  # out of the queue, and not in a pass yet
         self._running: list[Ticket] = []
         self._changed = threading.Condition()
         self._stopping = False
@@ -96,8 +97,9 @@ class Scheduler:
 
     @property
     def counts(self) -> tuple[int, int]:
-        """Requests running and waiting."""
-        return len(self._running), len(self._waiting)
+        """Requests running, or about to, and waiting."""
+        with self._changed:
+            return len(self._joining) + len(self._running), len(self._waiting)
 
     @property
     def retry_after(self) -> int:
@@ -116,7 +118,8 @@ class Scheduler:
         with self._changed:
             if self._stopping:
                 raise StoppedError("the server is shutting down: send the request again later")
-            if len(self._waiting) >= self._most_waiting + self._most_running - len(self._running):
+            free = self._most_running - len(self._joining) - len(self._running)
+            if len(self._waiting) >= self._most_waiting + free:
                 raise QueueFullError(f"{len(self._waiting)} requests wait already: try again in a few seconds")
             self._waiting.append(ticket)
             self._changed.notify_all()
@@ -155,11 +158,11 @@ class Scheduler:
                 if self._stopping and not self._running and not self._waiting:
                     return
                 self._expire_waiting()
-                joining = self._join()
+                self._join()
             for ticket in [t for t in self._running if t.cancelled]:
                 self._leave(ticket)
             self._expire_running()
-            for ticket in joining:
+            for ticket in list(self._joining):
                 self._begin(ticket)
             try:
                 self._llm.engine.step()
@@ -187,22 +190,22 @@ class Scheduler:
                 words = f"the request ran for {limit:g} seconds: ask for fewer tokens"
                 ticket.give(TimedOutError(words, status=504, where="run"))
 
-    def _join(self) -> list[Ticket]:
-        joining: list[Ticket] = []
-        while self._waiting and len(self._running) + len(joining) < self._most_running:
-            joining.append(self._waiting.popleft())
-        return joining
+    def _join(self) -> None:
+        while self._waiting and len(self._running) + len(self._joining) < self._most_running:
+            self._joining.append(self._waiting.popleft())
 
     def _begin(self, ticket: Ticket) -> None:
-        if ticket.cancelled:
-            return
+        began = False
         try:
-            ticket.request = self._llm.engine.add(list(ticket.prompt), ticket.params)
-            ticket.began = time.perf_counter()
-            self._running.append(ticket)
+            if not ticket.cancelled:
+                ticket.request = self._llm.engine.add(list(ticket.prompt), ticket.params)
+                ticket.began, began = time.perf_counter(), True
         except Exception as error:
             _log.exception("a request could not begin")
             ticket.give(StoppedError(f"the request could not begin: {error}"))
+        with self._changed:  # at no time in neither, or another would be let in for it
+            self._joining.remove(ticket)
+            self._running += [ticket] if began else []
 
     def _deliver(self, ticket: Ticket) -> None:
         assert ticket.request is not None
@@ -230,7 +233,7 @@ class Scheduler:
     def _abandoned(self) -> list[Ticket]:
         """Marks all that is left as cancelled."""
         with self._changed:
-            left = [*self._running, *self._waiting]
+            left = [*self._joining, *self._running, *self._waiting]
             for ticket in left:
                 ticket.cancelled = True
             self._waiting.clear()

@@ -33,9 +33,10 @@ def test_counters_of_vllm_are_added_up_over_engines():
     assert read_counters(vllm(10, 30, 12)) == Counters("vLLM", DraftCounts(30, 12, 10))
 
 
-def test_counters_of_outrider():
-    text = vllm(10, 30, 12).replace("vllm:", "outrider_")
-    assert read_counters(text) == Counters("outrider", DraftCounts(30, 12, 10))
+@pytest.mark.parametrize(("source", "prefix"), [("outrider", "outrider_"), ("llama.cpp", "llamacpp:")])
+def test_others_count_under_the_same_names(source, prefix):
+    text = vllm(10, 30, 12).replace("vllm:", prefix)
+    assert read_counters(text) == Counters(source, DraftCounts(30, 12, 10))
 
 
 def test_gauges_of_sglang():

@@ -1,8 +1,9 @@
 """What servers tell of their drafts: counters at `/metrics`, and timings in their responses.
 
-vLLM counts drafts, drafted tokens and accepted tokens. outrider does under the same names with a prefix of its own,
-and counts as drafts all its target passes after the prefill. SGLang has gauges alone: the means of its latest passes.
-llama.cpp tells in each response how many tokens were drafted and accepted. Counters are the whole server's: what other
+vLLM counts drafts, drafted tokens and accepted tokens. llama.cpp's server (with `--metrics`) and outrider do so under
+the same names with prefixes of their own; outrider counts as drafts all its target passes after the prefill. SGLang
+has gauges alone: the means of its latest passes. llama.cpp also tells in each response how many tokens were drafted
+and accepted. Counters are the whole server's: what other
 clients ask for at the same time is in them too.
 """
 
@@ -19,7 +20,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from outrider.bench.endpoint.answer import Answer, DraftCounts
 from outrider.bench.endpoint.figures import draft_figures
 
-_COUNTERS = {"vLLM": "vllm:spec_decode", "outrider": "outrider_spec_decode"}
+_COUNTERS = {"vLLM": "vllm:spec_decode", "llama.cpp": "llamacpp:spec_decode", "outrider": "outrider_spec_decode"}
 _SGLANG_LENGTH = "sglang:spec_accept_length"
 _SGLANG_RATE = "sglang:spec_accept_rate"
 
