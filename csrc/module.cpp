@@ -224,6 +224,13 @@ NB_MODULE(_native, m) {
         return s.sample(scores_of(logits, tokens), filter_of(temperature, top_k, top_p, min_p, typical_p), seed, position);
       }, "logits"_a, "temperature"_a, "top_k"_a, "top_p"_a, "min_p"_a, "typical_p"_a, "seed"_a, "position"_a, "tokens"_a.none() = nb::none(),
            "The token drawn at a position; `tokens` names those that the logits belong to, None for all from 0 on.")
+      .def("foremost", [](Sampler& s, const FloatArray& logits, double temperature, int64_t top_k, double top_p, double min_p, double typical_p, uint64_t seed, uint64_t position, size_t count, std::optional<IntArray> tokens) {
+        std::vector<std::pair<int32_t, double>> found;
+        for (const Contender& c : s.foremost(scores_of(logits, tokens), filter_of(temperature, top_k, top_p, min_p, typical_p), seed, position, count))
+          found.emplace_back(c.token, c.value);
+        return found;
+      }, "logits"_a, "temperature"_a, "top_k"_a, "top_p"_a, "min_p"_a, "typical_p"_a, "seed"_a, "position"_a, "count"_a, "tokens"_a.none() = nb::none(),
+           "The token that sample() draws and the runners-up, each with its logit / temperature + noise.")
       .def("kept", [](Sampler& s, const FloatArray& logits, double temperature, int64_t top_k, double top_p, double min_p, double typical_p) {
         return s.kept(scores_of(logits, std::nullopt), filter_of(temperature, top_k, top_p, min_p, typical_p));
       }, "logits"_a, "temperature"_a, "top_k"_a, "top_p"_a, "min_p"_a, "typical_p"_a, "The tokens that the filters keep, likeliest first.");

@@ -172,22 +172,36 @@ std::vector<int32_t> Sampler::kept(const Scores& s, const SamplingFilter& f) {
 }
 
 int32_t Sampler::sample(const Scores& s, const SamplingFilter& f, uint64_t seed, uint64_t position) {
+  foremost(s, f, seed, position, 1);
+  return foremost_.empty() ? s.token(0) : foremost_.front().token;
+}
+
+const std::vector<Contender>& Sampler::foremost(const Scores& s, const SamplingFilter& f, uint64_t seed, uint64_t position, size_t count) {
+  foremost_.clear();
+  if (count == 0) return foremost_;
   if (f.temperature == 0.0) {
-    const std::vector<uint32_t> best = best_of(s, 1);
-    return s.token(best.empty() ? 0 : best.front());
+    for (uint32_t i : best_of(s, count)) foremost_.push_back({s.token(i), s.logits[i]});
+    return foremost_;
   }
-  size_t best = 0;
-  double best_value = -std::numeric_limits<double>::infinity();
-  // A token far below the best so far cannot win even with the largest noise, and hardly with what its random word
-  // bounds; which tokens are skipped for that depends on the order, the winner does not.
-  float hopeless = -std::numeric_limits<float>::infinity();  // no logit below can win, with some room for rounding
+  const auto before = [](const Contender& a, const Contender& b) {
+    return a.value > b.value || (a.value == b.value && a.token < b.token);
+  };
+  // A token far below the least of the foremost so far cannot join them even with the largest noise, and hardly with
+  // what its random word bounds; which tokens are skipped for that depends on the order, who is foremost does not.
+  double least_value = -std::numeric_limits<double>::infinity();
+  float hopeless = -std::numeric_limits<float>::infinity();  // no logit below can join, with some room for rounding
   const auto consider = [&](size_t i, uint32_t word) {
     const double value = s.logits[i] / f.temperature;
-    if (!(value + largest_noise_of(word) >= best_value)) return;
-    const double noisy = value + noise_of(word);
-    if (noisy < best_value || (noisy == best_value && s.token(i) >= s.token(best))) return;
-    best_value = noisy, best = i;
-    const double bound = (best_value - kLargestNoise) * f.temperature;
+    if (!(value + largest_noise_of(word) >= least_value)) return;
+    const Contender contender{s.token(i), value + noise_of(word)};
+    if (foremost_.size() == count) {
+      if (!before(contender, foremost_.back())) return;
+      foremost_.pop_back();
+    }
+    foremost_.insert(std::upper_bound(foremost_.begin(), foremost_.end(), contender, before), contender);
+    if (foremost_.size() < count) return;
+    least_value = foremost_.back().value;
+    const double bound = (least_value - kLargestNoise) * f.temperature;
     hopeless = static_cast<float>(bound - 1e-5 * std::abs(bound));
   };
   const auto consider_alone = [&](size_t i) {
@@ -200,17 +214,16 @@ int32_t Sampler::sample(const Scores& s, const SamplingFilter& f, uint64_t seed,
   if (f.top_k > 0 || f.top_p < 1.0 || f.typical_p < 1.0) {
     rank(s, f);
     for (uint32_t i : ranked_) consider_alone(i);
-    return s.token(best);
+    return foremost_;
   }
   const float top = largest(s);
-  if (!(top > -std::numeric_limits<float>::infinity())) return s.token(0);
+  if (!(top > -std::numeric_limits<float>::infinity())) return foremost_;
   const double least = f.min_p > 0.0 ? top + f.temperature * std::log(f.min_p) : -std::numeric_limits<double>::infinity();
-  consider_alone(static_cast<size_t>(std::find(s.logits, s.logits + s.count, top) - s.logits));  // skips most others
   const auto kept = [&](size_t i) { return s.logits[i] > -std::numeric_limits<float>::infinity() && s.logits[i] >= least; };
   if (s.tokens) {
     for (size_t i = 0; i < s.count; ++i)
       if (kept(i)) consider_alone(i);
-    return s.token(best);
+    return foremost_;
   }
   for (size_t i = 0; i < s.count; i += 4) {  // four tokens share a block of the generator
     const size_t end = std::min(i + 4, s.count);
@@ -222,7 +235,7 @@ int32_t Sampler::sample(const Scores& s, const SamplingFilter& f, uint64_t seed,
     for (size_t j = i; j < end; ++j)
       if (kept(j)) consider(j, words[j % 4]);
   }
-  return s.token(best);
+  return foremost_;
 }
 
 std::vector<std::pair<int32_t, float>> likeliest(const Scores& s, double temperature, size_t count) {

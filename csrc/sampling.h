@@ -29,12 +29,22 @@ struct SamplingFilter {
   double top_p, min_p, typical_p; // 1, 0, 1: all
 };
 
+// A token and its logit / temperature + noise; at temperature 0 its logit.
+struct Contender {
+  int32_t token;
+  double value;
+};
+
 class Sampler {
  public:
   // The token with the largest logit / temperature + noise among those that the filters keep. Filters apply in the
   // order top_k, top_p, min_p, typical_p to the probabilities softmax(logits / temperature); equal logits rank by token
   // id. NaN is never chosen, and -infinity only where there is nothing else.
   int32_t sample(const Scores& scores, const SamplingFilter& filter, uint64_t seed, uint64_t position);
+
+  // The `count` foremost of this race: the winner is what sample() returns, the others are what it would most likely
+  // have been had the logits been a little different. Fewer if fewer have a finite logit.
+  const std::vector<Contender>& foremost(const Scores& scores, const SamplingFilter& filter, uint64_t seed, uint64_t position, size_t count);
 
   // The tokens that the filters keep, likeliest first: for tests of the distribution.
   std::vector<int32_t> kept(const Scores& scores, const SamplingFilter& filter);
@@ -43,7 +53,8 @@ class Sampler {
   void rank(const Scores& scores, const SamplingFilter& filter);
   void keep_typical(const Scores& scores, const SamplingFilter& filter, double top);
 
-  std::vector<uint32_t> ranked_;  // candidates by index, after a call of rank()
+  std::vector<Contender> foremost_;  // best first
+  std::vector<uint32_t> ranked_;     // candidates by index, after a call of rank()
   std::vector<std::pair<double, uint32_t>> surprises_;
 };
 

@@ -90,14 +90,12 @@ std::vector<int32_t> naive_kept(const std::vector<float>& logits, const Sampling
   return kept;
 }
 
-int32_t naive_sample(const std::vector<float>& logits, const std::vector<int32_t>& kept, double temperature, uint64_t seed, uint64_t position) {
-  int32_t best = 0;
-  double best_value = -HUGE_VAL;
-  for (int32_t t : kept) {
-    const double value = logits[t] / temperature + naive_noise(seed, position, static_cast<uint32_t>(t));
-    if (value > best_value || (value == best_value && t < best)) best_value = value, best = t;
-  }
-  return best;
+// Tokens by logit / temperature + noise, the largest first.
+std::vector<int32_t> naive_race(const std::vector<float>& logits, std::vector<int32_t> kept, double temperature, uint64_t seed, uint64_t position) {
+  std::sort(kept.begin(), kept.end());
+  const auto value = [&](int32_t t) { return logits[t] / temperature + naive_noise(seed, position, static_cast<uint32_t>(t)); };
+  std::stable_sort(kept.begin(), kept.end(), [&](int32_t a, int32_t b) { return value(a) > value(b); });
+  return kept;
 }
 
 void test_settings() {
@@ -112,7 +110,7 @@ void test_settings() {
     std::vector<int32_t> names(count);
     std::vector<float> shuffled(count);
     for (size_t i = 0; i < count; ++i) names[i] = static_cast<int32_t>(count - 1 - i), shuffled[i] = logits[count - 1 - i];
-    bool same_kept = true, same_sample = true, same_named = true, named = true;
+    bool same_kept = true, same_sample = true, same_named = true, same_race = true, named = true;
     for (double temperature : {0.05, 0.7, 1.0, 3.0})
       for (int64_t top_k : {0, 1, 3, 64, 100000})
         for (double top_p : {1.0, 0.99, 0.6, 0.0})
@@ -123,8 +121,13 @@ void test_settings() {
             same_kept &= sampler.kept({logits.data(), count}, f) == kept;
             for (uint64_t draw = 0; draw < 3; ++draw) {
               const uint64_t seed = random.next(), position = random.next() >> (draw * 30);
+              const std::vector<int32_t> race = naive_race(logits, kept, temperature, seed, position);
               const int32_t token = sampler.sample({logits.data(), count}, f, seed, position);
-              same_sample &= token == naive_sample(logits, kept, temperature, seed, position);
+              same_sample &= token == (race.empty() ? 0 : race.front());
+              const size_t places = 1 + random.next() % 5;
+              const std::vector<Contender> found = sampler.foremost({logits.data(), count}, f, seed, position, places);
+              same_race &= found.size() == std::min(places, race.size()) &&
+                           std::equal(found.begin(), found.end(), race.begin(), [](const Contender& c, int32_t t) { return c.token == t; });
               named &= std::find(kept.begin(), kept.end(), token) != kept.end();
               same_sample &= token == sampler.sample({logits.data(), count}, f, seed, position);
               // The same candidates in another order, by name.
@@ -133,6 +136,7 @@ void test_settings() {
           }
     CHECK(same_kept, note("kept", "count", count));
     CHECK(same_sample, note("sample", "count", count));
+    CHECK(same_race, note("foremost", "count", count));
     CHECK(same_named, note("sample of named tokens", "count", count));
     CHECK(named, note("sample is one of those kept", "count", count));
   }

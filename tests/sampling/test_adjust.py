@@ -113,11 +113,42 @@ def test_a_guess_is_what_the_choice_will_be():
     path: list[int] = []
     rows = rng.normal(0, 2, (6, VOCAB)).astype(np.float32)
     for position, row in enumerate(rows):
-        path.append(chooser.guess(row.copy(), None, position, path))
+        path.append(chooser.guesses(row.copy(), None, position, path, 2)[0][0])
     for position, row in enumerate(rows):
         token = twin.choose(int(row.argmax()), row.copy(), position)
         twin.push(token)
         assert token == path[position]
+
+
+def test_what_is_drawn_from_nearly_these_logits_is_among_the_guesses():
+    """A drafter's logits are a little off: the runners-up of the draw are then the token more often than the likeliest.
+
+    300 draws from 50 tokens whose logits are off by a normal error; the chance of each guess falls with its rank."""
+    rng, hits, likeliest = np.random.default_rng(3), [0, 0, 0], 0
+    chooser = TokenChooser(SamplingParams(temperature=1.0, seed=9))
+    for position in range(300):
+        logits = rng.normal(0, 2, 50).astype(np.float32)
+        near = (logits + rng.normal(0, 0.5, 50)).astype(np.float32)
+        guesses = chooser.guesses(near.copy(), None, position, [], 3)
+        chosen = chooser.choose(int(logits.argmax()), logits, position)
+        for rank, (token, _) in enumerate(guesses):
+            hits[rank] += token == chosen
+        likeliest += chosen in np.argsort(-near)[:3]
+        assert sum(likely for _, likely in guesses) == pytest.approx(1.0)
+    assert hits[0] > hits[1] > hits[2] > 0
+    assert sum(hits) > 270 > likeliest
+
+
+def test_greedy_guesses_are_the_likeliest_with_their_probabilities():
+    logits = np.random.default_rng(4).normal(0, 2, 40).astype(np.float32)
+    chooser = TokenChooser(SamplingParams(temperature=0.0, logit_bias={5: -100.0}))
+    found = chooser.guesses(logits.copy(), None, 7, [], 4)
+    biased = logits.astype(float)
+    biased[5] -= 100.0
+    weights = np.exp(biased)
+    order = np.argsort(-biased)[:4]
+    assert [token for token, _ in found] == order.tolist()
+    assert [likely for _, likely in found] == pytest.approx((weights / weights.sum())[order], rel=1e-5)
 
 
 def test_logprobs_are_those_of_the_softmax():

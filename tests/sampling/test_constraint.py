@@ -117,7 +117,7 @@ def test_the_short_way_chooses_what_the_whole_mask_would(compiler, seed, tempera
         if free.needs_logits:
             free._adjustments.apply(expected)
         expected[~mask] = -np.inf
-        expected = free._sample(expected, position, None)
+        expected = free._sample(expected, position)
         assert chooser.choose(int(logits.argmax()), logits, position) == expected
         if expected == END:
             break

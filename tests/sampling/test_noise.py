@@ -148,3 +148,17 @@ def test_the_likeliest_and_their_probabilities(seed, temperature, count):
     found = kernels.likeliest(logits, temperature, count)
     assert [token for token, _ in found] == expected.tolist()
     assert [p for _, p in found] == pytest.approx((weights / weights.sum())[expected], rel=1e-5)
+
+
+@given(st.integers(0, 2**32), settings_of_a_request, st.integers(0, 2**63), st.integers(0, 10**6), st.integers(1, 6))
+def test_the_foremost_are_the_winner_and_its_runners_up(seed, request, key, position, count):
+    logits = np.random.default_rng(seed).normal(0, 3, 120).astype(np.float32)
+    sampler = kernels.Sampler()
+    race = [(float(logits[t]) / request[0] + kernels.gumbel_noise(key, position, t), t) for t in range(len(logits))]
+    kept = set(sampler.kept(logits, *request))
+    expected = [(t, value) for value, t in sorted(race, reverse=True) if t in kept][:count]
+    found = sampler.foremost(logits, *request, key, position, count)
+    assert [token for token, _ in found] == [token for token, _ in expected]
+    assert [value for _, value in found] == pytest.approx([value for _, value in expected], rel=1e-12)
+    order = np.random.default_rng(seed).permutation(len(logits)).astype(np.int32)
+    assert sampler.foremost(logits[order], *request, key, position, count, order) == found

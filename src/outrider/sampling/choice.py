@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from math import exp
 
 import numpy as np
 import numpy.typing as npt
@@ -44,9 +45,9 @@ class TokenChooser:
         return self._adjustments.needed or not self._params.greedy or self._constraint is not None
 
     @property
-    def temperature(self) -> float:
-        """What logits are divided by to make probabilities; 1 for greedy parameters, which need none."""
-        return self._params.temperature or 1.0
+    def draws(self) -> bool:
+        """Whether noise has a say, so that the most likely token may not be the one."""
+        return not self._params.greedy
 
     @property
     def complete(self) -> bool:
@@ -71,7 +72,7 @@ class TokenChooser:
         if self._constraint is not None:
             return self._choose_allowed(self._constraint, most_likely, logits, position)
         self._adjustments.apply(logits)
-        return self._sample(logits, position, None)
+        return self._sample(logits, position)
 
     def push(self, token: int) -> None:
         """The token was chosen: the next choice comes after it."""
@@ -79,21 +80,41 @@ class TokenChooser:
         if self._constraint is not None:
             self._constraint.push(token)
 
-    def guess(self, logits: Floats, tokens: Ints | None, position: int, path: Sequence[int]) -> int:
-        """What the target would choose after `path` if these were its logits: the same rule, with the same noise.
+    def guesses(
+        self, logits: Floats, tokens: Ints | None, position: int, path: Sequence[int], count: int
+    ) -> list[tuple[int, float]]:
+        """What the target would choose after `path` if these were nearly its logits, each with how likely that is.
+
+        The first is what it would choose if they were its very logits: the same rule, with the same noise. The target's
+        own will differ a little, so behind it stand those that would have won then: when tokens are drawn, not the
+        likeliest of the distribution but the runners-up of this very draw, whose noise is already known.
 
         Args:
             logits: (candidates,) float32, changed in place.
             tokens: (candidates,) int32, whose logits they are; None for the whole vocabulary.
             path: tokens proposed after the last chosen one.
+            count: guesses at most; fewer if fewer have a finite logit.
+
+        Returns:
+            Tokens and, for greedy parameters, their probability. For drawn tokens, their share of the guesses' weights,
+            where one weighs e times less for each unit of logit by which it lost.
         """
+        p = self._params
         if self._adjustments.needed:
             with self._adjustments.along(path):
                 self._adjustments.apply(logits, tokens)
         allowed = None if self._constraint is None else self._constraint.after(path)
         if allowed is not None:
             logits[~(allowed if tokens is None else allowed[tokens])] = -np.inf
-        return self._sample(logits, position, tokens)
+        if p.greedy:
+            return kernels.likeliest(logits, 1.0, count, tokens)
+        top_k = _bounded(p.top_k, logits)
+        drawn = self._sampler.foremost(
+            logits, p.temperature, top_k, p.top_p, p.min_p, p.typical_p, p.seed, position, count, tokens
+        )
+        weights = [exp((value - drawn[0][1]) * p.temperature) for _, value in drawn]
+        total = sum(weights)
+        return [(token, weight / total) for (token, _), weight in zip(drawn, weights, strict=True)]
 
     def _choose_allowed(self, constraint: Constraint, most_likely: int, logits: Floats, position: int) -> int | None:
         """As `choose`, among what the constraint allows.
@@ -106,7 +127,7 @@ class TokenChooser:
         if not plain:
             self._adjustments.apply(logits)
         if self._params.greedy or not self._params.filters:
-            token = most_likely if plain else self._sample(logits, position, None)
+            token = most_likely if plain else self._sample(logits, position)
             if constraint.allows(token):
                 return token
         allowed = constraint.mask()
@@ -116,12 +137,14 @@ class TokenChooser:
         if own is not None and not np.isfinite(logits[allowed]).any():  # biases against a grammar
             fitting = np.flatnonzero(allowed)
             return int(fitting[np.argmax(own[fitting])])
-        return self._sample(logits, position, None)
+        return self._sample(logits, position)
 
-    def _sample(self, logits: Floats, position: int, tokens: Ints | None) -> int:
+    def _sample(self, logits: Floats, position: int) -> int:
         p = self._params
-        top_k = min(p.top_k, len(logits))  # a larger one means all too, and may be too large a number for the sampler
-        token: int = self._sampler.sample(
-            logits, p.temperature, top_k, p.top_p, p.min_p, p.typical_p, p.seed, position, tokens
-        )
-        return token
+        top_k = _bounded(p.top_k, logits)
+        return self._sampler.sample(logits, p.temperature, top_k, p.top_p, p.min_p, p.typical_p, p.seed, position)
+
+
+def _bounded(top_k: int, logits: Floats) -> int:
+    """A larger one than there are logits means all, too, and may be too large a number for the sampler."""
+    return min(top_k, len(logits))

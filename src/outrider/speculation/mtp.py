@@ -26,8 +26,7 @@ _SMOOTHING = 0.1
 _FIRST_EXPECTATION, _EXPECTATION_RATE = 0.6, 0.2
 _PROBE_AFTER = 16
 """Rounds after which a drafter that was not worth asking is asked once more: the text may have changed."""
-_BUCKETS = 16  # of the drafter's own probability
-_LIKELIEST, _RUNNER_UP, _DRAWN = range(3)
+_BUCKETS = 16  # of how likely the drafter thinks a guess
 
 
 @dataclass
@@ -154,26 +153,18 @@ class MtpDrafter:
     def _grow(self, chain: _Chain, candidates: Ints | None, logits: Floats) -> bool:
         """Adds a step's proposals; False if there are none, as from a broken drafter."""
         chooser, draft, depth = chain.sequence.chooser, chain.ask.draft, len(chain.path)
-        drawn: int | None = None
-        if chooser.needs_logits:  # by the very rule, and with the noise, that the target will choose with there
-            position = len(chain.sequence.tokens) + depth
-            drawn = chooser.guess(logits, candidates, position, chain.path)
-        best = kernels.likeliest(logits, chooser.temperature, BRANCHES, candidates)
-        if not best:
+        position = len(chain.sequence.tokens) + depth
+        guesses = chooser.guesses(logits, candidates, position, chain.path, BRANCHES)
+        if not guesses:
             return False
-        if drawn is not None:
-            own = next((p for token, p in best if token == drawn), best[-1][1])
-            best = [(drawn, own), *(pair for pair in best if pair[0] != drawn)][:BRANCHES]
         nodes = []
-        for rank, (token, probability) in enumerate(best):
-            kind = _RUNNER_UP if rank else _LIKELIEST if drawn is None else _DRAWN
-            situation = _situation(kind, probability, depth)
-            # Before anything is learnt: the drafter's own word, but for a drawn token, which the common noise favours.
-            guess = 0.5 if kind == _DRAWN else probability
-            chance = self._chance(chain.ask.sequence, self.name, situation, guess)
+        for rank, (token, likely) in enumerate(guesses):
+            kind = 2 * chooser.draws + (rank > 0)
+            situation = _situation(kind, likely, depth)
+            chance = self._chance(chain.ask.sequence, self.name, situation, likely)
             nodes.append(draft.add(chain.end, token, chance, self.name, situation))
         chain.end = nodes[0]
-        chain.path.append(best[0][0])
+        chain.path.append(guesses[0][0])
         chance = draft.nodes[chain.end].probability
         chain.sequence.learn(depth, chance)
         chain.reach *= chance
@@ -184,6 +175,6 @@ class MtpDrafter:
         self.seconds_per_step = seconds if old == 0.0 else old + _SMOOTHING * (min(seconds, 2 * old) - old)
 
 
-def _situation(kind: int, probability: float, depth: int) -> Situation:
-    """What the drafter's own probability is worth is learnt for each bucket of it, and then by depth."""
-    return (kind * _BUCKETS + min(int(probability * _BUCKETS), _BUCKETS - 1), min(depth, 3))
+def _situation(kind: int, likely: float, depth: int) -> Situation:
+    """What the drafter's own word is worth is learnt for each bucket of it, and then by depth."""
+    return (kind * _BUCKETS + min(int(likely * _BUCKETS), _BUCKETS - 1), min(depth, 3))
