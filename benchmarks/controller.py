@@ -18,7 +18,8 @@ from statistics import geometric_mean, median
 
 from outrider import LLM, SamplingParams
 from outrider.bench.interleave import turns
-from outrider.bench.suite import Prompt, shipped_prompts
+from outrider.bench.prompt import Prompt
+from outrider.bench.suite import shipped_prompts
 
 LENGTHS = (1, 2, 3, 4, 6, 8, 12, 15)
 UNGUESSABLE = "unguessable"

@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 
 from outrider import LLM, SamplingParams
-from outrider.bench.suite import CATEGORIES, shipped_prompts
+from outrider.bench.suite import DRAFTER_CATEGORIES, shipped_prompts
 
 
 def main() -> None:
@@ -22,13 +22,13 @@ def main() -> None:
     arguments = parser.parse_args()
     llm = LLM(arguments.model, drafter=arguments.drafter, lookup=False)
     params = SamplingParams(max_tokens=arguments.max_tokens, draft=1)
-    drafted: dict[str, int] = dict.fromkeys(CATEGORIES, 0)
-    accepted: dict[str, int] = dict.fromkeys(CATEGORIES, 0)
+    drafted: dict[str, int] = dict.fromkeys(DRAFTER_CATEGORIES, 0)
+    accepted: dict[str, int] = dict.fromkeys(DRAFTER_CATEGORIES, 0)
     for prompt in shipped_prompts(arguments.prompts):
         stats = llm.generate(prompt.text, params)[0].stats
         drafted[prompt.category] += stats.drafted
         accepted[prompt.category] += stats.accepted
-    for category in CATEGORIES:
+    for category in DRAFTER_CATEGORIES:
         print(f"{category:16} {accepted[category] / max(drafted[category], 1):6.1%} of {drafted[category]}")
     print(f"{'all':16} {sum(accepted.values()) / max(sum(drafted.values()), 1):6.1%} of {sum(drafted.values())}")
 

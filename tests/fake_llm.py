@@ -68,23 +68,27 @@ class FakeLLM:
         self.tokenizer, self.measure, self.engine = ByteTokenizer(), FakeMeasure(), FakeEngine()
         self.weight_bytes, self.load_seconds, self.config = 1000, 0.5, None
         self.chat: Any = None
-        self.asked: list[tuple[str, SamplingParams]] = []
+        self.asked: list[tuple[str | list[int], SamplingParams]] = []
         self.cancelled = 0
         self.made.append(self)
 
     def chat_prompt(self, messages: list[dict[str, str]]) -> list[int]:
         return self.tokenizer.encode("|".join(f"{m['role']}={m['content']}" for m in messages))
 
-    def generate(self, prompt: str, params: SamplingParams) -> list[RequestOutput]:
+    def encode(self, prompt: str | list[int]) -> list[int]:
+        return self.tokenizer.encode(prompt) if isinstance(prompt, str) else prompt
+
+    def generate(self, prompts: str | list[list[int]], params: SamplingParams) -> list[RequestOutput]:
+        prompt = prompts if isinstance(prompts, str) else prompts[0]
         pieces = list(self.stream(prompt, params))
         tokens = tuple(token for piece in pieces for token in piece.token_ids)
         last = pieces[-1]
         text = "".join(piece.text for piece in pieces)
         assert last.finish_reason is not None
         assert last.stats is not None
-        return [RequestOutput(tuple(self.tokenizer.encode(prompt)), tokens, text, last.finish_reason, last.stats)]
+        return [RequestOutput(tuple(self.encode(prompt)), tokens, text, last.finish_reason, last.stats)]
 
-    def stream(self, prompt: str, params: SamplingParams) -> Iterator[Piece]:
+    def stream(self, prompt: str | list[int], params: SamplingParams) -> Iterator[Piece]:
         self.asked.append((prompt, params))
         if not prompt:
             raise UsageError("the prompt is empty: give it at least one token")

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from outrider.bench.figures import Comparison, summarize
-from outrider.bench.suite import Prompt
+from outrider.bench.prompt import Prompt
 from outrider.engine.outputs import RequestOutput, RequestStats
 
 

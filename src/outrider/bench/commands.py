@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from outrider.bench.peers import Peer, open_peer
+from outrider.bench.prompt import Form, check_prompts, form_for
 from outrider.errors import UsageError
 from outrider.terminal import KvCacheDtype, KvCacheOption, Quantize, QuantizeOption
 
@@ -82,7 +83,27 @@ def decode(
     peer_python: PeerPython = None,
     max_tokens: Annotated[int, typer.Option(min=2, help="Most tokens of an answer.")] = 64,
     rounds: Annotated[int, typer.Option(min=1, help="How often every prompt is decoded in each way.")] = 3,
-    prompts: Annotated[int, typer.Option(min=1, help="Prompts of each category; 20 ship of most.")] = 4,
+    suite: Annotated[
+        str,
+        typer.Option(
+            metavar="shipped|FILE", help='JSON lines with "prompt", "messages" or, as in Spec-Bench, "turns".'
+        ),
+    ] = "shipped",
+    category: Annotated[
+        list[str] | None,
+        typer.Option(help="Only this category; give it several times for several.", show_default="all"),
+    ] = None,
+    prompts: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Prompts of each category; 20 ship.",
+            show_default="4; 2 of retrieval, whose prompts have 3000 tokens; all of a FILE",
+        ),
+    ] = None,
+    form: Annotated[
+        Form, typer.Option(help="A text to go on from, or a message to answer; auto: chat if there is a chat template.")
+    ] = Form.auto,
     drafter: Annotated[
         str, typer.Option(metavar="auto|off|PATH", help="The MTP drafter: the one beside the model, none, or PATH.")
     ] = "auto",
@@ -102,9 +123,10 @@ def decode(
     """Decode prompts of several kinds with and without drafts. Exits with 1 if they ever gave different tokens."""
     from outrider.bench.curves import measure_verify, memory_limit
     from outrider.bench.decode import Comparer, measure_decode, show_decode
-    from outrider.bench.suite import shipped_prompts
+    from outrider.bench.suite import choose_prompts
     from outrider.terminal import error_console, load_model, show_error
 
+    in_forms = choose_prompts(suite, category or (), prompts)
     if report is not None:
         _prepare_report(report)
     llm = load_model(
@@ -116,10 +138,12 @@ def decode(
         prefix_cache_bytes=0,  # or only the first of a prompt's answers would show the time to its first token
         threads=threads,
     )
+    chosen = in_forms[form_for(llm, form)]
+    check_prompts(chosen, llm)
     with open_peer(against, peer_python, llm) as peer:
         limit = memory_limit(llm)
         comparer = Comparer(llm, peer, max_tokens, temperature)
-        result = measure_decode(comparer, shipped_prompts(prompts), rounds) | limit.as_dict()
+        result = measure_decode(comparer, chosen, rounds) | limit.as_dict()
         curve = measure_verify(llm, peer, context=128, rounds=5) | limit.as_dict() if report else {}
     _print(result, show_decode, as_json)
     if report is not None:

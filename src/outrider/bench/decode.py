@@ -12,7 +12,7 @@ from rich.table import Table
 
 from outrider.bench.figures import Comparison, summarize
 from outrider.bench.interleave import turns
-from outrider.bench.suite import Prompt
+from outrider.bench.prompt import Prompt, render
 from outrider.terminal import error_console, progress_bar
 
 if TYPE_CHECKING:
@@ -38,16 +38,23 @@ class Comparer:
 
     def compare(self, prompt: Prompt, order: Sequence[str]) -> Comparison:
         """One prompt, its arms in the given order."""
+        token_ids = render(prompt, self.llm)
         outputs: dict[str, RequestOutput] = {}
         peer_speed = None
         for arm in order:
             if arm != "peer":
                 params = self._plain if arm == "plain" else self._drafted
-                outputs[arm] = self.llm.generate(prompt.text, params)[0]
+                outputs[arm] = self.llm.generate([token_ids], params)[0]
             elif self.peer is not None:
-                token_ids = self.llm.tokenizer.encode(prompt.text)
                 peer_speed = self.peer.decode(token_ids, self.max_tokens).tokens_per_second
         return Comparison(prompt, outputs["plain"], outputs["drafted"], peer_speed)
+
+    def converse(self, prompt: Prompt, order: Sequence[str]) -> Iterator[Comparison]:
+        """One prompt, then the further turns of its conversation if it has any, after the plain answers."""
+        following: Prompt | None = prompt
+        while following is not None:
+            yield (comparison := self.compare(following, order))
+            following = following.answered(comparison.plain.text)
 
 
 def measure_decode(comparer: Comparer, prompts: Sequence[Prompt], rounds: int) -> dict[str, Any]:
@@ -58,7 +65,7 @@ def measure_decode(comparer: Comparer, prompts: Sequence[Prompt], rounds: int) -
     started = perf_counter()
     comparer.compare(prompts[0], comparer.arms)
     _announce(perf_counter() - started, len(prompts), rounds, comparer.arms)
-    comparisons = []
+    comparisons: list[Comparison] = []
     with progress_bar() as progress:
         task = progress.add_task("decoding", total=rounds * len(prompts))
         # The order turns around from prompt to prompt, and from round to round for the same prompt.
@@ -66,7 +73,7 @@ def measure_decode(comparer: Comparer, prompts: Sequence[Prompt], rounds: int) -
         for number in range(rounds):
             for i, prompt in enumerate(prompts):
                 progress.update(task, description=f"decoding ({prompt.category})")
-                comparisons.append(comparer.compare(prompt, flips[i + number]))
+                comparisons.extend(comparer.converse(prompt, flips[i + number]))
                 progress.advance(task)
     llm, peer = comparer.llm, comparer.peer
     return summarize(comparisons) | {

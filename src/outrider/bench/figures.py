@@ -9,7 +9,7 @@ from math import exp, log
 from statistics import fmean, median
 from typing import TYPE_CHECKING, Any
 
-from outrider.bench.suite import Prompt
+from outrider.bench.prompt import Prompt
 
 if TYPE_CHECKING:
     from outrider import RequestOutput

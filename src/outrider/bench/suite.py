@@ -1,28 +1,110 @@
-"""The prompts that ship with the benchmark: texts for a base model to go on from, by category."""
+"""The prompts that the benchmark decodes: those that ship with it, by category and in two forms, or a file's."""
 
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass
+from collections.abc import Sequence
 from importlib.resources import files
 
-CATEGORIES = ("prose", "explanation", "question-answer", "translation", "list", "code", "mathematics", "copy-edit")
-"""From the text that is hardest to guess to the one that is easiest."""
+from outrider.bench.prompt import Form, Prompt
+from outrider.bench.prompt_file import MT_BENCH, read_prompt_file, read_prompt_lines
+from outrider.bench.retrieval import retrieval_prompts
+from outrider.errors import UsageError
+
+CATEGORIES = (
+    "prose",
+    "conversation",
+    "explanation",
+    "summary",
+    "question-answer",
+    "translation",
+    "list",
+    "code",
+    "mathematics",
+    "extraction",
+    "retrieval",
+    "code-edit",
+    "copy-edit",
+)
+"""What ships, from the text that is hardest to guess to the one that is easiest."""
+
+DRAFTER_CATEGORIES = (
+    "prose",
+    "explanation",
+    "question-answer",
+    "translation",
+    "list",
+    "code",
+    "mathematics",
+    "copy-edit",
+)
+"""Those that the figures of the drafters in docs/performance.md are over."""
+
+USUAL_PROMPTS, USUAL_LONG_PROMPTS = 4, 2
+"""How many of each shipped category are decoded unless more are asked for; fewer of those with thousands of tokens."""
+
+_LONG = ("retrieval",)
 
 
-@dataclass(frozen=True)
-class Prompt:
-    """One text to go on from."""
+def shipped_prompts(
+    limit: int | None = None,
+    *,
+    categories: Sequence[str] = DRAFTER_CATEGORIES,
+    form: Form = Form.base,
+    long_limit: int | None = None,
+) -> list[Prompt]:
+    """Prompts that ship, category by category.
 
-    category: str
-    text: str
-
-
-def shipped_prompts(limit: int | None = None) -> list[Prompt]:
-    """All prompts, category by category; at most `limit` of each."""
-    folder = files("outrider.bench") / "prompts"
-    found = []
-    for category in CATEGORIES:
-        lines = (folder / f"{category}.jsonl").read_text("utf-8").splitlines()
-        found += [Prompt(category, json.loads(line)["prompt"]) for line in lines[:limit]]
+    Args:
+        limit: most of each; None for all.
+        long_limit: most of each category whose prompts have thousands of tokens; None for `limit`.
+    """
+    found: list[Prompt] = []
+    for category in categories:
+        if category == "retrieval":
+            of_category = retrieval_prompts(form)
+        else:
+            name = f"prompts/{form.value}/{category}.jsonl"
+            lines = (files("outrider.bench") / name).read_bytes()
+            of_category = read_prompt_lines(lines, name, category)
+        found += of_category[: long_limit if category in _LONG and long_limit is not None else limit]
     return found
+
+
+def choose_prompts(suite: str, categories: Sequence[str], limit: int | None) -> dict[Form, list[Prompt]]:
+    """The prompts of `outrider bench decode`, in both forms: which one it is to be only a loaded model can say.
+
+    Args:
+        suite: "shipped", or the path of a file of the user's own (see `prompt_file.read_prompt_file`).
+        categories: those wanted; none for all.
+        limit: most of each category; None for the usual number of what ships, and for all of a file.
+
+    Raises:
+        UsageError: the file cannot be used, or there is no such category; the message names those there are.
+    """
+    if suite == "shipped":
+        _check_categories(categories, CATEGORIES, "the shipped suite")
+        wanted = [category for category in CATEGORIES if not categories or category in categories]
+        most, most_long = (USUAL_PROMPTS, USUAL_LONG_PROMPTS) if limit is None else (limit, limit)
+        return {
+            form: shipped_prompts(most, categories=wanted, form=form, long_limit=most_long)
+            for form in (Form.base, Form.chat)
+        }
+    by_category: dict[str, list[Prompt]] = {}
+    for prompt in read_prompt_file(suite):
+        by_category.setdefault(prompt.category, []).append(prompt)
+    groups = ["mt_bench"] if any(category in by_category for category in MT_BENCH) else []
+    _check_categories(categories, [*by_category, *groups], suite)
+    chosen = {*categories, *(MT_BENCH if "mt_bench" in categories else ())}
+    found = [
+        prompt
+        for category, of_category in by_category.items()
+        if not categories or category in chosen
+        for prompt in of_category[:limit]
+    ]
+    return {form: [prompt.in_form(form) for prompt in found] for form in (Form.base, Form.chat)}
+
+
+def _check_categories(wanted: Sequence[str], there: Sequence[str], where: str) -> None:
+    for category in wanted:
+        if category not in there:
+            raise UsageError(f"{where} has no category {category!r}; it has {', '.join(there)}")

@@ -11,7 +11,8 @@ from time import perf_counter
 from outrider.bench.endpoint.answer import Answer
 from outrider.bench.endpoint.arm import Arm
 from outrider.bench.endpoint.client import Client
-from outrider.bench.suite import CATEGORIES, Prompt
+from outrider.bench.prompt import Prompt
+from outrider.bench.suite import CATEGORIES
 
 Job = tuple[int, str]
 """The number of a request in its level, and its prompt."""
