@@ -46,11 +46,13 @@ class FakeEngine:
 
 class FakeLLM:
     """Set `answer` to what every prompt gets, `pause` to the seconds of a pass, `unfaithful` to make drafting change
-    the tokens. `made` are all instances."""
+    the tokens, `chat` to anything for a model with a chat template. `made` are all instances."""
 
     answer: ClassVar[str] = " is größer."
     pause: ClassVar[float] = 0.0
     unfaithful: ClassVar[bool] = False
+    chat: Any = None
+    context: ClassVar[int] = 32_768
     made: ClassVar[list[FakeLLM]] = []
 
     def __init__(self, model: str, *, progress: Any = None, **options: Any) -> None:
@@ -67,7 +69,6 @@ class FakeLLM:
         self.threads = options.get("threads") or 2
         self.tokenizer, self.measure, self.engine = ByteTokenizer(), FakeMeasure(), FakeEngine()
         self.weight_bytes, self.load_seconds, self.config = 1000, 0.5, None
-        self.chat: Any = None
         self.asked: list[tuple[str | list[int], SamplingParams]] = []
         self.cancelled = 0
         self.made.append(self)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 from types import SimpleNamespace
+from typing import ClassVar
 
 import pytest
 
 from outrider.bench import curves
-from outrider.bench.suite import CATEGORIES, shipped_prompts
+
+TWO = ("--category", "prose", "--category", "code")
+DECODE = ("bench", "decode", "demo", *TWO)
 
 
 @pytest.fixture(autouse=True)
@@ -44,7 +47,7 @@ def test_prefill_json(fake, call):  # noqa: ARG001
 
 def test_drafts_and_sampling_are_as_asked(fake, call):
     ran = call(
-        *("bench", "decode", "demo", "--json", "--prompts", "1", "--rounds", "1"),
+        *(*DECODE, "--json", "--prompts", "1", "--rounds", "1"),
         *("--drafter", "d.gguf", "--no-lookup", "--temperature", "0.7"),
     )
     assert json.loads(ran.out)["temperature"] == 0.7
@@ -52,15 +55,16 @@ def test_drafts_and_sampling_are_as_asked(fake, call):
     assert llm.options["drafter"] == "d.gguf"
     assert llm.options["lookup"] is False
     assert {params.temperature for _, params in llm.asked} == {0.7}
-    call("bench", "decode", "demo", "--json", "--prompts", "1", "--rounds", "1", "--drafter", "off")
+    call(*DECODE, "--json", "--prompts", "1", "--rounds", "1", "--drafter", "off")
     assert fake.made[1].options["drafter"] is None
 
 
 def test_decode_json(fake, call):
-    ran = call("bench", "decode", "demo", "--json", "--prompts", "2", "--rounds", "1")
+    ran = call(*DECODE, "--json", "--prompts", "2", "--rounds", "1")
     assert ran.code == 0, ran.err
     found = json.loads(ran.out)
-    assert list(found["categories"]) == list(CATEGORIES)
+    assert list(found["categories"]) == ["prose", "code"]
+    assert (found["suite"], found["form"], found["groups"]) == ("shipped", "base", {})
     for figures in (*found["categories"].values(), found["total"]):
         assert figures["plain_tokens_per_second"] == pytest.approx(100)
         assert figures["mtp_tokens_per_second"] == pytest.approx(260)
@@ -69,35 +73,37 @@ def test_decode_json(fake, call):
         assert figures["acceptance_rate"] == pytest.approx(0.8)
         assert figures["identical"] is True
     assert found["draft_sources"] == ["lookup"]
-    assert found["total"]["prompts"] == 2 * len(CATEGORIES)
-    assert "about 1 seconds" in ran.err
+    assert {name: of["prompts"] for name, of in found["categories"].items()} == {"prose": 2, "code": 2}
+    assert found["total"]["prompts"] == 4
+    assert "4 prompts of 2 categories, each decoded 1 time in 2 ways (plain, drafted): about 1 seconds" in ran.err
     (llm,) = fake.made
-    # The first prompt once more, for the estimate; then off and auto change places from prompt to prompt.
-    drafts = [params.draft for _, params in llm.asked][2:]
-    assert drafts == ["off", "auto", "auto", "off"] * len(CATEGORIES)
+    # After what the estimate takes, off and auto change places from prompt to prompt.
+    drafts = [params.draft for _, params in llm.asked][-8:]
+    assert drafts == ["off", "auto", "auto", "off"] * 2
 
 
 def test_order_turns_around_from_round_to_round(fake, call):
-    call("bench", "decode", "demo", "--json", "--prompts", "1", "--rounds", "2")
-    asked = fake.made[0].asked[2:]
+    call(*DECODE, "--json", "--prompts", "1", "--rounds", "2")
+    asked = fake.made[0].asked[-8:]
     first = asked[0][0]
     assert [params.draft for prompt, params in asked if prompt == first] == ["off", "auto", "auto", "off"]
 
 
 def test_tokens_that_differ_are_reported(fake, call):
     fake.unfaithful = True
-    ran = call("bench", "decode", "demo", "--json", "--prompts", "1", "--rounds", "1")
+    ran = call(*DECODE, "--json", "--prompts", "1", "--rounds", "1")
     assert ran.code == 1
     assert json.loads(ran.out)["total"]["identical"] is False
     assert "drafting changed the tokens" in ran.err
-    assert "no" in call("bench", "decode", "demo", "--prompts", "1", "--rounds", "1").out
+    assert "no" in call(*DECODE, "--prompts", "1", "--rounds", "1").out
 
 
 class FakePeer:
     version = "0"
+    rooms: ClassVar[list[int]] = []
 
-    def __init__(self, *_):
-        pass
+    def __init__(self, *_, context=4096):
+        self.rooms.append(context)
 
     def __enter__(self):
         return self
@@ -122,9 +128,16 @@ def test_the_peer_is_measured_in_turns(fake, call, monkeypatch):  # noqa: ARG001
     assert verify["name"] == "llama.cpp"
     assert verify["ratio"] == pytest.approx([1, 2, 4, 8, 16])
     assert json.loads(call("bench", "prefill", "demo", *against).out)["peer"]["tokens_per_second"] == 500
-    decode = json.loads(call("bench", "decode", "demo", *against, "--prompts", "1").out)
+    decode = json.loads(call(*DECODE, *against, "--prompts", "1").out)
     assert decode["total"]["peer_tokens_per_second"] == 50
-    assert "llama.cpp" in call("bench", "decode", "demo", "--against", "llama.cpp", "--prompts", "1").out
+    assert "llama.cpp" in call(*DECODE, "--against", "llama.cpp", "--prompts", "1").out
+
+
+def test_the_peer_has_room_for_the_longest_prompt(fake, call, monkeypatch, tmp_path):  # noqa: ARG001
+    monkeypatch.setattr("outrider.bench.peer.LlamaCpp", FakePeer)
+    (tmp_path / "long.jsonl").write_text(json.dumps({"prompt": "a" * 5000}) + '\n{"prompt": "b"}\n')
+    call("bench", "decode", "demo", "--suite", str(tmp_path / "long.jsonl"), "--against", "llama.cpp")
+    assert FakePeer.rooms[-1] == 1 + 5000 + 64
 
 
 def test_a_peer_that_is_not_installed_says_how_to_install_it(fake, call, tmp_path):  # noqa: ARG001
@@ -138,12 +151,3 @@ def test_an_unknown_peer_is_refused(fake, call):  # noqa: ARG001
     ran = call("bench", "verify", "demo", "--against", "ollama")
     assert ran.code == 2
     assert "llama.cpp" in ran.err
-
-
-def test_prompts_ship_with_the_package():
-    prompts = shipped_prompts()
-    assert {prompt.category for prompt in prompts} == set(CATEGORIES)
-    assert len(set(prompts)) == len(prompts)
-    assert all(sum(p.category == category for p in prompts) == 20 for category in CATEGORIES if category != "copy-edit")
-    assert all(prompt.text.strip() for prompt in prompts)
-    assert len(shipped_prompts(1)) == len(CATEGORIES)

@@ -128,7 +128,7 @@ def test_tokens_that_differ_stand_in_the_headline():
 def test_the_command_writes_page_and_figures(fake, call, tmp_path, monkeypatch):  # noqa: ARG001
     monkeypatch.setattr(curves, "memory_limit", lambda _llm: curves.MemoryLimit(2e10, 200_000_000))
     ran = call(
-        *("bench", "decode", "demo", "--prompts", "1", "--rounds", "1"),
+        *("bench", "decode", "demo", "--category", "list", "--prompts", "1", "--rounds", "1"),
         *("--report", str(tmp_path / "new" / "report"), "--note", "Made up."),
     )
     assert ran.code == 0, ran.err
@@ -137,7 +137,10 @@ def test_the_command_writes_page_and_figures(fake, call, tmp_path, monkeypatch):
     figures = json.loads((tmp_path / "new" / "report" / "figures.json").read_text("utf-8"))
     assert figures["decode"]["total"]["speedup"] == pytest.approx(2.6)
     assert figures["verify"]["rows"] == [1, 2, 4, 8, 16]
-    assert figures["command"] == f"outrider bench decode demo --prompts 1 --rounds 1 --report {tmp_path}/new/report"
+    assert (
+        figures["command"]
+        == f"outrider bench decode demo --category list --prompts 1 --rounds 1 --report {tmp_path}/new/report"
+    )
 
 
 def test_a_folder_that_cannot_be_made_is_told_before_anything_is_measured(fake, call, tmp_path):

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from outrider.bench.peers import Peer, open_peer
-from outrider.bench.prompt import Form, check_prompts, form_for
+from outrider.bench.prompt import Form, form_for
 from outrider.errors import UsageError
 from outrider.terminal import KvCacheDtype, KvCacheOption, Quantize, QuantizeOption
 
@@ -121,12 +121,14 @@ def decode(
     note: Annotated[str | None, typer.Option(help="A sentence that the report's readers have to know.")] = None,
 ) -> None:
     """Decode prompts of several kinds with and without drafts. Exits with 1 if they ever gave different tokens."""
+    from outrider.bench.comparer import Comparer
     from outrider.bench.curves import measure_verify, memory_limit
-    from outrider.bench.decode import Comparer, measure_decode, show_decode
+    from outrider.bench.decode import measure_decode, show_decode
+    from outrider.bench.pace import turn_lengths
     from outrider.bench.suite import choose_prompts
     from outrider.terminal import error_console, load_model, show_error
 
-    in_forms = choose_prompts(suite, category or (), prompts)
+    prompts_in = choose_prompts(suite, category or (), prompts)
     if report is not None:
         _prepare_report(report)
     llm = load_model(
@@ -138,12 +140,13 @@ def decode(
         prefix_cache_bytes=0,  # or only the first of a prompt's answers would show the time to its first token
         threads=threads,
     )
-    chosen = in_forms[form_for(llm, form)]
-    check_prompts(chosen, llm)
-    with open_peer(against, peer_python, llm) as peer:
+    form = form_for(llm, form)
+    chosen = prompts_in(form)
+    lengths = turn_lengths(chosen, llm, max_tokens)
+    with open_peer(against, peer_python, llm, context=max(map(max, lengths)) + max_tokens) as peer:
         limit = memory_limit(llm)
-        comparer = Comparer(llm, peer, max_tokens, temperature)
-        result = measure_decode(comparer, chosen, rounds) | limit.as_dict()
+        result = measure_decode(Comparer(llm, peer, max_tokens, temperature), chosen, lengths, rounds)
+        result |= {"suite": Path(suite).name, "form": form.value} | limit.as_dict()
         curve = measure_verify(llm, peer, context=128, rounds=5) | limit.as_dict() if report else {}
     _print(result, show_decode, as_json)
     if report is not None:

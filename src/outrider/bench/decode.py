@@ -3,78 +3,43 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
+from outrider.bench.comparer import Comparer
 from outrider.bench.figures import Comparison, summarize
 from outrider.bench.interleave import turns
-from outrider.bench.prompt import Prompt, render
+from outrider.bench.pace import Lengths, Pace, measure_pace
+from outrider.bench.prompt import Prompt
 from outrider.terminal import error_console, progress_bar
 
-if TYPE_CHECKING:
-    from outrider import LLM, RequestOutput
-    from outrider.bench.peer import LlamaCpp
 
-
-class Comparer:
-    """Decodes prompts in every way that is compared, one after the other.
-
-    Args:
-        max_tokens: of each answer; an end token ends it sooner, so that what is measured is text that people get.
-        temperature: of outrider's answers; the peer decodes greedily, which takes it no longer.
-    """
-
-    def __init__(self, llm: LLM, peer: LlamaCpp | None, max_tokens: int, temperature: float = 0.0) -> None:
-        from outrider import SamplingParams
-
-        self.llm, self.peer, self.max_tokens, self.temperature = llm, peer, max_tokens, temperature
-        self._plain = SamplingParams(max_tokens=max_tokens, temperature=temperature, draft="off")
-        self._drafted = SamplingParams(max_tokens=max_tokens, temperature=temperature)
-        self.arms: tuple[str, ...] = ("plain", "drafted", *(("peer",) if peer else ()))
-
-    def compare(self, prompt: Prompt, order: Sequence[str]) -> Comparison:
-        """One prompt, its arms in the given order."""
-        token_ids = render(prompt, self.llm)
-        outputs: dict[str, RequestOutput] = {}
-        peer_speed = None
-        for arm in order:
-            if arm != "peer":
-                params = self._plain if arm == "plain" else self._drafted
-                outputs[arm] = self.llm.generate([token_ids], params)[0]
-            elif self.peer is not None:
-                peer_speed = self.peer.decode(token_ids, self.max_tokens).tokens_per_second
-        return Comparison(prompt, outputs["plain"], outputs["drafted"], peer_speed)
-
-    def converse(self, prompt: Prompt, order: Sequence[str]) -> Iterator[Comparison]:
-        """One prompt, then the further turns of its conversation if it has any, after the plain answers."""
-        following: Prompt | None = prompt
-        while following is not None:
-            yield (comparison := self.compare(following, order))
-            following = following.answered(comparison.plain.text)
-
-
-def measure_decode(comparer: Comparer, prompts: Sequence[Prompt], rounds: int) -> dict[str, Any]:
+def measure_decode(
+    comparer: Comparer, prompts: Sequence[Prompt], lengths: Sequence[Lengths], rounds: int
+) -> dict[str, Any]:
     """Decodes every prompt `rounds` times in each way, and sums up by category.
 
-    Before it starts it says how long it will take, judged by a first prompt that is not counted.
+    Before it starts it says how long it will take, judged by a few prompts that are not counted.
+
+    Args:
+        lengths: the prompts', as `turn_lengths` finds them.
     """
-    started = perf_counter()
-    comparer.compare(prompts[0], comparer.arms)
-    _announce(perf_counter() - started, len(prompts), rounds, comparer.arms)
+    pace = measure_pace(comparer, prompts, lengths, rounds)
+    _announce(pace, prompts, lengths, rounds, comparer.arms)
     comparisons: list[Comparison] = []
     with progress_bar() as progress:
-        task = progress.add_task("decoding", total=rounds * len(prompts))
+        task = progress.add_task("decoding", total=rounds * sum(map(pace.seconds, lengths)))
         # The order turns around from prompt to prompt, and from round to round for the same prompt.
         flips = list(turns(comparer.arms, len(prompts) + rounds))
         for number in range(rounds):
             for i, prompt in enumerate(prompts):
-                progress.update(task, description=f"decoding ({prompt.category})")
+                progress.update(task, description=f"decoding ({escape(prompt.category)})")
                 comparisons.extend(comparer.converse(prompt, flips[i + number]))
-                progress.advance(task)
+                progress.advance(task, pace.seconds(lengths[i]))
     llm, peer = comparer.llm, comparer.peer
     return summarize(comparisons) | {
         "model": llm.path.name,
@@ -85,13 +50,23 @@ def measure_decode(comparer: Comparer, prompts: Sequence[Prompt], rounds: int) -
     }
 
 
-def _announce(seconds: float, prompts: int, rounds: int, arms: Sequence[str]) -> None:
-    estimate = max(seconds * prompts * rounds, 1.0)
+def _announce(
+    pace: Pace, prompts: Sequence[Prompt], lengths: Sequence[Lengths], rounds: int, arms: Sequence[str]
+) -> None:
+    estimate = max(rounds * sum(map(pace.seconds, lengths)), 1.0)
     duration = f"{estimate:.0f} seconds" if estimate < 90 else f"{estimate / 60:.0f} minutes"
+    categories, answers = len({prompt.category for prompt in prompts}), sum(map(len, lengths))
+    what = f"{_count(len(prompts), 'prompt')} of {_count(categories, 'category', 'categories')}"
+    if answers > len(prompts):
+        what += f" with {_count(answers, 'turn')}"
     error_console().print(
-        f"{prompts} prompts, each decoded {rounds} times in {len(arms)} ways ({', '.join(arms)}): about {duration}.",
+        f"{what}, each decoded {_count(rounds, 'time')} in {len(arms)} ways ({', '.join(arms)}): about {duration}.",
         style="dim",
     )
+
+
+def _count(number: int, one: str, more: str | None = None) -> str:
+    return f"{number} {one if number == 1 else more or one + 's'}"
 
 
 def show_decode(result: dict[str, Any]) -> None:
@@ -99,7 +74,8 @@ def show_decode(result: dict[str, Any]) -> None:
     sources = ", ".join(result["draft_sources"]) or "nothing that was worth drafting"
     peer = result.get("peer")
     console = Console(highlight=False)
-    console.print(f"{result['model']}, {result['threads']} threads, drafts from {sources}, tok/s")
+    suite = f"{escape(result['suite'])} in {result['form']} form"
+    console.print(f"{result['model']}, {result['threads']} threads, {suite}, drafts from {sources}, tok/s")
     names = ("plain", "drafts", "speed-up", "from", "to", "per pass", "accepted", *([peer["name"]] if peer else []))
     table = _table(*names)
     table.add_column("same", no_wrap=True)
@@ -141,9 +117,11 @@ def _table(*names: str) -> Table:
 
 
 def _rows(result: dict[str, Any], table: Table) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Every category's figures, then, below a line, those of all."""
-    yield from result["categories"].items()
+    """Every category's figures, then, below a line, those of categories together and of all."""
+    for category, of in result["categories"].items():
+        yield escape(category), of
     table.add_section()
+    yield from result["groups"].items()
     yield "all", result["total"]
 
 

@@ -10,6 +10,7 @@ from statistics import fmean, median
 from typing import TYPE_CHECKING, Any
 
 from outrider.bench.prompt import Prompt
+from outrider.bench.prompt_file import MT_BENCH, MT_BENCH_CATEGORIES, has_mt_bench
 
 if TYPE_CHECKING:
     from outrider import RequestOutput
@@ -38,16 +39,18 @@ class Comparison:
 
 
 def summarize(comparisons: Sequence[Comparison]) -> dict[str, Any]:
-    """The figures of each category and of all together."""
+    """The figures of each category, of MT-Bench's if all of them are there, and of all together."""
     by_category: dict[str, list[Comparison]] = {}
     for comparison in comparisons:
         by_category.setdefault(comparison.prompt.category, []).append(comparison)
     sources: Counter[str] = Counter()
     for comparison in comparisons:
         sources.update(comparison.drafted.stats.drafted_by_source)
+    mt_bench = [of for of in comparisons if of.prompt.category in MT_BENCH_CATEGORIES]
     return {
         "draft_sources": sorted(+sources),
         "categories": {category: _figures(of_category) for category, of_category in by_category.items()},
+        "groups": {MT_BENCH: _figures(mt_bench)} if has_mt_bench(by_category) else {},
         "total": _figures(comparisons),
     }
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, NamedTuple
@@ -73,19 +72,6 @@ def render(prompt: Prompt, llm: LLM) -> list[int]:
     if prompt.messages:
         return llm.chat_prompt([message._asdict() for message in prompt.messages])
     return llm.encode(prompt.text)
-
-
-def check_prompts(prompts: Sequence[Prompt], llm: LLM) -> None:
-    """That the model takes all of them, before minutes are spent on the first ones.
-
-    Raises:
-        UsageError: as `render`; the message says which one.
-    """
-    for number, prompt in enumerate(prompts, 1):
-        try:
-            render(prompt, llm)
-        except UsageError as error:
-            raise UsageError(f"prompt {number} ({prompt.category}): {error}") from error
 
 
 def form_for(llm: LLM, form: Form) -> Form:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -15,8 +16,12 @@ MAX_BYTES = 32 << 20
 OWN = "own"
 """The category of a line that names none."""
 
-MT_BENCH = ("writing", "roleplay", "reasoning", "math", "coding", "extraction", "stem", "humanities")
-"""The categories that Spec-Bench has from MT-Bench, and reports together as mt_bench."""
+LONGEST_CATEGORY = 40
+"""Characters of a category's name: it has to fit into tables and beside bars."""
+
+MT_BENCH = "mt_bench"
+MT_BENCH_CATEGORIES = ("writing", "roleplay", "reasoning", "math", "coding", "extraction", "stem", "humanities")
+"""What Spec-Bench has from MT-Bench, and reports together under that name."""
 
 _KINDS = ("prompt", "messages", "turns")
 _EXPECTED = (
@@ -46,17 +51,22 @@ def read_prompt_file(path: str | Path) -> list[Prompt]:
     """
     path = Path(path)
     try:
-        if path.stat().st_size > MAX_BYTES:
-            size = path.stat().st_size / (1 << 20)
-            raise UsageError(f"{path} has {size:.0f} MiB, and a suite at most {MAX_BYTES >> 20}: take a part of it")
-        data = path.read_bytes()
+        with path.open("rb") as file:
+            data = file.read(MAX_BYTES + 1)
     except OSError as error:
         reason = error.strerror or str(error)
         raise UsageError(f'cannot read prompts from {path}: {reason}. --suite takes "shipped" or a file') from error
+    if len(data) > MAX_BYTES:
+        raise UsageError(f"{path} has more than the {MAX_BYTES >> 20} MiB that a suite can have: take a part of it")
     prompts = read_prompt_lines(data, str(path), OWN)
     if not prompts:
         raise UsageError(f"{path} holds no prompts: {_EXPECTED} on each line")
     return prompts
+
+
+def has_mt_bench(categories: Collection[str]) -> bool:
+    """Whether all of MT-Bench's are there; one of them alone may be called so by chance."""
+    return all(category in categories for category in MT_BENCH_CATEGORIES)
 
 
 def read_prompt_lines(data: bytes, name: str, category: str) -> list[Prompt]:
@@ -91,13 +101,18 @@ class _Line:
         kinds = [kind for kind in _KINDS if kind in found]
         if len(kinds) != 1:
             self.refuse(f"{_EXPECTED}, found {' and '.join(kinds) if kinds else 'none of them'}")
-        category = self.text(found["category"], '"category"') if "category" in found else category
+        category = self.category(found["category"]) if "category" in found else category
         if kinds == ["prompt"]:
             return Prompt(category, self.text(found["prompt"], '"prompt"'))
         if kinds == ["messages"]:
             return Prompt(category, messages=self.messages(found["messages"]))
         turns = [self.text(turn, f'"turns", turn {i}') for i, turn in enumerate(self.list(found["turns"], "turns"), 1)]
         return Prompt(category, messages=(Message("user", turns[0]),), further=tuple(turns[1:]))
+
+    def category(self, found: Any) -> str:
+        if not isinstance(found, str) or not found.strip() or not found.isprintable() or len(found) > LONGEST_CATEGORY:
+            self.refuse(f'"category": expected a name, on one line and of at most {LONGEST_CATEGORY} characters')
+        return found
 
     def messages(self, found: Any) -> tuple[Message, ...]:
         messages = []

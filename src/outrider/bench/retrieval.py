@@ -53,4 +53,4 @@ def _sections(document: str) -> tuple[str, ...]:
 
 def _questions() -> list[dict[str, Any]]:
     text = (files("outrider.bench") / "prompts" / "retrieval.jsonl").read_text("utf-8")
-    return [json.loads(line) for line in text.splitlines()]
+    return [json.loads(line) for line in text.strip().split("\n")]

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.resources import files
 
 from outrider.bench.prompt import Form, Prompt
-from outrider.bench.prompt_file import MT_BENCH, read_prompt_file, read_prompt_lines
+from outrider.bench.prompt_file import MT_BENCH, MT_BENCH_CATEGORIES, has_mt_bench, read_prompt_file, read_prompt_lines
 from outrider.bench.retrieval import retrieval_prompts
 from outrider.errors import UsageError
 
@@ -70,8 +70,8 @@ def shipped_prompts(
     return found
 
 
-def choose_prompts(suite: str, categories: Sequence[str], limit: int | None) -> dict[Form, list[Prompt]]:
-    """The prompts of `outrider bench decode`, in both forms: which one it is to be only a loaded model can say.
+def choose_prompts(suite: str, categories: Sequence[str], limit: int | None) -> Callable[[Form], list[Prompt]]:
+    """The prompts of `outrider bench decode`, given in a form, which only a loaded model can choose.
 
     Args:
         suite: "shipped", or the path of a file of the user's own (see `prompt_file.read_prompt_file`).
@@ -85,23 +85,19 @@ def choose_prompts(suite: str, categories: Sequence[str], limit: int | None) -> 
         _check_categories(categories, CATEGORIES, "the shipped suite")
         wanted = [category for category in CATEGORIES if not categories or category in categories]
         most, most_long = (USUAL_PROMPTS, USUAL_LONG_PROMPTS) if limit is None else (limit, limit)
-        return {
-            form: shipped_prompts(most, categories=wanted, form=form, long_limit=most_long)
-            for form in (Form.base, Form.chat)
-        }
+        return lambda form: shipped_prompts(most, categories=wanted, form=form, long_limit=most_long)
     by_category: dict[str, list[Prompt]] = {}
     for prompt in read_prompt_file(suite):
         by_category.setdefault(prompt.category, []).append(prompt)
-    groups = ["mt_bench"] if any(category in by_category for category in MT_BENCH) else []
-    _check_categories(categories, [*by_category, *groups], suite)
-    chosen = {*categories, *(MT_BENCH if "mt_bench" in categories else ())}
+    _check_categories(categories, [*by_category, *([MT_BENCH] if has_mt_bench(by_category) else [])], suite)
+    chosen = {*categories, *(MT_BENCH_CATEGORIES if MT_BENCH in categories else ())}
     found = [
         prompt
         for category, of_category in by_category.items()
         if not categories or category in chosen
         for prompt in of_category[:limit]
     ]
-    return {form: [prompt.in_form(form) for prompt in found] for form in (Form.base, Form.chat)}
+    return lambda form: [prompt.in_form(form) for prompt in found]
 
 
 def _check_categories(wanted: Sequence[str], there: Sequence[str], where: str) -> None:

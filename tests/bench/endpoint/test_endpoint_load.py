@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from outrider.bench.endpoint.arm import Arm
 from outrider.bench.endpoint.client import Client
 from outrider.bench.endpoint.load import Level, plan_levels, rotation, run_closed_loop, split
-from outrider.bench.suite import CATEGORIES, shipped_prompts
+from outrider.bench.suite import DRAFTER_CATEGORIES, shipped_prompts
 
 
 def test_every_level_keeps_all_its_clients_busy_in_every_turn():
@@ -32,7 +32,7 @@ def test_prompts_take_turns_by_category():
     texts = rotation(prompts)
     assert sorted(texts) == sorted(prompt.text for prompt in prompts)
     category = {prompt.text: prompt.category for prompt in prompts}
-    assert [category[text] for text in texts[: len(CATEGORIES)]] == list(CATEGORIES)
+    assert [category[text] for text in texts[: len(DRAFTER_CATEGORIES)]] == list(DRAFTER_CATEGORIES)
 
 
 class SlowClient(Client):

@@ -1,0 +1,61 @@
+"""Decodes prompts in every way that is compared, one after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from outrider.bench.figures import Comparison
+from outrider.bench.prompt import Prompt, render
+
+if TYPE_CHECKING:
+    from outrider import LLM, RequestOutput
+    from outrider.bench.peer import LlamaCpp
+
+
+class Comparer:
+    """A model, and a peer if there is one, asked for the same answers.
+
+    Args:
+        max_tokens: of each answer; an end token ends it sooner, so that what is measured is text that people get.
+        temperature: of outrider's answers; the peer decodes greedily, which takes it no longer.
+    """
+
+    def __init__(self, llm: LLM, peer: LlamaCpp | None, max_tokens: int, temperature: float = 0.0) -> None:
+        from outrider import SamplingParams
+
+        self.llm, self.peer, self.max_tokens, self.temperature = llm, peer, max_tokens, temperature
+        drafted = SamplingParams(max_tokens=max_tokens, temperature=temperature)
+        self._params = {"plain": replace(drafted, draft="off"), "drafted": drafted}
+        self.arms: tuple[str, ...] = (*self._params, *(("peer",) if peer else ()))
+
+    def compare(self, prompt: Prompt, order: Sequence[str]) -> Comparison:
+        """One prompt, its arms in the given order."""
+        token_ids = render(prompt, self.llm)
+        outputs: dict[str, RequestOutput] = {}
+        peer_speed = None
+        for arm in order:
+            if arm in self._params:
+                outputs[arm] = self.llm.generate([token_ids], self._params[arm])[0]
+            elif self.peer is not None:
+                peer_speed = self.peer.decode(token_ids, self.max_tokens).tokens_per_second
+        return Comparison(prompt, outputs["plain"], outputs["drafted"], peer_speed)
+
+    def converse(self, prompt: Prompt, order: Sequence[str]) -> Iterator[Comparison]:
+        """One prompt, then the further turns of its conversation if it has any, after the plain answers.
+
+        These are the same in every round, and so are the turns after them: even a sampled answer depends on nothing but
+        prompt and seed.
+        """
+        following: Prompt | None = prompt
+        while following is not None:
+            yield (comparison := self.compare(following, order))
+            following = following.answered(comparison.plain.text)
+
+    def prefill(self, token_ids: list[int]) -> None:
+        """Computes a prompt once in every arm, for an answer of one token."""
+        for params in self._params.values():
+            self.llm.generate([token_ids], replace(params, max_tokens=1))
+        if self.peer is not None:
+            self.peer.decode(token_ids, 1)
