@@ -75,7 +75,9 @@ def show_decode(result: dict[str, Any]) -> None:
     peer = result.get("peer")
     console = Console(highlight=False)
     suite = f"{escape(result['suite'])} in {result['form']} form"
-    console.print(f"{result['model']}, {result['threads']} threads, {suite}, drafts from {sources}, tok/s")
+    console.print(
+        f"{result['model']}, {result['threads']} threads, {suite}, drafts from {sources}, tok/s", soft_wrap=True
+    )
     names = ("plain", "drafts", "speed-up", "from", "to", "per pass", "accepted", *([peer["name"]] if peer else []))
     table = _table(*names)
     table.add_column("same", no_wrap=True)
