@@ -8,16 +8,8 @@ from typing import ClassVar
 
 import pytest
 
-from outrider.bench import curves
-
 TWO = ("--category", "prose", "--category", "code")
 DECODE = ("bench", "decode", "demo", *TWO)
-
-
-@pytest.fixture(autouse=True)
-def known_limit(monkeypatch):
-    """A machine of known speed."""
-    monkeypatch.setattr(curves, "memory_limit", lambda _llm: curves.MemoryLimit(2e10, 200_000_000))
 
 
 def test_verify_json(fake, call):

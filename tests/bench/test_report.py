@@ -8,7 +8,6 @@ from html.parser import HTMLParser
 
 import pytest
 
-from outrider.bench import curves
 from outrider.bench.report.page import render
 
 HOSTILE = '<script>alert(1)</script>"&'
@@ -125,8 +124,7 @@ def test_tokens_that_differ_stand_in_the_headline():
     assert "NOT the same tokens" in render(wrong)
 
 
-def test_the_command_writes_page_and_figures(fake, call, tmp_path, monkeypatch):  # noqa: ARG001
-    monkeypatch.setattr(curves, "memory_limit", lambda _llm: curves.MemoryLimit(2e10, 200_000_000))
+def test_the_command_writes_page_and_figures(fake, call, tmp_path):  # noqa: ARG001
     ran = call(
         *("bench", "decode", "demo", "--category", "list", "--prompts", "1", "--rounds", "1"),
         *("--report", str(tmp_path / "new" / "report"), "--note", "Made up."),
