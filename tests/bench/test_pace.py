@@ -1,0 +1,108 @@
+"""How long it will take is said before it starts, and is near the truth."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from outrider.bench import pace as pace_module
+from outrider.bench.pace import MOST_SAMPLES, measure_pace, turn_lengths
+from outrider.bench.prompt import Form, Message, Prompt
+from outrider.errors import UsageError
+
+ANSWER_SECONDS = 2.0
+
+
+class TimedComparer:
+    """Prompts cost what their tokens cost, a short one at least a pass; the first one twenty times that."""
+
+    arms = ("plain", "drafted")
+
+    def __init__(self, monkeypatch):
+        self.llm = SimpleNamespace(encode=lambda text: [0] * len(text))
+        self.now, self.used, self.cold, self.sampled = 0.0, 0.0, 20.0, []
+        monkeypatch.setattr(pace_module, "perf_counter", lambda: self.now)
+
+    def spend(self, seconds):
+        self.now += seconds * self.cold
+        self.cold = 1.0
+
+    def prompt_seconds(self, tokens):
+        return 2 * max(0.01 * tokens, 0.1) * (1 + tokens / 40_000)  # attention grows with what came before
+
+    def prefill(self, token_ids):
+        self.spend(self.prompt_seconds(len(token_ids)))
+
+    def compare(self, prompt, _order):
+        self.sampled.append(prompt)
+        self.spend(self.seconds(prompt))
+
+    def seconds(self, prompt):
+        return self.prompt_seconds(len(prompt.text)) + ANSWER_SECONDS
+
+
+@given(
+    st.lists(st.integers(1, 400), min_size=1, max_size=60),
+    st.lists(st.integers(2000, 4500), max_size=6),
+    st.integers(1, 3),
+)
+def test_the_estimate_is_within_a_third_with_long_prompts_too(short, long, rounds):
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        comparer = TimedComparer(monkeypatch)
+        prompts = [Prompt("prose", "a" * tokens) for tokens in (*short, *long)]
+        lengths = turn_lengths(prompts, comparer.llm, 64)
+        pace = measure_pace(comparer, prompts, lengths, rounds)
+        estimate = rounds * sum(map(pace.seconds, lengths))
+        assert estimate == pytest.approx(rounds * sum(map(comparer.seconds, prompts)), rel=1 / 3)
+        # A few percent of the answers, and no long ones while there are others.
+        assert len(comparer.sampled) <= max(1, rounds * len(prompts) // 12)
+        assert len(comparer.sampled) <= MOST_SAMPLES
+        assert all(len(prompt.text) <= 512 for prompt in comparer.sampled)
+
+
+def test_samples_are_of_several_categories(monkeypatch):
+    comparer = TimedComparer(monkeypatch)
+    prompts = [Prompt(f"category {i // 4}", "a" * 50) for i in range(48)]
+    measure_pace(comparer, prompts, turn_lengths(prompts, comparer.llm, 64), 3)
+    assert len({prompt.category for prompt in comparer.sampled}) == MOST_SAMPLES
+
+
+def test_nothing_but_long_prompts_is_sampled_from_them(monkeypatch):
+    comparer = TimedComparer(monkeypatch)
+    prompts = [Prompt("retrieval", "a" * 3000)]
+    pace = measure_pace(comparer, prompts, [[3000]], 1)
+    assert pace.seconds([3000]) == pytest.approx(comparer.seconds(prompts[0]), rel=0.1)
+
+
+def test_further_turns_count_with_the_answers_before_them(fake):
+    llm = fake("demo")
+    talk = Prompt("talk", messages=(Message("user", "Hello"),), further=("And?", "And then?"))
+    first, second, third = turn_lengths([talk], llm, 100)[0]
+    assert first == len(llm.chat_prompt([{"role": "user", "content": "Hello"}]))
+    assert second == first + len("|assistant=...|user=And?") + 100
+    assert third == second + len("|assistant=...|user=And then?") + 100
+    assert turn_lengths([talk.in_form(Form.base)], llm, 100) == [[len("User: Hello\n\nAssistant:") + 1]]
+
+
+def test_a_conversation_that_can_grow_too_long_is_refused_before_anything_is_decoded(fake, call, tmp_path):
+    fake.context, fake.chat = 200, object()
+    (tmp_path / "talk.jsonl").write_text('{"prompt": "x"}\n{"turns": ["Hello", "And?", "And then?"]}\n')
+    ran = call("bench", "decode", "demo", "--suite", str(tmp_path / "talk.jsonl"), "--max-tokens", "90")
+    assert ran.code == 2
+    assert "prompt 2 (own): turn 3 can have" in ran.err
+    assert "lower --max-tokens" in ran.err
+    assert fake.made[0].asked == []
+
+
+def test_a_prompt_that_the_model_refuses_is_named(fake):
+    llm = fake("demo")
+
+    def refuse(_text):
+        raise UsageError("the prompt has 9 tokens and leaves no room")
+
+    llm.encode = refuse
+    with pytest.raises(UsageError, match=r"^prompt 1 \(prose\): the prompt has 9 tokens"):
+        turn_lengths([Prompt("prose", "x")], llm, 2)
