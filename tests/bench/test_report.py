@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import re
 from html.parser import HTMLParser
+from itertools import pairwise
 
 import pytest
 
 from outrider.bench.report.page import render
+from outrider.bench.report.plots import plot_speedup
 
 HOSTILE = '<script>alert(1)</script>"&'
 FIGURES = {
@@ -42,6 +44,9 @@ def facts(category="code", model="demo.gguf", note=None, **peer):
             "max_tokens": 64,
             "temperature": 0.0,
             "draft_sources": ["lookup", "mtp"],
+            "suite": "shipped",
+            "form": "base",
+            "groups": {},
             "categories": {category: FIGURES | peer, "prose": FIGURES | {"speedup": 1.2, "identical": True} | peer},
             "total": FIGURES | peer,
             **LIMIT,
@@ -116,6 +121,20 @@ def test_plots_take_the_pages_colours():
     assert page.count("<svg") == 4
     assert not re.findall(r"#01020\d", page)
     assert {f"var(--series-{i})" for i in (1, 2, 4)} <= set(re.findall(r"var\(--series-\d\)", page))
+
+
+def test_thirteen_labels_stand_apart_and_none_is_a_formula():
+    names = ["$\\frac{x", *(f"category {i}" for i in range(12))]
+    plot = plot_speedup(dict.fromkeys(names, FIGURES))
+    heights = [float(re.search(rf'y="([\d.]+)"[^>]*>{re.escape(name)}</text>', plot).group(1)) for name in names]
+    assert all(below - above > 14 for above, below in pairwise(heights))  # the letters are 11 high
+
+
+def test_categories_together_stand_below_the_others():
+    found = facts()
+    found["decode"]["groups"] = {"mt_bench": FIGURES | {"prompts": 77}}
+    text = " ".join(Reader(render(found)).text.split())
+    assert text.index("prose3") < text.index("mt_bench77") < text.index("all3")
 
 
 def test_tokens_that_differ_stand_in_the_headline():

@@ -25,7 +25,7 @@ CATEGORIES = (
     "code-edit",
     "copy-edit",
 )
-"""What ships, from the text that is hardest to guess to the one that is easiest."""
+"""What ships, in the order in which it is shown: free texts first, last those that say again what the prompt says."""
 
 DRAFTER_CATEGORIES = (
     "prose",

@@ -26,6 +26,7 @@ _STYLE: Any = {
     "svg.hashsalt": "outrider",  # the same figures give the same file
     "font.family": "sans-serif",
     "font.size": 11,
+    "text.parse_math": False,  # a category may be called $x
     "text.color": _INK,
     "axes.labelcolor": _INK,
     "axes.edgecolor": _GRID,
