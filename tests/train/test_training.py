@@ -268,14 +268,15 @@ def test_prompts_are_read_and_bad_ones_named(tmp_path):
 
 
 def test_shipped_openings_are_none_of_the_benchmarks():
-    from outrider.bench.suite import shipped_prompts
+    from outrider.bench.prompt import Form
+    from outrider.bench.suite import CATEGORIES, shipped_prompts
 
     openings = [opening for opening in shipped_openings() if opening]
     assert len(openings) > 100
-    for prompt in shipped_prompts():
-        assert not any(
-            prompt.text.startswith(opening) or opening in prompt.text for opening in openings if len(opening) > 12
-        )
+    for form in (Form.base, Form.chat):
+        for prompt in shipped_prompts(categories=CATEGORIES, form=form):
+            said = [prompt.text, *(message.content for message in prompt.messages)]
+            assert not [opening for opening in openings for text in said if len(opening) > 12 and opening in text]
 
 
 def test_greedy_jobs_go_on_from_sampled_texts(captured):
