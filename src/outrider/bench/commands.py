@@ -98,7 +98,7 @@ def decode(
         typer.Option(
             min=1,
             help="Prompts of each category; 20 ship.",
-            show_default="4; 2 of retrieval, whose prompts have 3000 tokens; all of a FILE",
+            show_default="4; 2 of retrieval, whose prompts have some 3400 tokens; all of a FILE",
         ),
     ] = None,
     form: Annotated[

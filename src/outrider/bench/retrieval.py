@@ -1,4 +1,4 @@
-"""Long-context retrieval: a document of some 3,000 tokens, one passage of which holds what is asked for.
+"""Long-context retrieval: a document of some 3,400 tokens, one passage of which holds what is asked for.
 
 The documents are collections whose sections stand for themselves: a museum's catalogue, a handbook. So their order
 says nothing, and each prompt has its own order, with its own passage at its own depth; what two of them begin with in
