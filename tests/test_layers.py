@@ -17,6 +17,7 @@ LAYERS = [  # low to high; those of one line do not import each other
     {"quant"},
     {"models"},
     {"cache"},
+    {"roofline"},
     {"sampling"},
     {"speculation"},
     {"engine"},

@@ -10,6 +10,28 @@ from outrider.bench import curves
 __all__ = ["call", "fake"]
 
 
-@pytest.fixture(autouse=True)
-def known_limit(monkeypatch):
+class KnownForecast:
+    """Of passes that take 12 ms each."""
+
+    def __init__(self, _llm, _context):
+        self.turns = 0
+
+    def measure(self):
+        self.turns += 1
+        return [0.0]
+
+    def seconds(self, _rows):
+        assert self.turns > 0
+        return 0.012
+
+
+@pytest.fixture
+def known_machine(monkeypatch):
     monkeypatch.setattr(curves, "memory_limit", lambda _llm: curves.MemoryLimit(2e10, 200_000_000))
+    monkeypatch.setattr(curves, "Forecast", KnownForecast)
+
+
+@pytest.fixture(autouse=True)
+def fake_needs_a_known_machine(request):
+    if "fake" in request.fixturenames:
+        request.getfixturevalue("known_machine")

@@ -20,6 +20,7 @@ def test_verify_json(fake, call):
     assert found["milliseconds"] == pytest.approx([11, 12, 14, 18, 26])
     assert found["ratio"] == pytest.approx([value / 11 for value in (11, 12, 14, 18, 26)])
     assert found["limit_tokens_per_second"] == pytest.approx(100)
+    assert found["predicted_milliseconds"] == pytest.approx([12] * 5)
     assert "peer" not in found
     # Round by round, and back again: a drift of the machine hits all row counts alike.
     assert fake.made[0].measure.calls == [1, 2, 4, 8, 16, 16, 8, 4, 2, 1]
@@ -29,6 +30,7 @@ def test_verify_table(fake, call):  # noqa: ARG001
     ran = call("bench", "verify", "demo")
     assert "c(M)/c(1)" in ran.out
     assert "26.00 ms" in ran.out
+    assert "12.00 ms (-54%)" in ran.out
 
 
 def test_prefill_json(fake, call):  # noqa: ARG001

@@ -32,6 +32,7 @@ LIMIT = {"read_bytes_per_second": 3e10, "bytes_per_token": 250_000_000, "limit_t
 
 def facts(category="code", model="demo.gguf", note=None, **peer):
     curve = {"rows": [1, 2, 4], "milliseconds": [9.0, 9.5, 10.0], "ratio": [1.0, 1.06, 1.11]}
+    predicted = {"predicted_milliseconds": [8.125, 9.4, 10.1]}
     return {
         "outrider": "1.2.3",
         "date": "2026-01-02",
@@ -52,7 +53,7 @@ def facts(category="code", model="demo.gguf", note=None, **peer):
             **LIMIT,
             **({"peer": {"name": "llama.cpp", "version": "9"}} if peer else {}),
         },
-        "verify": curve | LIMIT | ({"peer": curve | {"name": "llama.cpp"}} if peer else {}),
+        "verify": curve | predicted | LIMIT | ({"peer": curve | {"name": "llama.cpp"}} if peer else {}),
     }
 
 
@@ -92,6 +93,7 @@ def test_the_page_says_the_figures():
     assert "20 of 40 (50 %)" in text
     assert "none drafted" in text
     assert "A processor" in text
+    assert "predicted by outrider plan, ms8.129.4010.10" in text
     assert "llama.cpp" not in text
 
 

@@ -10,6 +10,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from outrider.bench.forecast import Forecast
 from outrider.bench.interleave import interleaved
 from outrider.terminal import error_console, progress_bar
 
@@ -62,8 +63,12 @@ def memory_limit(llm: LLM) -> MemoryLimit:
 
 
 def measure_verify(llm: LLM, peer: LlamaCpp | None, *, context: int, rounds: int) -> dict[str, Any]:
-    """Median milliseconds of a pass over 1, 2, 4, 8 and 16 rows, all of them measured in turns."""
-    arms: dict[tuple[str, int], Callable[[], list[float]]] = {}
+    """Median milliseconds of a pass over 1, 2, 4, 8 and 16 rows, all of them measured in turns.
+
+    So are the machine's own figures, from which `outrider plan` predicts the same passes.
+    """
+    forecast = Forecast(llm, context)
+    arms: dict[tuple[str, int], Callable[[], list[float]]] = {("machine", 0): forecast.measure}
     for rows in ROWS:
         arms["outrider", rows] = lambda rows=rows: llm.measure.verify(rows, context, _PASSES)  # type: ignore[misc]
         if peer is not None:
@@ -73,6 +78,7 @@ def measure_verify(llm: LLM, peer: LlamaCpp | None, *, context: int, rounds: int
         seconds = interleaved(arms, rounds, lambda: progress.advance(task))
     result: dict[str, Any] = {"rows": list(ROWS), **_curve([seconds["outrider", rows] for rows in ROWS])}
     result |= {"model": llm.path.name, "threads": llm.threads, "context": context}
+    result["predicted_milliseconds"] = [1000 * forecast.seconds(rows) for rows in ROWS]
     if peer is not None:
         result["peer"] = _about(peer) | _curve([seconds["peer", rows] for rows in ROWS])
     return result
@@ -108,10 +114,13 @@ def show_verify(result: dict[str, Any]) -> None:
     for name in ("outrider", *([peer["name"]] if peer else [])):
         table.add_column(name, justify="right")
         table.add_column("c(M)/c(1)", justify="right")
+    table.add_column("predicted", justify="right")
     for i, rows in enumerate(result["rows"]):
         cells = [f"{of['milliseconds'][i]:.2f} ms" for of in (result, peer) if of]
         ratios = [f"{of['ratio'][i]:.2f}" for of in (result, peer) if of]
-        table.add_row(str(rows), *(cell for pair in zip(cells, ratios, strict=True) for cell in pair))
+        paired = (cell for pair in zip(cells, ratios, strict=True) for cell in pair)
+        off = result["predicted_milliseconds"][i] / result["milliseconds"][i] - 1
+        table.add_row(str(rows), *paired, f"{result['predicted_milliseconds'][i]:.2f} ms ({off:+.0%})")
     console.print(table)
 
 

@@ -31,16 +31,21 @@ def weight_traffic(tensors: Mapping[str, Tensor], config: ModelConfig | Assistan
     swept = per_token = gathered = 0
     for name, tensor in tensors.items():
         size = tensor.nbytes
-        if name in _GATHERED:
-            gathered += size
-        elif len(tensor.shape) > 1:
+        if is_swept(name, tensor):
             swept += size
-            top, count = _chosen_of(name, config)
+            top, count = chosen_of(name, config)
             per_token += size * top // count
+        elif name in _GATHERED:
+            gathered += size
     return Traffic(swept, per_token, gathered)
 
 
-def _chosen_of(name: str, config: ModelConfig | AssistantConfig) -> tuple[int, int]:
+def is_swept(name: str, tensor: Tensor) -> bool:
+    """Whether passes sweep over a tensor: a matrix of which not just single rows are read."""
+    return len(tensor.shape) > 1 and name not in _GATHERED
+
+
+def chosen_of(name: str, config: ModelConfig | AssistantConfig) -> tuple[int, int]:
     """Which part of a matrix one row reads: so many of so many."""
     if isinstance(config, AssistantConfig):
         clustered = config.use_ordered_embeddings and name == "embed_tokens.weight"

@@ -11,6 +11,7 @@ import typer
 from typer.core import TyperGroup
 
 from outrider.cli.inspect import inspect
+from outrider.cli.plan import plan
 from outrider.cli.run import run
 from outrider.errors import OutriderError
 from outrider.terminal import show_error
@@ -47,6 +48,7 @@ app = typer.Typer(
 )
 app.command()(run)
 app.command()(inspect)
+app.command()(plan)
 
 
 def _print_version(wanted: bool) -> None:

@@ -69,6 +69,8 @@ def plot_verify_cost(verify: Mapping[str, Any], limit_seconds: float) -> str:
         peer = verify.get("peer")
         if peer:
             axes.plot(verify["rows"], peer["milliseconds"], "s-", color=_SERIES[2], label=peer["name"], linewidth=2)
+        predicted = verify["predicted_milliseconds"]
+        axes.plot(verify["rows"], predicted, ":", color=_SERIES[0], label="predicted by outrider plan", linewidth=2)
         axes.axhline(1000 * limit_seconds, color=_SERIES[3], linestyle="--", label="reading the weights once")
         axes.set(xlabel="rows of a pass (tokens verified together)", ylabel="milliseconds", ylim=(0, None))
         axes.set_xticks(verify["rows"])

@@ -1,0 +1,101 @@
+"""A plan for a person: figures in tables, and what they mean in a sentence."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+
+def show_plan(plan: dict[str, Any]) -> None:
+    """Everything that was predicted, the verdict last."""
+    console = Console(highlight=False)
+    on = plan["hardware"]
+    rates = ", ".join(f"{rate / 1e9:,.0f} in {name}" for name, rate in on["multiply_adds_per_second"].items())
+    console.print(f"{plan['model']}: drafts from {plan['drafted_by']}", markup=False)
+    console.print(f"{on['name']}: memory {on['bytes_per_second'] / 1e9:,.0f} GB/s; G multiply-adds/s: {rates}")
+    console.print(
+        f"A token reads {plan['bytes_per_token'] / 1e9:.2f} GB of weights: {plan['plain_tokens_per_second']:.1f} tok/s "
+        f"without drafts, and {plan['step_seconds'] * 1000:.2f} ms for each drafted token. Context {plan['context']}."
+    )
+    _show_cost(console, plan)
+    _show_acceptance(console, plan)
+    _show_requests(console, plan)
+    console.print(verdict(plan), style="bold")
+
+
+def verdict(plan: dict[str, Any]) -> str:
+    """Whether MTP pays, and where it stops paying."""
+    acceptance, by_requests, paying = plan["acceptance"], plan["by_requests"], plan["worthwhile_requests"]
+    alone = by_requests[0]
+    if not paying:
+        return f"MTP does not pay here: with {acceptance:.0%} of drafts right it gains less than 5 % at any load."
+    least = plan["least_acceptance"]
+    if alone["requests"] in paying:
+        begin = (
+            f"MTP pays: for one request, with {acceptance:.0%} of drafts right, drafts of {alone['drafted']} make it "
+            f"{alone['speedup']:.1f} times as fast"
+        )
+        needed = "" if least is None else f", and it gains 5 % from {least:.0%} on"
+    else:
+        begin = f"MTP does not pay for one request with {acceptance:.0%} of drafts right"
+        needed = " at any acceptance" if least is None else f", and would from {least:.0%} on"
+    return f"{begin}{needed}. {_at_load(by_requests, paying)}"
+
+
+def _at_load(by_requests: list[dict[str, Any]], paying: list[int]) -> str:
+    tried = [of["requests"] for of in by_requests]
+    if paying == tried:
+        return f"It pays at every load tried, up to {tried[-1]} requests at once."
+    if paying == tried[: len(paying)]:
+        stop = by_requests[len(paying)]
+        requests, speedup = stop["requests"], stop["speedup"]
+        return f"It stops paying at {requests} requests at once ({speedup:.2f} times): passes are full without drafts."
+    return f"It pays with {', '.join(map(str, paying))} requests at once, of {', '.join(map(str, tried))}."
+
+
+def _show_cost(console: Console, plan: dict[str, Any]) -> None:
+    table = _table("rows of a pass", *(str(rows) for rows in plan["rows"]))
+    table.add_row("ms", *(f"{of:.2f}" for of in plan["milliseconds"]))
+    table.add_row("c(M)/c(1)", *(f"{of:.2f}" for of in plan["ratio"]))
+    console.print(table)
+    rows = plan["arithmetic_bound_from_rows"]
+    console.print(
+        "Arithmetic bounds every pass."
+        if rows == 1
+        else f"Memory bounds a pass up to {rows - 1} rows, arithmetic beyond."
+    )
+
+
+def _show_acceptance(console: Console, plan: dict[str, Any]) -> None:
+    table = _table("speed-up, drafts right", *(str(k) for k in plan["drafted"]), "best", "with")
+    for of in plan["by_acceptance"]:
+        best = max(of["speedup"])
+        cells = [f"[bold]{s:.2f}[/bold]" if s == best and s > 1 else f"{s:.2f}" for s in of["speedup"]]
+        table.add_row(f"{of['acceptance']:.0%}", *cells, f"{of['best_speedup']:.2f}", f"{of['best_drafted']}")
+    console.print(table)
+
+
+def _show_requests(console: Console, plan: dict[str, Any]) -> None:
+    table = _table(
+        f"requests at once, {plan['acceptance']:.0%} right", "drafted", "speed-up", "tok/s plain", "with drafts"
+    )
+    for of in plan["by_requests"]:
+        table.add_row(
+            str(of["requests"]),
+            str(of["drafted"]),
+            f"{of['speedup']:.2f}",
+            f"{of['plain_tokens_per_second']:,.1f}",
+            f"{of['mtp_tokens_per_second']:,.1f}",
+        )
+    console.print(table)
+
+
+def _table(first: str, *others: str) -> Table:
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
+    table.add_column(first, no_wrap=True)
+    for name in others:
+        table.add_column(name, justify="right", no_wrap=True)
+    return table

@@ -1,0 +1,54 @@
+"""How long a pass takes: the roofline of each matrix, one after the other."""
+
+from __future__ import annotations
+
+from outrider.roofline.hardware import Hardware
+from outrider.roofline.work import Work
+
+_KV_BYTES = 2  # of one number of a key or value: float16
+_SHARPNESS = 3.0
+"""How well reading and multiplying overlap: the time of a matrix is the 3-norm of the two. The maximum of them (an
+infinite norm) would need reading never to wait for arithmetic; the sum (1) is what no overlap gives. Fitted to passes
+over 1 to 16 rows at Gemma 4 E2B's shapes, on two cores."""
+
+
+def pass_seconds(work: Work, hardware: Hardware, *, rows: int, requests: int = 1, context: int = 0) -> float:
+    """Seconds of a pass.
+
+    Args:
+        rows: of each request: its last token and its drafts.
+        requests: that share the pass, each with keys and values of its own.
+        context: positions that each of them holds.
+    """
+    seconds = work.sweeps * hardware.sweep_start
+    everyone = rows * requests
+    for matrix in work.matrices:
+        touched = matrix.touched(everyone)
+        reading = matrix.nbytes * touched / hardware.bytes_per_second
+        arithmetic = hardware.linear[matrix.format]
+        multiplying = matrix.weights * touched * arithmetic.at(matrix.rows_each(everyone))
+        seconds += _overlapped(reading, multiplying)
+    for layer in work.attentions:
+        positions = layer.positions(context)
+        reading = 2 * positions * layer.kv_heads * layer.head_dim * _KV_BYTES / hardware.bytes_per_second
+        multiplying = 2 * positions * layer.heads * layer.head_dim * hardware.attention.at(rows)
+        seconds += requests * _overlapped(reading, multiplying)
+    return seconds
+
+
+def bound_by_arithmetic(work: Work, hardware: Hardware) -> int:
+    """From how many rows on multiplying takes longer than reading, over all matrices; 1 if it always does."""
+    rows = 1
+    while rows < 1 << 16:
+        reading = sum(m.nbytes * m.touched(rows) for m in work.matrices) / hardware.bytes_per_second
+        multiplying = sum(
+            m.weights * m.touched(rows) * hardware.linear[m.format].at(m.rows_each(rows)) for m in work.matrices
+        )
+        if multiplying >= reading:
+            return rows
+        rows += max(1, rows // 32)
+    return rows
+
+
+def _overlapped(a: float, b: float) -> float:
+    return float((a**_SHARPNESS + b**_SHARPNESS) ** (1 / _SHARPNESS))

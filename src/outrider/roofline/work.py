@@ -1,0 +1,105 @@
+"""What one pass of a target, or one step of a drafter, has to do: matrices to sweep, keys and values to read."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+
+from outrider import kernels
+from outrider.checkpoints.checkpoint import Format, Tensor
+from outrider.checkpoints.config import AssistantConfig, Layer, ModelConfig, own_kv_layers
+from outrider.checkpoints.traffic import chosen_of, is_swept
+
+_JOINED = ("k_proj.weight", "v_proj.weight", "up_proj.weight")
+"""Matrices with the same input as the one before, swept over together with it."""
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """A matrix that a pass multiplies its rows by, or a stack of `count` of which each row takes `chosen`."""
+
+    format: Format
+    weights: int
+    nbytes: int
+    chosen: int = 1
+    count: int = 1
+
+    def touched(self, rows: int) -> float:
+        """The share of it that `rows` rows read: all, or of a stack what chance leaves out of no row's choice.
+
+        Rows that choose apart from each other miss one of n with chance (1 - k / n) each.
+        """
+        return 1.0 - (1.0 - self.chosen / self.count) ** rows
+
+    def rows_each(self, rows: int) -> float:
+        """Rows that meet in a part that is read at all."""
+        return rows * self.chosen / (self.count * self.touched(rows))
+
+
+@dataclass(frozen=True)
+class Attention:
+    """A layer's attention. `window` is 0 where it sees everything."""
+
+    heads: int
+    kv_heads: int
+    head_dim: int
+    window: int
+
+    def positions(self, context: int) -> int:
+        """Positions that a row looks at after `context` of them."""
+        return min(context, self.window) if self.window else context
+
+
+@dataclass(frozen=True)
+class Work:
+    """One pass: what is read and multiplied, and in how many sweeps over matrices.
+
+    A sweep begins when all threads have ended the one before.
+    """
+
+    matrices: tuple[Matrix, ...]
+    attentions: tuple[Attention, ...]
+    sweeps: int
+
+    @property
+    def bytes_per_token(self) -> float:
+        """Weight bytes that a pass over one row reads."""
+        return sum(matrix.nbytes * matrix.touched(1) for matrix in self.matrices)
+
+
+def target_work(tensors: Mapping[str, Tensor], config: ModelConfig) -> Work:
+    """The work of a target's pass."""
+    return _work(tensors, config, config.layers, config.heads)
+
+
+def drafter_work(tensors: Mapping[str, Tensor], config: AssistantConfig, target: ModelConfig) -> Work:
+    """The work of a drafter's step. Its layers read the target's keys and values, so their shapes are the target's."""
+    source = {target.layers[i].kind: target.layers[i] for i in own_kv_layers(target)}
+    return _work(tensors, config, [source[layer.kind] for layer in config.text.layers], config.text.heads)
+
+
+def _work(
+    tensors: Mapping[str, Tensor], config: ModelConfig | AssistantConfig, layers: Iterable[Layer], heads: int
+) -> Work:
+    matrices, sweeps = [], 0
+    for name, tensor in tensors.items():
+        if is_swept(name, tensor):
+            weights = math.prod(tensor.shape)
+            chosen, count = chosen_of(name, config)
+            nbytes = round(weights * packed_bytes_per_weight(tensor.format))
+            matrices.append(Matrix(tensor.format, weights, nbytes, chosen, count))
+            sweeps += not name.endswith(_JOINED)
+    attentions = tuple(Attention(heads, layer.kv_heads, layer.head_dim, layer.window or 0) for layer in layers)
+    return Work(tuple(matrices), attentions, sweeps)
+
+
+@cache
+def packed_bytes_per_weight(format: Format) -> float:
+    """Bytes that a weight takes once it is packed; some formats grow a little (see quant/packing.py)."""
+    tensor = Tensor("", format, (16, 256), lambda: np.zeros(0, np.uint8))
+    blocks = np.zeros(tensor.nbytes, np.uint8)
+    return kernels.pack(format, 16, 256, blocks, kernels.ThreadPool(1)).nbytes / (16 * 256)

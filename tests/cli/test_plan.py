@@ -1,0 +1,113 @@
+"""`outrider plan`: shapes and hardware in, a verdict out; nothing is loaded."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from outrider.cli.plan_table import verdict
+
+
+def test_a_published_size_on_a_named_accelerator(call):
+    ran = call("plan", "E2B", "--hardware", "h100", "--json")
+    assert ran.code == 0, ran.err
+    found = json.loads(ran.out)
+    assert found["rows"] == [1, 2, 4, 8, 16]
+    assert found["ratio"][0] == 1.0
+    assert found["ratio"] == sorted(found["ratio"])
+    assert found["hardware"]["bytes_per_second"] == 3350e9
+    assert found["bytes_per_token"] == pytest.approx(1.28e9, rel=0.01)  # of 2.3 billion weights in 4.5 bits
+    row = next(of for of in found["by_acceptance"] if of["acceptance"] == 0.7)
+    assert row["best_speedup"] >= max(row["speedup"])
+    assert found["by_requests"][0]["speedup"] == pytest.approx(row["best_speedup"])
+
+
+def test_experts_make_further_rows_cost_more(call):
+    dense, mixture = (
+        json.loads(call("plan", size, "--bandwidth", "60", "--arithmetic", "200", "--cores", "8", "--json").out)
+        for size in ("E4B", "26B-A4B")
+    )
+    assert dense["ratio"][2] < 1.1
+    assert mixture["ratio"][2] > 1.7
+    assert mixture["by_requests"][0]["speedup"] < dense["by_requests"][0]["speedup"]
+
+
+def test_more_bits_take_longer(call):
+    plain = [
+        json.loads(call("plan", "E2B", "--hardware", "l4", "--weights", weights, "--json").out)[
+            "plain_tokens_per_second"
+        ]
+        for weights in ("q4_0", "q8_0", "bf16")
+    ]
+    assert plain == sorted(plain, reverse=True)
+
+
+def test_a_checkpoint_here(tiny, call):
+    path = str(tiny("gemma4-e2b").folder)
+    ran = call("plan", path, "--context", "100", "--drafter", "off")
+    assert ran.code == 0, ran.err
+    for said in ("this machine with", "tok/s without drafts", "c(M)/c(1)", "requests at once", "lookup alone", "MTP "):
+        assert said in ran.out
+
+
+def test_the_memory_of_other_hardware(call):
+    found = json.loads(call("plan", "12B", "--hardware", "h100", "--bandwidth", "2000", "--json").out)
+    assert found["hardware"]["bytes_per_second"] == 2e12
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("E2B", "--hardware", "abacus"), "no hardware called 'abacus'"),
+        (("E2B", "--cores", "8"), "all three"),
+        (("E2B", "--hardware", "h100", "--bandwidth", "9", "--arithmetic", "9", "--cores", "8"), "without --hardware"),
+        (("E2B", "--drafter", "off"), "--drafter needs a checkpoint"),
+        (("E2B", "--context", "131072"), "at most 131071"),
+        (("E2B", "--bandwidth", "nan"), "--bandwidth must be a number"),
+        (("E2B", "--acceptance", "nan"), "--acceptance must be a number"),
+        (("nowhere.gguf",), "nowhere.gguf"),
+        (("nowhere.gguf", "--weights", "q4_0"), "--weights is for published sizes"),
+    ],
+)
+def test_what_cannot_be_planned_is_said_before_anything_is_measured(call, monkeypatch, arguments, said):
+    from outrider.roofline import measured
+
+    monkeypatch.setattr(measured, "Gauge", None)
+    ran = call("plan", *arguments)
+    assert ran.code == 2
+    assert said in ran.err
+
+
+def test_a_drafter_is_no_target(tiny, call):
+    ran = call("plan", str(tiny("assistant-centroids").gguf))
+    assert ran.code == 2
+    assert "is a drafter" in ran.err
+
+
+def facts(speedups, least=0.2, acceptance=0.7):
+    by_requests = [{"requests": 2**i, "drafted": 3, "speedup": s} for i, s in enumerate(speedups)]
+    paying = [of["requests"] for of in by_requests if of["speedup"] >= 1.05]
+    return {
+        "acceptance": acceptance,
+        "by_requests": by_requests,
+        "worthwhile_requests": paying,
+        "least_acceptance": least,
+    }
+
+
+@pytest.mark.parametrize(
+    ("plan", "said"),
+    [
+        (facts([2.0, 1.5, 1.0]), ["drafts of 3 make it 2.0 times", "5 % from 20%", "stops paying at 4 requests"]),
+        (facts([2.0, 1.9]), ["pays at every load tried, up to 2 requests"]),
+        (facts([1.0, 1.0], None), ["does not pay here", "at any load"]),
+        (
+            facts([1.02, 1.1, 1.2, 1.0], 0.75),
+            ["not pay for one request", "from 75% on", "pays with 2, 4 requests"],
+        ),
+    ],
+)
+def test_the_verdict_says_where_it_pays(plan, said):
+    for words in said:
+        assert words in verdict(plan)

@@ -1,0 +1,20 @@
+"""The machine's own figures, with kernels that really run."""
+
+from __future__ import annotations
+
+import math
+
+from outrider.roofline.measured import Gauge
+
+
+def test_a_machine_is_measured():
+    gauge = Gauge(["Q4_0", "BF16"], threads=1)
+    for _ in range(2):  # the programs serve again
+        on = gauge.measure()
+        assert 1e8 < on.bytes_per_second < 1e13
+        assert 0.0 <= on.sweep_start < 0.01
+        assert set(on.linear) == {"Q4_0", "BF16"}
+        for arithmetic in (*on.linear.values(), on.attention):
+            assert all(math.isfinite(seconds) and seconds > 0 for seconds in arithmetic.seconds)
+            assert list(arithmetic.seconds) == sorted(arithmetic.seconds)
+        assert "1 thread" in on.name
