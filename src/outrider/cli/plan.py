@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from enum import StrEnum
-from math import isfinite
+from math import inf
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -74,9 +74,8 @@ def plan(
     from outrider.cli.plan_table import show_plan
     from outrider.roofline.speedup import Plan
 
-    for option, figure in (("bandwidth", bandwidth), ("arithmetic", arithmetic), ("acceptance", acceptance)):
-        if figure is not None and not isfinite(figure):
-            raise UsageError(f"--{option} must be a number, not {figure}")
+    if inf in (bandwidth, arithmetic):
+        raise UsageError("--bandwidth and --arithmetic must be finite")
     subject = _subject(model, weights, drafter)
     if context >= subject.context_length:
         raise UsageError(f"--context {context} is more than {subject.name} holds: at most {subject.context_length - 1}")
