@@ -13,6 +13,14 @@ struct Best {
   int32_t token;
 };
 
+// Where a race for the largest logit + temperature * noise stands: what a token must reach to join the foremost.
+struct Race {
+  uint64_t seed, position;  // of the noise
+  float temperature;
+  float bound;  // a logit and its noise times the temperature must exceed this,
+  float least;  // and the logit must not be less than this
+};
+
 struct KernelTable {
   const char* name;
   void (*linear_tile)(const Matrix&, size_t tile, const uint8_t* next, const QuantizedRow*, const float* const* dense,
@@ -31,6 +39,9 @@ struct KernelTable {
   float (*softmax)(float* scores, int64_t base, int64_t first, int64_t position);
   void (*attend)(const AttentionPack&, float* scratch, size_t stride);
   void (*store_kv)(const float* key, const float* value, int head_dim, int64_t slot, const KvHead& to);
+  int64_t (*next_above)(const float* x, int64_t begin, int64_t end, float limit);
+  int64_t (*next_group)(const float* logits, int64_t begin, int64_t end, const Race&, uint32_t* words);
+  int64_t (*next_named_group)(const float* logits, const int32_t* tokens, int64_t begin, int64_t end, const Race&, uint32_t* words);
 };
 
 // The tables that this build contains and this processor can run, best first; the last is always "portable".

@@ -44,15 +44,29 @@ const double kLargestNoise = noise_of(0xFFFFFFFFu) + 1e-9;
 // A token this far below the best (in units of the temperature) is so unlikely that it cannot change a sum in double.
 constexpr double kNegligible = -60.0;
 
-float largest(const Scores& s) {
-  constexpr size_t kLanes = 16;  // as many running maxima, so that the compiler may use vectors
-  float best[kLanes];
-  std::fill_n(best, kLanes, -std::numeric_limits<float>::infinity());
-  size_t i = 0;
-  for (; i + kLanes <= s.count; i += kLanes)
-    for (size_t j = 0; j < kLanes; ++j) best[j] = s.logits[i + j] > best[j] ? s.logits[i + j] : best[j];
-  for (; i < s.count; ++i) best[0] = s.logits[i] > best[0] ? s.logits[i] : best[0];
-  return *std::max_element(best, best + kLanes);
+constexpr float kNothing = -std::numeric_limits<float>::infinity();  // the logit of a token that cannot be chosen
+
+// Calls visit(index) for all scores above the limit, in order; visit() may raise it. Made for many scores of which few
+// are above.
+template <class Visit>
+void for_each_above(const Scores& s, const float& limit, const Visit& visit) {
+  const auto end = static_cast<int64_t>(s.count);
+  for (int64_t group = 0; (group = active_kernels().next_above(s.logits, group, end, limit)) < end; group += 16)
+    for (int64_t i = group; i < std::min(group + 16, end); ++i)
+      if (s.logits[i] > limit) visit(static_cast<uint32_t>(i));
+}
+
+// The largest logit, and the index of the first that has it; -infinity and 0 if there is nothing above that.
+std::pair<float, size_t> largest(const Scores& s) {
+  std::pair<float, size_t> best{kNothing, 0};
+  for_each_above(s, best.first, [&](uint32_t i) { best = {s.logits[i], i}; });
+  return best;
+}
+
+// A float below x by more than rounding can account for; -infinity where there is none.
+float below(double x) {
+  const auto y = static_cast<float>(x - 1e-5 * std::abs(x) - std::numeric_limits<float>::min());
+  return std::isfinite(y) ? y : kNothing;
 }
 
 // Sum of e^((logit - top) / temperature) over all scores.
@@ -68,23 +82,22 @@ struct Likelier {
   }
 };
 
-// Indices of the `count` likeliest scores above -infinity, likeliest first. A heap: most scores fail one comparison.
+// Indices of the `count` likeliest scores above -infinity, likeliest first.
 std::vector<uint32_t> best_of(const Scores& s, size_t count) {
   const Likelier likelier{s};
-  std::vector<uint32_t> best;
-  float least = -std::numeric_limits<float>::infinity();
-  for (size_t i = 0; i < s.count && count; ++i) {
-    if (!(s.logits[i] >= least) || s.logits[i] == -std::numeric_limits<float>::infinity()) continue;
-    const auto index = static_cast<uint32_t>(i);
+  std::vector<uint32_t> best;  // a heap once it is full, the least likely in front
+  float limit = kNothing;
+  if (count == 0) return best;
+  for_each_above(s, limit, [&](uint32_t i) {
     if (best.size() == count) {
-      if (!likelier(index, best.front())) continue;
+      if (!likelier(i, best.front())) return;
       std::pop_heap(best.begin(), best.end(), likelier);
       best.pop_back();
     }
-    best.push_back(index);
+    best.push_back(i);
     std::push_heap(best.begin(), best.end(), likelier);
-    if (best.size() == count) least = s.logits[best.front()];
-  }
+    if (best.size() == count) limit = std::nextafter(s.logits[best.front()], kNothing);  // an equal logit may come first by its token
+  });
   std::sort_heap(best.begin(), best.end(), likelier);
   return best;
 }
@@ -111,7 +124,7 @@ size_t reach(std::vector<Item>& items, double wanted, const Before& before, cons
 void Sampler::rank(const Scores& s, const SamplingFilter& f) {
   const Likelier likelier{s};
   ranked_.clear();
-  const double top = largest(s);
+  const double top = largest(s).first;
   const auto weight = [&](uint32_t i) { return std::exp((s.logits[i] - top) / f.temperature); };
   double total = 0.0;
   if (f.top_k > 0 && static_cast<size_t>(f.top_k) < s.count) {
@@ -123,8 +136,9 @@ void Sampler::rank(const Scores& s, const SamplingFilter& f) {
     total = total_weight(s, top, f.temperature);
     const double negligible = f.top_p < 1.0 ? 0.99 * (1.0 - f.top_p) * total / static_cast<double>(s.count) : 0.0;
     const double least = top + f.temperature * std::log(negligible);
-    for (size_t i = 0; i < s.count; ++i)
-      if (s.logits[i] > -std::numeric_limits<float>::infinity() && s.logits[i] >= least) ranked_.push_back(static_cast<uint32_t>(i));
+    for_each_above(s, below(least), [&](uint32_t i) {
+      if (s.logits[i] >= least) ranked_.push_back(i);
+    });
   }
   if (f.top_p < 1.0) ranked_.resize(reach(ranked_, f.top_p * total, likelier, weight));
   if (f.min_p > 0.0) {
@@ -189,7 +203,7 @@ const std::vector<Contender>& Sampler::foremost(const Scores& s, const SamplingF
   // A token far below the least of the foremost so far cannot join them even with the largest noise, and hardly with
   // what its random word bounds; which tokens are skipped for that depends on the order, who is foremost does not.
   double least_value = -std::numeric_limits<double>::infinity();
-  float hopeless = -std::numeric_limits<float>::infinity();  // no logit below can join, with some room for rounding
+  Race race{seed, position, static_cast<float>(f.temperature), below(least_value), below(least_value)};
   const auto consider = [&](size_t i, uint32_t word) {
     const double value = s.logits[i] / f.temperature;
     if (!(value + largest_noise_of(word) >= least_value)) return;
@@ -201,40 +215,38 @@ const std::vector<Contender>& Sampler::foremost(const Scores& s, const SamplingF
     foremost_.insert(std::upper_bound(foremost_.begin(), foremost_.end(), contender, before), contender);
     if (foremost_.size() < count) return;
     least_value = foremost_.back().value;
-    const double bound = (least_value - kLargestNoise) * f.temperature;
-    hopeless = static_cast<float>(bound - 1e-5 * std::abs(bound));
-  };
-  const auto consider_alone = [&](size_t i) {
-    if (s.logits[i] < hopeless) return;
-    const auto token = static_cast<uint32_t>(s.token(i));
-    uint32_t words[4];
-    noise_words(seed, position, token / 4, words);
-    consider(i, words[token % 4]);
+    race.bound = below(least_value * f.temperature);  // race.temperature is rounded too: noise_bound() leaves room for it
+    race.least = std::max(race.least, below((least_value - kLargestNoise) * f.temperature));
   };
   if (f.top_k > 0 || f.top_p < 1.0 || f.typical_p < 1.0) {
     rank(s, f);
-    for (uint32_t i : ranked_) consider_alone(i);
+    for (uint32_t i : ranked_) {
+      if (s.logits[i] < race.least) continue;
+      const auto token = static_cast<uint32_t>(s.token(i));
+      uint32_t words[4];
+      noise_words(seed, position, token / 4, words);
+      consider(i, words[token % 4]);
+    }
     return foremost_;
   }
-  const float top = largest(s);
-  if (!(top > -std::numeric_limits<float>::infinity())) return foremost_;
+  const auto [top, likeliest] = largest(s);
+  if (!(top > kNothing)) return foremost_;
   const double least = f.min_p > 0.0 ? top + f.temperature * std::log(f.min_p) : -std::numeric_limits<double>::infinity();
-  const auto kept = [&](size_t i) { return s.logits[i] > -std::numeric_limits<float>::infinity() && s.logits[i] >= least; };
-  if (s.tokens) {
-    for (size_t i = 0; i < s.count; ++i)
-      if (kept(i)) consider_alone(i);
-    return foremost_;
-  }
-  for (size_t i = 0; i < s.count; i += 4) {  // four tokens share a block of the generator
-    const size_t end = std::min(i + 4, s.count);
-    float most = -std::numeric_limits<float>::infinity();
-    for (size_t j = i; j < end; ++j) most = s.logits[j] > most ? s.logits[j] : most;
-    if (most < hopeless || most < least) continue;
-    uint32_t words[4];
-    noise_words(seed, position, static_cast<uint32_t>(i / 4), words);
-    for (size_t j = i; j < end; ++j)
-      if (kept(j)) consider(j, words[j % 4]);
-  }
+  race.least = below(least);
+  const KernelTable& kernels = active_kernels();
+  const int64_t group = s.tokens ? 16 : 64, all = static_cast<int64_t>(s.count);
+  uint32_t words[64];
+  const auto run = [&](int64_t begin, int64_t end) {  // `begin` is the first of a group
+    for (int64_t at = begin; at < end; at += group) {
+      at = s.tokens ? kernels.next_named_group(s.logits, s.tokens, at, end, race, words) : kernels.next_group(s.logits, at, end, race, words);
+      for (int64_t i = at; i < std::min(at + group, end); ++i)
+        if (s.logits[i] > kNothing && s.logits[i] >= least) consider(static_cast<size_t>(i), words[i - at]);
+    }
+  };
+  const int64_t first = static_cast<int64_t>(likeliest) / group * group, after = std::min(first + group, all);
+  run(first, after);  // the likeliest token: it leaves the least hope to the others
+  run(0, first);
+  run(after, all);
   return foremost_;
 }
 
@@ -249,7 +261,7 @@ std::vector<std::pair<int32_t, float>> likeliest(const Scores& s, double tempera
 }
 
 double log_total(const Scores& s) {
-  const float top = largest(s);
+  const float top = largest(s).first;
   return std::isfinite(top) ? top + std::log(total_weight(s, top, 1.0)) : top;
 }
 

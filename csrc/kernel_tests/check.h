@@ -136,5 +136,6 @@ void test_kv_cache();
 void test_threads();
 void test_sampling();
 void test_quantize();
+void test_race();
 
 }  // namespace outrider::test

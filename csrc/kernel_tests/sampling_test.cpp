@@ -153,6 +153,56 @@ void test_settings() {
     }
 }
 
+// Without filters nearly every token is passed over unseen: on each instruction set, with logits that make that hard.
+void test_unfiltered() {
+  Random random(13);
+  Sampler sampler;
+  const std::string usual = active_kernels().name;
+  for (const KernelTable* kernels : tables()) {
+    choose_kernels(kernels->name);
+    for (size_t count : {1, 3, 63, 64, 65, 127, 1000, 5003})
+      for (int shape = 0; shape < 8; ++shape) {
+        std::vector<float> logits = random.bells(count, shape < 2 ? 4.0f : 1.0f);
+        if (shape == 1) logits[count - 1] = 25.0f;  // far above the others
+        if (shape == 2) logits.assign(count, -7.25f);
+        if (shape == 3) logits.assign(count, 0.0f);
+        if (shape == 4) logits.assign(count, 1e30f);
+        if (shape == 5) for (float& x : logits) x *= 1e30f;
+        if (shape == 6) for (float& x : logits) x *= 1e-40f;
+        if (shape == 7) for (float& x : logits) x += 30000.0f;  // where a float's steps are not small beside the noise
+        if (shape != 3)
+          for (size_t i = 2; i < count; i += 7) logits[i] = i % 2 ? -infinity() : not_a_number();
+        if (shape == 5 && count > 70) logits[70] = logits[10] = infinity();
+        std::vector<int32_t> names(count);
+        std::vector<float> shuffled(count);
+        for (size_t i = 0; i < count; ++i) names[i] = static_cast<int32_t>(count - 1 - i), shuffled[i] = logits[count - 1 - i];
+        bool same = true, same_named = true;
+        for (double temperature : {0.05, 0.7, 1.0, 3.0, 1e-300, 1e300, HUGE_VAL})
+          for (double min_p : {0.0, 0.01}) {
+            if (min_p > 0 && temperature > 1e299) continue;
+            const SamplingFilter f{temperature, 0, 1.0, min_p, 1.0};
+            std::vector<int32_t> kept = naive_kept(logits, f);
+            const uint64_t seed = random.next(), position = random.next() >> (shape * 8);
+            const bool numbers = std::all_of(kept.begin(), kept.end(), [&](int32_t t) { return logits[t] / temperature == logits[t] / temperature; });
+            if (!numbers) continue;
+            const std::vector<int32_t> race = naive_race(logits, kept, temperature, seed, position);
+            const auto is_race = [&](const Scores& s, size_t places) {
+              const std::vector<Contender> found = sampler.foremost(s, f, seed, position, places);
+              return found.size() == std::min(places, race.size()) &&
+                     std::equal(found.begin(), found.end(), race.begin(), [](const Contender& c, int32_t t) { return c.token == t; });
+            };
+            for (size_t places : {1, 4, 100}) {
+              same &= is_race({logits.data(), count}, places);
+              same_named &= is_race({shuffled.data(), count, names.data()}, places);
+            }
+          }
+        CHECK(same, note(kernels->name, "count", count, "shape", shape));
+        CHECK(same_named, note(std::string(kernels->name) + " named", "count", count, "shape", shape));
+      }
+  }
+  choose_kernels(usual.c_str());
+}
+
 void test_likeliest() {
   Random random(12);
   for (size_t count : {1, 2, 7, 300}) {
@@ -169,6 +219,12 @@ void test_likeliest() {
         for (size_t i = 0; i < found.size(); ++i)
           equal &= found[i].first == all[i] && std::fabs(found[i].second - std::exp(logits[all[i]] / temperature) / total) < 1e-6;
         CHECK(equal, note("likeliest", "count", count));
+        std::vector<int32_t> names(count);
+        std::vector<float> shuffled(count);
+        for (size_t i = 0; i < count; ++i) names[i] = static_cast<int32_t>(count - 1 - i), shuffled[i] = logits[count - 1 - i];
+        const auto named = likeliest({shuffled.data(), count, names.data()}, temperature, wanted);
+        const auto same_token = [](const auto& a, const auto& b) { return a.first == b.first; };
+        CHECK(std::equal(named.begin(), named.end(), found.begin(), found.end(), same_token), note("likeliest of named tokens", "count", count));
         CHECK(Sampler().sample({logits.data(), count}, {0.0, 0, 1.0, 0.0, 1.0}, 1, 2) == all[0], note("greedy", "count", count));
       }
   }
@@ -199,6 +255,7 @@ void test_sampling() {
   test_philox();
   test_noise();
   test_settings();
+  test_unfiltered();
   test_likeliest();
   test_distribution();
 }

@@ -13,6 +13,16 @@ inline void keep_best(const float* logits, int64_t first, int count, Best& best)
     if (logits[i] > best.logit) best = {logits[i], static_cast<int32_t>(first + i)};
 }
 
+// Looks through x[begin .. end - 1] in groups of 16 for one with a value above the limit, and returns where it begins;
+// `end` if there is none.
+inline int64_t next_above(const float* x, int64_t begin, int64_t end, float limit) {
+  for (; end - begin >= 16; begin += 16)
+    if (any_above(load(x + begin), set1(limit))) return begin;
+  for (int64_t i = begin; i < end; ++i)
+    if (x[i] > limit) return begin;
+  return end;
+}
+
 // Tiles begin .. end - 1 of the head for `rows` rows. logits: null, or where to write them, `stride` floats a row.
 inline void head_tiles(const Matrix& m, size_t begin, size_t end, const QuantizedRow* quantized, const float* const* dense,
                        int rows, Best* best, float* logits, size_t stride) {

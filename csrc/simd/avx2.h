@@ -52,9 +52,26 @@ inline I izero() { return {_mm256_setzero_si256(), _mm256_setzero_si256()}; }
 inline I iadd(I x, I y) { return {_mm256_add_epi32(x.a, y.a), _mm256_add_epi32(x.b, y.b)}; }
 inline I isub(I x, I y) { return {_mm256_sub_epi32(x.a, y.a), _mm256_sub_epi32(x.b, y.b)}; }
 inline I ibroadcast(const int32_t* p) { return {_mm256_set1_epi32(*p), _mm256_set1_epi32(*p)}; }
+inline I iload(const int32_t* p) {
+  return {_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)), _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p + 8))};
+}
 inline void istore(int32_t* p, I x) {
   _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), x.a);
   _mm256_storeu_si256(reinterpret_cast<__m256i*>(p + 8), x.b);
+}
+inline I ixor(I x, I y, I z) {
+  return {_mm256_xor_si256(_mm256_xor_si256(x.a, y.a), z.a), _mm256_xor_si256(_mm256_xor_si256(x.b, y.b), z.b)};
+}
+// The lanes as unsigned numbers.
+inline I imax_unsigned(I x, I y) { return {_mm256_max_epu32(x.a, y.a), _mm256_max_epu32(x.b, y.b)}; }
+template <int N> inline I ishift_right(I x) { return {_mm256_srli_epi32(x.a, N), _mm256_srli_epi32(x.b, N)}; }
+struct Products { I low, high; };  // the halves of 64 bits
+inline Products imul_wide(I x, uint32_t factor) {
+  const __m256i f = _mm256_set1_epi32(static_cast<int32_t>(factor));
+  const __m256i even_a = _mm256_mul_epu32(x.a, f), odd_a = _mm256_mul_epu32(_mm256_srli_epi64(x.a, 32), f);
+  const __m256i even_b = _mm256_mul_epu32(x.b, f), odd_b = _mm256_mul_epu32(_mm256_srli_epi64(x.b, 32), f);
+  return {{_mm256_blend_epi32(even_a, _mm256_slli_epi64(odd_a, 32), 0xAA), _mm256_blend_epi32(even_b, _mm256_slli_epi64(odd_b, 32), 0xAA)},
+          {_mm256_blend_epi32(_mm256_srli_epi64(even_a, 32), odd_a, 0xAA), _mm256_blend_epi32(_mm256_srli_epi64(even_b, 32), odd_b, 0xAA)}};
 }
 inline int32_t reduce_sum(I x) {
   const __m256i m = _mm256_add_epi32(x.a, x.b);
@@ -64,6 +81,7 @@ inline int32_t reduce_sum(I x) {
 }
 inline F to_float(I x) { return {_mm256_cvtepi32_ps(x.a), _mm256_cvtepi32_ps(x.b)}; }
 inline I round_to_int(F x) { return {_mm256_cvtps_epi32(x.a), _mm256_cvtps_epi32(x.b)}; }  // nearest, ties to even
+inline I as_int(F x) { return {_mm256_castps_si256(x.a), _mm256_castps_si256(x.b)}; }  // the same bits
 inline F pow2(I n) {
   const __m256i bias = _mm256_set1_epi32(127);
   return {_mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(n.a, bias), 23)),

@@ -38,7 +38,19 @@ inline I izero() { return {_mm512_setzero_si512()}; }
 inline I iadd(I a, I b) { return {_mm512_add_epi32(a.v, b.v)}; }
 inline I isub(I a, I b) { return {_mm512_sub_epi32(a.v, b.v)}; }
 inline I ibroadcast(const int32_t* p) { return {_mm512_set1_epi32(*p)}; }
+inline I iload(const int32_t* p) { return {_mm512_loadu_si512(p)}; }
 inline void istore(int32_t* p, I a) { _mm512_storeu_si512(p, a.v); }
+inline I ixor(I a, I b, I c) { return {_mm512_ternarylogic_epi32(a.v, b.v, c.v, 0x96)}; }
+// The lanes as unsigned numbers.
+inline I imax_unsigned(I a, I b) { return {_mm512_max_epu32(a.v, b.v)}; }
+template <int N> inline I ishift_right(I a) { return {_mm512_srli_epi32(a.v, N)}; }
+struct Products { I low, high; };  // the halves of 64 bits
+inline Products imul_wide(I a, uint32_t factor) {
+  const __m512i f = _mm512_set1_epi32(static_cast<int32_t>(factor));
+  const __m512i even = _mm512_mul_epu32(a.v, f), odd = _mm512_mul_epu32(_mm512_srli_epi64(a.v, 32), f);
+  return {{_mm512_mask_shuffle_epi32(even, 0xAAAA, odd, _MM_PERM_CCAA)}, {_mm512_mask_shuffle_epi32(odd, 0x5555, even, _MM_PERM_DDBB)}};
+}
+inline I as_int(F a) { return {_mm512_castps_si512(a.v)}; }  // the same bits
 inline int32_t reduce_sum(I a) { return _mm512_reduce_add_epi32(a.v); }
 inline F to_float(I a) { return {_mm512_cvtepi32_ps(a.v)}; }
 inline I round_to_int(F a) { return {_mm512_cvtps_epi32(a.v)}; }  // nearest, ties to even

@@ -50,7 +50,31 @@ inline I izero() { return quarters<I>([](int) { return vdupq_n_s32(0); }); }
 inline I iadd(I a, I b) { return quarters<I>([&](int i) { return vaddq_s32(a.v[i], b.v[i]); }); }
 inline I isub(I a, I b) { return quarters<I>([&](int i) { return vsubq_s32(a.v[i], b.v[i]); }); }
 inline I ibroadcast(const int32_t* p) { return quarters<I>([=](int) { return vdupq_n_s32(*p); }); }
+inline I iload(const int32_t* p) { return quarters<I>([=](int i) { return vld1q_s32(p + 4 * i); }); }
 inline void istore(int32_t* p, I a) { for (int i = 0; i < 4; ++i) vst1q_s32(p + 4 * i, a.v[i]); }
+inline I ixor(I a, I b, I c) { return quarters<I>([&](int i) { return veorq_s32(veorq_s32(a.v[i], b.v[i]), c.v[i]); }); }
+// The lanes as unsigned numbers.
+inline I imax_unsigned(I a, I b) {
+  return quarters<I>([&](int i) {
+    return vreinterpretq_s32_u32(vmaxq_u32(vreinterpretq_u32_s32(a.v[i]), vreinterpretq_u32_s32(b.v[i])));
+  });
+}
+template <int N> inline I ishift_right(I a) {
+  return quarters<I>([&](int i) { return vreinterpretq_s32_u32(vshrq_n_u32(vreinterpretq_u32_s32(a.v[i]), N)); });
+}
+struct Products { I low, high; };  // the halves of 64 bits
+inline Products imul_wide(I a, uint32_t factor) {
+  Products r;
+  for (int i = 0; i < 4; ++i) {
+    const uint32x4_t x = vreinterpretq_u32_s32(a.v[i]), f = vdupq_n_u32(factor);
+    const int32x4_t first = vreinterpretq_s32_u64(vmull_u32(vget_low_u32(x), vget_low_u32(f)));
+    const int32x4_t second = vreinterpretq_s32_u64(vmull_high_u32(x, f));
+    r.low.v[i] = vuzp1q_s32(first, second);
+    r.high.v[i] = vuzp2q_s32(first, second);
+  }
+  return r;
+}
+inline I as_int(F a) { return quarters<I>([&](int i) { return vreinterpretq_s32_f32(a.v[i]); }); }  // the same bits
 inline int32_t reduce_sum(I a) { return vaddvq_s32(vaddq_s32(vaddq_s32(a.v[0], a.v[1]), vaddq_s32(a.v[2], a.v[3]))); }
 inline F to_float(I a) { return quarters<F>([&](int i) { return vcvtq_f32_s32(a.v[i]); }); }
 // Nearest, ties to even. Where x86 gives its "integer indefinite" (out of range, NaN), this instruction saturates.

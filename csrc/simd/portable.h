@@ -52,7 +52,29 @@ inline I izero() { return each_int([](int) { return 0; }); }
 inline I iadd(I a, I b) { return each_int([&](int i) { return a.v[i] + b.v[i]; }); }
 inline I isub(I a, I b) { return each_int([&](int i) { return a.v[i] - b.v[i]; }); }
 inline I ibroadcast(const int32_t* p) { return each_int([=](int) { return *p; }); }
+inline I iload(const int32_t* p) { return each_int([=](int i) { return p[i]; }); }
 inline void istore(int32_t* p, I a) { std::memcpy(p, a.v, sizeof a.v); }
+inline I ixor(I a, I b, I c) { return each_int([&](int i) { return a.v[i] ^ b.v[i] ^ c.v[i]; }); }
+// The lanes as unsigned numbers.
+inline I imax_unsigned(I a, I b) {
+  return each_int([&](int i) { return static_cast<uint32_t>(a.v[i]) > static_cast<uint32_t>(b.v[i]) ? a.v[i] : b.v[i]; });
+}
+template <int N> inline I ishift_right(I a) { return each_int([&](int i) { return static_cast<int32_t>(static_cast<uint32_t>(a.v[i]) >> N); }); }
+struct Products { I low, high; };  // the halves of 64 bits
+inline Products imul_wide(I a, uint32_t factor) {
+  Products r;
+  for (int i = 0; i < 16; ++i) {
+    const uint64_t product = uint64_t{static_cast<uint32_t>(a.v[i])} * factor;
+    r.low.v[i] = static_cast<int32_t>(product);
+    r.high.v[i] = static_cast<int32_t>(product >> 32);
+  }
+  return r;
+}
+inline I as_int(F a) {  // the same bits
+  I r;
+  std::memcpy(r.v, a.v, sizeof r.v);
+  return r;
+}
 inline int32_t reduce_sum(I a) {
   uint32_t sum = 0;
   for (int i = 0; i < 16; ++i) sum += static_cast<uint32_t>(a.v[i]);
