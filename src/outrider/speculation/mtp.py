@@ -26,6 +26,11 @@ _SMOOTHING = 0.1
 _FIRST_EXPECTATION, _EXPECTATION_RATE = 0.6, 0.2
 _PROBE_AFTER = 16
 """Rounds after which a drafter that was not worth asking is asked once more: the text may have changed."""
+_SHARPENING = 0.4
+"""How much further apart the logits of a drafter are put for a draw, the less often its draws came true of late. A
+drafter in doubt spreads its probability: an unlikely token's mean probability, which it learnt, lies further above its
+usual one than a likely token's, and in a race each such token has its chance. On the demo, 0.3 to 0.5 bring 2 % more
+tokens per pass at temperatures 1 and 0.7; a drafter that is always right is left as it is."""
 _BUCKETS = 16  # of how likely the drafter thinks a guess
 
 
@@ -153,6 +158,8 @@ class MtpDrafter:
     def _grow(self, chain: _Chain, candidates: Ints | None, logits: Floats) -> bool:
         """Adds a step's proposals; False if there are none, as from a broken drafter."""
         chooser, draft, depth = chain.sequence.chooser, chain.ask.draft, len(chain.path)
+        if chooser.draws:
+            logits *= 1 + _SHARPENING * (1 - chain.sequence.expects(depth))
         position = len(chain.sequence.tokens) + depth
         guesses = chooser.guesses(logits, candidates, position, chain.path, BRANCHES)
         if not guesses:
