@@ -63,6 +63,17 @@ def test_other_tokens_are_told_by_category():
     assert found["total"]["identical"] is False
 
 
+def test_a_machine_that_changes_its_pace_is_found_out():
+    speeds = (("a", 100), ("b", 30))
+    steady = [comparison(name, speed, 200) for name, speed in speeds for _ in range(5)]
+    assert summarize(steady)["pace_spread"] == pytest.approx(1.0)
+    changing = steady + [
+        comparison(name, 1.4 * speed, 200) for name, speed in (("a", 100), ("b", 30)) for _ in range(3)
+    ]
+    assert summarize(changing)["pace_spread"] == pytest.approx(1.4)
+    assert summarize(steady[:1])["pace_spread"] == 1.0
+
+
 @settings(max_examples=30, deadline=None)
 @given(st.integers(0, 2**32))
 def test_a_machine_that_changes_its_speed_moves_the_speedup_little(seed):

@@ -48,6 +48,7 @@ def facts(category="code", model="demo.gguf", note=None, **peer):
             "suite": "shipped",
             "form": "base",
             "groups": {},
+            "pace_spread": 1.02,
             "categories": {category: FIGURES | peer, "prose": FIGURES | {"speedup": 1.2, "identical": True} | peer},
             "total": FIGURES | peer,
             **LIMIT,
@@ -95,6 +96,13 @@ def test_the_page_says_the_figures():
     assert "A processor" in text
     assert "predicted by outrider plan, ms8.129.4010.10" in text
     assert "llama.cpp" not in text
+
+
+def test_a_change_of_pace_is_told():
+    assert "changed its pace" not in render(facts())
+    changed = facts()
+    changed["decode"]["pace_spread"] = 1.37
+    assert "was 1.37 times as fast at some times" in " ".join(Reader(render(changed)).text.split())
 
 
 def test_the_peer_stands_beside_it():

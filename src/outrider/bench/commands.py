@@ -82,7 +82,7 @@ def decode(
     against: Against = None,
     peer_python: PeerPython = None,
     max_tokens: Annotated[int, typer.Option(min=2, help="Most tokens of an answer.")] = 64,
-    rounds: Annotated[int, typer.Option(min=1, help="How often every prompt is decoded in each way.")] = 3,
+    rounds: Annotated[int, typer.Option(min=1, help="How often every prompt is decoded in each way.")] = 4,
     suite: Annotated[
         str,
         typer.Option(

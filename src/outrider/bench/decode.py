@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -17,6 +18,9 @@ from outrider.bench.pace import Lengths, Pace, measure_pace
 from outrider.bench.prompt import Prompt
 from outrider.terminal import error_console, progress_bar
 
+_STEADY = 1.1
+"""How much plain decoding of the same prompts may differ in speed before it is told."""
+
 
 def measure_decode(
     comparer: Comparer, prompts: Sequence[Prompt], lengths: Sequence[Lengths], rounds: int
@@ -30,18 +34,20 @@ def measure_decode(
     """
     pace = measure_pace(comparer, prompts, lengths, rounds)
     _announce(pace, prompts, lengths, rounds, comparer.arms)
-    comparisons: list[Comparison] = []
+    compared: list[tuple[int, Comparison]] = []
     with progress_bar() as progress:
         task = progress.add_task("decoding", total=rounds * sum(map(pace.seconds, lengths)))
         # The order turns around from prompt to prompt, and from round to round for the same prompt.
         flips = list(turns(comparer.arms, len(prompts) + rounds))
         for number in range(rounds):
-            for i, prompt in enumerate(prompts):
-                progress.update(task, description=f"decoding ({escape(prompt.category)})")
-                comparisons.extend(comparer.converse(prompt, flips[i + number]))
+            # Shuffled, or a machine that is slow for some seconds would be so for one category.
+            for i in random.Random(number).sample(range(len(prompts)), len(prompts)):
+                progress.update(task, description=f"decoding ({escape(prompts[i].category)})")
+                compared.extend((i, comparison) for comparison in comparer.converse(prompts[i], flips[i + number]))
                 progress.advance(task, pace.seconds(lengths[i]))
+    compared.sort(key=lambda of: of[0])
     llm, peer = comparer.llm, comparer.peer
-    return summarize(comparisons) | {
+    return summarize([comparison for _, comparison in compared]) | {
         "model": llm.path.name,
         "threads": llm.threads,
         "max_tokens": comparer.max_tokens,
@@ -94,6 +100,11 @@ def show_decode(result: dict[str, Any]) -> None:
             "yes" if of["identical"] else "[red]no[/red]",
         )
     console.print(table)
+    if result["pace_spread"] > _STEADY:
+        console.print(
+            f"The machine changed its pace: plain decoding was {result['pace_spread']:.2f} times as fast at some times as "
+            "at others. What drafts bring may change with it: compare within this run."
+        )
     console.print(
         "With drafts: time to the first token; where the time of decoding goes; accepted of drafted, by source"
     )

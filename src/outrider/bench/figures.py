@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import exp, log
-from statistics import fmean, median
+from statistics import fmean, median, quantiles
 from typing import TYPE_CHECKING, Any
 
 from outrider.bench.prompt import Prompt
@@ -52,6 +52,7 @@ def summarize(comparisons: Sequence[Comparison]) -> dict[str, Any]:
         "categories": {category: _figures(of_category) for category, of_category in by_category.items()},
         "groups": {MT_BENCH: _figures(mt_bench)} if has_mt_bench(by_category) else {},
         "total": _figures(comparisons),
+        "pace_spread": pace_spread(comparisons),
     }
 
 
@@ -64,6 +65,22 @@ def speedup_by_prompt(comparisons: Sequence[Comparison]) -> dict[Prompt, float]:
     for comparison in comparisons:
         rounds.setdefault(comparison.prompt, []).append(comparison.speedup)
     return {prompt: median(ratios) for prompt, ratios in rounds.items()}
+
+
+def pace_spread(comparisons: Sequence[Comparison]) -> float:
+    """How many times as fast plain decoding of the same prompts was at some times as at others: 1 on a steady machine.
+
+    The ratio of the ninth to the first decile, each answer's speed taken against the median of its prompt's.
+    """
+    by_prompt: dict[Prompt, list[float]] = {}
+    for comparison in comparisons:
+        if comparison.plain.stats.decode_tokens_per_second:
+            by_prompt.setdefault(comparison.prompt, []).append(comparison.plain.stats.decode_tokens_per_second)
+    against = [speed / median(speeds) for speeds in by_prompt.values() for speed in speeds]
+    if len(against) < 2:
+        return 1.0
+    deciles = quantiles(against, n=10, method="inclusive")
+    return deciles[-1] / deciles[0]
 
 
 def _figures(comparisons: Sequence[Comparison]) -> dict[str, Any]:
