@@ -100,10 +100,10 @@ def show_decode(result: dict[str, Any]) -> None:
             "yes" if of["identical"] else "[red]no[/red]",
         )
     console.print(table)
-    if result["pace_spread"] > _STEADY:
+    if (spread := result["pace_spread"]) > _STEADY:
         console.print(
-            f"The machine changed its pace: plain decoding was {result['pace_spread']:.2f} times as fast at some times as "
-            "at others. What drafts bring may change with it: compare within this run."
+            f"The machine changed its pace: plain decoding was {spread:.2f} times as fast at some times as at others. "
+            "What drafts bring may change with it: compare within this run."
         )
     console.print(
         "With drafts: time to the first token; where the time of decoding goes; accepted of drafted, by source"
