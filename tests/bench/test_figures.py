@@ -26,13 +26,19 @@ def comparison(prompt, plain, drafted, category="prose", **more):
     return Comparison(Prompt(category, prompt), output(plain), output(drafted, **more), None)
 
 
-def test_a_prompts_speedup_is_the_median_of_its_rounds_and_a_categorys_their_geometric_mean():
+def test_a_speedup_is_the_geometric_mean_of_rounds_and_of_prompts():
     found = summarize(
-        [comparison("a", 100, 200), comparison("a", 50, 100), comparison("a", 100, 900), comparison("b", 100, 800)]
+        [comparison("a", 100, 200), comparison("a", 50, 100), comparison("a", 100, 250), comparison("b", 100, 800)]
     )
-    assert found["total"]["speedup"] == pytest.approx(4.0)
-    assert found["total"]["speedup_range"] == pytest.approx([2.0, 8.0])
+    of_a = (2.0 * 2.0 * 2.5) ** (1 / 3)
+    assert found["total"]["speedup_range"] == pytest.approx([of_a, 8.0])
+    assert found["total"]["speedup"] == pytest.approx((of_a * 8.0) ** 0.5)
     assert found["total"]["prompts"] == 2
+
+
+def test_a_round_that_was_disturbed_counts_little():
+    found = summarize([comparison("a", 100, 200), comparison("a", 50, 100), comparison("a", 10, 900)])
+    assert found["total"]["speedup"] == pytest.approx(2.0 * 1.5 ** (1 / 3))
 
 
 def test_an_answer_of_one_token_counts_as_no_gain():

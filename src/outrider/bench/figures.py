@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from outrider.engine.outputs import RequestStats
 
 
+_ASTRAY = 1.5
+"""How many times as much, or as little, as the median of its prompt's rounds a speed-up may be."""
+
+
 @dataclass(frozen=True)
 class Comparison:
     """One prompt, decoded without drafts, with them, and by the peer, close together in time."""
@@ -57,14 +61,20 @@ def summarize(comparisons: Sequence[Comparison]) -> dict[str, Any]:
 
 
 def speedup_by_prompt(comparisons: Sequence[Comparison]) -> dict[Prompt, float]:
-    """Each prompt's speed-up: the median over its rounds, each the ratio of two answers decoded one after the other.
+    """Each prompt's speed-up: the geometric mean of its rounds, each the ratio of two answers that followed each other.
 
-    The ratio of neighbours forgets how fast the machine was just then, and the median a round that something disturbed.
+    The ratio of neighbours forgets how fast the machine was just then. A round that something disturbed counts as
+    `_ASTRAY` from the median at most. A median alone would jump between the states of a machine that has two.
     """
     rounds: dict[Prompt, list[float]] = {}
     for comparison in comparisons:
         rounds.setdefault(comparison.prompt, []).append(comparison.speedup)
-    return {prompt: median(ratios) for prompt, ratios in rounds.items()}
+    return {prompt: _centre(ratios) for prompt, ratios in rounds.items()}
+
+
+def _centre(ratios: Sequence[float]) -> float:
+    middle = median(ratios)
+    return exp(fmean(log(min(max(ratio, middle / _ASTRAY), middle * _ASTRAY)) for ratio in ratios))
 
 
 def pace_spread(comparisons: Sequence[Comparison]) -> float:
