@@ -17,7 +17,7 @@ struct Best {
 struct Race {
   uint64_t seed, position;  // of the noise
   float temperature;
-  float bound;  // a logit and its noise times the temperature must exceed this,
+  float bound;  // a logit and its noise times the temperature must exceed this, which lies below what is needed (race.h),
   float least;  // and the logit must not be less than this
 };
 

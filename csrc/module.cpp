@@ -11,6 +11,7 @@
 #include <algorithm>
 #include <atomic>
 #include <chrono>
+#include <cmath>
 #include <cstring>
 #include <optional>
 #include <stdexcept>
@@ -149,7 +150,7 @@ Scores scores_of(const FloatArray& logits, const std::optional<IntArray>& tokens
 }
 
 SamplingFilter filter_of(double temperature, int64_t top_k, double top_p, double min_p, double typical_p) {
-  if (!(temperature >= 0)) throw std::invalid_argument("a temperature must not be below 0");
+  if (!(temperature >= 0) || std::isinf(temperature)) throw std::invalid_argument("a temperature must be finite and not below 0");
   return {temperature, top_k, top_p, min_p, typical_p};
 }
 
@@ -220,25 +221,25 @@ NB_MODULE(_native, m) {
   m.def("gumbel_noise", &gumbel_noise, "seed"_a, "position"_a, "token"_a, "The noise that sampling adds to a token's logit.");
   nb::class_<Sampler>(m, "Sampler", "Keyed sampling; see csrc/sampling.h.")
       .def(nb::init<>())
-      .def("sample", [](Sampler& s, const FloatArray& logits, double temperature, int64_t top_k, double top_p, double min_p, double typical_p, uint64_t seed, uint64_t position, std::optional<IntArray> tokens) {
-        return s.sample(scores_of(logits, tokens), filter_of(temperature, top_k, top_p, min_p, typical_p), seed, position);
-      }, "logits"_a, "temperature"_a, "top_k"_a, "top_p"_a, "min_p"_a, "typical_p"_a, "seed"_a, "position"_a, "tokens"_a.none() = nb::none(),
-           "The token drawn at a position; `tokens` names those that the logits belong to, None for all from 0 on.")
+      .def("sample", [](Sampler& s, const FloatArray& logits, double temperature, int64_t top_k, double top_p, double min_p, double typical_p, uint64_t seed, uint64_t position) {
+        return s.sample(scores_of(logits, std::nullopt), filter_of(temperature, top_k, top_p, min_p, typical_p), seed, position);
+      }, "logits"_a, "temperature"_a, "top_k"_a, "top_p"_a, "min_p"_a, "typical_p"_a, "seed"_a, "position"_a,
+           "The token drawn at a position.")
       .def("foremost", [](Sampler& s, const FloatArray& logits, double temperature, int64_t top_k, double top_p, double min_p, double typical_p, uint64_t seed, uint64_t position, size_t count, std::optional<IntArray> tokens) {
         std::vector<std::pair<int32_t, double>> found;
         for (const Contender& c : s.foremost(scores_of(logits, tokens), filter_of(temperature, top_k, top_p, min_p, typical_p), seed, position, count))
           found.emplace_back(c.token, c.value);
         return found;
       }, "logits"_a, "temperature"_a, "top_k"_a, "top_p"_a, "min_p"_a, "typical_p"_a, "seed"_a, "position"_a, "count"_a, "tokens"_a.none() = nb::none(),
-           "The token that sample() draws and the runners-up, each with its logit / temperature + noise.")
+           "The token that sample() draws and the runners-up, each with its logit / temperature + noise; `tokens` names those\n"
+           "that the logits belong to, None for all from 0 on.")
       .def("kept", [](Sampler& s, const FloatArray& logits, double temperature, int64_t top_k, double top_p, double min_p, double typical_p) {
         return s.kept(scores_of(logits, std::nullopt), filter_of(temperature, top_k, top_p, min_p, typical_p));
       }, "logits"_a, "temperature"_a, "top_k"_a, "top_p"_a, "min_p"_a, "typical_p"_a, "The tokens that the filters keep, likeliest first.");
-  m.def("likeliest", [](const FloatArray& logits, double temperature, size_t count, std::optional<IntArray> tokens) {
-    if (!(temperature > 0)) throw std::invalid_argument("probabilities need a temperature above 0");
-    return likeliest(scores_of(logits, tokens), temperature, count);
-  }, "logits"_a, "temperature"_a, "count"_a, "tokens"_a.none() = nb::none(),
-        "The `count` likeliest tokens and their probabilities, likeliest first; `tokens` as in Sampler.sample.");
+  m.def("likeliest", [](const FloatArray& logits, size_t count, std::optional<IntArray> tokens) {
+    return likeliest(scores_of(logits, tokens), count);
+  }, "logits"_a, "count"_a, "tokens"_a.none() = nb::none(),
+        "The `count` likeliest tokens and their probabilities, likeliest first; `tokens` as in Sampler.foremost.");
   m.def("log_total", [](const FloatArray& logits) { return log_total(scores_of(logits, std::nullopt)); }, "logits"_a,
         "log(sum(exp(logits))): what a logit lies above its log-probability by.");
   m.def("read_bandwidth", &read_bandwidth, "pool"_a, "megabytes"_a = 1024, nb::call_guard<nb::gil_scoped_release>(),

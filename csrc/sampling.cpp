@@ -135,7 +135,7 @@ void Sampler::rank(const Scores& s, const SamplingFilter& f) {
     // Tokens so unlikely that all of them together would weigh less than top_p leaves out cannot be among those kept.
     total = total_weight(s, top, f.temperature);
     const double negligible = f.top_p < 1.0 ? 0.99 * (1.0 - f.top_p) * total / static_cast<double>(s.count) : 0.0;
-    const double least = top + f.temperature * std::log(negligible);
+    const double least = std::isfinite(total) ? top + f.temperature * std::log(negligible) : top;
     for_each_above(s, below(least), [&](uint32_t i) {
       if (s.logits[i] >= least) ranked_.push_back(i);
     });
@@ -250,13 +250,13 @@ const std::vector<Contender>& Sampler::foremost(const Scores& s, const SamplingF
   return foremost_;
 }
 
-std::vector<std::pair<int32_t, float>> likeliest(const Scores& s, double temperature, size_t count) {
+std::vector<std::pair<int32_t, float>> likeliest(const Scores& s, size_t count) {
   std::vector<std::pair<int32_t, float>> found;
   const std::vector<uint32_t> best = best_of(s, count);
   if (best.empty() || !std::isfinite(s.logits[best.front()])) return found;
   const double top = s.logits[best.front()];
-  const double total = total_weight(s, top, temperature);
-  for (uint32_t i : best) found.emplace_back(s.token(i), static_cast<float>(std::exp((s.logits[i] - top) / temperature) / total));
+  const double total = total_weight(s, top, 1.0);
+  for (uint32_t i : best) found.emplace_back(s.token(i), static_cast<float>(std::exp(s.logits[i] - top) / total));
   return found;
 }
 

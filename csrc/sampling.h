@@ -58,9 +58,9 @@ class Sampler {
   std::vector<std::pair<double, uint32_t>> surprises_;
 };
 
-// The `count` likeliest tokens, likeliest first, and their probabilities under softmax(logits / temperature): fewer if
-// fewer have a finite logit. NaN counts as -infinity.
-std::vector<std::pair<int32_t, float>> likeliest(const Scores& scores, double temperature, size_t count);
+// The `count` likeliest tokens, likeliest first, and their probabilities under softmax(logits): fewer if fewer have a
+// finite logit. NaN counts as -infinity.
+std::vector<std::pair<int32_t, float>> likeliest(const Scores& scores, size_t count);
 
 // log(sum(exp(logits))): what a logit lies above its log-probability by.
 double log_total(const Scores& scores);

@@ -9,10 +9,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import settings
 
 if TYPE_CHECKING:
     from loopback_hub import Hub
     from tiny_checkpoints import Tiny
+
+
+# A shared machine may take its time: how long an example takes is no promise of ours.
+settings.register_profile("outrider", deadline=None)
+settings.load_profile("outrider")
 
 
 @pytest.fixture(scope="session")

@@ -40,8 +40,8 @@ inline F noise_bound(I word) {
   return fma(bits, set1(-8.262958e-8f), set1(109.5183f));
 }
 
-// Whether one of these lanes may join, were its word the largest of the four. The sum is rounded once, which cannot take
-// it from above the bound to below.
+// Whether one of these lanes may join, were its word the largest of the four. The sum is rounded once, which can take it
+// down to the bound itself: race.bound has to lie clearly below what is needed to join.
 inline bool any_may_join(const Race& race, F logits, const I words[4]) {
   const I word = imax_unsigned(imax_unsigned(words[0], words[1]), imax_unsigned(words[2], words[3]));
   return any_above(fma(noise_bound(word), set1(race.temperature), logits), set1(race.bound));
@@ -62,7 +62,7 @@ inline int64_t next_group(const float* logits, int64_t begin, int64_t end, const
     F most = set1(-__builtin_inff());
     for (int i = 0; i < 64; i += 16) most = max(load(at + i), most);  // drops NaN
     const float largest = reduce_max(most);
-    if (largest < race.least) continue;
+    if (largest < race.least || largest == -__builtin_inff()) continue;
     I drawn[4];
     noise_words(race, iadd(iload(kLanes), all_lanes(static_cast<uint32_t>(begin / 4))), drawn);
     if (!any_may_join(race, set1(largest), drawn)) continue;

@@ -92,6 +92,7 @@ class LLM:
         self.path = checkpoint.path
         self.context = context or self.config.context_length
         self.threads = threads or usable_cores()
+        self.kv_cache_dtype = kv_cache_dtype
         pool = kernels.ThreadPool(self.threads)
         self.packed: Packed | None = None
         if quantize is not None:

@@ -10,7 +10,7 @@ from outrider.cli.plan_table import verdict
 
 
 def test_a_published_size_on_a_named_accelerator(call):
-    ran = call("plan", "E2B", "--hardware", "h100", "--json")
+    ran = call("plan", "E2B", "--hardware", "H100", "--json")
     assert ran.code == 0, ran.err
     found = json.loads(ran.out)
     assert found["rows"] == [1, 2, 4, 8, 16]
@@ -47,7 +47,14 @@ def test_a_checkpoint_here(tiny, call):
     path = str(tiny("gemma4-e2b").folder)
     ran = call("plan", path, "--context", "100", "--drafter", "off")
     assert ran.code == 0, ran.err
-    for said in ("this machine with", "tok/s without drafts", "c(M)/c(1)", "requests at once", "lookup alone", "MTP "):
+    for said in (
+        "this machine with",
+        "tok/s without drafts",
+        "c(M)/c(1)",
+        "requests at once",
+        "lookup alone",
+        "Lookup (there is no MTP drafter)",
+    ):
         assert said in ran.out
 
 
@@ -64,7 +71,8 @@ def test_the_memory_of_other_hardware(call):
         (("E2B", "--hardware", "h100", "--bandwidth", "9", "--arithmetic", "9", "--cores", "8"), "without --hardware"),
         (("E2B", "--drafter", "off"), "--drafter needs a checkpoint"),
         (("E2B", "--context", "131072"), "at most 131071"),
-        (("E2B", "--bandwidth", "inf"), "must be finite"),
+        (("E2B", "--bandwidth", "inf"), "--bandwidth must be a finite number"),
+        (("E2B", "--hardware", "h100", "--threads", "2"), "--threads is for what is measured here"),
         (("E2B", "--acceptance", "nan"), "--acceptance"),
         (("nowhere.gguf",), "nowhere.gguf"),
         (("nowhere.gguf", "--weights", "q4_0"), "--weights is for published sizes"),
@@ -90,6 +98,7 @@ def facts(speedups, least=0.2, acceptance=0.7):
     paying = [of["requests"] for of in by_requests if of["speedup"] >= 1.05]
     return {
         "acceptance": acceptance,
+        "has_drafter": True,
         "by_requests": by_requests,
         "worthwhile_requests": paying,
         "least_acceptance": least,

@@ -17,4 +17,10 @@ def test_a_machine_is_measured():
         for arithmetic in (*on.linear.values(), on.attention):
             assert all(math.isfinite(seconds) and seconds > 0 for seconds in arithmetic.seconds)
             assert list(arithmetic.seconds) == sorted(arithmetic.seconds)
-        assert "1 thread" in on.name
+        assert on.name == "this machine with 1 thread"
+        assert on.most_drafted == 15
+
+
+def test_keys_and_values_of_eight_bits_have_their_own_pace():
+    on = Gauge(["Q4_0"], threads=1, kv_format="int8").measure()
+    assert all(seconds > 0 for seconds in on.attention.seconds)

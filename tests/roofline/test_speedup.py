@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -57,3 +58,12 @@ def test_where_arithmetic_is_full_already_drafts_bring_nothing():
 def test_the_least_acceptance_is_where_it_begins_to_pay():
     least = plan().least_acceptance()
     assert plan().best(least).speedup >= 1.05 > plan().best(least - 0.01).speedup
+
+
+def test_a_pass_takes_so_many_drafts_and_no_more():
+    p = plan(multiply_adds=1e14)
+    free = p.best(0.9, 8).drafted
+    bound = Plan(p.target, p.drafter, replace(p.hardware, most_drafted=15), 0)
+    assert free > 1
+    assert bound.best(0.9, 8).drafted == 1
+    assert bound.best(0.9, 16) == (0, pytest.approx(1.0))

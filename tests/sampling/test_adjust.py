@@ -139,6 +139,29 @@ def test_what_is_drawn_from_nearly_these_logits_is_among_the_guesses():
     assert sum(hits) > 270 > likeliest
 
 
+@pytest.mark.parametrize("odd", [np.inf, -np.inf, np.nan, 3e38])
+@pytest.mark.parametrize("temperature", [1e-29, 0.7, 100.0])
+def test_odd_logits_of_a_drafter_give_guesses_that_are_numbers(odd, temperature):
+    logits = np.array([odd, 1.0, odd, 2.0], np.float32)
+    chooser = TokenChooser(SamplingParams(temperature=temperature, seed=1))
+    for row in (logits, np.full(4, odd, np.float32)):
+        guesses = chooser.guesses(row.copy(), None, 0, [], 3)
+        assert all(0.0 <= likely <= 1.0 for _, likely in guesses)
+
+
+def test_a_temperature_too_small_to_divide_by_takes_the_most_likely():
+    params = SamplingParams(temperature=1e-308, top_p=0.9)
+    assert params.greedy
+    logits = np.array([3.0, 25.0, 7.0], np.float32)
+    assert TokenChooser(params).choose(1, logits, 0) == 1
+
+
+def test_a_bias_that_no_logit_can_hold_is_refused():
+    with pytest.raises(UsageError, match="logit_bias of token 5"):
+        SamplingParams(logit_bias={5: 1e39})
+    assert SamplingParams(logit_bias={5: -float("inf")}).logit_bias == {5: -float("inf")}
+
+
 def test_greedy_guesses_are_the_likeliest_with_their_probabilities():
     logits = np.random.default_rng(4).normal(0, 2, 40).astype(np.float32)
     chooser = TokenChooser(SamplingParams(temperature=0.0, logit_bias={5: -100.0}))

@@ -110,7 +110,9 @@ def decode(
     lookup: Annotated[
         bool, typer.Option("--lookup/--no-lookup", help="Draft what prompt and answer already said.")
     ] = True,
-    temperature: Annotated[float, typer.Option(help="0 takes the most likely token; more is more varied.")] = 0.0,
+    temperature: Annotated[
+        float, typer.Option(min=0.0, help="0 takes the most likely token; more is more varied.")
+    ] = 0.0,
     quantize: QuantizeOption = Quantize.none,
     kv_cache_dtype: KvCacheOption = KvCacheDtype.float16,
     threads: Threads = None,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from statistics import median
 from typing import TYPE_CHECKING
 
+from outrider import kernels
 from outrider.roofline.cost import pass_seconds
 from outrider.roofline.hardware import Hardware
 from outrider.roofline.measured import Gauge
@@ -12,6 +13,10 @@ from outrider.roofline.work import target_work
 
 if TYPE_CHECKING:
     from outrider import LLM
+
+
+_KV_BYTES: dict[kernels.KvFormat, float] = {"float32": 4, "float16": 2, "int8": 1}
+"""The scales of int8, one for each head and position, are left out."""
 
 
 class Forecast:
@@ -22,7 +27,8 @@ class Forecast:
 
         tensors = llm.packed.tensors if llm.packed else open_checkpoint(llm.path).tensors
         self._work, self._context = target_work(tensors, llm.config), context
-        self._gauge = Gauge({matrix.format for matrix in self._work.matrices}, llm.threads)
+        self._kv_bytes = _KV_BYTES[llm.kv_cache_dtype]
+        self._gauge = Gauge({matrix.format for matrix in self._work.matrices}, llm.threads, llm.kv_cache_dtype)
         self._measured: list[Hardware] = []
 
     def measure(self) -> list[float]:
@@ -32,4 +38,5 @@ class Forecast:
 
     def seconds(self, rows: int) -> float:
         """Of a pass over so many rows: the median of the turns' predictions."""
-        return median(pass_seconds(self._work, on, rows=rows, context=self._context) for on in self._measured)
+        load = {"rows": rows, "context": self._context}
+        return median(pass_seconds(self._work, on, **load, kv_bytes=self._kv_bytes) for on in self._measured)

@@ -50,7 +50,8 @@ def turn_lengths(prompts: Sequence[Prompt], llm: LLM, max_tokens: int) -> list[L
         try:
             found.append(_lengths(prompt, llm, max_tokens))
         except UsageError as error:
-            raise UsageError(f"prompt {number} ({prompt.category}): {error}") from error
+            begins = (prompt.text or prompt.messages[-1].content)[:40]
+            raise UsageError(f"prompt {number} ({prompt.category}), {begins!r}...: {error}") from error
     return found
 
 

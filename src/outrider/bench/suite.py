@@ -90,7 +90,8 @@ def choose_prompts(suite: str, categories: Sequence[str], limit: int | None) -> 
     for prompt in read_prompt_file(suite):
         by_category.setdefault(prompt.category, []).append(prompt)
     _check_categories(categories, [*by_category, *([MT_BENCH] if has_mt_bench(by_category) else [])], suite)
-    chosen = {*categories, *(MT_BENCH_CATEGORIES if MT_BENCH in categories else ())}
+    together = MT_BENCH in categories and has_mt_bench(by_category)
+    chosen = {*categories, *(MT_BENCH_CATEGORIES if together else ())}
     found = [
         prompt
         for category, of_category in by_category.items()

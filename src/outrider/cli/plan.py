@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from enum import StrEnum
-from math import inf
+from math import isfinite
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -35,7 +35,8 @@ def plan(
     model: Annotated[
         str,
         typer.Argument(
-            help='E2B, E4B, 12B, 26B-A4B or 31B (nothing is downloaded), or "demo", a .gguf file, a folder, a hub id.',
+            help='E2B, E4B, 12B, 26B-A4B or 31B: nothing is downloaded. Or "demo", a .gguf file, a folder, a hub id, '
+            "which is.",
             show_default=False,
         ),
     ],
@@ -74,8 +75,9 @@ def plan(
     from outrider.cli.plan_table import show_plan
     from outrider.roofline.speedup import Plan
 
-    if inf in (bandwidth, arithmetic):
-        raise UsageError("--bandwidth and --arithmetic must be finite")
+    for option, figure in (("bandwidth", bandwidth), ("arithmetic", arithmetic), ("acceptance", acceptance)):
+        if figure is not None and not isfinite(figure):
+            raise UsageError(f"--{option} must be a finite number, not {figure}")
     subject = _subject(model, weights, drafter)
     if context >= subject.context_length:
         raise UsageError(f"--context {context} is more than {subject.name} holds: at most {subject.context_length - 1}")
@@ -111,6 +113,8 @@ def _hardware(
 ) -> Hardware:
     from outrider.roofline.hardware import accelerator, processor, with_bandwidth
 
+    if threads is not None and (name != HERE or arithmetic is not None):
+        raise UsageError("--threads is for what is measured here")
     if arithmetic is not None or cores is not None:
         if bandwidth is None or arithmetic is None or cores is None or name != HERE:
             raise UsageError(
@@ -149,6 +153,7 @@ def describe(subject: Subject, plan: Plan, acceptance: float) -> dict[str, Any]:
     return {
         "model": subject.name,
         "drafted_by": subject.drafted_by,
+        "has_drafter": subject.drafter is not None,
         "context": plan.context,
         "acceptance": acceptance,
         "hardware": {

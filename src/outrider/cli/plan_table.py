@@ -24,23 +24,28 @@ def show_plan(plan: dict[str, Any]) -> None:
     _show_acceptance(console, plan)
     _show_requests(console, plan)
     console.print(verdict(plan), style="bold")
+    if not plan["has_drafter"]:
+        console.print(
+            "Lookup is right that often only where a text repeats itself. outrider train-drafter makes a drafter."
+        )
 
 
 def verdict(plan: dict[str, Any]) -> str:
     """Whether MTP pays, and where it stops paying."""
     acceptance, by_requests, paying = plan["acceptance"], plan["by_requests"], plan["worthwhile_requests"]
+    source = "MTP" if plan["has_drafter"] else "Lookup (there is no MTP drafter)"
     alone = by_requests[0]
     if not paying:
-        return f"MTP does not pay here: with {acceptance:.0%} of drafts right it gains less than 5 % at any load."
+        return f"{source} does not pay here: with {acceptance:.0%} of drafts right it gains less than 5 % at any load."
     least = plan["least_acceptance"]
     if alone["requests"] in paying:
         begin = (
-            f"MTP pays: for one request, with {acceptance:.0%} of drafts right, drafts of {alone['drafted']} make it "
-            f"{alone['speedup']:.1f} times as fast"
+            f"{source} pays: for one request, with {acceptance:.0%} of drafts right, drafts of {alone['drafted']} make "
+            f"it {alone['speedup']:.1f} times as fast"
         )
         needed = "" if least is None else f", and it gains 5 % from {least:.0%} on"
     else:
-        begin = f"MTP does not pay for one request with {acceptance:.0%} of drafts right"
+        begin = f"{source} does not pay for one request with {acceptance:.0%} of drafts right"
         needed = " at any acceptance" if least is None else f", and would from {least:.0%} on"
     return f"{begin}{needed}. {_at_load(by_requests, paying)}"
 

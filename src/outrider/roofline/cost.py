@@ -5,20 +5,24 @@ from __future__ import annotations
 from outrider.roofline.hardware import Hardware
 from outrider.roofline.work import Work
 
-_KV_BYTES = 2  # of one number of a key or value: float16
+KV_BYTES = 2.0
+"""Of one number of a key or value, in float16."""
 _SHARPNESS = 3.0
 """How well reading and multiplying overlap: the time of a matrix is the 3-norm of the two. The maximum of them (an
 infinite norm) would need reading never to wait for arithmetic; the sum (1) is what no overlap gives. Fitted to passes
 over 1 to 16 rows at Gemma 4 E2B's shapes, on two cores."""
 
 
-def pass_seconds(work: Work, hardware: Hardware, *, rows: int, requests: int = 1, context: int = 0) -> float:
+def pass_seconds(
+    work: Work, hardware: Hardware, *, rows: int, requests: int = 1, context: int = 0, kv_bytes: float = KV_BYTES
+) -> float:
     """Seconds of a pass.
 
     Args:
         rows: of each request: its last token and its drafts.
         requests: that share the pass, each with keys and values of its own.
         context: positions that each of them holds.
+        kv_bytes: of one number of a key or value.
     """
     seconds = work.sweeps * hardware.sweep_start
     everyone = rows * requests
@@ -30,7 +34,7 @@ def pass_seconds(work: Work, hardware: Hardware, *, rows: int, requests: int = 1
         seconds += _overlapped(reading, multiplying)
     for layer in work.attentions:
         positions = layer.positions(context)
-        reading = 2 * positions * layer.kv_heads * layer.head_dim * _KV_BYTES / hardware.bytes_per_second
+        reading = 2 * positions * layer.kv_heads * layer.head_dim * kv_bytes / hardware.bytes_per_second
         multiplying = 2 * positions * layer.heads * layer.head_dim * hardware.attention.at(rows)
         seconds += requests * _overlapped(reading, multiplying)
     return seconds

@@ -48,6 +48,7 @@ class Hardware:
         attention: per number that a head holds of a position, twice (keys and values).
         sweep_start: seconds that a sweep over a matrix takes longer than its bytes and weights say: until all threads
             have begun, memory has reached its pace, and the last thread has ended.
+        most_drafted: drafted tokens that one pass takes, of all requests together; None for any number.
     """
 
     name: str
@@ -55,6 +56,7 @@ class Hardware:
     linear: Mapping[Format, Arithmetic]
     attention: Arithmetic
     sweep_start: float
+    most_drafted: int | None = None
 
 
 _DENSE: tuple[Format, ...] = ("F32", "F16", "BF16")
@@ -85,6 +87,7 @@ def accelerator(name: str) -> Hardware:
     Raises:
         UsageError: there is none of that name; the message lists those there are.
     """
+    name = name.lower()
     if name not in ACCELERATORS:
         raise UsageError(
             f'there is no hardware called {name!r}: give "here" or one of {", ".join(ACCELERATORS)}, or describe yours '

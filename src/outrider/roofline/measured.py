@@ -9,35 +9,41 @@ import numpy as np
 
 from outrider import kernels
 from outrider.checkpoints.checkpoint import BLOCKS, Format
+from outrider.engine.drafting import MOST_ROWS
 from outrider.roofline.hardware import Arithmetic, Hardware
 from outrider.roofline.work import packed_bytes_per_weight
 
 _ROWS = (1, 2, 4, 8, 16)
-_OUTPUTS, _COLUMNS = 1024, 1536  # 0.9 MB in 4 bits: in the second level's cache of the cores that share it
-_CALLS = 16
-# What memory is measured with: many matrices as large as those of a small model, together larger than any cache, in
-# the format that has the most bytes for its arithmetic.
-_COLD_FORMAT: Format = "Q8_0"
-_COLD_ROWS, _COLD_MATRICES = 768, 120
+_TILE = 16  # rows that threads share matrices in
+_COLUMNS, _CALLS = 1536, 16
+_WARM_BYTES = 450_000
+"""Weights for each thread that arithmetic is measured with: they fit a core's own cache."""
+_COLD_FORMAT: Format = "Q8_0"  # the most bytes for its arithmetic
+_COLD_ROWS = 768
+_COLD_BYTES, _COLD_BYTES_PER_THREAD = 150_000_000, 32_000_000
+"""Weights that memory is measured with: more than the caches hold, which grow with the cores."""
 _POSITIONS, _HEADS, _HEAD_DIM = 512, 8, 256
 _REPEATS, _QUARTILE = 9, 0.25
-_KV_FORMAT: kernels.KvFormat = "float16"
 
 
 class Gauge:
-    """Small programs that show what bounds passes here. They take 300 MB as long as this object lives.
+    """Small programs that show what bounds passes here. They take 300 MB, or 64 a thread, while this object lives.
 
     Args:
         formats: of the weights that matter.
         threads: as many as the passes will have.
+        kv_format: of keys and values.
     """
 
-    def __init__(self, formats: Collection[Format], threads: int) -> None:
-        self._pool = kernels.ThreadPool(threads)
-        self._linear = {format: _Timed(self._linear_program(format)) for format in formats}
+    def __init__(self, formats: Collection[Format], threads: int, kv_format: kernels.KvFormat = "float16") -> None:
+        self._pool, self._kv_format = kernels.ThreadPool(threads), kv_format
+        self._outputs = {format: self._warm_outputs(format) for format in formats}
+        self._linear = {format: _Timed(self._linear_program(format), kv_format) for format in formats}
         self._attention = self._attention_program()
-        self._many = _Timed(self._sweeps(_COLD_ROWS, _COLD_MATRICES))
-        self._one = _Timed(self._sweeps(_COLD_ROWS * _COLD_MATRICES, 1))
+        of_matrix = _COLD_ROWS * _COLUMNS * packed_bytes_per_weight(_COLD_FORMAT)
+        self._matrices = round(max(_COLD_BYTES, threads * _COLD_BYTES_PER_THREAD) / of_matrix)
+        self._many = _Timed(self._sweeps(_COLD_ROWS, self._matrices), kv_format)
+        self._one = _Timed(self._sweeps(_COLD_ROWS * self._matrices, 1), kv_format)
 
     def measure(self) -> Hardware:
         """Times all of them: memory, the start of a sweep, attention, and arithmetic for each of the formats.
@@ -45,29 +51,40 @@ class Gauge:
         Takes half a second. What is timed takes turns, and the lower quartile counts: what others do on a shared
         machine hardly shows, and no lucky turn does.
         """
-        weights, numbers = _CALLS * _OUTPUTS * _COLUMNS, _CALLS * 2 * _POSITIONS * _HEADS * _HEAD_DIM
+        numbers = _CALLS * 2 * _POSITIONS * _HEADS * _HEAD_DIM
         bytes_per_second, sweep_start = self._memory()
+        threads = self._pool.size
         return Hardware(
-            f"this machine with {self._pool.size} threads",
+            f"this machine with {threads} thread{'s' if threads > 1 else ''}",
             bytes_per_second,
-            {format: timed.arithmetic(weights) for format, timed in self._linear.items()},
+            {
+                format: timed.arithmetic(_CALLS * self._outputs[format] * _COLUMNS)
+                for format, timed in self._linear.items()
+            },
             self._attention.arithmetic(numbers),
             sweep_start,
+            most_drafted=MOST_ROWS - 1,
         )
+
+    def _warm_outputs(self, format: Format) -> int:
+        """Rows of a matrix that the caches of all cores hold together."""
+        of_tile = _TILE * _COLUMNS * packed_bytes_per_weight(format)
+        return _TILE * max(round(self._pool.size * _WARM_BYTES / of_tile), 1)
 
     def _memory(self) -> tuple[float, float]:
         """(bytes per second, seconds that a sweep takes to start), from many matrices against one of the same size."""
-        nbytes = _COLD_ROWS * _COLD_MATRICES * _COLUMNS * packed_bytes_per_weight(_COLD_FORMAT)
+        nbytes = _COLD_ROWS * self._matrices * _COLUMNS * packed_bytes_per_weight(_COLD_FORMAT)
         alone, longer = [], []
         for _ in range(_REPEATS):
             before, parted, after = self._one.seconds(1), self._many.seconds(1), self._one.seconds(1)
             alone += [before, after]
-            longer.append((parted - (before + after) / 2) / _COLD_MATRICES)
+            longer.append((parted - (before + after) / 2) / self._matrices)
         return nbytes / float(np.quantile(alone, _QUARTILE)), max(float(np.median(longer)), 0.0)
 
     def _linear_program(self, format: Format) -> kernels.Program:
         program, x = self._program(_COLUMNS)
-        y, weight = program.buffer("y", _OUTPUTS), self._weight(format, _OUTPUTS)
+        outputs = self._outputs[format]
+        y, weight = program.buffer("y", outputs), self._weight(format, outputs)
         for _ in range(_CALLS):
             program.linear(x, [weight], [y])
         return program
@@ -87,7 +104,7 @@ class Gauge:
         program.store_kv(key, key, 0)
         for _ in range(_CALLS):
             program.attention(x, 0, _HEADS, mixed)
-        timed = _Timed(program, [shape], _POSITIONS)
+        timed = _Timed(program, self._kv_format, [shape], _POSITIONS)
         while timed.cache.length < _POSITIONS:
             timed.seconds(_ROWS[-1])
             timed.cache.commit(np.arange(_ROWS[-1], dtype=np.int32))
@@ -101,7 +118,7 @@ class Gauge:
 
     def _program(self, width: int, *kv: kernels.KvShape) -> tuple[kernels.Program, int]:
         """A program that begins by filling a buffer of so many columns."""
-        program = kernels.Program(_ROWS[-1], kv, _KV_FORMAT, self._pool)
+        program = kernels.Program(_ROWS[-1], kv, self._kv_format, self._pool)
         x = program.buffer("x", width)
         program.gather(kernels.table("F32", 1, width, np.ones(width, np.float32).view(np.uint8)), 1.0, x)
         return program, x
@@ -110,9 +127,15 @@ class Gauge:
 class _Timed:
     """A program with a cache to run it on."""
 
-    def __init__(self, program: kernels.Program, kv: Sequence[kernels.KvShape] = (), positions: int = 0) -> None:
+    def __init__(
+        self,
+        program: kernels.Program,
+        kv_format: kernels.KvFormat,
+        kv: Sequence[kernels.KvShape] = (),
+        positions: int = 0,
+    ) -> None:
         self.program = program
-        self.cache = kernels.KvCache(kv, positions + _ROWS[-1], _ROWS[-1], _KV_FORMAT)
+        self.cache = kernels.KvCache(kv, positions + _ROWS[-1], _ROWS[-1], kv_format)
 
     def arithmetic(self, pieces: int) -> Arithmetic:
         """Seconds for each of so many pieces, over each of `_ROWS` rows."""

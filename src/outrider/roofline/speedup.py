@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from outrider.roofline.cost import pass_seconds
 from outrider.roofline.hardware import Hardware
 from outrider.roofline.work import Work
 
-MOST_DRAFTED = 16
+MOST_DRAFTED = 15
+"""As many as outrider verifies in a pass."""
 WORTHWHILE = 1.05
 """The speed-up from which on it is said to pay."""
 
@@ -43,6 +44,7 @@ class Plan:
     drafter: Work | None
     hardware: Hardware
     context: int
+    _rounds: dict[tuple[int, int], float] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def plain_seconds(self, requests: int = 1) -> float:
         """Of a pass without drafts."""
@@ -60,7 +62,10 @@ class Plan:
 
     def round_seconds(self, drafted: int, requests: int = 1) -> float:
         """Of drafting and verifying so many tokens for each request."""
-        return drafted * self.step_seconds(requests) + self.verify_seconds(1 + drafted, requests)
+        if (drafted, requests) not in self._rounds:
+            verifying = self.verify_seconds(1 + drafted, requests)
+            self._rounds[drafted, requests] = drafted * self.step_seconds(requests) + verifying
+        return self._rounds[drafted, requests]
 
     def speedup(self, acceptance: float, drafted: int, requests: int = 1) -> float:
         """Tokens per second with drafts over those without."""
@@ -68,8 +73,10 @@ class Plan:
         return tokens * self.plain_seconds(requests) / self.round_seconds(drafted, requests)
 
     def best(self, acceptance: float, requests: int = 1) -> Best:
-        """The best draft length of at most `MOST_DRAFTED`."""
-        found = ((self.speedup(acceptance, drafted, requests), -drafted) for drafted in range(MOST_DRAFTED + 1))
+        """The best draft length of at most `MOST_DRAFTED`, and of what the hardware's passes take."""
+        together = self.hardware.most_drafted
+        most = MOST_DRAFTED if together is None else min(MOST_DRAFTED, together // requests)
+        found = ((self.speedup(acceptance, drafted, requests), -drafted) for drafted in range(most + 1))
         speedup, drafted = max(found)
         return Best(-drafted, speedup)
 

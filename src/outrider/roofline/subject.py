@@ -64,10 +64,11 @@ def checkpoint_subject(model: str, drafter: str) -> Subject:
     if not isinstance(config, ModelConfig):
         raise UsageError(f"{model} is a drafter: give the model that it drafts for, and --drafter {model}")
     path: Path | str | None = None
-    drafted_by = "prompt lookup alone, at no cost"
+    drafted_by = "prompt lookup alone"
     if drafter == "auto":
         found = find_drafter(model, checkpoint.path, config)
-        path, drafted_by = found.path, found.why
+        if found.path is not None:
+            path, drafted_by = found.path, found.why
     elif drafter != "off":
         path, drafted_by = drafter, drafter
     work = None

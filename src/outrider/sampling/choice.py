@@ -47,7 +47,7 @@ class TokenChooser:
     @property
     def draws(self) -> bool:
         """Whether noise has a say, so that the most likely token may not be the one."""
-        return not self._params.greedy
+        return not self._params.greedy and self._params.top_k != 1
 
     def noise(self, token: int, position: int) -> float | None:
         """What a draw at `position` adds to the token's logit / temperature; None where nothing is drawn."""
@@ -111,12 +111,14 @@ class TokenChooser:
         if allowed is not None:
             logits[~(allowed if tokens is None else allowed[tokens])] = -np.inf
         if p.greedy:
-            return kernels.likeliest(logits, 1.0, count, tokens)
+            return kernels.likeliest(logits, count, tokens)
         top_k = _bounded(p.top_k, logits)
         drawn = self._sampler.foremost(
             logits, p.temperature, top_k, p.top_p, p.min_p, p.typical_p, p.seed, position, count, tokens
         )
-        weights = [exp((value - drawn[0][1]) * p.temperature) for _, value in drawn]
+        best = drawn[0][1] if drawn else 0.0
+        # The best apart: a drafter may be broken, and infinity less infinity is no number.
+        weights = [exp((value - best) * p.temperature) if value < best else 1.0 for _, value in drawn]
         total = sum(weights)
         return [(token, weight / total) for (token, _), weight in zip(drawn, weights, strict=True)]
 

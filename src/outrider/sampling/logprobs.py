@@ -29,6 +29,6 @@ def logprobs_of(logits: Floats, token: int, count: int) -> TokenLogprobs:
         logits: (vocabulary,) float32, as the model gave them.
     """
     total = kernels.log_total(logits)
-    likeliest = kernels.likeliest(logits, 1.0, count) if count else []
+    likeliest = kernels.likeliest(logits, count) if count else []
     top = tuple((other, float(logits[other]) - total) for other, _ in likeliest)
     return TokenLogprobs(token, float(logits[token]) - total, top)

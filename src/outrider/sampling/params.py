@@ -17,6 +17,12 @@ MAX_LOGPROBS = 20
 """Most alternatives reported for a place, as in the OpenAI API."""
 
 
+_LEAST_TEMPERATURE = 1e-30
+"""Below, the noise is lost beside any logit, and logits divided by the temperature may be too large for a number."""
+_MOST_BIAS = 1e30
+"""What still is a finite float32 after any repetition penalty."""
+
+
 @dataclass(frozen=True)
 class SamplingParams:
     """Parameters of one request.
@@ -89,10 +95,12 @@ class SamplingParams:
         for name in ("presence_penalty", "frequency_penalty"):
             value = getattr(self, name)
             _require(-100 <= value <= 100, f"{name} must lie between -100 and 100, not {value}")
+        if self.temperature < _LEAST_TEMPERATURE:
+            object.__setattr__(self, "temperature", 0.0)
         object.__setattr__(self, "logit_bias", dict(self.logit_bias))
         for token, bias in self.logit_bias.items():
-            known = not math.isnan(bias) and bias < math.inf
-            _require(known, f"the logit_bias of token {token} must be a number or -infinity, not {bias}")
+            known = abs(bias) <= _MOST_BIAS or bias == -math.inf
+            _require(known, f"the logit_bias of token {token} must be at most {_MOST_BIAS:g} or -infinity, not {bias}")
         _require(
             0 <= self.min_tokens <= self.max_tokens,
             f"min_tokens must lie between 0 and max_tokens ({self.max_tokens}), not {self.min_tokens}",
