@@ -24,7 +24,11 @@ DENSE = Work(WORK.matrices[:1], (), sweeps=1)
 
 def hardware(bytes_per_second=30e9, multiply_adds=300e9, attention=100e9, sweep_start=0.0):
     return Hardware(
-        "x", bytes_per_second, {"Q4_0": Arithmetic.flat(multiply_adds)}, Arithmetic.flat(attention), sweep_start
+        "x",
+        bytes_per_second,
+        {"Q4_0": Arithmetic.flat(multiply_adds)},
+        Arithmetic.flat(attention),
+        Arithmetic((1, 1000), (sweep_start, 10 * sweep_start)),
     )
 
 
@@ -55,6 +59,11 @@ def test_requests_share_weights_and_not_keys():
     assert shared == pytest.approx(seconds(rows=6))
     keys = seconds(rows=2, context=4096) - seconds(rows=2)
     assert seconds(rows=2, requests=3, context=4096) == pytest.approx(shared + 3 * keys)
+
+
+def test_every_sweep_takes_its_start_and_more_rows_a_longer_one():
+    seconds = [pass_seconds(Work((), (), 7), hardware(sweep_start=1e-5), rows=rows) for rows in (1, 1000)]
+    assert seconds == pytest.approx([7e-5, 7e-4])
 
 
 def test_a_window_bounds_what_a_sliding_layer_reads():

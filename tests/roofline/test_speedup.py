@@ -18,9 +18,9 @@ DRAFTER = Work((Matrix("Q4_0", 2 * 10**7, 11_250_000),), (), sweeps=1)
 
 
 def plan(multiply_adds=300e9, drafter=DRAFTER):
-    return Plan(
-        TARGET, drafter, Hardware("x", 30e9, {"Q4_0": Arithmetic.flat(multiply_adds)}, Arithmetic.flat(1e9), 0.0), 0
-    )
+    no_start = Arithmetic((1, 2), (0.0, 0.0))
+    on = Hardware("x", 30e9, {"Q4_0": Arithmetic.flat(multiply_adds)}, Arithmetic.flat(1e9), no_start)
+    return Plan(TARGET, drafter, on, context=0)
 
 
 @pytest.mark.parametrize(("acceptance", "drafted"), [(0.0, 4), (0.5, 1), (0.7, 3), (0.9, 8), (1.0, 5)])

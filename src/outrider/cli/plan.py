@@ -161,7 +161,7 @@ def describe(subject: Subject, plan: Plan, acceptance: float) -> dict[str, Any]:
             "bytes_per_second": on.bytes_per_second,
             "multiply_adds_per_second": {format: on.linear[format].most for format in sorted(subject.formats)},
             "attention_multiply_adds_per_second": on.attention.most,
-            "sweep_start_seconds": on.sweep_start,
+            "sweep_start_seconds": on.sweep_start.at(1),
         },
         "bytes_per_token": plan.target.bytes_per_token,
         "plain_tokens_per_second": 1 / plan.plain_seconds(),

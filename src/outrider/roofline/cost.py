@@ -24,8 +24,8 @@ def pass_seconds(
         context: positions that each of them holds.
         kv_bytes: of one number of a key or value.
     """
-    seconds = work.sweeps * hardware.sweep_start
     everyone = rows * requests
+    seconds = work.sweeps * hardware.sweep_start.at(everyone)
     for matrix in work.matrices:
         touched = matrix.touched(everyone)
         reading = matrix.nbytes * touched / hardware.bytes_per_second

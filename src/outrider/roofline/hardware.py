@@ -13,7 +13,7 @@ from outrider.errors import UsageError
 
 @dataclass(frozen=True)
 class Arithmetic:
-    """Seconds that a weight (or a pair of query and key numbers) takes for 1, 2, ... rows, with its data at hand.
+    """Seconds that a weight (or a pair of query and key numbers, or a step) takes for 1, 2, ... rows, data at hand.
 
     Straight lines between `rows`, the first value below, and in proportion above: more rows are taken in batches.
     """
@@ -46,8 +46,9 @@ class Hardware:
         bytes_per_second: at which memory is read.
         linear: per weight format.
         attention: per number that a head holds of a position, twice (keys and values).
-        sweep_start: seconds that a sweep over a matrix takes longer than its bytes and weights say: until all threads
-            have begun, memory has reached its pace, and the last thread has ended.
+        sweep_start: seconds, by rows, that a sweep over a matrix takes longer than its bytes and weights say: until all
+            threads have begun, memory has reached its pace, the last thread has ended, and what lies between this sweep
+            and the next (norms and the like) has been done row by row.
         most_drafted: drafted tokens that one pass takes, of all requests together; None for any number.
     """
 
@@ -55,14 +56,14 @@ class Hardware:
     bytes_per_second: float
     linear: Mapping[Format, Arithmetic]
     attention: Arithmetic
-    sweep_start: float
+    sweep_start: Arithmetic
     most_drafted: int | None = None
 
 
 _DENSE: tuple[Format, ...] = ("F32", "F16", "BF16")
-_SWEEP_START = 5e-6
-"""Where it is not measured. Processors of two cores were found to need 4 to 12 us; on an accelerator some four kernels
-stand between two sweeps, at 1 to 2 us each in a recorded graph."""
+_SWEEP_START = Arithmetic((1, 1 << 20), (5e-6, 5e-6))
+"""Where it is not measured. Processors of two cores were found to need 5 to 20 us for one row; on an accelerator some
+four kernels stand between two sweeps, at 1 to 2 us each in a recorded graph."""
 _FLOAT_SHARE = 1 / 4
 """Of a processor's 8-bit multiply-adds so many can be done in float32, as attention and unquantized weights are: as
 many fit a vector. Measured on AVX-512: 0.28 and 0.33."""

@@ -19,7 +19,7 @@ _COLUMNS, _CALLS = 1536, 16
 _WARM_BYTES = 450_000
 """Weights for each thread that arithmetic is measured with: they fit a core's own cache."""
 _COLD_FORMAT: Format = "Q8_0"  # the most bytes for its arithmetic
-_COLD_ROWS = 768
+_START_ROWS = (1, _ROWS[-1])
 _COLD_BYTES, _COLD_BYTES_PER_THREAD = 150_000_000, 32_000_000
 """Weights that memory is measured with: more than the caches hold, which grow with the cores."""
 _POSITIONS, _HEADS, _HEAD_DIM = 512, 8, 256
@@ -40,10 +40,10 @@ class Gauge:
         self._outputs = {format: self._warm_outputs(format) for format in formats}
         self._linear = {format: _Timed(self._linear_program(format), kv_format) for format in formats}
         self._attention = self._attention_program()
-        of_matrix = _COLD_ROWS * _COLUMNS * packed_bytes_per_weight(_COLD_FORMAT)
+        of_matrix = _COLUMNS * _COLUMNS * packed_bytes_per_weight(_COLD_FORMAT)
         self._matrices = round(max(_COLD_BYTES, threads * _COLD_BYTES_PER_THREAD) / of_matrix)
-        self._many = _Timed(self._sweeps(_COLD_ROWS, self._matrices), kv_format)
-        self._one = _Timed(self._sweeps(_COLD_ROWS * self._matrices, 1), kv_format)
+        self._many = _Timed(self._sweeps(), kv_format)
+        self._one = _Timed(self._sweep(), kv_format)
 
     def measure(self) -> Hardware:
         """Times all of them: memory, the start of a sweep, attention, and arithmetic for each of the formats.
@@ -71,15 +71,19 @@ class Gauge:
         of_tile = _TILE * _COLUMNS * packed_bytes_per_weight(format)
         return _TILE * max(round(self._pool.size * _WARM_BYTES / of_tile), 1)
 
-    def _memory(self) -> tuple[float, float]:
-        """(bytes per second, seconds that a sweep takes to start), from many matrices against one of the same size."""
-        nbytes = _COLD_ROWS * self._matrices * _COLUMNS * packed_bytes_per_weight(_COLD_FORMAT)
-        alone, longer = [], []
-        for _ in range(_REPEATS):
-            before, parted, after = self._one.seconds(1), self._many.seconds(1), self._one.seconds(1)
-            alone += [before, after]
-            longer.append((parted - (before + after) / 2) / self._matrices)
-        return nbytes / float(np.quantile(alone, _QUARTILE)), max(float(np.median(longer)), 0.0)
+    def _memory(self) -> tuple[float, Arithmetic]:
+        """(bytes per second, what a sweep takes longer), from many matrices against one of the same size."""
+        nbytes = _COLUMNS * _COLUMNS * self._matrices * packed_bytes_per_weight(_COLD_FORMAT)
+        alone: list[float] = []
+        starts: list[float] = []
+        for rows in _START_ROWS:
+            longer = []
+            for _ in range(_REPEATS):
+                before, parted, after = self._one.seconds(rows), self._many.seconds(rows), self._one.seconds(rows)
+                longer.append((parted - (before + after) / 2) / self._matrices)
+                alone += [before, after] if rows == 1 else []
+            starts.append(max(float(np.median(longer)), *starts, 0.0))
+        return nbytes / float(np.quantile(alone, _QUARTILE)), Arithmetic(_START_ROWS, tuple(starts))
 
     def _linear_program(self, format: Format) -> kernels.Program:
         program, x = self._program(_COLUMNS)
@@ -89,12 +93,20 @@ class Gauge:
             program.linear(x, [weight], [y])
         return program
 
-    def _sweeps(self, rows: int, count: int) -> kernels.Program:
-        """One sweep each over `count` matrices that no cache holds."""
+    def _sweep(self) -> kernels.Program:
+        """One over a matrix that no cache holds."""
+        rows = _COLUMNS * self._matrices
         program, x = self._program(_COLUMNS)
-        y = program.buffer("y", rows)
-        for _ in range(count):
-            program.linear(x, [self._weight(_COLD_FORMAT, rows)], [y])
+        program.linear(x, [self._weight(_COLD_FORMAT, rows)], [program.buffer("y", rows)])
+        return program
+
+    def _sweeps(self) -> kernels.Program:
+        """As many bytes in small matrices, each of which needs what the one before gave, normed: as in a model."""
+        program, x = self._program(_COLUMNS)
+        y, norm = program.buffer("y", _COLUMNS), np.ones(_COLUMNS, np.float32)
+        for _ in range(self._matrices):
+            program.linear(x, [self._weight(_COLD_FORMAT, _COLUMNS)], [y])
+            program.rms_norm(y, norm, 1e-6, x)
         return program
 
     def _attention_program(self) -> _Timed:
