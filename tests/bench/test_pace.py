@@ -92,7 +92,7 @@ def test_a_conversation_that_can_grow_too_long_is_refused_before_anything_is_dec
     (tmp_path / "talk.jsonl").write_text('{"prompt": "x"}\n{"turns": ["Hello", "And?", "And then?"]}\n')
     ran = call("bench", "decode", "demo", "--suite", str(tmp_path / "talk.jsonl"), "--max-tokens", "90")
     assert ran.code == 2
-    assert "prompt 2 (own): turn 3 can have" in ran.err
+    assert "prompt 2 (own), 'Hello'...: turn 3 can have" in ran.err
     assert "lower --max-tokens" in ran.err
     assert fake.made[0].asked == []
 
@@ -104,5 +104,5 @@ def test_a_prompt_that_the_model_refuses_is_named(fake):
         raise UsageError("the prompt has 9 tokens and leaves no room")
 
     llm.encode = refuse
-    with pytest.raises(UsageError, match=r"^prompt 1 \(prose\): the prompt has 9 tokens"):
+    with pytest.raises(UsageError, match=r"^prompt 1 \(prose\), 'x'\.\.\.: the prompt has 9 tokens"):
         turn_lengths([Prompt("prose", "x")], llm, 2)

@@ -100,7 +100,8 @@ class SamplingParams:
         object.__setattr__(self, "logit_bias", dict(self.logit_bias))
         for token, bias in self.logit_bias.items():
             known = abs(bias) <= _MOST_BIAS or bias == -math.inf
-            _require(known, f"the logit_bias of token {token} must be at most {_MOST_BIAS:g} or -infinity, not {bias}")
+            expected = f"must lie between -{_MOST_BIAS:g} and {_MOST_BIAS:g}, or be -infinity"
+            _require(known, f"the logit_bias of token {token} {expected}, not {bias}")
         _require(
             0 <= self.min_tokens <= self.max_tokens,
             f"min_tokens must lie between 0 and max_tokens ({self.max_tokens}), not {self.min_tokens}",
