@@ -193,7 +193,7 @@ def test_logprobs_are_those_of_the_softmax():
         ({"repetition_penalty": 1e-300}, "repetition_penalty must lie between 0.01 and 100, not 1e-300"),
         ({"presence_penalty": float("nan")}, "presence_penalty must lie between -100 and 100, not nan"),
         ({"frequency_penalty": 101}, "frequency_penalty must lie between -100 and 100, not 101"),
-        ({"logit_bias": {5: float("inf")}}, r"logit_bias of token 5 must lie between -1e\+30 and 1e\+30, or be -infinity, not inf"),
+        ({"logit_bias": {5: float("inf")}}, r"logit_bias of token 5 must lie between .* or be -infinity, not inf"),
         ({"min_tokens": 9, "max_tokens": 8}, r"min_tokens must lie between 0 and max_tokens \(8\), not 9"),
         ({"logprobs": 21}, "logprobs must lie between 0 and 20, or be None, not 21"),
     ],
