@@ -13,8 +13,6 @@ import pytest
 
 from outrider.engine.drafting import DraftPlanner
 from outrider.engine.outputs import RequestStats
-from outrider.sampling.choice import TokenChooser
-from outrider.sampling.params import SamplingParams
 from outrider.speculation.controller import VerifyCost
 from outrider.speculation.verify import walk
 
@@ -68,7 +66,7 @@ def seconds(text: list[int], curve: list[float], setting: str | int) -> float:
             tokens=text[:begin][-600:],
             params=types.SimpleNamespace(draft=setting),
             stats=RequestStats(),
-            chooser=TokenChooser(SamplingParams()),
+            chooser=None,
             sequence=types.SimpleNamespace(cache=types.SimpleNamespace(length=0)),
         )
         rest = iter(text[begin : begin + 150])

@@ -1,18 +1,11 @@
 from __future__ import annotations
 
-import numpy as np
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from outrider import kernels
-from outrider.sampling.choice import TokenChooser
-from outrider.sampling.params import SamplingParams
 from outrider.speculation.drafter import Ask
-from outrider.speculation.lookup import MIN_MATCH, HistoryDrafter, LookupDrafter, wins_race
+from outrider.speculation.lookup import MIN_MATCH, HistoryDrafter, LookupDrafter
 from outrider.speculation.suffix import Cursor, SuffixIndex
-
-GREEDY = TokenChooser(SamplingParams())
 
 
 def longest_repeated_suffix(tokens: list[int]) -> tuple[int, set[int]]:
@@ -54,7 +47,7 @@ def test_states_stay_within_two_a_token():
 
 def propose(tokens: list[int], budget: int) -> list[int]:
     drafter = LookupDrafter(half)
-    drafter.open(1, tokens, None, GREEDY)  # type: ignore[arg-type]
+    drafter.open(1, tokens, None, None)  # type: ignore[arg-type]
     return proposed(drafter, 1, budget)
 
 
@@ -82,7 +75,7 @@ def test_a_proposal_keeps_to_its_budget_and_needs_a_match(tokens, budget):
 
 def test_the_index_follows_the_growing_text():
     drafter, tokens = LookupDrafter(half), [1, 2, 3]
-    drafter.open(1, tokens, None, GREEDY)  # type: ignore[arg-type]
+    drafter.open(1, tokens, None, None)  # type: ignore[arg-type]
     assert proposed(drafter, 1, 1) == []
     tokens += [1, 2]
     assert proposed(drafter, 1, 1) == [3]
@@ -130,8 +123,8 @@ def test_a_cursor_finds_the_longest_suffix_that_a_growing_index_knows(steps):
 def test_history_proposes_what_earlier_requests_said():
     drafter = HistoryDrafter(half, capacity=100)
     first, second = [5, 6, 7, 8, 9, 10], [3, 5, 6, 7]
-    drafter.open(1, first, None, GREEDY)  # type: ignore[arg-type]
-    drafter.open(2, second, None, GREEDY)  # type: ignore[arg-type]
+    drafter.open(1, first, None, None)  # type: ignore[arg-type]
+    drafter.open(2, second, None, None)  # type: ignore[arg-type]
     drafter.close(1)
     assert proposed(drafter, 2, 4) == [8, 9, 10]  # and nothing beyond that text's end
     assert proposed(drafter, 2, 2) == [8, 9]
@@ -143,12 +136,12 @@ def test_history_proposes_what_earlier_requests_said():
 def test_history_is_bounded_and_forgets_the_oldest():
     drafter = HistoryDrafter(half, capacity=40)
     for number in range(50):
-        drafter.open(number, [100 + number, 200 + number, 300 + number, 400 + number, 7], None, GREEDY)  # type: ignore[arg-type]
+        drafter.open(number, [100 + number, 200 + number, 300 + number, 400 + number, 7], None, None)  # type: ignore[arg-type]
         drafter.close(number)
         assert sum(len(index) for index in drafter._generations) <= 46
         assert len(drafter._generations) <= 2
     for number, known in ((49, True), (0, False)):
-        drafter.open(99, [100 + number, 200 + number, 300 + number], None, GREEDY)  # type: ignore[arg-type]
+        drafter.open(99, [100 + number, 200 + number, 300 + number], None, None)  # type: ignore[arg-type]
         assert bool(proposed(drafter, 99, 2)) == known
         drafter.close(99)
 
@@ -158,42 +151,5 @@ def test_one_long_text_does_not_exceed_the_history():
     drafter.open(1, list(range(1000)), None, None)  # type: ignore[arg-type]
     drafter.close(1)
     assert sum(len(index) for index in drafter._generations) <= 42
-    drafter.open(2, [990, 991, 992], None, GREEDY)  # type: ignore[arg-type]
+    drafter.open(2, [990, 991, 992], None, None)  # type: ignore[arg-type]
     assert proposed(drafter, 2, 3) == [993, 994, 995]
-
-
-@pytest.mark.parametrize("probability", [0.05, 0.3, 0.8])
-def test_the_chance_of_a_race_is_how_often_it_is_won(probability):
-    """Draws from two tokens, sorted by the noise of the first: in each slice it wins as often as foretold."""
-    logits = np.log(np.array([probability, 1 - probability], np.float32))
-    sampler, slices = kernels.Sampler(), {}
-    for position in range(20_000):
-        noise = kernels.gumbel_noise(5, position, 0)
-        won = sampler.sample(logits, 1.0, 0, 1.0, 0.0, 1.0, 5, position) == 0
-        slices.setdefault(round(noise), []).append((won, wins_race(probability, noise)))
-    for outcomes in slices.values():
-        wins, foretold = (sum(of) for of in zip(*outcomes, strict=True))
-        assert abs(wins - foretold) < 5 * max(foretold, 1) ** 0.5
-
-
-def test_a_drawn_token_is_worth_drafting_as_its_noise_says():
-    seen = []
-
-    def chance(sequence, source, situation, guess):  # noqa: ARG001
-        seen.append((situation, guess))
-        return guess
-
-    tokens = [1, 2, 3, 9, 1, 2]
-    drafter = LookupDrafter(chance)
-    drafter.open(1, tokens, None, TokenChooser(SamplingParams(temperature=1.0, seed=4)))
-    proposed(drafter, 1, 2)
-    noise = [kernels.gumbel_noise(4, len(tokens), 3), kernels.gumbel_noise(4, len(tokens) + 1, 9)]
-    assert [guess for _, guess in seen] == [wins_race(0.6, of) for of in noise]
-    louder = seen[0] if noise[0] > noise[1] else seen[1]
-    assert louder[1] == max(guess for _, guess in seen)
-    assert louder[0][0] == max(situation[0] for situation, _ in seen)
-    greedy = LookupDrafter(chance)
-    seen.clear()
-    greedy.open(1, tokens, None, GREEDY)
-    proposed(greedy, 1, 1)
-    assert len(seen[0][0]) == 2

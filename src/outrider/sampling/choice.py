@@ -49,10 +49,6 @@ class TokenChooser:
         """Whether noise has a say, so that the most likely token may not be the one."""
         return not self._params.greedy and self._params.top_k != 1
 
-    def noise(self, token: int, position: int) -> float | None:
-        """What a draw at `position` adds to the token's logit / temperature; None where nothing is drawn."""
-        return kernels.gumbel_noise(self._params.seed, position, token) if self.draws else None
-
     @property
     def complete(self) -> bool:
         """Whether the grammar has come to its end, so that no token follows."""

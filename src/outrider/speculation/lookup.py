@@ -6,8 +6,6 @@ Prompt lookup as a drafter: Saxena 2023; with a suffix automaton: Hu et al. 2024
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from math import exp
-from typing import NamedTuple
 
 from outrider.kernels import KvCache
 from outrider.sampling.choice import TokenChooser
@@ -26,16 +24,8 @@ _REACH = 64
 _FIRST_GUESS = 0.6
 """Of a match's chance, before anything is learnt."""
 _AMBIGUOUS = 5
-_DRAWN = 8  # situations of drawn tokens begin here, above all sizes of matches
 _BETWEEN = -1
 """Stands between two texts: no token equals it."""
-
-
-class _Text(NamedTuple):
-    """A sequence's own list of tokens, which grows, and how the target chooses the next."""
-
-    tokens: list[int]
-    chooser: TokenChooser
 
 
 class LookupDrafter:
@@ -46,25 +36,25 @@ class LookupDrafter:
     def __init__(self, chance: Chance) -> None:
         self._chance = chance
         self._indices: dict[int, SuffixIndex] = {}
-        self._texts: dict[int, _Text] = {}
+        self._texts: dict[int, list[int]] = {}
 
     def open(self, sequence: int, tokens: list[int], cache: KvCache, chooser: TokenChooser) -> None:  # noqa: ARG002
         """Indexes the prompt; see `Drafter.open`."""
         self._indices[sequence] = SuffixIndex()
-        self._texts[sequence] = _Text(tokens, chooser)
+        self._texts[sequence] = tokens
 
     def propose(self, asks: Sequence[Ask]) -> None:
         """See `Drafter.propose`."""
         for ask in asks:
-            index, text = self._indices[ask.sequence], self._texts[ask.sequence]
-            for token in text.tokens[len(index) :]:
+            index, tokens = self._indices[ask.sequence], self._texts[ask.sequence]
+            for token in tokens[len(index) :]:
                 index.append(token)
             match = index.match()
             if match is not None and match.length >= MIN_MATCH:
                 following = index.tokens[match.end + 1 : match.end + 1 + ask.budget]
                 # A match that overlaps the end of the text repeats itself: go on reading what was just proposed.
                 following = [following[i % len(following)] for i in range(ask.budget)]
-                _add_chain(ask, text, following, match, self.name, self._chance)
+                _add_chain(ask, following, match, self.name, self._chance)
 
     def observe(self, sequence: int, hidden: Floats) -> None:
         """Nothing to learn here: the index reads the sequence's tokens itself."""
@@ -87,12 +77,12 @@ class HistoryDrafter:
     def __init__(self, chance: Chance, capacity: int) -> None:
         self._chance, self._half = chance, capacity // 2
         self._generations = [SuffixIndex()]
-        self._texts: dict[int, _Text] = {}
+        self._texts: dict[int, list[int]] = {}
         self._cursors: dict[int, list[tuple[Cursor, int]]] = {}  # with the tokens that each has read
 
     def open(self, sequence: int, tokens: list[int], cache: KvCache, chooser: TokenChooser) -> None:  # noqa: ARG002
         """See `Drafter.open`."""
-        self._texts[sequence] = _Text(tokens, chooser)
+        self._texts[sequence] = tokens
         self._cursors[sequence] = []
 
     def propose(self, asks: Sequence[Ask]) -> None:
@@ -104,7 +94,7 @@ class HistoryDrafter:
                 if _BETWEEN in following:
                     following = following[: following.index(_BETWEEN)]
                 if match.length >= _MIN_HISTORY_MATCH:
-                    _add_chain(ask, self._texts[ask.sequence], following, match, self.name, self._chance)
+                    _add_chain(ask, following, match, self.name, self._chance)
 
     def observe(self, sequence: int, hidden: Floats) -> None:
         """Nothing to learn here."""
@@ -112,7 +102,7 @@ class HistoryDrafter:
     def close(self, sequence: int) -> None:
         """The sequence's text becomes history."""
         del self._cursors[sequence]
-        text = self._texts.pop(sequence).tokens[-self._half :]
+        text = self._texts.pop(sequence)[-self._half :]
         if len(self._generations[-1]) + len(text) > self._half:
             self._generations = [*self._generations[-1:], SuffixIndex()]
         for token in (*text, _BETWEEN):
@@ -120,7 +110,7 @@ class HistoryDrafter:
 
     def _caught_up(self, sequence: int) -> list[Cursor]:
         """A cursor for each generation, at the end of the sequence's text."""
-        tokens, known = self._texts[sequence].tokens, self._cursors[sequence]
+        tokens, known = self._texts[sequence], self._cursors[sequence]
         current = []
         for index in self._generations:
             cursor, read = next(
@@ -133,37 +123,18 @@ class HistoryDrafter:
         return [cursor for cursor, _ in current]
 
 
-def _add_chain(ask: Ask, text: _Text, following: Sequence[int], match: Match, source: str, chance: Chance) -> None:
+def _add_chain(ask: Ask, tokens: Sequence[int], match: Match, source: str, chance: Chance) -> None:
     """Adds the tokens that followed a match.
 
     Each token that comes true makes the match longer, so later ones count as continuing a longer match; the finer part
-    of their situation is whether the text went on in several ways there, and how deep they lie. Where tokens are drawn,
-    the noise of the draw is known, and says more than the match.
+    of their situation is whether the text went on in several ways there, and how deep they lie.
     """
     parent = ROOT
-    for depth, token in enumerate(following):
+    for depth, token in enumerate(tokens):
         where = min(depth.bit_length(), 4) if depth or match.successors == 1 else _AMBIGUOUS
-        situation: Situation = (_size(match.length + depth), where)
-        guess = _FIRST_GUESS
-        noise = text.chooser.noise(token, len(text.tokens) + depth)
-        if noise is not None:
-            situation = (_DRAWN + _loudness(noise), *situation)
-            guess = wins_race(_FIRST_GUESS, noise)
-        parent = ask.draft.add(parent, token, chance(ask.sequence, source, situation, guess), source, situation)
-
-
-def wins_race(probability: float, noise: float) -> float:
-    """The chance that a token of this probability is drawn, once its Gumbel noise is known.
-
-    The others together are one token of probability 1 - p with noise of its own, below a given value with chance
-    exp(-exp(-value)) (Gumbel 1954; Maddison, Tarlow and Minka 2014, "A* sampling").
-    """
-    return exp(-(1 - probability) / probability * exp(-noise))
-
-
-def _loudness(noise: float) -> int:
-    """Noise in steps of a half, from below -0.5 to above 3."""
-    return min(max(int(2 * noise + 2), 0), 8)
+        situation = (_size(match.length + depth), where)
+        estimate = chance(ask.sequence, source, situation, _FIRST_GUESS)
+        parent = ask.draft.add(parent, token, estimate, source, situation)
 
 
 def _size(match_length: int) -> int:
