@@ -15,7 +15,7 @@ from tiny_checkpoints import VARIANTS, VOCAB, WINDOW, make_assistant, save_folde
 from outrider import LLM, SamplingParams
 
 TARGETS = [name for name in VARIANTS if name.startswith("gemma4")]
-KINDS = ["clusters", "dense", "dense-gguf", "nan"]
+KINDS = ["clusters", "dense", "dense-gguf", "nan", "infinite"]
 
 
 @pytest.fixture(scope="module")
@@ -33,6 +33,9 @@ def llms(tiny, tmp_path_factory, word_tokenizer):
         if kind == "nan":
             with torch.no_grad():
                 assistant.post_projection.weight[::3] = float("nan")
+        if kind == "infinite":  # logits beyond what a float32 holds
+            with torch.no_grad():
+                assistant.model.norm.weight.fill_(3e38)
         return save_folder(assistant, root / f"{variant}-{kind}")
 
     def get(variant, kind):
@@ -53,7 +56,7 @@ def requests(draw):
     prompt = [int(t) for t in rng.integers(3, VOCAB, draw(st.integers(1, 3 * WINDOW)))]
     params = {
         "max_tokens": draw(st.integers(1, 24)),
-        "temperature": draw(st.sampled_from([0.0, 0.0, 0.7, 1.5])),
+        "temperature": draw(st.sampled_from([0.0, 0.7, 1.5, 1e-29, 1e-308])),
         "top_k": draw(st.sampled_from([0, 5])),
         "top_p": draw(st.sampled_from([1.0, 0.8])),
         "seed": draw(st.integers(0, 2**64 - 1)),
@@ -68,7 +71,7 @@ def requests(draw):
 def test_a_drafter_changes_nothing(llms, variant, kind, several, draft):
     llm = llms(variant, kind)
     running = [llm.engine.add(list(prompt), SamplingParams(**params, draft=draft)) for prompt, params in several]
-    while any(request.finish_reason is None for request in running):
+    while not all(request.ended for request in running):
         llm.engine.step()
     for request, (prompt, params) in zip(running, several, strict=True):
         plain = llm.generate([prompt], SamplingParams(**params, draft="off"))[0]
