@@ -34,6 +34,11 @@ def progress_bar() -> Iterator[Progress]:
         yield progress
 
 
+DrafterOption = Annotated[
+    str, typer.Option(metavar="auto|off|PATH", help="The MTP drafter: the one beside the model, none, or PATH.")
+]
+
+
 class Quantize(StrEnum):
     """What becomes of floating-point weights."""
 

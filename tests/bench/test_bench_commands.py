@@ -42,13 +42,13 @@ def test_prefill_json(fake, call):  # noqa: ARG001
 def test_drafts_and_sampling_are_as_asked(fake, call):
     ran = call(
         *(*DECODE, "--json", "--prompts", "1", "--rounds", "1"),
-        *("--drafter", "d.gguf", "--no-lookup", "--temperature", "0.7"),
+        *("--drafter", "d.gguf", "--no-lookup", "--temperature", "0.7", "--top-k", "64", "--top-p", "0.95"),
     )
-    assert json.loads(ran.out)["temperature"] == 0.7
+    assert [json.loads(ran.out)[name] for name in ("temperature", "top_k", "top_p")] == [0.7, 64, 0.95]
     (llm,) = fake.made
     assert llm.options["drafter"] == "d.gguf"
     assert llm.options["lookup"] is False
-    assert {params.temperature for _, params in llm.asked} == {0.7}
+    assert {(params.temperature, params.top_k, params.top_p) for _, params in llm.asked} == {(0.7, 64, 0.95)}
     call(*DECODE, "--json", "--prompts", "1", "--rounds", "1", "--drafter", "off")
     assert fake.made[1].options["drafter"] is None
 

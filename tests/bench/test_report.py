@@ -44,6 +44,8 @@ def facts(category="code", model="demo.gguf", note=None, **peer):
             "threads": 2,
             "max_tokens": 64,
             "temperature": 0.0,
+            "top_k": 0,
+            "top_p": 1.0,
             "draft_sources": ["lookup", "mtp"],
             "suite": "shipped",
             "form": "base",

@@ -14,7 +14,7 @@ import typer
 from outrider.bench.peers import Peer, open_peer
 from outrider.bench.prompt import Form, form_for
 from outrider.errors import UsageError
-from outrider.terminal import KvCacheDtype, KvCacheOption, Quantize, QuantizeOption
+from outrider.terminal import DrafterOption, KvCacheDtype, KvCacheOption, Quantize, QuantizeOption
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -104,15 +104,15 @@ def decode(
     form: Annotated[
         Form, typer.Option(help="A text to go on from, or a message to answer; auto: chat if there is a chat template.")
     ] = Form.auto,
-    drafter: Annotated[
-        str, typer.Option(metavar="auto|off|PATH", help="The MTP drafter: the one beside the model, none, or PATH.")
-    ] = "auto",
+    drafter: DrafterOption = "auto",
     lookup: Annotated[
         bool, typer.Option("--lookup/--no-lookup", help="Draft what prompt and answer already said.")
     ] = True,
     temperature: Annotated[
         float, typer.Option(min=0.0, help="0 takes the most likely token; more is more varied.")
     ] = 0.0,
+    top_k: Annotated[int, typer.Option(min=0, help="Draw from so many of the likeliest tokens; 0: from all.")] = 0,
+    top_p: Annotated[float, typer.Option(help="Draw from the likeliest that together have this probability.")] = 1.0,
     quantize: QuantizeOption = Quantize.none,
     kv_cache_dtype: KvCacheOption = KvCacheDtype.float16,
     threads: Threads = None,
@@ -123,6 +123,7 @@ def decode(
     note: Annotated[str | None, typer.Option(help="A sentence that the report's readers have to know.")] = None,
 ) -> None:
     """Decode prompts of several kinds with and without drafts. Exits with 1 if they ever gave different tokens."""
+    from outrider import SamplingParams
     from outrider.bench.comparer import Comparer
     from outrider.bench.curves import measure_verify, memory_limit
     from outrider.bench.decode import measure_decode, show_decode
@@ -130,6 +131,7 @@ def decode(
     from outrider.bench.suite import choose_prompts
     from outrider.terminal import error_console, load_model, show_error
 
+    sampling = SamplingParams(max_tokens=max_tokens, temperature=temperature, top_k=top_k, top_p=top_p)
     prompts_in = choose_prompts(suite, category or (), prompts)
     if report is not None:
         _prepare_report(report)
@@ -147,7 +149,7 @@ def decode(
     lengths = turn_lengths(chosen, llm, max_tokens)
     with open_peer(against, peer_python, llm, context=max(map(max, lengths)) + max_tokens) as peer:
         limit = memory_limit(llm)
-        result = measure_decode(Comparer(llm, peer, max_tokens, temperature), chosen, lengths, rounds)
+        result = measure_decode(Comparer(llm, peer, sampling), chosen, lengths, rounds)
         result |= {"suite": Path(suite).name, "form": form.value} | limit.as_dict()
         curve = measure_verify(llm, peer, context=128, rounds=5) | limit.as_dict() if report else {}
     _print(result, show_decode, as_json)

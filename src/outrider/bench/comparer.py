@@ -10,7 +10,7 @@ from outrider.bench.figures import Comparison
 from outrider.bench.prompt import Prompt, render
 
 if TYPE_CHECKING:
-    from outrider import LLM, RequestOutput
+    from outrider import LLM, RequestOutput, SamplingParams
     from outrider.bench.peer import LlamaCpp
 
 
@@ -18,16 +18,13 @@ class Comparer:
     """A model, and a peer if there is one, asked for the same answers.
 
     Args:
-        max_tokens: of each answer; an end token ends it sooner, so that what is measured is text that people get.
-        temperature: of outrider's answers; the peer decodes greedily, which takes it no longer.
+        sampling: of outrider's answers, which an end token may end before `max_tokens`, so that what is measured is
+            text that people get. The peer decodes as many tokens greedily, which takes it no longer.
     """
 
-    def __init__(self, llm: LLM, peer: LlamaCpp | None, max_tokens: int, temperature: float = 0.0) -> None:
-        from outrider import SamplingParams
-
-        self.llm, self.peer, self.max_tokens, self.temperature = llm, peer, max_tokens, temperature
-        drafted = SamplingParams(max_tokens=max_tokens, temperature=temperature)
-        self._params = {"plain": replace(drafted, draft="off"), "drafted": drafted}
+    def __init__(self, llm: LLM, peer: LlamaCpp | None, sampling: SamplingParams) -> None:
+        self.llm, self.peer, self.sampling = llm, peer, sampling
+        self._params = {"plain": replace(sampling, draft="off"), "drafted": sampling}
         self.arms: tuple[str, ...] = (*self._params, *(("peer",) if peer else ()))
 
     def compare(self, prompt: Prompt, order: Sequence[str]) -> Comparison:
@@ -39,7 +36,7 @@ class Comparer:
             if arm in self._params:
                 outputs[arm] = self.llm.generate([token_ids], self._params[arm])[0]
             elif self.peer is not None:
-                peer_speed = self.peer.decode(token_ids, self.max_tokens).tokens_per_second
+                peer_speed = self.peer.decode(token_ids, self.sampling.max_tokens).tokens_per_second
         return Comparison(prompt, outputs["plain"], outputs["drafted"], peer_speed)
 
     def converse(self, prompt: Prompt, order: Sequence[str]) -> Iterator[Comparison]:

@@ -50,8 +50,7 @@ def measure_decode(
     return summarize([comparison for _, comparison in compared]) | {
         "model": llm.path.name,
         "threads": llm.threads,
-        "max_tokens": comparer.max_tokens,
-        "temperature": comparer.temperature,
+        **{name: getattr(comparer.sampling, name) for name in ("max_tokens", "temperature", "top_k", "top_p")},
         **({"peer": {"name": "llama.cpp", "version": f"llama-cpp-python {peer.version}"}} if peer else {}),
     }
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from outrider.errors import UsageError
+from outrider.terminal import DrafterOption
 
 if TYPE_CHECKING:
     from outrider.roofline.hardware import Hardware
@@ -59,9 +60,7 @@ def plan(
         Weights | None,
         typer.Option(help="The format of a published size's weights; a checkpoint has its own.", show_default="q4_0"),
     ] = None,
-    drafter: Annotated[
-        str, typer.Option(metavar="auto|off|PATH", help="A checkpoint's drafter: the one beside it, none, or PATH.")
-    ] = "auto",
+    drafter: DrafterOption = "auto",
     acceptance: Annotated[
         float, typer.Option(min=0.0, max=1.0, help="How often a drafted token is right if those before it were.")
     ] = 0.7,

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from outrider.errors import UsageError
-from outrider.terminal import KvCacheDtype, KvCacheOption, Quantize, QuantizeOption
+from outrider.terminal import DrafterOption, KvCacheDtype, KvCacheOption, Quantize, QuantizeOption
 
 
 def draft_setting(value: str) -> str | int:
@@ -27,10 +27,7 @@ def run(
         str | None,
         typer.Argument(help="The text to go on from; - reads standard input. Without it: a conversation."),
     ] = None,
-    drafter: Annotated[
-        str,
-        typer.Option(metavar="auto|off|PATH", help="The MTP drafter: the one beside the model, none, or PATH."),
-    ] = "auto",
+    drafter: DrafterOption = "auto",
     draft: Annotated[
         Any,
         typer.Option(

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from outrider.errors import UsageError
-from outrider.terminal import KvCacheDtype, KvCacheOption, Quantize, QuantizeOption
+from outrider.terminal import DrafterOption, KvCacheDtype, KvCacheOption, Quantize, QuantizeOption
 
 app = typer.Typer(add_completion=False)
 
@@ -18,9 +18,7 @@ def serve(
     model: Annotated[str, typer.Argument(help='"demo", a .gguf file, a folder, or a hub id.', show_default=False)],
     host: Annotated[str, typer.Option(help="Address to listen at; 0.0.0.0 lets other machines in.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535)] = 8000,
-    drafter: Annotated[
-        str, typer.Option(metavar="auto|off|PATH", help="The MTP drafter: the one beside the model, none, or PATH.")
-    ] = "auto",
+    drafter: DrafterOption = "auto",
     lookup: Annotated[
         bool, typer.Option("--lookup/--no-lookup", help="Draft what prompts and answers already said.")
     ] = True,
