@@ -16,7 +16,7 @@ inline constexpr int kMaxDenseRows = 4;
 // Asks for the codes of later steps, across the end of the tile into the `next` one. With several rows the core computes
 // longer than its own prefetcher looks ahead (which also stops at each page and at each jump between two matrices), and
 // reading and computing would take turns. The less a step computes the less it helps, and where reading alone sets the
-// pace it hinders: so each kernel says from how many rows on it is kActive. Measured over matrices of 150 MB.
+// pace it hinders: so each kernel says from how many rows on it is kActive. Measured over the demo's and E2B's matrices.
 template <size_t kStep, bool kActive>  // kStep: bytes of codes per step
 class Ahead {
  public:
@@ -39,6 +39,7 @@ class Ahead {
 template <int kBits, int kZero>
 inline void unpack(const uint8_t* p, Codes (&w)[8]) {
   if constexpr (kBits == 8) {
+#pragma GCC unroll 8
     for (int j = 0; j < 8; ++j) w[j] = codes<8, kZero>(load_bytes(p + 64 * j));
     return;
   } else {
@@ -68,6 +69,7 @@ inline void unpack(const uint8_t* p, Codes (&w)[8]) {
         b[4 * h + 3] = or_bytes(b[4 * h + 3], and_bytes(shift_right<2>(v), 0x30));
       }
     }
+#pragma GCC unroll 8
     for (int j = 0; j < 8; ++j) w[j] = codes<kBits, kZero>(b[j]);
   }
 }
@@ -89,6 +91,8 @@ template <int kBits, int kZero> inline F half_less_zero(I total, float sum) {
   return to_float(total);
 }
 
+// The rows' loops are unrolled by order: the compiler does so by itself for some row counts only, and keeps `acc` in memory
+// for the others, which costs up to a third.
 template <Format kFormat, int kRows>
 void quantized_tile(const Matrix& m, size_t tile, const uint8_t* next, const QuantizedRow* x, float* out, size_t stride) {
   constexpr FormatInfo f = info(kFormat);
@@ -96,15 +100,20 @@ void quantized_tile(const Matrix& m, size_t tile, const uint8_t* next, const Qua
   const uint8_t* codes_at = m.codes + tile * m.tile_codes;
   const uint8_t* scales_at = m.scales + tile * m.tile_scales;
   const int groups = static_cast<int>(m.columns / kGroup);
-  constexpr int kFewest = kBits == 8 && kUnsignedDot<8> ? 3 : kBits == 5 || kBits == 6 ? 1 : 2;
+  constexpr int kFewest = kBits == 8 && kUnsignedDot<8> ? 7 : kBits == 5 || kBits == 6 ? 1 : 2;
   Ahead<code_bytes(kBits), (kRows >= kFewest)> ahead(codes_at, next, groups);
   F acc[kRows];
+#pragma GCC unroll 8
   for (int r = 0; r < kRows; ++r) acc[r] = zero();
   F super_scale = zero(), super_minimum = zero();
   for (int g = 0; g < groups; ++g, codes_at += code_bytes(kBits)) {
     ahead.step(g);
     Codes w[8];
     unpack<kBits, kZero>(codes_at, w);
+    if constexpr (kRows > 1) {
+#pragma GCC unroll 8
+      for (int j = 0; j < 8; ++j) hold(w[j]);
+    }
     F scale, second = zero();  // second: the minimum, or the scale of the upper half group
     if constexpr (f.scales == Scales::kPlain) {
       scale = load_f16(reinterpret_cast<const uint16_t*>(scales_at));
@@ -131,6 +140,7 @@ void quantized_tile(const Matrix& m, size_t tile, const uint8_t* next, const Qua
       }
       scales_at += 32;
     }
+#pragma GCC unroll 8
     for (int r = 0; r < kRows; ++r) {
       const int8_t* q = x[r].codes + g * kGroup;
       const F activation_scale = set1(x[r].scale[g]);
@@ -145,6 +155,7 @@ void quantized_tile(const Matrix& m, size_t tile, const uint8_t* next, const Qua
       }
     }
   }
+#pragma GCC unroll 8
   for (int r = 0; r < kRows; ++r) store(out + r * stride, acc[r]);
 }
 
@@ -160,21 +171,28 @@ template <Format kFormat, int kRows>
 void dense_tile(const Matrix& m, size_t tile, const uint8_t* next, const float* const* x, float* out, size_t stride) {
   const uint8_t* at = m.codes + tile * m.tile_codes;
   F acc[kRows][4];
+#pragma GCC unroll 8
   for (int r = 0; r < kRows; ++r)
     for (int j = 0; j < 4; ++j) acc[r][j] = zero();
   Ahead<4 * kTile * info(kFormat).block_bytes, (kRows > 1)> ahead(at, next, static_cast<int>(m.columns / 4));
   size_t k = 0;
   for (; k + 4 <= m.columns; k += 4) {
     ahead.step(static_cast<int>(k / 4));
+#pragma GCC unroll 8
     for (int j = 0; j < 4; ++j) {
       const F w = dense_column<kFormat>(at, k + j);
+#pragma GCC unroll 8
       for (int r = 0; r < kRows; ++r) acc[r][j] = fma(w, set1(x[r][k + j]), acc[r][j]);
     }
   }
-  for (int j = 0; k < m.columns; ++k, ++j) {
-    const F w = dense_column<kFormat>(at, k);
-    for (int r = 0; r < kRows; ++r) acc[r][j] = fma(w, set1(x[r][k]), acc[r][j]);
+#pragma GCC unroll 8
+  for (size_t j = 0; j < 3; ++j) {
+    if (k + j >= m.columns) continue;
+    const F w = dense_column<kFormat>(at, k + j);
+#pragma GCC unroll 8
+    for (int r = 0; r < kRows; ++r) acc[r][j] = fma(w, set1(x[r][k + j]), acc[r][j]);
   }
+#pragma GCC unroll 8
   for (int r = 0; r < kRows; ++r) store(out + r * stride, add(add(acc[r][0], acc[r][1]), add(acc[r][2], acc[r][3])));
 }
 

@@ -137,6 +137,7 @@ template <int N> inline Bytes shift_right(Bytes x) { return {_mm256_srli_epi16(x
 template <int kBits> inline constexpr bool kUnsignedDot = kBits < 8;
 template <int kBits> inline constexpr int kPairs = kBits < 6 ? 4 : kBits == 6 ? 2 : 1;
 struct Codes { __m256i a, b; };
+inline void hold(Codes&) {}
 template <int kBits, int kZero> inline Codes codes(Bytes x) {
   if constexpr (kUnsignedDot<kBits>) return {x.a, x.b};
   const __m256i zero_point = _mm256_set1_epi8(static_cast<char>(kZero));

@@ -127,6 +127,7 @@ template <int N> inline Bytes shift_right(Bytes a) { return quarters<Bytes>([&](
 // Weight codes with their zero point off, as signed bytes: what the dot-product instruction takes.
 template <int kBits> inline constexpr bool kUnsignedDot = false;
 struct Codes { int8x16_t v[4]; };
+inline void hold(Codes&) {}
 template <int kBits, int kZero> inline Codes codes(Bytes b) {
   return quarters<Codes>([&](int i) { return vreinterpretq_s8_u8(vsubq_u8(b.v[i], vdupq_n_u8(kZero))); });
 }

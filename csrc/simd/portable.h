@@ -112,6 +112,7 @@ template <int N> inline Bytes shift_right(Bytes a) { return each_byte([&](int i)
 
 template <int kBits> inline constexpr bool kUnsignedDot = false;  // the zero point is off the codes already
 struct Codes { int16_t v[64]; };
+inline void hold(Codes&) {}
 template <int kBits, int kZero> inline Codes codes(Bytes b) {
   Codes r;
   for (int i = 0; i < 64; ++i) r.v[i] = static_cast<int16_t>(b.v[i] - kZero);
