@@ -18,8 +18,11 @@ struct Race {
   uint64_t seed, position;  // of the noise
   float temperature;
   float bound;  // a logit and its noise times the temperature must exceed this, which lies below what is needed (race.h),
-  float least;  // and the logit must not be less than this
+  float least;  // and the logit must exceed this
 };
+
+// The second word of the generator's counter: what its words are for.
+constexpr uint32_t kOfTokens = 0, kOfLeaders = 1;
 
 struct KernelTable {
   const char* name;
@@ -40,8 +43,8 @@ struct KernelTable {
   void (*attend)(const AttentionPack&, float* scratch, size_t stride);
   void (*store_kv)(const float* key, const float* value, int head_dim, int64_t slot, const KvHead& to);
   int64_t (*next_above)(const float* x, int64_t begin, int64_t end, float limit);
-  int64_t (*next_group)(const float* logits, int64_t begin, int64_t end, const Race&, uint32_t* words);
-  int64_t (*next_named_group)(const float* logits, const int32_t* tokens, int64_t begin, int64_t end, const Race&, uint32_t* words);
+  int64_t (*next_group)(const float* logits, int64_t begin, int64_t end, const Race&);
+  int64_t (*next_named_group)(const float* logits, const int32_t* tokens, int64_t begin, int64_t end, const Race&);
 };
 
 // The tables that this build contains and this processor can run, best first; the last is always "portable".

@@ -5,8 +5,6 @@
 #include <cmath>
 #include <limits>
 
-#include "kernel_table.h"
-
 namespace outrider {
 
 void philox4x32(const uint32_t counter[4], const uint32_t key[2], uint32_t out[4]) {
@@ -25,21 +23,32 @@ void philox4x32(const uint32_t counter[4], const uint32_t key[2], uint32_t out[4
 
 namespace {
 
-// The four random words of tokens 4 * block to 4 * block + 3.
-void noise_words(uint64_t seed, uint64_t position, uint32_t block, uint32_t words[4]) {
-  const uint32_t counter[4] = {block, 0, static_cast<uint32_t>(position), static_cast<uint32_t>(position >> 32)};
+void random_words(uint64_t seed, uint64_t position, uint32_t number, uint32_t purpose, uint32_t words[4]) {
+  const uint32_t counter[4] = {number, purpose, static_cast<uint32_t>(position), static_cast<uint32_t>(position >> 32)};
   const uint32_t key[2] = {static_cast<uint32_t>(seed), static_cast<uint32_t>(seed >> 32)};
   philox4x32(counter, key, words);
 }
 
-double noise_of(uint32_t word) { return -std::log(-std::log((word + 0.5) * 0x1p-32)); }
+// An exponential variable: -log(u), u uniform on the midpoints of 2^32 equal parts of (0, 1).
+double exponential(uint32_t word) { return -std::log((word + 0.5) * 0x1p-32); }
 
-// At least noise_of(word), at a fraction of its cost: -log(u) > 1 - u, so the noise is below -log(1 - u), and that
-// below log(2) times the number of leading ones of the word plus 1.
-double largest_noise_of(uint32_t word) { return 0.6931471805599454 * (std::countl_one(word) + 1) + 1e-9; }
+Leader leader_of(uint64_t seed, uint64_t position, uint32_t group) {
+  uint32_t words[4];
+  random_words(seed, position, group, kOfLeaders, words);
+  const double least = exponential(words[0]) / kNoiseGroup;
+  return {group, group * kNoiseGroup + words[1] % kNoiseGroup, least, -std::log(least)};
+}
 
-// No noise is larger than this: that of the last of the 2^32 parts.
-const double kLargestNoise = noise_of(0xFFFFFFFFu) + 1e-9;
+// The noise of a token of the leader's group.
+double noise_beside(const Leader& leader, uint64_t seed, uint64_t position, uint32_t token) {
+  if (token == leader.token) return leader.noise;
+  uint32_t words[4];
+  random_words(seed, position, token / 4, kOfTokens, words);
+  return -std::log(leader.least + exponential(words[token % 4]));
+}
+
+// No noise is larger than this: that of a leader whose word is the last of the 2^32.
+const double kLargestNoise = -std::log(exponential(0xFFFFFFFFu) / kNoiseGroup) + 1e-9;
 
 // A token this far below the best (in units of the temperature) is so unlikely that it cannot change a sum in double.
 constexpr double kNegligible = -60.0;
@@ -172,9 +181,7 @@ void Sampler::keep_typical(const Scores& s, const SamplingFilter& f, double top)
 }
 
 double gumbel_noise(uint64_t seed, uint64_t position, uint32_t token) {
-  uint32_t words[4];
-  noise_words(seed, position, token / 4, words);
-  return noise_of(words[token % 4]);
+  return noise_beside(leader_of(seed, position, token / kNoiseGroup), seed, position, token);
 }
 
 std::vector<int32_t> Sampler::kept(const Scores& s, const SamplingFilter& f) {
@@ -185,69 +192,68 @@ std::vector<int32_t> Sampler::kept(const Scores& s, const SamplingFilter& f) {
   return tokens;
 }
 
+void Contest::begin(uint64_t seed, uint64_t position, double temperature, size_t count, double least) {
+  temperature_ = temperature;
+  count_ = count;
+  least_ = least;
+  least_value_ = -std::numeric_limits<double>::infinity();
+  race_ = Race{seed, position, static_cast<float>(temperature), kNothing, below(least)};
+  leader_ = leader_of(seed, position, 0);
+  foremost_.clear();
+}
+
+void Contest::join(const Scores& s, int64_t begin, int64_t end) {
+  const KernelTable& kernels = active_kernels();
+  const int64_t group = s.tokens ? 16 : kNoiseGroup;
+  for (int64_t at = begin; at < end; at += group) {
+    at = s.tokens ? kernels.next_named_group(s.logits, s.tokens, at, end, race_) : kernels.next_group(s.logits, at, end, race_);
+    for (int64_t i = at; i < std::min(at + group, end); ++i) join(s.token(static_cast<size_t>(i)), s.logits[i]);
+  }
+}
+
+void Contest::join(int32_t token, float logit) {
+  if (!(logit > race_.least && logit >= least_)) return;
+  const auto name = static_cast<uint32_t>(token);
+  if (leader_.group != name / kNoiseGroup) leader_ = leader_of(race_.seed, race_.position, name / kNoiseGroup);
+  const double value = logit / temperature_;
+  if (!(value + leader_.noise >= least_value_)) return;  // the token's own noise is that large at most
+  const Contender contender{token, value + noise_beside(leader_, race_.seed, race_.position, name)};
+  if (foremost_.size() == count_) {
+    if (!before(contender, foremost_.back())) return;
+    foremost_.pop_back();
+  }
+  foremost_.insert(std::upper_bound(foremost_.begin(), foremost_.end(), contender, before), contender);
+  if (foremost_.size() < count_) return;
+  least_value_ = foremost_.back().value;
+  race_.bound = below(least_value_ * temperature_);  // race_.temperature is rounded too: noise_bound() leaves room for it
+  race_.least = std::max(race_.least, below((least_value_ - kLargestNoise) * temperature_));
+}
+
 int32_t Sampler::sample(const Scores& s, const SamplingFilter& f, uint64_t seed, uint64_t position) {
-  foremost(s, f, seed, position, 1);
-  return foremost_.empty() ? s.token(0) : foremost_.front().token;
+  const std::vector<Contender>& found = foremost(s, f, seed, position, 1);
+  return found.empty() ? s.token(0) : found.front().token;
 }
 
 const std::vector<Contender>& Sampler::foremost(const Scores& s, const SamplingFilter& f, uint64_t seed, uint64_t position, size_t count) {
-  foremost_.clear();
-  if (count == 0) return foremost_;
-  if (f.temperature == 0.0) {
-    for (uint32_t i : best_of(s, count)) foremost_.push_back({s.token(i), s.logits[i]});
-    return foremost_;
+  if (f.temperature == 0.0 || count == 0) {
+    likeliest_.clear();
+    for (uint32_t i : best_of(s, count)) likeliest_.push_back({s.token(i), s.logits[i]});
+    return likeliest_;
   }
-  const auto before = [](const Contender& a, const Contender& b) {
-    return a.value > b.value || (a.value == b.value && a.token < b.token);
-  };
-  // A token far below the least of the foremost so far cannot join them even with the largest noise, and hardly with
-  // what its random word bounds; which tokens are skipped for that depends on the order, who is foremost does not.
-  double least_value = -std::numeric_limits<double>::infinity();
-  Race race{seed, position, static_cast<float>(f.temperature), below(least_value), below(least_value)};
-  const auto consider = [&](size_t i, uint32_t word) {
-    const double value = s.logits[i] / f.temperature;
-    if (!(value + largest_noise_of(word) >= least_value)) return;
-    const Contender contender{s.token(i), value + noise_of(word)};
-    if (foremost_.size() == count) {
-      if (!before(contender, foremost_.back())) return;
-      foremost_.pop_back();
-    }
-    foremost_.insert(std::upper_bound(foremost_.begin(), foremost_.end(), contender, before), contender);
-    if (foremost_.size() < count) return;
-    least_value = foremost_.back().value;
-    race.bound = below(least_value * f.temperature);  // race.temperature is rounded too: noise_bound() leaves room for it
-    race.least = std::max(race.least, below((least_value - kLargestNoise) * f.temperature));
-  };
   if (f.top_k > 0 || f.top_p < 1.0 || f.typical_p < 1.0) {
+    contest_.begin(seed, position, f.temperature, count);
     rank(s, f);
-    for (uint32_t i : ranked_) {
-      if (s.logits[i] < race.least) continue;
-      const auto token = static_cast<uint32_t>(s.token(i));
-      uint32_t words[4];
-      noise_words(seed, position, token / 4, words);
-      consider(i, words[token % 4]);
-    }
-    return foremost_;
+    for (uint32_t i : ranked_) contest_.join(s.token(i), s.logits[i]);
+    return contest_.foremost();
   }
   const auto [top, likeliest] = largest(s);
-  if (!(top > kNothing)) return foremost_;
-  const double least = f.min_p > 0.0 ? top + f.temperature * std::log(f.min_p) : -std::numeric_limits<double>::infinity();
-  race.least = below(least);
-  const KernelTable& kernels = active_kernels();
-  const int64_t group = s.tokens ? 16 : 64, all = static_cast<int64_t>(s.count);
-  uint32_t words[64];
-  const auto run = [&](int64_t begin, int64_t end) {  // `begin` is the first of a group
-    for (int64_t at = begin; at < end; at += group) {
-      at = s.tokens ? kernels.next_named_group(s.logits, s.tokens, at, end, race, words) : kernels.next_group(s.logits, at, end, race, words);
-      for (int64_t i = at; i < std::min(at + group, end); ++i)
-        if (s.logits[i] > kNothing && s.logits[i] >= least) consider(static_cast<size_t>(i), words[i - at]);
-    }
-  };
-  const int64_t first = static_cast<int64_t>(likeliest) / group * group, after = std::min(first + group, all);
-  run(first, after);  // the likeliest token: it leaves the least hope to the others
-  run(0, first);
-  run(after, all);
-  return foremost_;
+  const bool bounded = f.min_p > 0.0 && top > kNothing;
+  contest_.begin(seed, position, f.temperature, count, bounded ? top + f.temperature * std::log(f.min_p) : kNothing);
+  const int64_t all = static_cast<int64_t>(s.count), first = static_cast<int64_t>(likeliest) / 64 * 64, after = std::min(first + 64, all);
+  contest_.join(s, first, after);  // the likeliest token: it leaves the least hope to the others
+  contest_.join(s, 0, first);
+  contest_.join(s, after, all);
+  return contest_.foremost();
 }
 
 std::vector<std::pair<int32_t, float>> likeliest(const Scores& s, size_t count) {

@@ -27,12 +27,20 @@ void test_philox() {
   }
 }
 
-double naive_noise(uint64_t seed, uint64_t position, uint32_t token) {
-  const uint32_t counter[4] = {token / 4, 0, static_cast<uint32_t>(position & 0xffffffffu), static_cast<uint32_t>(position >> 32)};
+std::vector<uint32_t> naive_words(uint64_t seed, uint64_t position, uint32_t number, uint32_t purpose) {
+  const uint32_t counter[4] = {number, purpose, static_cast<uint32_t>(position & 0xffffffffu), static_cast<uint32_t>(position >> 32)};
   const uint32_t key[2] = {static_cast<uint32_t>(seed & 0xffffffffu), static_cast<uint32_t>(seed >> 32)};
-  uint32_t words[4];
-  philox4x32(counter, key, words);
-  return -std::log(-std::log((words[token % 4] + 0.5) / 4294967296.0));
+  std::vector<uint32_t> words(4);
+  philox4x32(counter, key, words.data());
+  return words;
+}
+
+double naive_noise(uint64_t seed, uint64_t position, uint32_t token) {
+  const std::vector<uint32_t> leader = naive_words(seed, position, token / 64, 1);
+  const double least = -std::log((leader[0] + 0.5) / 4294967296.0) / 64;
+  if (leader[1] % 64 == token % 64) return -std::log(least);
+  const double own = -std::log((naive_words(seed, position, token / 4, 0)[token % 4] + 0.5) / 4294967296.0);
+  return -std::log(least + own);
 }
 
 void test_noise() {
