@@ -311,6 +311,7 @@ NB_MODULE(_native, m) {
       }, "rows"_a, "top_k"_a, "The experts or clusters that each row chose in the last run, (rows, top_k) int32.")
       .def("run", &run, "token"_a, "sequence"_a, "parent"_a, "outputs"_a, "caches"_a, "logits"_a.none() = nb::none(),
            "One pass: returns (chosen token ids, their logits before softcap), one per output row.")
+      .def("warm", &Program::warm, "Before a run that follows soon: the pool's other threads bring its weights into the caches, until something else is run.")
       .def("read", &read, "buffer"_a, "rows"_a, "A copy of a buffer's first rows after a run, (rows, width) float32.")
       .def("describe", &Program::describe)
       .def("profile", &Program::profile, "on"_a)

@@ -147,6 +147,7 @@ void Program::linear(int src, std::vector<Weights> weights, std::vector<int> dst
   for (size_t i = 0; i < weights.size(); ++i) {
     quantize_if_needed(src, weights[i]);
     checked(dst[i], static_cast<int>(weights[i]->shape().rows), "linear output").fresh = false;
+    always_read_->push_back(weights[i]);
   }
   push(Linear{src, std::move(weights), std::move(dst)});
 }
@@ -156,6 +157,7 @@ void Program::gated_linear(int src, Weights gate, Weights up, int dst) {
   quantize_if_needed(src, up);
   if (gate->shape().rows != up->shape().rows) misfit("gate and up projections differ in width");
   checked(dst, static_cast<int>(gate->shape().rows), "gated output").fresh = false;
+  always_read_->insert(always_read_->end(), {gate, up});
   push(GatedLinear{src, std::move(gate), std::move(up), dst});
 }
 
@@ -178,6 +180,7 @@ void Program::head(int src, Weights weight, float softcap) {
   if (!narrow_) misfit("the head runs on output rows: call keep_outputs before it");
   quantize_if_needed(src, weight);
   vocabulary_ = std::min<int64_t>(vocabulary_ ? vocabulary_ : INT64_MAX, static_cast<int64_t>(weight->shape().rows));
+  always_read_->push_back(weight);
   push(Head{src, std::move(weight), softcap});
 }
 
@@ -227,6 +230,21 @@ void Program::write(int id, const float* values, size_t rows, size_t width) {
   Buffer& b = buffers_[id];
   if (rows > b.dense.size() || width != static_cast<size_t>(b.width)) throw std::invalid_argument("the values do not fit buffer " + b.name);
   for (size_t r = 0; r < rows; ++r) std::copy_n(values + r * width, width, b.row(static_cast<int>(r)));
+}
+
+void Program::warm() const {
+  // The threads take turns of kPiece bytes, each in one line; one load brings a whole cache line.
+  static constexpr size_t kPiece = 4096, kLine = 64;
+  const auto read = [weights = always_read_, others = static_cast<size_t>(pool_->size() - 1)](int thread, const std::atomic<bool>& enough) {
+    for (const Weights& weight : *weights) {
+      const uint8_t* begin = weight->matrix().codes;
+      for (size_t at = (thread - 1) * kPiece; at < weight->bytes(); at += others * kPiece) {
+        if (enough.load(std::memory_order_relaxed)) return;
+        for (size_t i = at; i < std::min(at + kPiece, weight->bytes()); i += kLine) *static_cast<const volatile uint8_t*>(begin + i);
+      }
+    }
+  };
+  pool_->meanwhile(read);
 }
 
 std::vector<std::string> Program::describe() const {

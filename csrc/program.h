@@ -118,6 +118,9 @@ class Program {
   // best() and buffers hold the results, output row by output row.
   void run(const RowBatch& batch, float* logits);
   const std::vector<Best>& best() const { return best_; }
+  // Before a run that follows soon: the pool's other threads bring the weights that every run reads into the caches, in
+  // their order, until something else is run. What a row picks (experts, clusters, a table's rows) is not known yet.
+  void warm() const;
   // Row i (of the active ones) of a buffer after a run.
   const Buffer& buffer_at(int id) const { return buffers_.at(id); }
   // Fills the first rows of a buffer before a run: an input that is no token.
@@ -145,6 +148,7 @@ class Program {
   int64_t vocabulary_ = 0;
   std::vector<Buffer> buffers_;
   std::vector<Op> ops_;
+  std::shared_ptr<std::vector<Weights>> always_read_ = std::make_shared<std::vector<Weights>>();  // in their order
   std::vector<double> seconds_;
   Pass pass_;
   std::vector<Best> best_;                       // (outputs)

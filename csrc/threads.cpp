@@ -1,6 +1,7 @@
 #include "threads.h"
 
 #include <algorithm>
+#include <utility>
 
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -30,6 +31,7 @@ ThreadPool::ThreadPool(int threads) {
 }
 
 ThreadPool::~ThreadPool() {
+  end_meanwhile();
   stopping_ = true;
   job_number_.fetch_add(1);
   job_number_.notify_all();
@@ -37,11 +39,37 @@ ThreadPool::~ThreadPool() {
 }
 
 void ThreadPool::run(const std::function<void(int)>& job) {
-  job_ = &job;
-  job_number_.fetch_add(1, std::memory_order_release);
-  job_number_.notify_all();
+  end_meanwhile();
+  start(job, true);
   job(0);
   barrier();
+}
+
+void ThreadPool::meanwhile(std::function<void(int, const std::atomic<bool>&)> work) {
+  end_meanwhile();
+  if (workers_.empty()) return;
+  enough_ = false;
+  busy_ = static_cast<int>(workers_.size());
+  meanwhile_ = [this, work = std::move(work)](int thread) {
+    work(thread, enough_);
+    busy_.fetch_sub(1, std::memory_order_release);
+  };
+  start(meanwhile_, false);
+}
+
+void ThreadPool::start(const std::function<void(int)>& job, bool joined) {
+  job_ = &job;
+  joined_ = joined;
+  job_number_.fetch_add(1, std::memory_order_release);
+  job_number_.notify_all();
+}
+
+void ThreadPool::end_meanwhile() {
+  enough_ = true;
+  for (int i = 0; busy_.load(std::memory_order_acquire) > 0; ++i) {
+    if (i < kSpins) pause();
+    else std::this_thread::yield();
+  }
 }
 
 void ThreadPool::work(int index) {
@@ -53,8 +81,9 @@ void ThreadPool::work(int index) {
     }
     ++seen;
     if (stopping_) return;
+    const bool joined = joined_;
     (*job_)(index);
-    barrier();
+    if (joined) barrier();
   }
 }
 

@@ -25,16 +25,25 @@ class ThreadPool {
   // Meets all threads of the running job.
   void barrier();
 
+  // Gives the other threads something to do until the next job: work(thread index, enough) on each of them, which has to
+  // return soon after `enough` turns true. Does not wait, and runs nothing if there are no others.
+  void meanwhile(std::function<void(int, const std::atomic<bool>&)> work);
+
   // Hands out [0, count) in pieces of `piece` to whichever thread is free. Must not be called inside a job.
   void share(size_t count, size_t piece, const std::function<void(size_t, size_t)>& work);
 
  private:
   void work(int index);
+  void start(const std::function<void(int)>& job, bool joined);
+  void end_meanwhile();
 
   std::vector<std::thread> workers_;
   const std::function<void(int)>* job_ = nullptr;
+  bool joined_ = true;  // whether the threads of the job meet at its end
+  std::function<void(int)> meanwhile_;
   std::atomic<uint32_t> job_number_{0};
-  std::atomic<bool> stopping_{false};
+  std::atomic<bool> stopping_{false}, enough_{false};
+  alignas(64) std::atomic<int> busy_{0};  // threads that are still at meanwhile_
   alignas(64) std::atomic<int> arrived_{0};
   alignas(64) std::atomic<uint32_t> phase_{0};
 };

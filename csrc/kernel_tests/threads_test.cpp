@@ -7,6 +7,33 @@
 #include "check.h"
 
 namespace outrider::test {
+namespace {
+
+// Work of meanwhile() is begun by every other thread, is over before the next job, and never holds one up.
+void test_meanwhile() {
+  for (int threads = 1; threads <= 4; ++threads) {
+    ThreadPool pool(threads);
+    std::vector<int> begun(threads, 0), ended(threads, 0);  // written without atomics: the next job comes after
+    bool over = true;
+    int times = 0;
+    for (int repeat = 0; repeat < 100; ++repeat) {
+      for (int again = repeat % 3; again >= 0; --again, ++times)
+        pool.meanwhile([&](int thread, const std::atomic<bool>& enough) {
+          ++begun[thread];
+          while (!enough) std::this_thread::yield();  // until it is told: a job that did not tell would wait for ever
+          ++ended[thread];
+        });
+      if (repeat % 50 == 49) std::this_thread::sleep_for(std::chrono::milliseconds(20));
+      pool.run([&](int) { over &= begun == ended; });
+    }
+    begun[0] += times;  // the caller's own thread has better things to do
+    for (int b : begun) CHECK(b == times, note("meanwhile", "threads", threads));
+    CHECK(over, note("meanwhile is over", "threads", threads));
+    pool.meanwhile([](int, const std::atomic<bool>& enough) { while (!enough) std::this_thread::yield(); });
+  }  // and a pool can be dropped with it
+}
+
+}  // namespace
 
 void test_threads() {
   for (int threads = 1; threads <= 4; ++threads) {
@@ -52,6 +79,7 @@ void test_threads() {
     if (repeat % 3 == 0) pool.run([](int) {});
   }
   CHECK(true, "pools come and go");
+  test_meanwhile();
 }
 
 }  // namespace outrider::test

@@ -68,6 +68,7 @@ class DraftPlanner:
         self.costs = VerifyCosts(cost)
         self.calibration = Calibration()
         self._pace = Pace()
+        self._drafting = drafting
         self._cost = cost  # of the pass that is planned
         # The MTP drafter comes first: where several propose the same token, it keeps the credit.
         self.drafters: list[Drafter] = []
@@ -129,6 +130,11 @@ class DraftPlanner:
                 certain += len(ask.draft)
         self._keep_worthwhile([ask for ask in wanted if not ask.pinned], certain, beside)
         return [ask.draft for ask in asks]
+
+    def get_ready(self, requests: Sequence[Request]) -> None:
+        """After a pass over these requests, which swept the drafter's weights from the caches: idle cores get them."""
+        if self._drafting is not None and any(request.params.draft != "off" for request in requests):
+            self._drafting.program.warm()
 
     def observe(self, request: Request, hidden: Floats) -> None:
         """Tells the drafters the hidden state that the next round starts from."""

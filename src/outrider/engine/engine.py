@@ -100,6 +100,7 @@ class Engine:
             return
         work, draft_seconds = self._gather()
         for together, result in self._run(work):
+            self.planner.get_ready([w.request for w in together])
             self._take(together, result, draft_seconds)
         for request in [request for request in self._running if request.ended]:
             self._retire(request)
