@@ -31,18 +31,18 @@ inline I leader_word(const Race& race, I group) {
 }
 
 // More than the noise log(64) - log(-log(u)) of a leader, u = (word + 0.5) / 2^32, more than log(64), and never falling in
-// the word; of large noise some 0.06 more. -log(u) > 1 - u, so the noise is below -log(1 - u). With n = (2^32 - 1 - word) / 2 rounded down, 1 - u
-// is at least (n + 0.25) / 2^31. And the bits of a float, read as an integer, are at most 2^23 * (127 + log2 of the
-// float): they run straight between powers of two, below the logarithm. That makes 158 log(2) - log(2) / 2^23 * bits.
-// Rounding takes less than 5e-5 from it, and the constant has 0.001 to spare.
+// the word; of large noise some 0.06 more. -log(u) > 1 - u, so the noise is below log(64) - log(1 - u). With
+// n = (2^32 - 1 - word) / 2 rounded down, 1 - u is at least (n + 0.25) / 2^31. And the bits of a float, read as an integer,
+// are at most 2^23 * (127 + log2 of the float): they run straight between powers of two, below the logarithm. That makes
+// log(64) + 158 log(2) - log(2) / 2^23 * bits. Rounding takes less than 5e-5 from it, and the constant has 0.001 to spare.
 inline F noise_bound(I word) {
   const I n = ishift_right<1>(isub(all_lanes(0xFFFFFFFFu), word));
   const F bits = to_float(as_int(add(to_float(n), set1(0.25f))));
   return fma(bits, set1(-8.262958e-8f), set1(113.6772f));
 }
 
-// Whether one of these lanes may join, were its noise the largest of its group. The sum is rounded once, which can take it
-// down to the bound itself: race.bound has to lie clearly below what is needed to join.
+// What logits with the noise of their groups' leaders reach at most. The sum is rounded once, which can take it down to the
+// bound itself: race.bound has to lie clearly below what is needed to join.
 inline F reach(const Race& race, F logits, I group) {
   return fma(noise_bound(leader_word(race, group)), set1(race.temperature), logits);
 }
