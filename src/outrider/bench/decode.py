@@ -59,7 +59,7 @@ def _announce(
     pace: Pace, prompts: Sequence[Prompt], lengths: Sequence[Lengths], rounds: int, arms: Sequence[str]
 ) -> None:
     estimate = max(rounds * sum(map(pace.seconds, lengths)), 1.0)
-    duration = f"{estimate:.0f} seconds" if estimate < 90 else f"{estimate / 60:.0f} minutes"
+    duration = _count(round(estimate), "second") if estimate < 90 else _count(round(estimate / 60), "minute")
     categories, answers = len({prompt.category for prompt in prompts}), sum(map(len, lengths))
     what = f"{_count(len(prompts), 'prompt')} of {_count(categories, 'category', 'categories')}"
     if answers > len(prompts):
