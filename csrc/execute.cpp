@@ -18,6 +18,7 @@ class Executor {
       : p_(program), k_(active_kernels()), thread_(thread), threads_(program.pool_->size()), logits_(logits) {}
 
   void walk() {
+    p_.shares_->start(thread_, p_.odd_pass_);
     bool by_row = false;
     auto started = std::chrono::steady_clock::now();
     for (op_ = 0; op_ < p_.ops_.size(); ++op_) {
@@ -37,28 +38,23 @@ class Executor {
   }
 
  private:
-  static constexpr size_t kLastByRow = 13;  // index of Copy
+  static constexpr size_t kLastByRow = 12;  // index of Copy
   static_assert(std::is_same_v<std::variant_alternative_t<kLastByRow, Call>, Copy>);
 
   Buffer& buffer(int id) { return p_.buffers_[id]; }
   int first_row() const { return rows_ * thread_ / threads_; }
   int last_row() const { return rows_ * (thread_ + 1) / threads_; }
 
-  // Pieces of [0, count) claimed by whichever thread is free: at first long ones, which read memory in one line, and
-  // towards the end short ones, so that no thread waits long for the last.
-  template <class Work> void claim(size_t count, size_t least, Work work) {
-    std::atomic<uint32_t>& claimed = p_.claimed_[op_];
-    for (uint32_t at = claimed.load(std::memory_order_relaxed); at < count;) {
-      const size_t end = std::min(at + std::max(least, (count - at) / (2 * threads_)), count);
-      if (!claimed.compare_exchange_weak(at, static_cast<uint32_t>(end), std::memory_order_relaxed)) continue;
-      work(at, end);
-      at = claimed.load(std::memory_order_relaxed);
-    }
+  // This thread's pieces of [0, count), each beginning at a multiple of `unit`.
+  template <class Work> void divide(size_t count, size_t unit, const Work& work) {
+    p_.shares_->divide(thread_, op_, p_.odd_pass_, count, unit, work);
   }
 
   // Tasks 0 .. count - 1, one at a time.
-  template <class Work> void each(size_t count, Work work) {
-    for (size_t at; (at = p_.claimed_[op_].fetch_add(1, std::memory_order_relaxed)) < count;) work(at);
+  template <class Work> void each(size_t count, const Work& work) {
+    divide(count, 1, [&](size_t begin, size_t end) {
+      for (size_t task = begin; task < end; ++task) work(task);
+    });
   }
 
   void run(const Gather& c) {
@@ -87,7 +83,12 @@ class Executor {
   void run(const Quantize& c) {
     Buffer& b = buffer(c.src);
     const int per_row = static_cast<int>(b.dense.size()) / p_.max_rows_;
-    for (int i = first_row() * per_row; i < last_row() * per_row; ++i) k_.quantize_row(b.row(i), b.stride, b.quantized_store(i));
+    for (int i = first_row() * per_row; i < last_row() * per_row; ++i) quantize(b, i, 0, b.stride);
+  }
+
+  // Columns begin .. end - 1 of a row, whole groups.
+  void quantize(Buffer& b, int row, size_t begin, size_t end) {
+    k_.quantize_row(b.row(row) + begin, static_cast<int>(end - begin), b.group_at(row, begin));
   }
 
   void run(const Add& c) {
@@ -124,18 +125,6 @@ class Executor {
       const float* table = buffer(c.table).row(i);
       for (int h = 0; h < c.heads; ++h)
         k_.rope(buffer(c.src).row(i) + h * c.head_dim, table, table + c.head_dim / 2, c.head_dim, c.scale);
-    }
-  }
-
-  void run(const StoreKv& c) {
-    const int head_dim = p_.kv_[c.layer].head_dim;
-    for (int i = first_row(); i < last_row(); ++i) {
-      const int row = p_.pass_.row(narrow_, i);
-      const KvCache& cache = p_.pass_.cache(row);
-      const int64_t slot = p_.pass_.staged_at(row) % cache.capacity(c.layer);
-      for (int h = 0; h < c.heads; ++h)
-        k_.store_kv(buffer(c.key).row(i) + h * head_dim, buffer(c.value).row(i) + h * head_dim, head_dim, slot,
-                    cache.head(c.layer, h));
     }
   }
 
@@ -178,6 +167,21 @@ class Executor {
       std::memcpy(buffer(c.dst).row(i) + c.offset, buffer(c.src).row(i), buffer(c.src).width * sizeof(float));
   }
 
+  // Each thread writes some dimensions of all rows: a line of keys holds 16 rows, and rows of two threads would fight for it.
+  void run(const StoreKv& c) {
+    const int head_dim = p_.kv_[c.layer].head_dim, pieces = head_dim / kTile;
+    const int begin = pieces * thread_ / threads_ * kTile, end = pieces * (thread_ + 1) / threads_ * kTile;
+    if (begin == end) return;
+    for (int i = 0; i < rows_; ++i) {
+      const int row = p_.pass_.row(narrow_, i);
+      const KvCache& cache = p_.pass_.cache(row);
+      const int64_t slot = p_.pass_.staged_at(row) % cache.capacity(c.layer);
+      for (int h = 0; h < c.heads; ++h)
+        k_.store_kv(buffer(c.key).row(i) + h * head_dim, buffer(c.value).row(i) + h * head_dim, head_dim, begin, end, slot,
+                    cache.head(c.layer, h));
+    }
+  }
+
   // Asks for the first codes and scales of a piece all at once: what a tile asks for ahead begins behind them.
   static void ask_for(const Matrix& m, size_t tile) {
     const size_t most = std::min<size_t>(m.tile_codes, kAskedFor);
@@ -191,7 +195,7 @@ class Executor {
     Buffer& src = buffer(c.src);
     size_t total = 0;
     for (const Weights& w : c.weights) total += w->shape().tiles;
-    claim(total, 1, [&](size_t begin, size_t end) {
+    divide(total, 1, [&](size_t begin, size_t end) {
       size_t offset = 0;
       for (size_t w = 0; w < c.weights.size(); ++w) {
         const Matrix m = c.weights[w]->matrix();
@@ -208,13 +212,15 @@ class Executor {
     Buffer &src = buffer(c.src), &dst = buffer(c.dst);
     const Matrix gate = c.gate->matrix(), up = c.up->matrix();
     float *g = p_.tile_scratch_[thread_].data(), *u = g + static_cast<size_t>(p_.max_rows_) * kTile;
-    claim(gate.tiles, 1, [&](size_t begin, size_t end) {
+    divide(gate.tiles, kGroup / kTile, [&](size_t begin, size_t end) {
       ask_for(gate, begin);
       for (size_t t = begin; t < end; ++t) {
         k_.linear_tile(gate, t, up.codes_of(t), src.quantized.data(), src.dense.data(), rows_, g, kTile);
         k_.linear_tile(up, t, gate.codes_of(t + 1), src.quantized.data(), src.dense.data(), rows_, u, kTile);
         for (int r = 0; r < rows_; ++r) k_.gelu_gate(g + r * kTile, u + r * kTile, kTile, dst.row(r) + t * kTile);
       }
+      if (!c.quantizes) return;
+      for (int r = 0; r < rows_; ++r) quantize(dst, r, begin * kTile, end == gate.tiles ? dst.stride : end * kTile);
     });
   }
 
@@ -324,6 +330,11 @@ class Executor {
     }
     std::vector<float>& scratch = p_.score_scratch_[thread_];
     k_.attend(a, scratch.data(), scratch.size() / kMaxQueries / 16 * 16);
+    if (!c.quantizes) return;
+    for (int j = first; j < std::min(first + size, all); ++j) {
+      const size_t column = static_cast<size_t>(kv_head * group + j % group) * shape.head_dim;
+      quantize(buffer(c.dst), range.begin + j / group, column, column + shape.head_dim);
+    }
   }
 
   void run(const KeepOutputs& c) {
@@ -342,7 +353,7 @@ class Executor {
     std::vector<Best>& best = p_.thread_best_[thread_];
     std::fill(best.begin(), best.begin() + rows_, Best{-std::numeric_limits<float>::infinity(), 0});
     if (rows_ == 0) return;
-    claim(m.tiles, 16, [&](size_t begin, size_t end) {
+    divide(m.tiles, 16, [&](size_t begin, size_t end) {
       k_.head_tiles(m, begin, end, src.quantized.empty() ? nullptr : src.quantized.data(), src.dense.data(), rows_, best.data(), logits_, m.rows);
       if (!logits_ || c.softcap == 0.0f) return;
       const size_t first = begin * kTile, count = std::min(end * kTile, m.rows) - first;
@@ -377,7 +388,7 @@ void Program::run(const RowBatch& batch, float* logits) {
   }
   for (std::vector<float>& s : score_scratch_)
     if (s.size() < scratch * kMaxQueries) s.resize(scratch * kMaxQueries);
-  for (size_t i = 0; i < ops_.size(); ++i) claimed_[i].store(0, std::memory_order_relaxed);
+  odd_pass_ = !odd_pass_;
   pool_->run([&](int thread) { Executor(*this, thread, logits).walk(); });
   const size_t outputs = pass_.outputs().size();
   best_.assign(outputs, Best{-std::numeric_limits<float>::infinity(), 0});

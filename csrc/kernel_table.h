@@ -31,7 +31,7 @@ struct KernelTable {
   void (*head_tiles)(const Matrix&, size_t begin, size_t end, const QuantizedRow*, const float* const* dense, int rows,
                      Best* best, float* logits, size_t stride);
   void (*rms_norm)(const float* x, const float* weight, float eps, int n, float* out);
-  void (*quantize_row)(const float* x, int n, const QuantizedStore& out);
+  void (*quantize_row)(const float* x, int n, ActivationGroup* out);
   void (*add_row)(const float* x, int n, float* dst);
   void (*scale_row)(float factor, int n, float* dst);
   void (*multiply_row)(const float* x, int n, float* dst);
@@ -41,7 +41,7 @@ struct KernelTable {
   double (*sum_exp)(const float* x, int64_t n, float top, float scale);
   float (*softmax)(float* scores, int64_t base, int64_t first, int64_t position);
   void (*attend)(const AttentionPack&, float* scratch, size_t stride);
-  void (*store_kv)(const float* key, const float* value, int head_dim, int64_t slot, const KvHead& to);
+  void (*store_kv)(const float* key, const float* value, int head_dim, int begin, int end, int64_t slot, const KvHead& to);
   int64_t (*next_above)(const float* x, int64_t begin, int64_t end, float limit);
   int64_t (*next_group)(const float* logits, int64_t begin, int64_t end, const Race&);
   int64_t (*next_named_group)(const float* logits, const int32_t* tokens, int64_t begin, int64_t end, const Race&);

@@ -20,21 +20,8 @@ Buffer::Buffer(std::string n, int w, int rows) : name(std::move(n)), width(w), s
 
 void Buffer::make_quantized() {
   if (!quantized.empty()) return;
-  const size_t rows = dense.size(), groups = stride / kGroup;
-  codes.assign(rows * stride, 0);
-  for (std::vector<float>* v : {&scale, &scaled_sum}) v->assign(rows * groups, 0.0f);
-  half_sum.assign(rows * groups * 2, 0.0f);
-  for (std::vector<int32_t>* v : {&times8, &times128}) v->assign(rows * groups, 0);
-  for (size_t r = 0; r < rows; ++r) {
-    const QuantizedStore s = quantized_store(static_cast<int>(r));
-    quantized.push_back({s.codes, s.scale, s.half_sum, s.scaled_sum, s.times8, s.times128});
-  }
-}
-
-QuantizedStore Buffer::quantized_store(int r) {
-  const size_t groups = stride / kGroup, at = r * groups;
-  return {codes.data() + static_cast<size_t>(r) * stride, scale.data() + at, half_sum.data() + 2 * at,
-          scaled_sum.data() + at,                         times8.data() + at, times128.data() + at};
+  groups.assign(dense.size() * (stride / kGroup), ActivationGroup{});
+  for (size_t r = 0; r < dense.size(); ++r) quantized.push_back(group_at(static_cast<int>(r), 0));
 }
 
 Program::Program(int max_rows, std::vector<KvShape> kv, KvFormat format, std::shared_ptr<ThreadPool> pool, bool reader,
@@ -65,15 +52,25 @@ Buffer& Program::checked(int id, int width, const char* role) {
 void Program::push(Call call) {
   ops_.push_back({std::move(call), narrow_});
   seconds_.resize(ops_.size());
-  claimed_.reset(new std::atomic<uint32_t>[ops_.size()]);
+  shares_ = std::make_unique<Shares>(pool_->size(), ops_.size());
 }
 
 void Program::quantize_if_needed(int src, const Weights& weight) {
   Buffer& b = checked(src, static_cast<int>(weight->shape().columns), "input");
   if (!weight->quantized() || b.fresh) return;
   b.make_quantized();
-  push(Quantize{src});
+  if (!last_call_quantizes(src)) push(Quantize{src});
   b.fresh = true;
+}
+
+// Rather than in a call of its own, which costs a meeting of the threads, and takes each row to one of them and back.
+bool Program::last_call_quantizes(int src) {
+  if (ops_.empty()) return false;
+  Call& last = ops_.back().call;
+  if (auto* gated = std::get_if<GatedLinear>(&last); gated && gated->dst == src) return gated->quantizes = true;
+  if (auto* attention = std::get_if<Attention>(&last); attention && attention->dst == src)
+    return attention->quantizes = kv_[attention->layer].head_dim % kGroup == 0;
+  return false;
 }
 
 void Program::gather(std::shared_ptr<const Table> table, float scale, int dst) {
@@ -249,7 +246,7 @@ void Program::warm() const {
 
 std::vector<std::string> Program::describe() const {
   static const char* const names[] = {"gather", "rms_norm", "head_norm", "quantize", "add", "scale", "multiply",
-                                      "gelu_gate", "rope_table", "rope", "store_kv", "route", "combine_experts", "copy", "linear",
+                                      "gelu_gate", "rope_table", "rope", "route", "combine_experts", "copy", "store_kv", "linear",
                                       "gated_linear", "expert_gated_linear", "expert_linear", "cluster_linear", "attention",
                                       "keep_outputs", "head"};
   static_assert(std::size(names) == std::variant_size_v<Call>);
@@ -260,7 +257,7 @@ std::vector<std::string> Program::describe() const {
 
 size_t Program::buffer_bytes() const {
   size_t total = 0;
-  for (const Buffer& b : buffers_) total += b.data.size() * 4 + b.codes.size() + b.scale.size() * 6 * 4;
+  for (const Buffer& b : buffers_) total += b.data.size() * sizeof(float) + b.groups.size() * sizeof(ActivationGroup);
   return total;
 }
 

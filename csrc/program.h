@@ -2,7 +2,6 @@
 // number of rows. Row r of every buffer belongs to row r of the pass, until `keep_outputs`, after which only the rows
 // whose result is wanted go on ("narrow").
 #pragma once
-#include <atomic>
 #include <cstdint>
 #include <memory>
 #include <string>
@@ -11,6 +10,7 @@
 
 #include "batch.h"
 #include "kernel_table.h"
+#include "shares.h"
 #include "threads.h"
 #include "weights.h"
 
@@ -30,14 +30,12 @@ struct Buffer {
   std::string name;
   int width, stride;
   std::vector<float> data;
-  std::vector<int8_t> codes;
-  std::vector<float> scale, half_sum, scaled_sum;
-  std::vector<int32_t> times8, times128;
-  std::vector<QuantizedRow> quantized;   // (max_rows), pointing into the above
+  std::vector<ActivationGroup> groups;   // (max_rows, stride / 32)
+  std::vector<QuantizedRow> quantized;   // (max_rows), pointing into groups
   std::vector<const float*> dense;       // (max_rows), pointing into data
   bool fresh = false;                    // while recording: the quantized copy is that of the data
   float* row(int r) { return data.data() + static_cast<size_t>(r) * stride; }
-  QuantizedStore quantized_store(int r);
+  ActivationGroup* group_at(int r, size_t column) { return groups.data() + (static_cast<size_t>(r) * stride + column) / kGroup; }
   void make_quantized();
 };
 
@@ -55,22 +53,22 @@ struct Multiply { int dst; Vector by; };
 struct GeluGate { int gate, up, up_offset, width, dst; };
 struct RopeTable { Vector inverse_frequency; int half; int dst; };                  // dst: cosines, then sines
 struct Rope { int src, table, heads, head_dim; float scale; };
-struct StoreKv { int key, value, layer, heads; };
 struct Route { int src; int experts, top_k; Vector expert_scale; int dst; };        // dst: top_k weights; ids aside
 struct CombineExperts { int src, weights, top_k; int dst; };
 struct Copy { int src, dst, offset; };                                              // dst[offset ...] = src
-// Shared among threads.
+// Shared among threads. Where `quantizes`, the thread that made a group of the output quantizes it too, while it is at hand.
+struct StoreKv { int key, value, layer, heads; };
 struct Linear { int src; std::vector<Weights> weights; std::vector<int> dst; };
-struct GatedLinear { int src; Weights gate, up; int dst; };                         // gelu(gate x) * (up x)
+struct GatedLinear { int src; Weights gate, up; int dst; bool quantizes = false; };  // gelu(gate x) * (up x)
 struct ExpertGatedLinear { int src, top_k; Weights gate_up; int dst; };             // dst: (rows * top_k, width)
 struct ExpertLinear { int src, top_k; Weights down; int dst; };                     // src, dst: (rows * top_k, ...)
 struct ClusterLinear { int src, top_k; Weights clusters; int dst; };                // dst: (rows * top_k, cluster size)
-struct Attention { int query, layer, heads; int dst; };
+struct Attention { int query, layer, heads; int dst; bool quantizes = false; };
 struct KeepOutputs { std::vector<int> buffers; };
 struct Head { int src; Weights weight; float softcap; };                            // softcap 0: none
 
-using Call = std::variant<Gather, RmsNorm, HeadNorm, Quantize, Add, Scale, Multiply, GeluGate, RopeTable, Rope, StoreKv,
-                          Route, CombineExperts, Copy, Linear, GatedLinear, ExpertGatedLinear, ExpertLinear,
+using Call = std::variant<Gather, RmsNorm, HeadNorm, Quantize, Add, Scale, Multiply, GeluGate, RopeTable, Rope, Route,
+                          CombineExperts, Copy, StoreKv, Linear, GatedLinear, ExpertGatedLinear, ExpertLinear,
                           ClusterLinear, Attention, KeepOutputs, Head>;
 
 struct Op {
@@ -137,6 +135,7 @@ class Program {
   friend class Executor;
   Buffer& checked(int id, int width, const char* role);
   void quantize_if_needed(int src, const Weights& weight);
+  bool last_call_quantizes(int src);
   void push(Call call);
 
   int max_rows_;
@@ -155,7 +154,8 @@ class Program {
   std::vector<std::vector<Best>> thread_best_;   // (threads, max_rows)
   std::vector<std::vector<float>> tile_scratch_, score_scratch_;  // by thread
   std::vector<int32_t> expert_of_;               // (max_rows * top_k): the chosen experts
-  std::unique_ptr<std::atomic<uint32_t>[]> claimed_;  // by op: work handed out so far
+  std::unique_ptr<Shares> shares_;
+  bool odd_pass_ = false;
 };
 
 }  // namespace outrider

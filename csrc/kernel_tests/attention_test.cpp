@@ -37,7 +37,9 @@ struct Head {
     }
   }
   void store(const KernelTable& k, int64_t at, const std::vector<float>& key, const std::vector<float>& value) {
-    k.store_kv(key.data(), value.data(), head_dim, at % capacity, memory());
+    const int middle = head_dim / 32 * 16;  // by two threads
+    k.store_kv(key.data(), value.data(), head_dim, middle, head_dim, at % capacity, memory());
+    k.store_kv(key.data(), value.data(), head_dim, 0, middle, at % capacity, memory());
   }
 };
 

@@ -40,7 +40,7 @@ struct Model {
       for (int l = 0; l < cache.layers(); ++l) {
         position_in_slot[l][position % cache.capacity(l)] = position;
         for (int h = 0; h < cache.shape(l).kv_heads; ++h)
-          portable().store_kv(content(staged[i], l, h, false).data(), content(staged[i], l, h, true).data(), kHeadDim,
+          portable().store_kv(content(staged[i], l, h, false).data(), content(staged[i], l, h, true).data(), kHeadDim, 0, kHeadDim,
                               position % cache.capacity(l), cache.head(l, h));
       }
     }

@@ -73,30 +73,27 @@ struct Packed {
 struct Activations {
   size_t rows, columns;
   std::vector<float> x;
-  std::vector<int8_t> codes;
-  std::vector<float> scale, half_sum, scaled_sum;
-  std::vector<int32_t> times8, times128;
+  std::vector<ActivationGroup> groups;
   std::vector<QuantizedRow> quantized;
   std::vector<const float*> dense;
 
   Activations(size_t r, size_t c, std::vector<float> values, const KernelTable& k = portable())
-      : rows(r), columns(c), x(std::move(values)), codes(r * c), scale(r * (c / 32)), half_sum(r * (c / 16)),
-        scaled_sum(r * (c / 32)), times8(r * (c / 32)), times128(r * (c / 32)) {
+      : rows(r), columns(c), x(std::move(values)), groups(r * (c / kGroup)) {
     for (size_t i = 0; i < rows; ++i) {
       dense.push_back(x.data() + i * c);
-      if (c % 32) continue;
-      const size_t g = i * (c / 32);
-      const QuantizedStore at{codes.data() + i * c,  scale.data() + g,  half_sum.data() + 2 * g,
-                              scaled_sum.data() + g, times8.data() + g, times128.data() + g};
-      k.quantize_row(x.data() + i * c, static_cast<int>(c), at);
-      quantized.push_back({at.codes, at.scale, at.half_sum, at.scaled_sum, at.times8, at.times128});
+      if (c % kGroup) continue;
+      ActivationGroup* of_row = groups.data() + i * (c / kGroup);
+      k.quantize_row(dense[i], static_cast<int>(c), of_row);
+      quantized.push_back(of_row);
     }
   }
   Activations(const Activations&) = delete;
 
   // What the kernels take as the value of column k of row r.
   double value(bool as_quantized, size_t r, size_t k) const {
-    return as_quantized ? static_cast<double>(codes[r * columns + k]) * scale[r * (columns / 32) + k / 32] : x[r * columns + k];
+    if (!as_quantized) return x[r * columns + k];
+    const ActivationGroup& group = quantized[r][k / kGroup];
+    return static_cast<double>(group.codes[k % kGroup]) * group.scale;
   }
 };
 

@@ -59,10 +59,25 @@ void test_norm(Random& random) {
   CHECK(same_bits(got, zeros), "rms_norm of zeros");
 }
 
-bool same_quantization(const Activations& a, const Activations& b) {
-  return a.codes == b.codes && same_bits(a.scale, b.scale) && same_bits(a.half_sum, b.half_sum) &&
-         same_bits(a.scaled_sum, b.scaled_sum) && a.times8 == b.times8 && a.times128 == b.times128;
-}
+// What quantize_row makes of one row, kind by kind.
+struct Quantized {
+  std::vector<int8_t> codes;
+  std::vector<float> scale, half_sum, scaled_sum;
+  std::vector<int32_t> times8, times128;
+
+  Quantized(const std::vector<float>& x, const KernelTable& k) {
+    for (const ActivationGroup& g : Activations(1, x.size(), x, k).groups) {
+      codes.insert(codes.end(), g.codes, g.codes + kGroup);
+      half_sum.insert(half_sum.end(), g.half_sum, g.half_sum + 2);
+      scale.push_back(g.scale), scaled_sum.push_back(g.scaled_sum);
+      times8.push_back(g.times8), times128.push_back(g.times128);
+    }
+  }
+  bool same(const Quantized& b) const {
+    return codes == b.codes && same_bits(scale, b.scale) && same_bits(half_sum, b.half_sum) &&
+           same_bits(scaled_sum, b.scaled_sum) && times8 == b.times8 && times128 == b.times128;
+  }
+};
 
 void test_quantize(Random& random) {
   for (size_t n : {32, 64, 96, 640}) {
@@ -72,8 +87,8 @@ void test_quantize(Random& random) {
       for (size_t i = 64; i < 96; ++i) x[i] = static_cast<float>(static_cast<int>(i) - 80) + 0.5f;  // ties: the scale is 1
       x[70] = 127.0f;
     }
-    const Activations definition(1, n, x);
-    for (const KernelTable* k : tables()) CHECK(same_quantization(Activations(1, n, x, *k), definition), note(k->name, "n", n));
+    const Quantized definition(x, portable());
+    for (const KernelTable* k : tables()) CHECK(Quantized(x, *k).same(definition), note(k->name, "n", n));
     digest.add(definition.codes), digest.add(definition.scale), digest.add(definition.half_sum);
     digest.add(definition.scaled_sum), digest.add(definition.times8), digest.add(definition.times128);
     bool right = true, sums = true;
@@ -109,10 +124,10 @@ void test_quantize(Random& random) {
         odd.back()[at] = special;
       }
   for (size_t i = 0; i < odd.size(); ++i) {
-    const Activations definition(1, 64, odd[i]);
+    const Quantized definition(odd[i], portable());
     const bool in_range = std::all_of(definition.codes.begin(), definition.codes.end(), [](int8_t c) { return c >= -127; });
     CHECK(in_range, note("quantize_row of odd values", "case", i));
-    for (const KernelTable* k : tables()) CHECK(same_quantization(Activations(1, 64, odd[i], *k), definition), note(k->name, "odd case", i));
+    for (const KernelTable* k : tables()) CHECK(Quantized(odd[i], *k).same(definition), note(k->name, "odd case", i));
     digest.add(definition.codes), digest.add(definition.scale);
   }
 }

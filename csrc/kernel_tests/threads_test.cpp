@@ -1,4 +1,6 @@
-// ThreadPool under repetition: every thread runs every job once, barriers hold, shared work is done exactly once.
+// ThreadPool under repetition: every thread runs every job once, barriers hold, shared work is done exactly once. And Shares:
+// everything is done once, whoever does it.
+#include "../shares.h"
 #include "../threads.h"
 
 #include <atomic>
@@ -33,9 +35,57 @@ void test_meanwhile() {
   }  // and a pool can be dropped with it
 }
 
+void test_shares() {
+  constexpr size_t kCounts[] = {0, 1, 2, 3, 5, 31, 32, 33, 1000}, kCalls = std::size(kCounts);
+  for (int threads = 1; threads <= 5; ++threads)
+    for (size_t unit : {1, 2, 16}) {
+      ThreadPool pool(threads);
+      Shares shares(threads, kCalls);
+      std::vector<std::atomic<int>> times(1000 * kCalls);
+      std::atomic<int> astray{0};
+      constexpr int kPasses = 60;
+      for (int pass = 0; pass < kPasses; ++pass)
+        pool.run([&](int thread) {
+          shares.start(thread, pass % 2);
+          for (size_t call = 0; call < kCalls; ++call) {  // no barriers: others may still be at an earlier call
+            if (pass % 5 == 4 && call % 3 == 0) continue;  // one that this pass has nothing for
+            shares.divide(thread, call, pass % 2, kCounts[call], unit, [&](size_t begin, size_t end) {
+              astray += begin % unit != 0 || begin >= end || end > kCounts[call];
+              for (size_t i = begin; i < end; ++i) ++times[call * 1000 + i];
+            });
+          }
+        });
+      bool once = astray == 0;
+      for (size_t call = 0; call < kCalls; ++call)
+        for (size_t i = 0; i < 1000; ++i)
+          once &= times[call * 1000 + i] == (i >= kCounts[call] ? 0 : call % 3 ? kPasses : kPasses - kPasses / 5);
+      CHECK(once, note("shares", "threads", threads, "unit", unit));
+    }
+
+  // A thread that is held up leaves what it has not begun to the others, and what they have done it does not do again.
+  ThreadPool pool(3);
+  Shares shares(3, 1);
+  std::atomic<int> by_others{0}, by_slow{0};
+  pool.run([&](int thread) {
+    shares.start(thread, false);
+    shares.divide(thread, 0, false, 96, 1, [&](size_t begin, size_t end) {
+      const int done = static_cast<int>(end - begin);
+      if (thread == 1) {
+        by_slow += done;
+        while (by_others < 96 - by_slow) std::this_thread::yield();  // for ever, if they left it
+      } else {
+        while (by_slow == 0) std::this_thread::yield();
+        by_others += done;
+      }
+    });
+  });
+  CHECK(by_others + by_slow == 96 && by_slow == 16, "half of its own share, once begun, is a slow thread's");
+}
+
 }  // namespace
 
 void test_threads() {
+  test_shares();
   for (int threads = 1; threads <= 4; ++threads) {
     ThreadPool pool(threads);
     CHECK(pool.size() == threads, "");

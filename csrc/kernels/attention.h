@@ -191,8 +191,14 @@ inline void attend(const AttentionPack& a, float* scratch, size_t stride) {
   }
 }
 
-// The 8-bit codes of one head of a row; returns their scale. As quantize_row: what is not finite comes back as NaN.
-inline float int8_codes(const float* x, int head_dim, int8_t* codes) {
+// The scale of one head's 8-bit codes, and what values are multiplied by. As quantize_row: what is not finite comes back
+// as NaN.
+struct HeadScale {
+  float scale, inverse;
+  bool fits;
+};
+
+inline HeadScale head_scale(const float* x, int head_dim) {
   const F infinity = set1(__builtin_inff());
   F sizes = zero();
   for (int d = 0; d < head_dim; d += 16) {
@@ -201,21 +207,23 @@ inline float int8_codes(const float* x, int head_dim, int8_t* codes) {
   }
   const float largest = reduce_max(sizes);
   const bool fits = largest > 1e-30f && largest < __builtin_inff();
-  const F inverse = set1(fits ? 127.0f / largest : 0.0f);
-  for (int d = 0; d < head_dim; d += 16) store_int8(codes + d, fits ? round_to_int(mul(load(x + d), inverse)) : izero());
-  return largest / 127.0f;
+  return {largest / 127.0f, fits ? 127.0f / largest : 0.0f, fits};
 }
 
-// Writes one head's key and value of one row into its slot.
-inline void store_kv(const float* key, const float* value, int head_dim, int64_t slot, const KvHead& to) {
+inline I head_codes(const float* x, const HeadScale& by) {
+  return by.fits ? round_to_int(mul(load(x), set1(by.inverse))) : izero();
+}
+
+// Writes dimensions begin .. end - 1, multiples of 16, of one head's key and value of one row into its slot.
+inline void store_kv(const float* key, const float* value, int head_dim, int begin, int end, int64_t slot, const KvHead& to) {
   const size_t block = static_cast<size_t>(slot / 16) * head_dim * 16 + slot % 16, row = static_cast<size_t>(slot) * head_dim;
   switch (to.format) {
     case KvFormat::kFloat32:
-      for (int d = 0; d < head_dim; ++d) static_cast<float*>(to.keys)[block + d * 16] = key[d];
-      for (int d = 0; d < head_dim; d += 16) store(static_cast<float*>(to.values) + row + d, load(value + d));
+      for (int d = begin; d < end; ++d) static_cast<float*>(to.keys)[block + d * 16] = key[d];
+      for (int d = begin; d < end; d += 16) store(static_cast<float*>(to.values) + row + d, load(value + d));
       return;
     case KvFormat::kFloat16:
-      for (int d = 0; d < head_dim; d += 16) {
+      for (int d = begin; d < end; d += 16) {
         uint16_t rounded[16];
         store_f16(rounded, load(key + d));
         for (int i = 0; i < 16; ++i) static_cast<uint16_t*>(to.keys)[block + (d + i) * 16] = rounded[i];
@@ -223,10 +231,14 @@ inline void store_kv(const float* key, const float* value, int head_dim, int64_t
       }
       return;
     case KvFormat::kInt8: {
-      int8_t* values = static_cast<int8_t*>(to.values) + row;
-      to.key_scales[slot] = int8_codes(key, head_dim, values);  // the value's place serves first for the key's codes
-      for (int d = 0; d < head_dim; ++d) static_cast<int8_t*>(to.keys)[block + d * 16] = values[d];
-      to.value_scales[slot] = int8_codes(value, head_dim, values);
+      const HeadScale of_key = head_scale(key, head_dim), of_value = head_scale(value, head_dim);
+      for (int d = begin; d < end; d += 16) {
+        int8_t codes[16];
+        store_int8(codes, head_codes(key + d, of_key));
+        for (int i = 0; i < 16; ++i) static_cast<int8_t*>(to.keys)[block + (d + i) * 16] = codes[i];
+        store_int8(static_cast<int8_t*>(to.values) + row + d, head_codes(value + d, of_value));
+      }
+      if (begin == 0) to.key_scales[slot] = of_key.scale, to.value_scales[slot] = of_value.scale;
       return;
     }
   }

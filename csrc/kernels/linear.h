@@ -76,12 +76,12 @@ inline void unpack(const uint8_t* p, Codes (&w)[8]) {
 
 // total - zero * (sum of the group's activation codes), in whole numbers. The subtraction takes its operand from memory
 // and runs beside the dot products, where a multiplication would take their place.
-template <int kBits, int kZero> inline I less_zero(I total, const QuantizedRow& x, int g) {
+template <int kBits, int kZero> inline I less_zero(I total, const ActivationGroup& x) {
   static_assert(kZero == 0 || kZero == 8 || kZero == 16 || kZero == 128);
   if constexpr (!kUnsignedDot<kBits> || kZero == 0) return total;
-  if constexpr (kZero == 128) return isub(total, ibroadcast(x.times128 + g));
-  const I once = isub(total, ibroadcast(x.times8 + g));
-  if constexpr (kZero == 16) return isub(once, ibroadcast(x.times8 + g));
+  if constexpr (kZero == 128) return isub(total, ibroadcast(&x.times128));
+  const I once = isub(total, ibroadcast(&x.times8));
+  if constexpr (kZero == 16) return isub(once, ibroadcast(&x.times8));
   return once;
 }
 
@@ -100,7 +100,7 @@ void quantized_tile(const Matrix& m, size_t tile, const uint8_t* next, const Qua
   const uint8_t* codes_at = m.codes + tile * m.tile_codes;
   const uint8_t* scales_at = m.scales + tile * m.tile_scales;
   const int groups = static_cast<int>(m.columns / kGroup);
-  constexpr int kFewest = kBits == 8 && kUnsignedDot<8> ? 7 : kBits == 5 || kBits == 6 ? 1 : 2;
+  constexpr int kFewest = kBits == 5 || kBits == 6 ? 1 : 2;
   Ahead<code_bytes(kBits), (kRows >= kFewest)> ahead(codes_at, next, groups);
   F acc[kRows];
 #pragma GCC unroll 8
@@ -142,16 +142,16 @@ void quantized_tile(const Matrix& m, size_t tile, const uint8_t* next, const Qua
     }
 #pragma GCC unroll 8
     for (int r = 0; r < kRows; ++r) {
-      const int8_t* q = x[r].codes + g * kGroup;
-      const F activation_scale = set1(x[r].scale[g]);
+      const ActivationGroup& group = x[r][g];
+      const F activation_scale = set1(group.scale);
       I a, b;
-      dot_halves<kBits>(w, q, a, b);
+      dot_halves<kBits>(w, group.codes, a, b);
       if constexpr (f.scales == Scales::kSuperHalf) {
-        acc[r] = fma(half_less_zero<kBits, kZero>(a, x[r].half_sum[2 * g]), mul(scale, activation_scale), acc[r]);
-        acc[r] = fma(half_less_zero<kBits, kZero>(b, x[r].half_sum[2 * g + 1]), mul(second, activation_scale), acc[r]);
+        acc[r] = fma(half_less_zero<kBits, kZero>(a, group.half_sum[0]), mul(scale, activation_scale), acc[r]);
+        acc[r] = fma(half_less_zero<kBits, kZero>(b, group.half_sum[1]), mul(second, activation_scale), acc[r]);
       } else {
-        acc[r] = fma(to_float(less_zero<kBits, kZero>(iadd(a, b), x[r], g)), mul(scale, activation_scale), acc[r]);
-        if constexpr (f.scales != Scales::kPlain) acc[r] = fma(second, set1(x[r].scaled_sum[g]), acc[r]);
+        acc[r] = fma(to_float(less_zero<kBits, kZero>(iadd(a, b), group)), mul(scale, activation_scale), acc[r]);
+        if constexpr (f.scales != Scales::kPlain) acc[r] = fma(second, set1(group.scaled_sum), acc[r]);
       }
     }
   }

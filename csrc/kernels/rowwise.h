@@ -19,10 +19,10 @@ inline void rms_norm(const float* x, const float* weight, float eps, int n, floa
 }
 
 // int8 per group of 32: scale = largest magnitude / 127. n is a multiple of 32. The sums are for the kernels' zero
-// points and minima; see QuantizedRow.
-inline void quantize_row(const float* x, int n, const QuantizedStore& out) {
-  for (int g = 0; g < n / 32; ++g) {
-    const F a = load(x + 32 * g), b = load(x + 32 * g + 16);
+// points and minima.
+inline void quantize_row(const float* x, int n, ActivationGroup* out) {
+  for (; n > 0; n -= kGroup, x += kGroup, ++out) {
+    const F a = load(x), b = load(x + 16);
     // A NaN counts as an infinity: the group's scale becomes infinity, its codes 0, and every sum over it NaN.
     const F infinity = set1(__builtin_inff()), a_size = abs(a), b_size = abs(b);
     const float largest = reduce_max(max(select_below(a_size, infinity, a_size, infinity),
@@ -30,15 +30,15 @@ inline void quantize_row(const float* x, int n, const QuantizedStore& out) {
     const bool fits = largest > 1e-30f && largest < __builtin_inff();  // below, 127 / largest may overflow: zeros
     const F inverse = set1(fits ? 127.0f / largest : 0.0f);
     const I qa = fits ? round_to_int(mul(a, inverse)) : izero(), qb = fits ? round_to_int(mul(b, inverse)) : izero();
-    store_int8(out.codes + 32 * g, qa);
-    store_int8(out.codes + 32 * g + 16, qb);
+    store_int8(out->codes, qa);
+    store_int8(out->codes + 16, qb);
     const int total[2] = {reduce_sum(qa), reduce_sum(qb)}, sum = total[0] + total[1];
-    out.half_sum[2 * g] = static_cast<float>(total[0]);
-    out.half_sum[2 * g + 1] = static_cast<float>(total[1]);
-    out.times8[g] = 8 * sum;
-    out.times128[g] = 128 * sum;
-    out.scale[g] = largest / 127.0f;
-    out.scaled_sum[g] = out.scale[g] * static_cast<float>(sum);
+    out->half_sum[0] = static_cast<float>(total[0]);
+    out->half_sum[1] = static_cast<float>(total[1]);
+    out->times8 = 8 * sum;
+    out->times128 = 128 * sum;
+    out->scale = largest / 127.0f;
+    out->scaled_sum = out->scale * static_cast<float>(sum);
   }
 }
 

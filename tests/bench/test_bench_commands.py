@@ -69,7 +69,7 @@ def test_decode_json(fake, call):
     assert found["draft_sources"] == ["lookup"]
     assert {name: of["prompts"] for name, of in found["categories"].items()} == {"prose": 2, "code": 2}
     assert found["total"]["prompts"] == 4
-    assert "4 prompts of 2 categories, each decoded 1 time in 2 ways (plain, drafted): about 1 seconds" in ran.err
+    assert "4 prompts of 2 categories, each decoded 1 time in 2 ways (plain, drafted): about 1 second" in ran.err
     (llm,) = fake.made
     # After what the estimate takes, each prompt in both ways, one after the other; half of them begin with each.
     asked = llm.asked[-8:]
