@@ -6,7 +6,7 @@ set(OUTRIDER_FLAGS -O3 -Wall -Wextra -ffp-contract=off -fno-math-errno)
 
 set(OUTRIDER_KERNEL_SOURCES ${OUTRIDER_CSRC}/isa_portable.cpp ${OUTRIDER_CSRC}/dispatch.cpp)
 set(OUTRIDER_ENGINE_SOURCES
-    ${OUTRIDER_CSRC}/batch.cpp ${OUTRIDER_CSRC}/execute.cpp ${OUTRIDER_CSRC}/kv_cache.cpp ${OUTRIDER_CSRC}/program.cpp
+    ${OUTRIDER_CSRC}/batch.cpp ${OUTRIDER_CSRC}/execute.cpp ${OUTRIDER_CSRC}/huge_pages.cpp ${OUTRIDER_CSRC}/kv_cache.cpp ${OUTRIDER_CSRC}/program.cpp
     ${OUTRIDER_CSRC}/quantize.cpp ${OUTRIDER_CSRC}/sampling.cpp ${OUTRIDER_CSRC}/threads.cpp ${OUTRIDER_CSRC}/weights.cpp)
 
 if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64|amd64")

@@ -1,13 +1,10 @@
 #include "weights.h"
 
-#include <sys/mman.h>
-
 #include <algorithm>
-#include <cstdlib>
 #include <cstring>
-#include <new>
 
 #include "half.h"
+#include "huge_pages.h"
 #include "threads.h"
 
 namespace outrider {
@@ -210,17 +207,8 @@ void pack_matrix(Format f, size_t rows, size_t columns, const uint8_t* blocks, u
     pack_tile(f, rows, columns, blocks, t * kTile, codes + t * m.tile_codes, scales + t * m.tile_scales);
 }
 
-void Weight::Free::operator()(uint8_t* p) const { std::free(p); }
-
 Weight::Weight(Format f, size_t count, size_t rows, size_t columns, const uint8_t* blocks, ThreadPool& pool)
-    : count_(count), shape_(packed_shape(f, rows, columns)) {
-  // Huge pages spare the page-table walks of a sweep over more than a gigabyte.
-  const size_t page = 2u << 20, size = (bytes() + page) / page * page;
-  data_.reset(static_cast<uint8_t*>(std::aligned_alloc(bytes() >= page ? page : 64, size)));
-  if (!data_) throw std::bad_alloc();
-#ifdef MADV_HUGEPAGE
-  if (bytes() >= page) madvise(data_.get(), size, MADV_HUGEPAGE);
-#endif
+    : count_(count), shape_(packed_shape(f, rows, columns)), data_(huge_memory(bytes())) {
   const size_t matrix_blocks = rows * row_bytes(f, columns);
   pool.share(count_ * shape_.tiles, 8, [&](size_t begin, size_t end) {
     for (size_t t = begin; t < end; ++t) {

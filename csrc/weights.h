@@ -37,10 +37,9 @@ class Weight {
   size_t bytes() const { return count_ * shape_.tiles * (shape_.tile_codes + shape_.tile_scales); }
 
  private:
-  struct Free { void operator()(uint8_t* p) const; };
   size_t count_;
   Matrix shape_;
-  std::unique_ptr<uint8_t, Free> data_;
+  std::shared_ptr<const uint8_t> data_;
 };
 
 }  // namespace outrider

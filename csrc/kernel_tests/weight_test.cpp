@@ -1,10 +1,44 @@
-// Weight: several matrices packed by threads lie as pack_matrix() puts each, and each weight can be read back alone.
+// Weight: several matrices packed by threads lie as pack_matrix() puts each, and each weight can be read back alone. And the
+// memory that weights lie in.
+#include <algorithm>
+
+#include "../huge_pages.h"
 #include "../threads.h"
 #include "packed.h"
 
 namespace outrider::test {
+namespace {
+
+// Pieces of all sizes, some dropped again: each keeps what was written to it, wherever the chunks begin and end.
+void test_huge_memory(Random& random) {
+  struct Piece {
+    std::shared_ptr<uint8_t> memory;
+    size_t bytes;
+    uint8_t value;
+  };
+  std::vector<Piece> pieces;
+  bool kept = true, aligned = true;
+  for (int i = 0; i < 120; ++i) {
+    const size_t bytes = i % 40 == 39 ? (20u << 20) + 1 : i % 3 ? random.below(3u << 20) : random.below(100);
+    pieces.push_back({huge_memory(bytes), bytes, static_cast<uint8_t>(random.next())});
+    aligned &= reinterpret_cast<uintptr_t>(pieces.back().memory.get()) % 64 == 0;
+    std::fill_n(pieces.back().memory.get(), bytes, pieces.back().value);
+    if (i % 2) std::swap(pieces.back(), pieces[random.below(pieces.size())]);
+    if (i % 4 == 3) {
+      const Piece& last = pieces.back();
+      kept &= std::all_of(last.memory.get(), last.memory.get() + last.bytes, [&](uint8_t b) { return b == last.value; });
+      pieces.pop_back();
+    }
+  }
+  for (const Piece& p : pieces) kept &= std::all_of(p.memory.get(), p.memory.get() + p.bytes, [&](uint8_t b) { return b == p.value; });
+  CHECK(kept && aligned, "huge_memory");
+}
+
+}  // namespace
 
 void test_weight() {
+  Random memory_sizes(5);
+  test_huge_memory(memory_sizes);
   Random random(4);
   for (int i = 0; i < kFormatCount; ++i) {
     const Format f = static_cast<Format>(i);

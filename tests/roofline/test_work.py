@@ -17,7 +17,7 @@ from outrider.checkpoints.settings import Settings
 from outrider.checkpoints.traffic import weight_traffic
 from outrider.roofline.sizes import SIZES, published_size
 from outrider.roofline.subject import checkpoint_subject, is_size, sized_subject
-from outrider.roofline.work import Matrix, drafter_work, packed_bytes_per_weight, target_work
+from outrider.roofline.work import Matrix, Work, drafter_work, packed_bytes_per_weight, target_work
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -105,4 +105,10 @@ def test_a_checkpoint_without_a_drafter_is_planned_with_lookup(tiny):
     subject = checkpoint_subject(path, "off")
     assert subject.drafter is None
     assert "lookup" in subject.drafted_by
-    assert sized_subject("e2b", "Q8_0").formats == {"Q8_0"}
+    assert sized_subject("e2b", "Q8_0").formats == ["Q8_0"]
+
+
+def test_formats_come_with_the_most_read_first():
+    experts = Matrix("Q8_0", 1000, 1000, chosen=1, count=10)  # of which a row reads 100 bytes
+    work = Work((Matrix("Q4_0", 400, 200), experts, Matrix("F16", 45, 90), Matrix("F16", 45, 90)), (), 4)
+    assert work.formats == ["Q4_0", "F16", "Q8_0"]

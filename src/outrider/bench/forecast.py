@@ -28,7 +28,7 @@ class Forecast:
         tensors = llm.packed.tensors if llm.packed else open_checkpoint(llm.path).tensors
         self._work, self._context = target_work(tensors, llm.config), context
         self._kv_bytes = _KV_BYTES[llm.kv_cache_dtype]
-        self._gauge = Gauge({matrix.format for matrix in self._work.matrices}, llm.threads, llm.kv_cache_dtype)
+        self._gauge = Gauge(self._work.formats, llm.threads, llm.kv_cache_dtype)
         self._measured: list[Hardware] = []
 
     def measure(self) -> list[float]:

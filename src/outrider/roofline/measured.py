@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -18,7 +18,6 @@ _TILE = 16  # rows that threads share matrices in
 _COLUMNS, _CALLS = 1536, 16
 _WARM_BYTES = 450_000
 """Weights for each thread that arithmetic is measured with: they fit a core's own cache."""
-_COLD_FORMAT: Format = "Q8_0"  # the most bytes for its arithmetic
 _START_ROWS = (1, _ROWS[-1])
 _COLD_BYTES, _COLD_BYTES_PER_THREAD = 150_000_000, 32_000_000
 """Weights that memory is measured with: more than the caches hold, which grow with the cores."""
@@ -30,17 +29,19 @@ class Gauge:
     """Small programs that show what bounds passes here. They take 300 MB, or 64 a thread, while this object lives.
 
     Args:
-        formats: of the weights that matter.
+        formats: of the weights that matter, the one that most bytes are in first. Memory is measured with that one: the
+            fewer bits, the slower a core that unpacks them reads.
         threads: as many as the passes will have.
         kv_format: of keys and values.
     """
 
-    def __init__(self, formats: Collection[Format], threads: int, kv_format: kernels.KvFormat = "float16") -> None:
+    def __init__(self, formats: Sequence[Format], threads: int, kv_format: kernels.KvFormat = "float16") -> None:
         self._pool, self._kv_format = kernels.ThreadPool(threads), kv_format
         self._outputs = {format: self._warm_outputs(format) for format in formats}
         self._linear = {format: _Timed(self._linear_program(format), kv_format) for format in formats}
         self._attention = self._attention_program()
-        of_matrix = _COLUMNS * _COLUMNS * packed_bytes_per_weight(_COLD_FORMAT)
+        self._cold = formats[0]
+        of_matrix = _COLUMNS * _COLUMNS * packed_bytes_per_weight(self._cold)
         self._matrices = round(max(_COLD_BYTES, threads * _COLD_BYTES_PER_THREAD) / of_matrix)
         self._many = _Timed(self._sweeps(), kv_format)
         self._one = _Timed(self._sweep(), kv_format)
@@ -73,7 +74,7 @@ class Gauge:
 
     def _memory(self) -> tuple[float, Arithmetic]:
         """(bytes per second, what a sweep takes longer), from many matrices against one of the same size."""
-        nbytes = _COLUMNS * _COLUMNS * self._matrices * packed_bytes_per_weight(_COLD_FORMAT)
+        nbytes = _COLUMNS * _COLUMNS * self._matrices * packed_bytes_per_weight(self._cold)
         alone: list[float] = []
         starts: list[float] = []
         for rows in _START_ROWS:
@@ -97,7 +98,7 @@ class Gauge:
         """One over a matrix that no cache holds."""
         rows = _COLUMNS * self._matrices
         program, x = self._program(_COLUMNS)
-        program.linear(x, [self._weight(_COLD_FORMAT, rows)], [program.buffer("y", rows)])
+        program.linear(x, [self._weight(self._cold, rows)], [program.buffer("y", rows)])
         return program
 
     def _sweeps(self) -> kernels.Program:
@@ -105,7 +106,7 @@ class Gauge:
         program, x = self._program(_COLUMNS)
         y, norm = program.buffer("y", _COLUMNS), np.ones(_COLUMNS, np.float32)
         for _ in range(self._matrices):
-            program.linear(x, [self._weight(_COLD_FORMAT, _COLUMNS)], [y])
+            program.linear(x, [self._weight(self._cold, _COLUMNS)], [y])
             program.rms_norm(y, norm, 1e-6, x)
         return program
 

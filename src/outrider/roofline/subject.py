@@ -29,10 +29,9 @@ class Subject:
     drafted_by: str
 
     @property
-    def formats(self) -> set[Format]:
-        """Of all matrices."""
-        works = (self.target, *([self.drafter] if self.drafter else []))
-        return {matrix.format for work in works for matrix in work.matrices}
+    def formats(self) -> list[Format]:
+        """Of all matrices, the one first of which the target reads the most bytes."""
+        return list(dict.fromkeys(self.target.formats + (self.drafter.formats if self.drafter else [])))
 
 
 def is_size(model: str) -> bool:

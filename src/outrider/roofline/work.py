@@ -70,6 +70,14 @@ class Work:
         """Weight bytes that a pass over one row reads."""
         return sum(matrix.nbytes * matrix.touched(1) for matrix in self.matrices)
 
+    @property
+    def formats(self) -> list[Format]:
+        """Of the matrices, the one first of which a pass over one row reads the most bytes."""
+        read: dict[Format, float] = {}
+        for matrix in self.matrices:
+            read[matrix.format] = read.get(matrix.format, 0.0) + matrix.nbytes * matrix.touched(1)
+        return sorted(read, key=lambda of: -read[of])
+
 
 def target_work(tensors: Mapping[str, Tensor], config: ModelConfig) -> Work:
     """The work of a target's pass."""
