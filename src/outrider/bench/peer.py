@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import subprocess
 import tempfile
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +31,8 @@ INSTALL = (
     '  CMAKE_ARGS="-DGGML_NATIVE=ON" peer/bin/pip install --no-binary llama-cpp-python llama-cpp-python==0.3.36\n'
     "and give peer/bin/python"
 )
+_REST_SECONDS = 0.05
+"""After an answer. The threads of the peer go on spinning for some 20 ms, on the cores that whoever is next needs."""
 
 
 class PeerError(OutriderError):
@@ -172,7 +175,9 @@ class LlamaCpp:
             raise PeerError(f"the llama.cpp process has ended (status {self._process.returncode})")
         self._commands.write(json.dumps(request) + "\n")
         self._commands.flush()
-        return self._receive()
+        answer = self._receive()
+        time.sleep(_REST_SECONDS)
+        return answer
 
     def _receive(self) -> dict[str, Any]:
         line = self._answers.readline()
