@@ -220,7 +220,7 @@ class Executor {
         for (int r = 0; r < rows_; ++r) k_.gelu_gate(g + r * kTile, u + r * kTile, kTile, dst.row(r) + t * kTile);
       }
       if (!c.quantizes) return;
-      for (int r = 0; r < rows_; ++r) quantize(dst, r, begin * kTile, end == gate.tiles ? dst.stride : end * kTile);
+      for (int r = 0; r < rows_; ++r) quantize(dst, r, begin * kTile, end * kTile);
     });
   }
 

@@ -31,8 +31,8 @@ INSTALL = (
     '  CMAKE_ARGS="-DGGML_NATIVE=ON" peer/bin/pip install --no-binary llama-cpp-python llama-cpp-python==0.3.36\n'
     "and give peer/bin/python"
 )
-_REST_SECONDS = 0.05
-"""After an answer. The threads of the peer go on spinning for some 20 ms, on the cores that whoever is next needs."""
+_REST_SECONDS = 0.02
+"""After an answer. The threads of the peer go on spinning for 5 to 10 ms, on the cores that whoever is next needs."""
 
 
 class PeerError(OutriderError):
