@@ -8,6 +8,8 @@
 #pragma once
 #include "../layout.h"
 
+#include <type_traits>
+
 namespace outrider::OUTRIDER_ISA {
 
 inline constexpr int kMaxRows = 8;        // rows that share one unpacking of a group
@@ -35,44 +37,37 @@ class Ahead {
   int last_;
 };
 
-// The 8 quads of one group, unpacked.
+// Quad `number` of the group at p, unpacked.
 template <int kBits, int kZero>
-inline void unpack(const uint8_t* p, Codes (&w)[8]) {
+inline Codes quad(const uint8_t* p, int number) {
   if constexpr (kBits == 8) {
-#pragma GCC unroll 8
-    for (int j = 0; j < 8; ++j) w[j] = codes<8, kZero>(load_bytes(p + 64 * j));
-    return;
+    return codes<8, kZero>(load_bytes(p + 64 * number));
   } else {
-    Bytes b[8];
-    for (int j = 0; j < 4; ++j) {
-      const Bytes v = load_bytes(p + 64 * j);
-      b[2 * j] = and_bytes(v, 0x0f);
-      b[2 * j + 1] = and_bytes(shift_right<4>(v), 0x0f);
-    }
-    if constexpr (kBits == 5) {
-      const Bytes v = load_bytes(p + 256);
-      b[0] = or_bytes(b[0], and_bytes(shift_left<4>(v), 0x10));
-      b[1] = or_bytes(b[1], and_bytes(shift_left<3>(v), 0x10));
-      b[2] = or_bytes(b[2], and_bytes(shift_left<2>(v), 0x10));
-      b[3] = or_bytes(b[3], and_bytes(shift_left<1>(v), 0x10));
-      b[4] = or_bytes(b[4], and_bytes(v, 0x10));
-      b[5] = or_bytes(b[5], and_bytes(shift_right<1>(v), 0x10));
-      b[6] = or_bytes(b[6], and_bytes(shift_right<2>(v), 0x10));
-      b[7] = or_bytes(b[7], and_bytes(shift_right<3>(v), 0x10));
-    }
-    if constexpr (kBits == 6) {
-      for (int h = 0; h < 2; ++h) {
-        const Bytes v = load_bytes(p + 256 + 64 * h);
-        b[4 * h] = or_bytes(b[4 * h], and_bytes(shift_left<4>(v), 0x30));
-        b[4 * h + 1] = or_bytes(b[4 * h + 1], and_bytes(shift_left<2>(v), 0x30));
-        b[4 * h + 2] = or_bytes(b[4 * h + 2], and_bytes(v, 0x30));
-        b[4 * h + 3] = or_bytes(b[4 * h + 3], and_bytes(shift_right<2>(v), 0x30));
-      }
-    }
-#pragma GCC unroll 8
-    for (int j = 0; j < 8; ++j) w[j] = codes<kBits, kZero>(b[j]);
+    const Bytes pair = load_bytes(p + 64 * (number / 2));
+    Bytes b = and_bytes(number % 2 ? shift(pair, -4) : pair, 0x0f);
+    if constexpr (kBits == 5) b = or_bytes(b, and_bytes(shift(load_bytes(p + 256), 4 - number), 0x10));
+    if constexpr (kBits == 6)
+      b = or_bytes(b, and_bytes(shift(load_bytes(p + 256 + 64 * (number / 4)), 4 - 2 * (number % 4)), 0x30));
+    return codes<kBits, kZero>(b);
   }
 }
+
+// A group's quads, each unpacked when it is asked for.
+template <int kBits, int kZero> struct PackedQuads {
+  explicit PackedQuads(const uint8_t* p) : p(p) {}
+  [[gnu::always_inline, gnu::flatten]] Codes operator()(int number) const { return quad<kBits, kZero>(p, number); }
+  const uint8_t* p;
+};
+
+// A group's quads, unpacked once and held in registers.
+template <int kBits, int kZero> struct HeldQuads {
+  explicit HeldQuads(const uint8_t* p) {
+#pragma GCC unroll 8
+    for (int j = 0; j < 8; ++j) w[j] = quad<kBits, kZero>(p, j);
+  }
+  const Codes& operator()(int number) const { return w[number]; }
+  Codes w[8];
+};
 
 // total - zero * (sum of the group's activation codes), in whole numbers. The subtraction takes its operand from memory
 // and runs beside the dot products, where a multiplication would take their place.
@@ -89,6 +84,47 @@ template <int kBits, int kZero> inline I less_zero(I total, const ActivationGrou
 template <int kBits, int kZero> inline F half_less_zero(I total, float sum) {
   if constexpr (kUnsignedDot<kBits>) return fma(set1(sum), set1(-float(kZero)), to_float(total));
   return to_float(total);
+}
+
+// Adds group `g` of rows kFirst and on to their sums, at most kRowBlock rows at a time.
+// second: the group's minimum, or the scale of its upper half.
+template <Format kFormat, int kFirst, class Quads, int kRows>
+OUTRIDER_INLINE_ROWS void add_rows(const Quads& quads, const QuantizedRow* x, int g, F scale, F second, F (&acc)[kRows]) {
+  constexpr FormatInfo f = info(kFormat);
+  constexpr int kBits = f.bits, kZero = f.zero, kLeft = kRows - kFirst;
+  constexpr int kBlocks = (kLeft + kRowBlock<kBits> - 1) / kRowBlock<kBits>, kBlock = (kLeft + kBlocks - 1) / kBlocks;
+  const int8_t* activations[kBlock];
+#pragma GCC unroll 8
+  for (int i = 0; i < kBlock; ++i) activations[i] = x[kFirst + i][g].codes;
+  if constexpr (f.scales == Scales::kSuperHalf) {
+    I low[kBlock], high[kBlock];
+    dot_quads<kBits, 4>(quads, 0, activations, low);
+#pragma GCC unroll 8
+    for (int i = 0; i < kBlock; ++i) activations[i] += kGroup / 2;
+    dot_quads<kBits, 4>(quads, 4, activations, high);
+#pragma GCC unroll 8
+    for (int i = 0; i < kBlock; ++i) {
+      const ActivationGroup& group = x[kFirst + i][g];
+      F& sum = acc[kFirst + i];
+      const F activation_scale = set1(group.scale);
+      sum = fma(half_less_zero<kBits, kZero>(low[i], group.half_sum[0]), mul(scale, activation_scale), sum);
+      sum = fma(half_less_zero<kBits, kZero>(high[i], group.half_sum[1]), mul(second, activation_scale), sum);
+    }
+  } else {
+    I total[kBlock];
+    dot_quads<kBits, 8>(quads, 0, activations, total);
+#pragma GCC unroll 8
+    for (int i = 0; i < kBlock; ++i) {
+      const ActivationGroup& group = x[kFirst + i][g];
+      F& sum = acc[kFirst + i];
+      sum = fma(to_float(less_zero<kBits, kZero>(total[i], group)), mul(scale, set1(group.scale)), sum);
+      if constexpr (f.scales != Scales::kPlain) sum = fma(second, set1(group.scaled_sum), sum);
+    }
+  }
+  if constexpr (kBlock < kLeft) {
+    if constexpr (kUnpacksAgain<kBits>) asm volatile("" ::: "memory");  // so that the compiler forgets what it loaded
+    add_rows<kFormat, kFirst + kBlock>(quads, x, g, scale, second, acc);
+  }
 }
 
 // The rows' loops are unrolled by order: the compiler does so by itself for some row counts only, and keeps `acc` in memory
@@ -108,11 +144,10 @@ void quantized_tile(const Matrix& m, size_t tile, const uint8_t* next, const Qua
   F super_scale = zero(), super_minimum = zero();
   for (int g = 0; g < groups; ++g, codes_at += code_bytes(kBits)) {
     ahead.step(g);
-    Codes w[8];
-    unpack<kBits, kZero>(codes_at, w);
-    if constexpr (kRows > 1) {
+    std::conditional_t<kHoldsCodes, HeldQuads<kBits, kZero>, PackedQuads<kBits, kZero>> quads(codes_at);
+    if constexpr (kHoldsCodes && kRows > 1) {
 #pragma GCC unroll 8
-      for (int j = 0; j < 8; ++j) hold(w[j]);
+      for (int j = 0; j < 8; ++j) hold(quads.w[j]);
     }
     F scale, second = zero();  // second: the minimum, or the scale of the upper half group
     if constexpr (f.scales == Scales::kPlain) {
@@ -140,20 +175,7 @@ void quantized_tile(const Matrix& m, size_t tile, const uint8_t* next, const Qua
       }
       scales_at += 32;
     }
-#pragma GCC unroll 8
-    for (int r = 0; r < kRows; ++r) {
-      const ActivationGroup& group = x[r][g];
-      const F activation_scale = set1(group.scale);
-      I a, b;
-      dot_halves<kBits>(w, group.codes, a, b);
-      if constexpr (f.scales == Scales::kSuperHalf) {
-        acc[r] = fma(half_less_zero<kBits, kZero>(a, group.half_sum[0]), mul(scale, activation_scale), acc[r]);
-        acc[r] = fma(half_less_zero<kBits, kZero>(b, group.half_sum[1]), mul(second, activation_scale), acc[r]);
-      } else {
-        acc[r] = fma(to_float(less_zero<kBits, kZero>(iadd(a, b), group)), mul(scale, activation_scale), acc[r]);
-        if constexpr (f.scales != Scales::kPlain) acc[r] = fma(second, set1(group.scaled_sum), acc[r]);
-      }
-    }
+    add_rows<kFormat, 0>(quads, x, g, scale, second, acc);
   }
 #pragma GCC unroll 8
   for (int r = 0; r < kRows; ++r) store(out + r * stride, acc[r]);

@@ -2,6 +2,7 @@
 #pragma once
 #include <immintrin.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <cstring>
 
@@ -125,19 +126,18 @@ inline Bytes and_bytes(Bytes x, uint8_t mask) {
   return {_mm256_and_si256(x.a, m), _mm256_and_si256(x.b, m)};
 }
 inline Bytes or_bytes(Bytes x, Bytes y) { return {_mm256_or_si256(x.a, y.a), _mm256_or_si256(x.b, y.b)}; }
-// Shifts move bits over byte borders; callers mask afterwards.
-template <int N> inline Bytes shift_left(Bytes x) { return {_mm256_slli_epi16(x.a, N), _mm256_slli_epi16(x.b, N)}; }
-template <int N> inline Bytes shift_right(Bytes x) { return {_mm256_srli_epi16(x.a, N), _mm256_srli_epi16(x.b, N)}; }
+// Bits move over byte borders; callers mask afterwards. by: to the left, or below zero to the right; known when compiling.
+inline __m256i shift(__m256i x, int by) { return by < 0 ? _mm256_srli_epi16(x, -by) : _mm256_slli_epi16(x, by); }
+inline Bytes shift(Bytes x, int by) { return {shift(x.a, by), shift(x.b, by)}; }
 
-// Weight codes ready for `dot16`. maddubs multiplies unsigned by signed bytes and adds two products in 16 bits, where
+// Weight codes ready for `dot_quads`. maddubs multiplies unsigned by signed bytes and adds two products in 16 bits, where
 // they would saturate. Codes of up to 6 bits stay unsigned, and the kernel takes their zero point off afterwards: a sum
 // of two products is at most 2 * 63 * 127, so kPairs of them fit into 16 bits before they must widen. Codes of 8 bits
 // lose their zero point here, and the weight's sign goes over to the activation: |w| * (sign(w) * x), at most
 // 2 * 128 * 127.
 template <int kBits> inline constexpr bool kUnsignedDot = kBits < 8;
-template <int kBits> inline constexpr int kPairs = kBits < 6 ? 4 : kBits == 6 ? 2 : 1;
+template <int kBits> inline constexpr int kPairs = kBits == 4 ? 8 : kBits == 5 ? 4 : kBits == 6 ? 2 : 1;
 struct Codes { __m256i a, b; };
-inline void hold(Codes&) {}
 template <int kBits, int kZero> inline Codes codes(Bytes x) {
   if constexpr (kUnsignedDot<kBits>) return {x.a, x.b};
   const __m256i zero_point = _mm256_set1_epi8(static_cast<char>(kZero));
@@ -147,29 +147,48 @@ template <int kBits> inline __m256i pair_products(__m256i w, __m256i x) {
   if constexpr (kUnsignedDot<kBits>) return _mm256_maddubs_epi16(w, x);
   return _mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(x, w));
 }
-// The dot products of 4 quads (16 columns) with 16 activations, none of them -128, lane by lane.
-template <int kBits> inline I dot16(const Codes* w, const int8_t* x) {
-  static_assert(!kUnsignedDot<kBits> || kPairs<kBits> * 2 * ((1 << kBits) - 1) * 127 <= INT16_MAX);
-  const __m256i ones = _mm256_set1_epi16(1);
-  I sum = izero();
-  for (int j = 0; j < 4; j += kPairs<kBits>) {
-    __m256i a = _mm256_setzero_si256(), b = a;
-    for (int i = j; i < j + kPairs<kBits>; ++i) {
-      int32_t four;
-      std::memcpy(&four, x + 4 * i, 4);
-      const __m256i activation = _mm256_set1_epi32(four);
-      a = _mm256_add_epi16(a, pair_products<kBits>(w[i].a, activation));
-      b = _mm256_add_epi16(b, pair_products<kBits>(w[i].b, activation));
-    }
-    sum = iadd(sum, {_mm256_madd_epi16(a, ones), _mm256_madd_epi16(b, ones)});
-  }
-  return sum;
-}
 
-// Both halves of a group (8 quads, 32 columns).
-template <int kBits> inline void dot_halves(const Codes (&w)[8], const int8_t* x, I& low, I& high) {
-  low = dot16<kBits>(w, x);
-  high = dot16<kBits>(w + 4, x + 16);
+// Adds in the order written: the compiler would rather add in pairs, and keep all products in memory until then.
+inline void keep_order(I& sum) { asm("" : "+x"(sum.a), "+x"(sum.b)); }
+
+// Sixteen registers are too few for a group's codes: a quad is unpacked when its turn comes and serves kRowBlock rows, whose
+// sums, of 16 bits at first, are what stays in registers.
+#define OUTRIDER_INLINE_ROWS [[gnu::always_inline]] inline  // or the sums would be handed over in memory
+inline constexpr bool kHoldsCodes = false;
+template <int kBits> inline constexpr int kRowBlock = kBits == 6 ? 2 : 4;
+// Whether the next rows unpack the codes again, which costs less than keeping them on the stack.
+template <int kBits> inline constexpr bool kUnpacksAgain = kBits == 4 || kBits == 8;
+// For each of kRows rows the dot products of kCount quads (4 columns each), from `first` on, with as many activations, none of
+// them -128, lane by lane.
+template <int kBits, int kCount, class Quads, int kRows>
+[[gnu::always_inline]] inline void dot_quads(const Quads& quads, int first, const int8_t* const (&x)[kRows], I (&sum)[kRows]) {
+  constexpr int kStep = std::min(kPairs<kBits>, kCount);
+  static_assert(!kUnsignedDot<kBits> || kStep * 2 * ((1 << kBits) - 1) * 127 <= INT16_MAX);
+  const __m256i ones = _mm256_set1_epi16(1);
+#pragma GCC unroll 8
+  for (int j = 0; j < kCount; j += kStep) {
+    I narrow[kRows];
+#pragma GCC unroll 8
+    for (int i = j; i < j + kStep; ++i) {
+      const Codes w = quads(first + i);
+#pragma GCC unroll 8
+      for (int r = 0; r < kRows; ++r) {
+        int32_t four;
+        std::memcpy(&four, x[r] + 4 * i, 4);
+        const __m256i activation = _mm256_set1_epi32(four);
+        const I products{pair_products<kBits>(w.a, activation), pair_products<kBits>(w.b, activation)};
+        narrow[r] = i == j ? products
+                           : I{_mm256_add_epi16(narrow[r].a, products.a), _mm256_add_epi16(narrow[r].b, products.b)};
+        keep_order(narrow[r]);
+      }
+    }
+#pragma GCC unroll 8
+    for (int r = 0; r < kRows; ++r) {
+      const I wide{_mm256_madd_epi16(narrow[r].a, ones), _mm256_madd_epi16(narrow[r].b, ones)};
+      sum[r] = j == 0 ? wide : iadd(sum[r], wide);
+      keep_order(sum[r]);
+    }
+  }
 }
 
 }  // namespace outrider::OUTRIDER_ISA

@@ -78,9 +78,8 @@ inline void prefetch(const void* p) { __builtin_prefetch(p, 0, 2); }
 inline Bytes load_bytes(const uint8_t* p) { return {_mm512_loadu_si512(p)}; }
 inline Bytes and_bytes(Bytes a, uint8_t mask) { return {_mm512_and_si512(a.v, _mm512_set1_epi8(static_cast<char>(mask)))}; }
 inline Bytes or_bytes(Bytes a, Bytes b) { return {_mm512_or_si512(a.v, b.v)}; }
-// Shifts move bits over byte borders; callers mask afterwards.
-template <int N> inline Bytes shift_left(Bytes a) { return {_mm512_slli_epi16(a.v, N)}; }
-template <int N> inline Bytes shift_right(Bytes a) { return {_mm512_srli_epi16(a.v, N)}; }
+// Bits move over byte borders; callers mask afterwards. by: to the left, or below zero to the right; known when compiling.
+inline Bytes shift(Bytes a, int by) { return {by < 0 ? _mm512_srli_epi16(a.v, -by) : _mm512_slli_epi16(a.v, by)}; }
 
 // A register of weight codes ready for `dot4`. VNNI multiplies unsigned by signed bytes, so the codes stay unsigned
 // and the kernel takes their zero point off afterwards.
@@ -94,13 +93,22 @@ inline I add_dot4(I sum, Codes w, const int8_t* x) {
   asm("vpdpbusd %2%{1to16%}, %1, %0" : "+v"(sum.v) : "v"(w.v), "m"(*reinterpret_cast<const int32_t*>(x)));
   return sum;
 }
-// The dot products of a group (8 quads, 32 columns) with 32 activations, lane by lane, of each half apart: two chains side
-// by side, since one would wait for itself.
-template <int kBits> inline void dot_halves(const Codes (&w)[8], const int8_t* x, I& low, I& high) {
-  low = high = izero();
-  for (int j = 0; j < 4; ++j) {
-    low = add_dot4(low, w[j], x + 4 * j);
-    high = add_dot4(high, w[j + 4], x + 16 + 4 * j);
+// Registers enough for a group's codes, which then serve one row after the other.
+#define OUTRIDER_INLINE_ROWS inline
+inline constexpr bool kHoldsCodes = true;
+template <int kBits> inline constexpr int kRowBlock = 1;
+template <int kBits> inline constexpr bool kUnpacksAgain = false;
+// For each of kRows rows the dot products of kCount quads (4 columns each), from `first` on, with as many activations, lane by
+// lane. Those of a whole group are two chains side by side, since one would wait for itself.
+template <int kBits, int kCount, class Quads, int kRows>
+inline void dot_quads(const Quads& quads, int first, const int8_t* const (&x)[kRows], I (&sum)[kRows]) {
+  for (int r = 0; r < kRows; ++r) {
+    I low = izero(), high = izero();
+    for (int j = 0; j < 4; ++j) {
+      low = add_dot4(low, quads(first + j), x[r] + 4 * j);
+      if constexpr (kCount == 8) high = add_dot4(high, quads(first + 4 + j), x[r] + 16 + 4 * j);
+    }
+    sum[r] = kCount == 8 ? iadd(low, high) : low;
   }
 }
 

@@ -121,8 +121,10 @@ inline Bytes and_bytes(Bytes a, uint8_t mask) {
   return quarters<Bytes>([&](int i) { return vandq_u8(a.v[i], vdupq_n_u8(mask)); });
 }
 inline Bytes or_bytes(Bytes a, Bytes b) { return quarters<Bytes>([&](int i) { return vorrq_u8(a.v[i], b.v[i]); }); }
-template <int N> inline Bytes shift_left(Bytes a) { return quarters<Bytes>([&](int i) { return vshlq_n_u8(a.v[i], N); }); }
-template <int N> inline Bytes shift_right(Bytes a) { return quarters<Bytes>([&](int i) { return vshrq_n_u8(a.v[i], N); }); }
+// by: bits to the left, or below zero to the right; known when compiling.
+inline Bytes shift(Bytes a, int by) {
+  return quarters<Bytes>([&](int i) { return vshlq_u8(a.v[i], vdupq_n_s8(static_cast<int8_t>(by))); });
+}
 
 // Weight codes with their zero point off, as signed bytes: what the dot-product instruction takes.
 template <int kBits> inline constexpr bool kUnsignedDot = false;
@@ -131,9 +133,10 @@ inline void hold(Codes&) {}
 template <int kBits, int kZero> inline Codes codes(Bytes b) {
   return quarters<Codes>([&](int i) { return vreinterpretq_s8_u8(vsubq_u8(b.v[i], vdupq_n_u8(kZero))); });
 }
-// The dot products of 4 quads (16 columns) with 16 activations, lane by lane.
-template <int kBits> inline I dot16(const Codes* w, const int8_t* x) {
+// The dot products of 4 quads (16 columns), from `first` on, with 16 activations, lane by lane.
+template <class Quads> [[gnu::always_inline]] inline I dot16(const Quads& quads, int first, const int8_t* x) {
   const int8x16_t activation = vld1q_s8(x);
+  const Codes w[4] = {quads(first), quads(first + 1), quads(first + 2), quads(first + 3)};
   return quarters<I>([&](int i) {
     int32x4_t sum = vdotq_laneq_s32(vdupq_n_s32(0), w[0].v[i], activation, 0);
     sum = vdotq_laneq_s32(sum, w[1].v[i], activation, 1);
@@ -142,10 +145,18 @@ template <int kBits> inline I dot16(const Codes* w, const int8_t* x) {
   });
 }
 
-// Both halves of a group (8 quads, 32 columns).
-template <int kBits> inline void dot_halves(const Codes (&w)[8], const int8_t* x, I& low, I& high) {
-  low = dot16<kBits>(w, x);
-  high = dot16<kBits>(w + 4, x + 16);
+#define OUTRIDER_INLINE_ROWS [[gnu::always_inline]] inline
+inline constexpr bool kHoldsCodes = true;
+template <int kBits> inline constexpr int kRowBlock = 1;
+template <int kBits> inline constexpr bool kUnpacksAgain = false;
+// For each of kRows rows the dot products of kCount quads (4 columns each), from `first` on, with as many activations, lane by
+// lane.
+template <int kBits, int kCount, class Quads, int kRows>
+[[gnu::always_inline]] inline void dot_quads(const Quads& quads, int first, const int8_t* const (&x)[kRows], I (&sum)[kRows]) {
+  for (int r = 0; r < kRows; ++r) {
+    sum[r] = dot16(quads, first, x[r]);
+    if constexpr (kCount == 8) sum[r] = iadd(sum[r], dot16(quads, first + 4, x[r] + 16));
+  }
 }
 
 }  // namespace outrider::OUTRIDER_ISA

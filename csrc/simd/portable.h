@@ -107,8 +107,8 @@ inline void prefetch(const void* p) { __builtin_prefetch(p, 0, 2); }
 inline Bytes load_bytes(const uint8_t* p) { return each_byte([=](int i) { return p[i]; }); }
 inline Bytes and_bytes(Bytes a, uint8_t mask) { return each_byte([&](int i) { return a.v[i] & mask; }); }
 inline Bytes or_bytes(Bytes a, Bytes b) { return each_byte([&](int i) { return a.v[i] | b.v[i]; }); }
-template <int N> inline Bytes shift_left(Bytes a) { return each_byte([&](int i) { return a.v[i] << N; }); }
-template <int N> inline Bytes shift_right(Bytes a) { return each_byte([&](int i) { return a.v[i] >> N; }); }
+// by: bits to the left, or below zero to the right.
+inline Bytes shift(Bytes a, int by) { return each_byte([&](int i) { return by < 0 ? a.v[i] >> -by : a.v[i] << by; }); }
 
 template <int kBits> inline constexpr bool kUnsignedDot = false;  // the zero point is off the codes already
 struct Codes { int16_t v[64]; };
@@ -118,19 +118,27 @@ template <int kBits, int kZero> inline Codes codes(Bytes b) {
   for (int i = 0; i < 64; ++i) r.v[i] = static_cast<int16_t>(b.v[i] - kZero);
   return r;
 }
-// The dot products of 4 quads (16 columns) with 16 activations, lane by lane.
-template <int kBits> inline I dot16(const Codes* w, const int8_t* x) {
+// The dot products of 4 quads (16 columns), from `first` on, with 16 activations, lane by lane.
+template <class Quads> inline I dot16(const Quads& quads, int first, const int8_t* x) {
   return each_int([&](int i) {
     int32_t sum = 0;
-    for (int k = 0; k < 16; ++k) sum += w[k / 4].v[4 * i + k % 4] * x[k];
+    for (int k = 0; k < 16; ++k) sum += quads(first + k / 4).v[4 * i + k % 4] * x[k];
     return sum;
   });
 }
 
-// Both halves of a group (8 quads, 32 columns).
-template <int kBits> inline void dot_halves(const Codes (&w)[8], const int8_t* x, I& low, I& high) {
-  low = dot16<kBits>(w, x);
-  high = dot16<kBits>(w + 4, x + 16);
+#define OUTRIDER_INLINE_ROWS inline
+inline constexpr bool kHoldsCodes = true;
+template <int kBits> inline constexpr int kRowBlock = 1;
+template <int kBits> inline constexpr bool kUnpacksAgain = false;
+// For each of kRows rows the dot products of kCount quads (4 columns each), from `first` on, with as many activations, lane by
+// lane.
+template <int kBits, int kCount, class Quads, int kRows>
+inline void dot_quads(const Quads& quads, int first, const int8_t* const (&x)[kRows], I (&sum)[kRows]) {
+  for (int r = 0; r < kRows; ++r) {
+    sum[r] = dot16(quads, first, x[r]);
+    if constexpr (kCount == 8) sum[r] = iadd(sum[r], dot16(quads, first + 4, x[r] + 16));
+  }
 }
 
 }  // namespace outrider::OUTRIDER_ISA
