@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from outrider.bench import pace as pace_module
-from outrider.bench.pace import MOST_SAMPLES, measure_pace, turn_lengths
+from outrider.bench.pace import MOST_SAMPLES, Pace, measure_pace, turn_lengths
 from outrider.bench.prompt import Form, Message, Prompt
 from outrider.errors import UsageError
 
@@ -68,6 +68,15 @@ def test_samples_are_of_several_categories(monkeypatch):
     prompts = [Prompt(f"category {i // 4}", "a" * 50) for i in range(48)]
     measure_pace(comparer, prompts, turn_lengths(prompts, comparer.llm, 64), 3)
     assert len({prompt.category for prompt in comparer.sampled}) == MOST_SAMPLES
+
+
+@pytest.mark.parametrize(
+    ("answer_seconds", "rounds"), [(0.0, 8), (0.2, 8), (0.6, 8), (0.7, 7), (2.0, 2), (4.0, 1), (1000.0, 1)]
+)
+def test_unasked_it_takes_less_than_five_minutes_wherever_it_can(answer_seconds, rounds):
+    pace = Pace(prompt_token_seconds=0.0, answer_seconds=answer_seconds)
+    assert pace.fitting_rounds([[10]] * 50) == rounds
+    assert rounds == 1 or rounds * 50 * answer_seconds < 300
 
 
 def test_nothing_but_long_prompts_is_sampled_from_them(monkeypatch):

@@ -82,7 +82,14 @@ def decode(
     against: Against = None,
     peer_python: PeerPython = None,
     max_tokens: Annotated[int, typer.Option(min=2, help="Most tokens of an answer.")] = 64,
-    rounds: Annotated[int, typer.Option(min=1, help="How often every prompt is decoded in each way.")] = 4,
+    rounds: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="How often every prompt is decoded in each way.",
+            show_default="as often as fits into four and a half minutes, at most 8 times",
+        ),
+    ] = None,
     suite: Annotated[
         str,
         typer.Option(

@@ -23,7 +23,7 @@ _STEADY = 1.1
 
 
 def measure_decode(
-    comparer: Comparer, prompts: Sequence[Prompt], lengths: Sequence[Lengths], rounds: int
+    comparer: Comparer, prompts: Sequence[Prompt], lengths: Sequence[Lengths], rounds: int | None
 ) -> dict[str, Any]:
     """Decodes every prompt `rounds` times in each way, and sums up by category.
 
@@ -31,8 +31,10 @@ def measure_decode(
 
     Args:
         lengths: the prompts', as `turn_lengths` finds them.
+        rounds: None for as many as fit into some minutes.
     """
-    pace = measure_pace(comparer, prompts, lengths, rounds)
+    pace = measure_pace(comparer, prompts, lengths, rounds or 1)
+    rounds = rounds or pace.fitting_rounds(lengths)
     _announce(pace, prompts, lengths, rounds, comparer.arms)
     compared: list[tuple[int, Comparison]] = []
     with progress_bar() as progress:
@@ -45,11 +47,12 @@ def measure_decode(
                 progress.update(task, description=f"decoding ({escape(prompts[i].category)})")
                 compared.extend((i, comparison) for comparison in comparer.converse(prompts[i], flips[i + number]))
                 progress.advance(task, pace.seconds(lengths[i]))
-    compared.sort(key=lambda of: of[0])
     llm, peer = comparer.llm, comparer.peer
-    return summarize([comparison for _, comparison in compared]) | {
+    return summarize([comparison for _, comparison in sorted(compared, key=lambda of: of[0])]) | {
         "model": llm.path.name,
         "threads": llm.threads,
+        "rounds": rounds,
+        "pairs": [{"prompt": i, **comparison.as_pair()} for i, comparison in compared],
         **{name: getattr(comparer.sampling, name) for name in ("max_tokens", "temperature", "top_k", "top_p")},
         **({"peer": {"name": "llama.cpp", "version": f"llama-cpp-python {peer.version}"}} if peer else {}),
     }

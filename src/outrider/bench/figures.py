@@ -41,6 +41,15 @@ class Comparison:
         """Whether drafting changed nothing but the time."""
         return (self.plain.token_ids, self.plain.finish_reason) == (self.drafted.token_ids, self.drafted.finish_reason)
 
+    def as_pair(self) -> dict[str, Any]:
+        """What `--json` says of it."""
+        return {
+            "category": self.prompt.category,
+            "plain_tokens_per_second": self.plain.stats.decode_tokens_per_second,
+            "mtp_tokens_per_second": self.drafted.stats.decode_tokens_per_second,
+            "speedup": self.speedup,
+        }
+
 
 def summarize(comparisons: Sequence[Comparison]) -> dict[str, Any]:
     """The figures of each category, of MT-Bench's if all of them are there, and of all together."""
@@ -63,16 +72,17 @@ def summarize(comparisons: Sequence[Comparison]) -> dict[str, Any]:
 def speedup_by_prompt(comparisons: Sequence[Comparison]) -> dict[Prompt, float]:
     """Each prompt's speed-up: the geometric mean of its rounds, each the ratio of two answers that followed each other.
 
-    The ratio of neighbours forgets how fast the machine was just then. A round that something disturbed counts as
-    `_ASTRAY` from the median at most. A median alone would jump between the states of a machine that has two.
+    The ratio of neighbours forgets how fast the machine was just then. A median of the rounds would jump between the
+    states of a machine that has two, so it is `centre`.
     """
     rounds: dict[Prompt, list[float]] = {}
     for comparison in comparisons:
         rounds.setdefault(comparison.prompt, []).append(comparison.speedup)
-    return {prompt: _centre(ratios) for prompt, ratios in rounds.items()}
+    return {prompt: centre(ratios) for prompt, ratios in rounds.items()}
 
 
-def _centre(ratios: Sequence[float]) -> float:
+def centre(ratios: Sequence[float]) -> float:
+    """The geometric mean of a prompt's rounds, none of them further than `_ASTRAY` from their median."""
     middle = median(ratios)
     return exp(fmean(log(min(max(ratio, middle / _ASTRAY), middle * _ASTRAY)) for ratio in ratios))
 

@@ -21,6 +21,10 @@ MOST_SAMPLES = 6
 _SAMPLED_SHARE = 12
 """A sample for so many of the answers to come: finding out how long it takes shall not take long itself."""
 
+MOST_ROUNDS = 8
+_PATIENCE_SECONDS = 270.0
+"""What a comparison may take if nobody said how many rounds it shall have."""
+
 Lengths = list[int]
 """Tokens of a prompt, and of each further turn of its conversation."""
 
@@ -35,6 +39,11 @@ class Pace:
     def seconds(self, lengths: Lengths) -> float:
         """Of one prompt and its further turns, decoded once in every arm."""
         return sum(self.prompt_token_seconds * length + self.answer_seconds for length in lengths)
+
+    def fitting_rounds(self, lengths: Sequence[Lengths]) -> int:
+        """How many rounds over these prompts fit into four and a half minutes: 1 to `MOST_ROUNDS`."""
+        one = sum(map(self.seconds, lengths))
+        return min(max(int(_PATIENCE_SECONDS / one), 1), MOST_ROUNDS) if one else MOST_ROUNDS
 
 
 def turn_lengths(prompts: Sequence[Prompt], llm: LLM, max_tokens: int) -> list[Lengths]:
