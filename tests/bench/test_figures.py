@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from math import exp, fsum, log
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -39,6 +40,25 @@ def test_a_speedup_is_the_geometric_mean_of_rounds_and_of_prompts():
 def test_a_round_that_was_disturbed_counts_little():
     found = summarize([comparison("a", 100, 200), comparison("a", 50, 100), comparison("a", 10, 900)])
     assert found["total"]["speedup"] == pytest.approx(2.0 * 1.5 ** (1 / 3))
+
+
+def test_how_far_measuring_again_goes_is_known_from_the_rounds():
+    random = np.random.default_rng(5)
+    levels = {"a": 1.5, "b": 2.0, "c": 4.0}
+    found = [
+        summarize(
+            [comparison(name, 100, 100 * of * np.exp(random.normal(0, 0.08))) for name, of in 2 * [*levels.items()]]
+        )["total"]
+        for _ in range(400)
+    ]
+    goes = np.std([np.log(total["speedup"]) for total in found])
+    assert np.sqrt(np.mean([total["speedup_error"] ** 2 for total in found])) == pytest.approx(goes, rel=0.15)
+    assert goes == pytest.approx(0.08 / 6**0.5, rel=0.15)
+
+
+def test_one_round_does_not_tell_how_far_measuring_again_goes():
+    found = summarize([comparison("a", 100, 200), comparison("b", 100, 300)])
+    assert found["total"]["speedup_error"] is None
 
 
 def test_an_answer_of_one_token_counts_as_no_gain():

@@ -103,6 +103,19 @@ def show_decode(result: dict[str, Any]) -> None:
             "yes" if of["identical"] else "[red]no[/red]",
         )
     console.print(table)
+    if (error := result["total"]["speedup_error"]) is not None:
+        category, least = max(
+            (
+                (name, of["speedup_error"])
+                for name, of in result["categories"].items()
+                if of["speedup_error"] is not None
+            ),
+            key=lambda named: named[1],
+        )
+        console.print(
+            f"Measured again, the speed-up of all will differ by some {error:.1%}, that of a category by up to "
+            f"{least:.1%} ({escape(category)}; standard errors, from how much the rounds differ)."
+        )
     if (spread := result["pace_spread"]) > _STEADY:
         console.print(
             f"The machine changed its pace: plain decoding was {spread:.2f} times as fast at some times as at others. "

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import exp, log
+from math import exp, log, sqrt
 from statistics import fmean, median, quantiles
 from typing import TYPE_CHECKING, Any
 
@@ -75,16 +75,37 @@ def speedup_by_prompt(comparisons: Sequence[Comparison]) -> dict[Prompt, float]:
     The ratio of neighbours forgets how fast the machine was just then. A median of the rounds would jump between the
     states of a machine that has two, so it is `centre`.
     """
+    return {prompt: centre(ratios) for prompt, ratios in _rounds(comparisons).items()}
+
+
+def speedup_error(comparisons: Sequence[Comparison]) -> float | None:
+    """The standard error of the prompts' mean speed-up, as a share of it: how far the same prompts, measured again, go.
+
+    From how much a prompt's rounds differ, taken to be the same for all prompts. None if there is but one round.
+    """
+    rounds = [_logs(of) for of in _rounds(comparisons).values()]
+    freedom = sum(len(of) - 1 for of in rounds)
+    if not freedom:
+        return None
+    squares = sum((value - fmean(of)) ** 2 for of in rounds for value in of)
+    return sqrt(squares / freedom * sum(1 / len(of) for of in rounds)) / len(rounds)
+
+
+def _rounds(comparisons: Sequence[Comparison]) -> dict[Prompt, list[float]]:
     rounds: dict[Prompt, list[float]] = {}
     for comparison in comparisons:
         rounds.setdefault(comparison.prompt, []).append(comparison.speedup)
-    return {prompt: centre(ratios) for prompt, ratios in rounds.items()}
+    return rounds
 
 
 def centre(ratios: Sequence[float]) -> float:
     """The geometric mean of a prompt's rounds, none of them further than `_ASTRAY` from their median."""
+    return exp(fmean(_logs(ratios)))
+
+
+def _logs(ratios: Sequence[float]) -> list[float]:
     middle = median(ratios)
-    return exp(fmean(log(min(max(ratio, middle / _ASTRAY), middle * _ASTRAY)) for ratio in ratios))
+    return [log(min(max(ratio, middle / _ASTRAY), middle * _ASTRAY)) for ratio in ratios]
 
 
 def pace_spread(comparisons: Sequence[Comparison]) -> float:
@@ -119,6 +140,7 @@ def _figures(comparisons: Sequence[Comparison]) -> dict[str, Any]:
         "plain_tokens_per_second": median(s.decode_tokens_per_second for s in plain),
         "mtp_tokens_per_second": median(s.decode_tokens_per_second for s in drafted),
         "speedup": exp(fmean(log(ratio) for ratio in by_prompt)),
+        "speedup_error": speedup_error(comparisons),
         "speedup_range": [min(by_prompt), max(by_prompt)],
         "tokens_per_pass": sum(s.decoded_tokens for s in drafted) / passes if passes else 1.0,
         "acceptance_rate": sum(s.accepted for s in drafted) / proposed if proposed else 0.0,
