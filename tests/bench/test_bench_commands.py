@@ -91,6 +91,22 @@ def test_order_turns_around_from_round_to_round(fake, call):
     assert prompts[:8] != prompts[8:]  # another order of the prompts too
 
 
+def test_how_sure_a_speedup_is_takes_two_rounds(fake, call):  # noqa: ARG001
+    assert "Measured again" in call(*DECODE, "--prompts", "2", "--rounds", "2").out
+    assert "Measured again" not in call(*DECODE, "--prompts", "2", "--rounds", "1").out
+
+
+def test_every_pair_is_told_in_the_order_of_its_time(fake, call):  # noqa: ARG001
+    found = json.loads(call(*DECODE, "--json", "--prompts", "2", "--rounds", "3").out)
+    assert found["rounds"] == 3
+    pairs = found["pairs"]
+    assert [sorted(pair["prompt"] for pair in pairs[i : i + 4]) for i in (0, 4, 8)] == [[0, 1, 2, 3]] * 3
+    assert all(
+        pair["speedup"] == pytest.approx(pair["mtp_tokens_per_second"] / pair["plain_tokens_per_second"])
+        for pair in pairs
+    )
+
+
 def test_tokens_that_differ_are_reported(fake, call):
     fake.unfaithful = True
     ran = call(*DECODE, "--json", "--prompts", "1", "--rounds", "1")
