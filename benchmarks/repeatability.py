@@ -117,9 +117,9 @@ def main() -> None:
     runs = [[pair for pair in of["pairs"] if pair["plain_tokens_per_second"]] for of in found]
     adjusted, slope = at_the_same_pace(runs)
     table = Table("category", *(f"run {i + 1}" for i in range(len(runs))), "off by", "at the same pace")
-    measured, even = [by_category(pairs) for pairs in runs], [by_category(pairs) for pairs in adjusted]
-    for category in measured[0]:
-        speedups = [of[category] for of in measured]
+    even = [by_category(pairs) for pairs in adjusted]
+    for category in even[0]:
+        speedups = [(of["total"] if category == "all" else of["categories"][category])["speedup"] for of in found]
         distances = (deviation(speedups), deviation([of[category] for of in even]))
         table.add_row(category, *(f"{of:.2f}" for of in speedups), *(f"{of:.1%}" for of in distances))
     Console().print(table)

@@ -71,12 +71,12 @@ def test_samples_are_of_several_categories(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("answer_seconds", "rounds"), [(0.0, 8), (0.2, 8), (0.6, 8), (0.7, 7), (2.0, 2), (4.0, 1), (1000.0, 1)]
+    ("answer_seconds", "rounds"), [(0.0, 8), (0.2, 8), (0.59, 8), (0.7, 6), (2.0, 2), (4.0, 1), (1000.0, 1)]
 )
 def test_unasked_it_takes_less_than_five_minutes_wherever_it_can(answer_seconds, rounds):
     pace = Pace(prompt_token_seconds=0.0, answer_seconds=answer_seconds)
     assert pace.fitting_rounds([[10]] * 50) == rounds
-    assert rounds == 1 or rounds * 50 * answer_seconds < 300
+    assert rounds == 1 or 1.25 * rounds * 50 * answer_seconds <= 300  # should the estimate be a fifth too low
 
 
 def test_nothing_but_long_prompts_is_sampled_from_them(monkeypatch):

@@ -87,7 +87,7 @@ def decode(
         typer.Option(
             min=1,
             help="How often every prompt is decoded in each way.",
-            show_default="as often as fits into four and a half minutes, at most 8 times",
+            show_default="as often as fits into some four minutes, at most 8 times",
         ),
     ] = None,
     suite: Annotated[

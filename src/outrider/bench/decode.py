@@ -104,7 +104,7 @@ def show_decode(result: dict[str, Any]) -> None:
         )
     console.print(table)
     if (error := result["total"]["speedup_error"]) is not None:
-        category, least = max(
+        category, largest = max(
             (
                 (name, of["speedup_error"])
                 for name, of in result["categories"].items()
@@ -114,7 +114,7 @@ def show_decode(result: dict[str, Any]) -> None:
         )
         console.print(
             f"Measured again, the speed-up of all will differ by some {error:.1%}, that of a category by up to "
-            f"{least:.1%} ({escape(category)}; standard errors, from how much the rounds differ)."
+            f"{largest:.1%} ({escape(category)}; standard errors, from how much the rounds differ)."
         )
     if (spread := result["pace_spread"]) > _STEADY:
         console.print(

@@ -22,8 +22,9 @@ _SAMPLED_SHARE = 12
 """A sample for so many of the answers to come: finding out how long it takes shall not take long itself."""
 
 MOST_ROUNDS = 8
-_PATIENCE_SECONDS = 270.0
-"""What a comparison may take if nobody said how many rounds it shall have."""
+_PATIENCE_SECONDS = 240.0
+"""What a comparison may be estimated at if nobody said how many rounds it shall have. It shall take less than five
+minutes, and estimates were up to a fifth too low."""
 
 Lengths = list[int]
 """Tokens of a prompt, and of each further turn of its conversation."""
@@ -41,7 +42,7 @@ class Pace:
         return sum(self.prompt_token_seconds * length + self.answer_seconds for length in lengths)
 
     def fitting_rounds(self, lengths: Sequence[Lengths]) -> int:
-        """How many rounds over these prompts fit into four and a half minutes: 1 to `MOST_ROUNDS`."""
+        """How many rounds over these prompts fit into four minutes, by the estimate: 1 to `MOST_ROUNDS`."""
         one = sum(map(self.seconds, lengths))
         return min(max(int(_PATIENCE_SECONDS / one), 1), MOST_ROUNDS) if one else MOST_ROUNDS
 
