@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-from outrider.engine.outputs import Piece, RequestOutput, RequestStats
+from outrider.engine.outputs import Piece, RequestOutput, RequestStats, TargetPass
 from outrider.errors import CheckpointError, UsageError
 from outrider.models.pairing import FoundDrafter
 from outrider.quant import Packed
@@ -106,7 +106,7 @@ class FakeLLM:
         width = 3 if drafting else 1
         passes = [data[i : i + width] for i in range(0, len(data), width)] or [b""]
         stats = RequestStats(prefill_seconds=0.01, decode_seconds=0.01 * len(passes), load_seconds=self.load_seconds)
-        stats.target_passes, stats.decoded_tokens = len(passes), len(data)
+        stats.passes, stats.decoded_tokens = [TargetPass(width, 0.01)] * len(passes), len(data)
         if drafting:
             stats.drafted, stats.accepted = 2 * len(passes), len(data) - len(passes)
             stats.drafted_by_source = {"lookup": stats.drafted}

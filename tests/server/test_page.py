@@ -12,7 +12,7 @@ from browser import chromium
 from serving import serving
 
 from outrider import SamplingParams
-from outrider.engine.outputs import RequestStats
+from outrider.engine.outputs import RequestStats, TargetPass
 
 PROMPT = "abab" * 10
 
@@ -263,7 +263,7 @@ def scripted(page, *parts, end="data: [DONE]\n\n"):
 
 
 def test_an_end_that_was_chosen_against_a_draft_and_a_half_character(open_page):
-    stats = RequestStats(decode_seconds=1.0, target_passes=2, decoded_tokens=2).as_dict()
+    stats = RequestStats(decode_seconds=1.0, passes=[TargetPass(1, 0.5)] * 2, decoded_tokens=2).as_dict()
     first = {"texts": ["a "], "sources": [None], "rejected_texts": [None]}
     half = {"texts": [""], "sources": ["mtp"], "rejected_texts": [None]}
     end = {"texts": [""], "sources": [None], "rejected_texts": [" the\n"], "stats": stats}

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from outrider.bench.figures import Comparison
+from outrider.bench.comparison import Comparison
 from outrider.bench.prompt import Prompt, render
 
 if TYPE_CHECKING:

@@ -12,9 +12,11 @@ from rich.markup import escape
 from rich.table import Table
 
 from outrider.bench.comparer import Comparer
-from outrider.bench.figures import Comparison, summarize
+from outrider.bench.comparison import Comparison
+from outrider.bench.figures import speedup_as_timed, summarize
 from outrider.bench.interleave import turns
 from outrider.bench.pace import Lengths, Pace, measure_pace
+from outrider.bench.pass_costs import PassCosts
 from outrider.bench.prompt import Prompt
 from outrider.terminal import error_console, progress_bar
 
@@ -48,13 +50,26 @@ def measure_decode(
                 compared.extend((i, comparison) for comparison in comparer.converse(prompts[i], flips[i + number]))
                 progress.advance(task, pace.seconds(lengths[i]))
     llm, peer = comparer.llm, comparer.peer
-    return summarize([comparison for _, comparison in sorted(compared, key=lambda of: of[0])]) | {
+    costs = PassCosts([comparison for _, comparison in compared])
+    return summarize([comparison for _, comparison in sorted(compared, key=lambda of: of[0])], costs) | {
         "model": llm.path.name,
         "threads": llm.threads,
         "rounds": rounds,
-        "pairs": [{"prompt": i, **comparison.as_pair()} for i, comparison in compared],
+        "pairs": [{"prompt": i, **_pair(comparison, costs)} for i, comparison in compared],
         **{name: getattr(comparer.sampling, name) for name in ("max_tokens", "temperature", "top_k", "top_p")},
         **({"peer": {"name": "llama.cpp", "version": f"llama-cpp-python {peer.version}"}} if peer else {}),
+    }
+
+
+def _pair(of: Comparison, costs: PassCosts) -> dict[str, Any]:
+    """What `--json` says of a comparison."""
+    return {
+        "category": of.prompt.category,
+        "plain_tokens_per_second": of.plain.stats.decode_tokens_per_second,
+        "mtp_tokens_per_second": of.drafted.stats.decode_tokens_per_second,
+        "counted": costs.counts(of),
+        "speedup": costs.speedup(of),
+        "speedup_as_timed": speedup_as_timed(of),
     }
 
 
@@ -116,10 +131,14 @@ def show_decode(result: dict[str, Any]) -> None:
             f"Measured again, the speed-up of all will differ by some {error:.1%}, that of a category by up to "
             f"{largest:.1%} ({escape(category)}; standard errors, from how much the rounds differ)."
         )
+    console.print(
+        f"Passes are counted at what they took at the machine's usual pace, at which {result['counted_share']:.0%} of "
+        f"the answers came; as timed, over all answers, the speed-up was {result['total']['speedup_as_timed']:.2f}."
+    )
     if (spread := result["pace_spread"]) > _STEADY:
         console.print(
             f"The machine changed its pace: plain decoding was {spread:.2f} times as fast at some times as at others. "
-            "What drafts bring may change with it: compare within this run."
+            "What drafts bring changes with it."
         )
     console.print(
         "With drafts: time to the first token; where the time of decoding goes; accepted of drafted, by source"

@@ -11,6 +11,7 @@ import numpy as np
 
 from outrider.cache import CachePool
 from outrider.engine.drafting import DraftPlanner
+from outrider.engine.outputs import TargetPass
 from outrider.engine.prefill import PromptShare, divide
 from outrider.engine.request import Request
 from outrider.engine.target import Ints, PassResult, Rows, Target
@@ -136,12 +137,13 @@ class Engine:
         outputs = sum(len(w.rows.outputs) for w in work)
         hidden = self.target.hidden(outputs) if self.planner.wants_hidden and outputs else None
         decoding = [w for w in work if w.request.decoding]
+        verify = TargetPass(sum(len(w.rows.tokens) for w in work), result.seconds)
         first = emitted = 0  # first: of the pass's outputs, this request's first
         for w, choices, logits in zip(work, result.choices, result.logits, strict=True):
             try:
                 verdict = self._walk(w, w.request.choices(choices, logits))
                 if verdict is not None:
-                    w.request.account(verdict, w.draft, result.seconds, draft_seconds)
+                    w.request.account(verdict, w.draft, verify, draft_seconds)
                     self.planner.learn(w.request, w.draft, verdict)
                     if hidden is not None:  # where the path ended: its last row with keys and values
                         last = verdict.accepted[-1] + 1 if verdict.accepted else 0

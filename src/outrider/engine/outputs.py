@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from outrider.sampling.logprobs import TokenLogprobs
 
 FinishReason = Literal["stop", "length"]
 
 
+class TargetPass(NamedTuple):
+    """A pass that a request decoded in. Its rows, and the wall-clock seconds it took, are those of all its requests."""
+
+    rows: int
+    seconds: float
+
+
 @dataclass
 class RequestStats:
     """What one request cost and what drafting saved. Times are wall-clock seconds.
 
-    `target_passes` counts decode passes; the first token comes out of prefill and needs none. `reused_tokens` are those
-    of the prompt whose keys and values an earlier request had left behind.
+    `passes` are those of decoding, in their order; the first token comes out of prefill and needs none. `reused_tokens`
+    are those of the prompt whose keys and values an earlier request had left behind.
     """
 
     prompt_tokens: int = 0
     reused_tokens: int = 0
-    target_passes: int = 0
     drafted: int = 0
     accepted: int = 0
     drafted_by_depth: list[int] = field(default_factory=list)
@@ -30,9 +36,19 @@ class RequestStats:
     prefill_seconds: float = 0.0
     decode_seconds: float = 0.0
     draft_seconds: float = 0.0
-    verify_seconds: float = 0.0
     load_seconds: float = 0.0
     decoded_tokens: int = 0
+    passes: list[TargetPass] = field(default_factory=list)
+
+    @property
+    def target_passes(self) -> int:
+        """How many passes decoding took."""
+        return len(self.passes)
+
+    @property
+    def verify_seconds(self) -> float:
+        """What they took together."""
+        return sum(of.seconds for of in self.passes)
 
     @property
     def tokens_per_pass(self) -> float:

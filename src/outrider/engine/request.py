@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 
 from outrider.cache import Sequence
-from outrider.engine.outputs import FinishReason, Piece, RequestOutput, RequestStats
+from outrider.engine.outputs import FinishReason, Piece, RequestOutput, RequestStats, TargetPass
 from outrider.engine.target import Floats, Ints
 from outrider.engine.text import TextStream
 from outrider.sampling.choice import TokenChooser
@@ -110,7 +110,7 @@ class Request:
 
         return choose
 
-    def account(self, verdict: Verdict, draft: Draft, verify_seconds: float, draft_seconds: float) -> None:
+    def account(self, verdict: Verdict, draft: Draft, verify: TargetPass, draft_seconds: float) -> None:
         """Books a pass that emitted `verdict.tokens`; with company, the seconds are those that all waited."""
         bonus = len(verdict.tokens) - len(verdict.accepted)
         self._sources += [draft.nodes[node].source for node in verdict.accepted] + [None] * bonus
@@ -121,11 +121,10 @@ class Request:
             self.stats.prefill_seconds = now - self.started
             return
         stats = self.stats
-        stats.target_passes += 1
+        stats.passes.append(verify)
         stats.decoded_tokens += len(verdict.tokens)
         stats.drafted += len(draft)
         stats.accepted += len(verdict.accepted)
-        stats.verify_seconds += verify_seconds
         stats.draft_seconds += draft_seconds
         stats.decode_seconds = now - self._first_token_at
 

@@ -1,0 +1,26 @@
+"""One prompt, decoded in every way that is compared."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from outrider.bench.prompt import Prompt
+
+if TYPE_CHECKING:
+    from outrider import RequestOutput
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """One prompt, decoded without drafts, with them, and by the peer, close together in time."""
+
+    prompt: Prompt
+    plain: RequestOutput
+    drafted: RequestOutput
+    peer_tokens_per_second: float | None
+
+    @property
+    def identical(self) -> bool:
+        """Whether drafting changed nothing but the time."""
+        return (self.plain.token_ids, self.plain.finish_reason) == (self.drafted.token_ids, self.drafted.finish_reason)
