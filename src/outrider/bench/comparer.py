@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from statistics import median
 from typing import TYPE_CHECKING
 
 from outrider.bench.comparison import Comparison
@@ -12,6 +13,8 @@ from outrider.bench.prompt import Prompt, render
 if TYPE_CHECKING:
     from outrider import LLM, RequestOutput, SamplingParams
     from outrider.bench.peer import LlamaCpp
+
+_GAUGE_PASSES = 3
 
 
 class Comparer:
@@ -31,13 +34,20 @@ class Comparer:
         """One prompt, its arms in the given order."""
         token_ids = render(prompt, self.llm)
         outputs: dict[str, RequestOutput] = {}
+        gauges: dict[str, float] = {}
         peer_speed = None
         for arm in order:
+            gauges[arm] = self._gauge()
             if arm in self._params:
                 outputs[arm] = self.llm.generate([token_ids], self._params[arm])[0]
             elif self.peer is not None:
                 peer_speed = self.peer.decode(token_ids, self.sampling.max_tokens).tokens_per_second
-        return Comparison(prompt, outputs["plain"], outputs["drafted"], peer_speed)
+        return Comparison(prompt, outputs["plain"], outputs["drafted"], peer_speed, gauges)
+
+    def _gauge(self) -> float:
+        """How fast the machine is just now: the seconds of a pass over one row, which waits for memory."""
+        # After one that is not counted: it finds in the caches what others left there.
+        return median(self.llm.measure.verify(1, 0, _GAUGE_PASSES + 1)[1:])
 
     def converse(self, prompt: Prompt, order: Sequence[str]) -> Iterator[Comparison]:
         """One prompt, then the further turns of its conversation if it has any, after the plain answers.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -11,14 +12,18 @@ if TYPE_CHECKING:
     from outrider import RequestOutput
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class Comparison:
-    """One prompt, decoded without drafts, with them, and by the peer, close together in time."""
+    """One prompt, decoded without drafts, with them, and by the peer, close together in time.
+
+    `gauges` are, by arm, the seconds of a pass over one row just before it: how fast the machine was then.
+    """
 
     prompt: Prompt
     plain: RequestOutput
     drafted: RequestOutput
     peer_tokens_per_second: float | None
+    gauges: Mapping[str, float]
 
     @property
     def identical(self) -> bool:

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from outrider.bench.comparer import Comparer
 from outrider.bench.comparison import Comparison
-from outrider.bench.figures import speedup_as_timed, summarize
+from outrider.bench.figures import summarize
 from outrider.bench.interleave import turns
 from outrider.bench.pace import Lengths, Pace, measure_pace
 from outrider.bench.pass_costs import PassCosts
@@ -21,7 +21,7 @@ from outrider.bench.prompt import Prompt
 from outrider.terminal import error_console, progress_bar
 
 _STEADY = 1.1
-"""How much plain decoding of the same prompts may differ in speed before it is told."""
+"""How much the pace of the machine may differ before it is told."""
 
 
 def measure_decode(
@@ -62,14 +62,16 @@ def measure_decode(
 
 
 def _pair(of: Comparison, costs: PassCosts) -> dict[str, Any]:
-    """What `--json` says of a comparison."""
+    """What `--json` says of a comparison: its speeds as timed, and at the machine's best pace."""
+    plain, drafted = of.plain.stats, of.drafted.stats
     return {
         "category": of.prompt.category,
-        "plain_tokens_per_second": of.plain.stats.decode_tokens_per_second,
-        "mtp_tokens_per_second": of.drafted.stats.decode_tokens_per_second,
-        "counted": costs.counts(of),
-        "speedup": costs.speedup(of),
-        "speedup_as_timed": speedup_as_timed(of),
+        "gauge_seconds": dict(of.gauges),
+        "as_timed": {"plain": plain.decode_tokens_per_second, "mtp": drafted.decode_tokens_per_second},
+        "at_best_pace": {
+            "plain": costs.tokens_per_second(plain, drafted=False),
+            "mtp": costs.tokens_per_second(drafted, drafted=True),
+        },
     }
 
 
@@ -132,13 +134,13 @@ def show_decode(result: dict[str, Any]) -> None:
             f"{largest:.1%} ({escape(category)}; standard errors, from how much the rounds differ)."
         )
     console.print(
-        f"Passes are counted at what they took at the machine's usual pace, at which {result['counted_share']:.0%} of "
-        f"the answers came; as timed, over all answers, the speed-up was {result['total']['speedup_as_timed']:.2f}."
+        f"Passes are counted at what they took at the machine's best pace, that of {result['best_pace_share']:.0%} of "
+        f"the time; as timed, the speed-up of all was {result['total']['speedup_as_timed']:.2f}."
     )
     if (spread := result["pace_spread"]) > _STEADY:
         console.print(
-            f"The machine changed its pace: plain decoding was {spread:.2f} times as fast at some times as at others. "
-            "What drafts bring changes with it."
+            f"The machine changed its pace: a pass over one row was {spread:.2f} times as fast at some times as at "
+            "others, and what drafts bring changes with it."
         )
     console.print(
         "With drafts: time to the first token; where the time of decoding goes; accepted of drafted, by source"

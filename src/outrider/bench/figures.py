@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from math import log, sqrt
-from statistics import fmean, geometric_mean, median, quantiles
+from statistics import fmean, geometric_mean, median
 from typing import TYPE_CHECKING, Any
 
 from outrider.bench.comparison import Comparison
@@ -31,53 +31,33 @@ def summarize(comparisons: Sequence[Comparison], costs: PassCosts) -> dict[str, 
         "categories": {category: _figures(of_category, costs) for category, of_category in by_category.items()},
         "groups": {MT_BENCH: _figures(mt_bench, costs)} if has_mt_bench(by_category) else {},
         "total": _figures(comparisons, costs),
-        "pace_spread": pace_spread(comparisons),
-        "counted_share": fmean(map(costs.counts, comparisons)),
+        "pace_spread": costs.pace_spread,
+        "best_pace_share": costs.best_share,
     }
 
 
-def speedup_as_timed(of: Comparison) -> float:
-    """The ratio of the two speeds themselves; 1 for an answer of one token."""
-    plain, drafted = (arm.stats.decode_tokens_per_second for arm in (of.plain, of.drafted))
-    return drafted / plain if plain and drafted else 1.0
-
-
-def pace_spread(comparisons: Sequence[Comparison]) -> float:
-    """How many times as fast plain decoding of the same prompts was at some times as at others: 1 on a steady machine.
-
-    The ratio of the ninth to the first decile, each answer's speed taken against the median of its prompt's.
-    """
-    by_prompt: dict[Prompt, list[float]] = {}
-    for comparison in comparisons:
-        if comparison.plain.stats.decode_tokens_per_second:
-            by_prompt.setdefault(comparison.prompt, []).append(comparison.plain.stats.decode_tokens_per_second)
-    against = [speed / median(speeds) for speeds in by_prompt.values() for speed in speeds]
-    if len(against) < 2:
-        return 1.0
-    deciles = quantiles(against, n=10, method="inclusive")
-    return deciles[-1] / deciles[0]
-
-
-def _figures(every: Sequence[Comparison], costs: PassCosts) -> dict[str, Any]:
-    """Speeds are medians, the counts are added up; of comparisons that count.
+def _figures(comparisons: Sequence[Comparison], costs: PassCosts) -> dict[str, Any]:
+    """Speeds are medians at the machine's best pace, times to the first token are as timed; counts are added up.
 
     The speed-up is the geometric mean over prompts and of each over its rounds. A median over prompts would hang on one
     or two of them, and where these lie close together jump between runs; and of ratios only the geometric mean is the
     same whichever arm stands above the line.
     """
-    comparisons = [comparison for comparison in every if costs.counts(comparison)]
     plain = [comparison.plain.stats for comparison in comparisons]
     drafted = [comparison.drafted.stats for comparison in comparisons]
-    rounds = _by_prompt(comparisons, costs.speedup)
+    plain_speeds = [costs.tokens_per_second(stats, drafted=False) for stats in plain]
+    drafted_speeds = [costs.tokens_per_second(stats, drafted=True) for stats in drafted]
+    rounds = _rounds(comparisons, plain_speeds, drafted_speeds)
     by_prompt = [geometric_mean(of) for of in rounds]
+    timed = _rounds(comparisons, *([stats.decode_tokens_per_second for stats in arm] for arm in (plain, drafted)))
     passes, proposed = sum(s.target_passes for s in drafted), sum(s.drafted for s in drafted)
     figures: dict[str, Any] = {
         "prompts": len(by_prompt),
-        "plain_tokens_per_second": median(s.decode_tokens_per_second for s in plain),
-        "mtp_tokens_per_second": median(s.decode_tokens_per_second for s in drafted),
+        "plain_tokens_per_second": median(plain_speeds),
+        "mtp_tokens_per_second": median(drafted_speeds),
         "speedup": geometric_mean(by_prompt),
         "speedup_error": _standard_error(rounds),
-        "speedup_as_timed": geometric_mean(geometric_mean(of) for of in _by_prompt(every, speedup_as_timed)),
+        "speedup_as_timed": geometric_mean(geometric_mean(of) for of in timed),
         "speedup_range": [min(by_prompt), max(by_prompt)],
         "tokens_per_pass": sum(s.decoded_tokens for s in drafted) / passes if passes else 1.0,
         "acceptance_rate": sum(s.accepted for s in drafted) / proposed if proposed else 0.0,
@@ -88,12 +68,17 @@ def _figures(every: Sequence[Comparison], costs: PassCosts) -> dict[str, Any]:
             "plain": median(s.prefill_seconds for s in plain),
             "mtp": median(s.prefill_seconds for s in drafted),
         },
-        "identical": all(comparison.identical for comparison in every),
+        "identical": all(comparison.identical for comparison in comparisons),
     }
-    peer_speeds = [c.peer_tokens_per_second for c in comparisons if c.peer_tokens_per_second is not None]
-    if peer_speeds:
+    if peer_speeds := _peer_speeds(comparisons, costs):
         figures["peer_tokens_per_second"] = median(peer_speeds)
     return figures
+
+
+def _peer_speeds(comparisons: Sequence[Comparison], costs: PassCosts) -> list[float]:
+    """Those at the machine's best pace, if there are any; all its passes are over one row, so they need no more."""
+    speeds = [(of.peer_tokens_per_second, of) for of in comparisons if of.peer_tokens_per_second is not None]
+    return [speed for speed, of in speeds if costs.at_best_pace(of.gauges["peer"])] or [speed for speed, _ in speeds]
 
 
 def _by_depth(stats: Sequence[RequestStats]) -> list[float]:
@@ -123,10 +108,11 @@ def _time_split(stats: Sequence[RequestStats]) -> dict[str, float]:
     return {"draft": draft / whole, "verify": verify / whole, "rest": max(1 - (draft + verify) / whole, 0.0)}
 
 
-def _by_prompt(comparisons: Sequence[Comparison], speedup: Callable[[Comparison], float]) -> list[list[float]]:
+def _rounds(comparisons: Sequence[Comparison], plain: Sequence[float], drafted: Sequence[float]) -> list[list[float]]:
+    """The speed-ups of every prompt's rounds, from the speeds; 1 for an answer of one token: nothing was decoded."""
     rounds: dict[Prompt, list[float]] = {}
-    for comparison in comparisons:
-        rounds.setdefault(comparison.prompt, []).append(speedup(comparison))
+    for comparison, slow, fast in zip(comparisons, plain, drafted, strict=True):
+        rounds.setdefault(comparison.prompt, []).append(fast / slow if slow and fast else 1.0)
     return list(rounds.values())
 
 
