@@ -9,11 +9,9 @@
 #include "../layout.h"
 
 #include <type_traits>
+#include <utility>
 
 namespace outrider::OUTRIDER_ISA {
-
-inline constexpr int kMaxRows = 8;        // rows that share one unpacking of a group
-inline constexpr int kMaxDenseRows = 4;
 
 // Asks for the codes of later steps, across the end of the tile into the `next` one. With several rows the core computes
 // longer than its own prefetcher looks ahead (which also stops at each page and at each jump between two matrices), and
@@ -221,19 +219,26 @@ void dense_tile(const Matrix& m, size_t tile, const uint8_t* next, const float* 
 using QuantizedTile = void (*)(const Matrix&, size_t, const uint8_t*, const QuantizedRow*, float*, size_t);
 using DenseTile = void (*)(const Matrix&, size_t, const uint8_t*, const float* const*, float*, size_t);
 
+template <Format kFormat, int... kLess>
+inline QuantizedTile quantized_for(int rows, std::integer_sequence<int, kLess...>) {
+  static constexpr QuantizedTile by_rows[] = {quantized_tile<kFormat, kLess + 1>...};
+  return by_rows[rows - 1];
+}
+
 template <Format kFormat>
 inline QuantizedTile quantized_for(int rows) {
-  static constexpr QuantizedTile by_rows[kMaxRows] = {
-      quantized_tile<kFormat, 1>, quantized_tile<kFormat, 2>, quantized_tile<kFormat, 3>, quantized_tile<kFormat, 4>,
-      quantized_tile<kFormat, 5>, quantized_tile<kFormat, 6>, quantized_tile<kFormat, 7>, quantized_tile<kFormat, 8>};
+  return quantized_for<kFormat>(rows, std::make_integer_sequence<int, kMaxRows>());
+}
+
+template <Format kFormat, int... kLess>
+inline DenseTile dense_for(int rows, std::integer_sequence<int, kLess...>) {
+  static constexpr DenseTile by_rows[] = {dense_tile<kFormat, kLess + 1>...};
   return by_rows[rows - 1];
 }
 
 template <Format kFormat>
 inline DenseTile dense_for(int rows) {
-  static constexpr DenseTile by_rows[kMaxDenseRows] = {dense_tile<kFormat, 1>, dense_tile<kFormat, 2>,
-                                                       dense_tile<kFormat, 3>, dense_tile<kFormat, 4>};
-  return by_rows[rows - 1];
+  return dense_for<kFormat>(rows, std::make_integer_sequence<int, kMaxDenseRows>());
 }
 
 inline QuantizedTile quantized_for(Format f, int rows) {

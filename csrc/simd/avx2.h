@@ -153,6 +153,7 @@ inline void keep_order(I& sum) { asm("" : "+x"(sum.a), "+x"(sum.b)); }
 
 // Sixteen registers are too few for a group's codes: a quad is unpacked when its turn comes and serves kRowBlock rows, whose
 // sums, of 16 bits at first, are what stays in registers.
+inline constexpr int kMaxRows = 8, kMaxDenseRows = 4;  // that share one unpacking of a group
 #define OUTRIDER_INLINE_ROWS [[gnu::always_inline]] inline  // or the sums would be handed over in memory
 inline constexpr bool kHoldsCodes = false;
 template <int kBits> inline constexpr int kRowBlock = kBits == 6 ? 2 : 4;

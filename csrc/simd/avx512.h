@@ -94,6 +94,7 @@ inline I add_dot4(I sum, Codes w, const int8_t* x) {
   return sum;
 }
 // Registers enough for a group's codes, which then serve one row after the other.
+inline constexpr int kMaxRows = 8, kMaxDenseRows = 4;  // that share one unpacking of a group
 #define OUTRIDER_INLINE_ROWS inline
 inline constexpr bool kHoldsCodes = true;
 template <int kBits> inline constexpr int kRowBlock = 1;

@@ -145,6 +145,7 @@ template <class Quads> [[gnu::always_inline]] inline I dot16(const Quads& quads,
   });
 }
 
+inline constexpr int kMaxRows = 8, kMaxDenseRows = 4;  // that share one unpacking of a group
 #define OUTRIDER_INLINE_ROWS [[gnu::always_inline]] inline
 inline constexpr bool kHoldsCodes = true;
 template <int kBits> inline constexpr int kRowBlock = 1;

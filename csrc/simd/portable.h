@@ -127,6 +127,8 @@ template <class Quads> inline I dot16(const Quads& quads, int first, const int8_
   });
 }
 
+// More would share nothing that costs: there are no registers to keep it in, and the compiler would take minutes.
+inline constexpr int kMaxRows = 2, kMaxDenseRows = 2;
 #define OUTRIDER_INLINE_ROWS inline
 inline constexpr bool kHoldsCodes = true;
 template <int kBits> inline constexpr int kRowBlock = 1;
