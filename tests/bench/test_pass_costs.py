@@ -87,7 +87,7 @@ def test_passes_at_a_long_context_are_counted_apart():
 def test_a_machine_that_changes_its_pace_does_not_move_it(seed, slower_share):
     """Most of the pairs may come at a slower pace; every pass and every gauge is off by some per cent."""
     random = np.random.default_rng(seed)
-    names = [*ROWS] * 6
+    names = [*ROWS] * 15
     slower = random.permutation(len(names)) < slower_share * len(names)
     made = [
         pair(
