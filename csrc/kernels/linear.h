@@ -13,27 +13,33 @@
 
 namespace outrider::OUTRIDER_ISA {
 
-// Asks for the codes of later steps, across the end of the tile into the `next` one. With several rows the core computes
-// longer than its own prefetcher looks ahead (which also stops at each page and at each jump between two matrices), and
-// reading and computing would take turns. The less a step computes the less it helps, and where reading alone sets the
-// pace it hinders: so each kernel says from how many rows on it is kActive. Measured over the demo's and E2B's matrices.
-template <size_t kStep, bool kActive>  // kStep: bytes of codes per step
+// Asks for the codes of the step that is kSteps ahead, across the end of the tile into the `next` one. With several rows the
+// core computes longer than its own prefetcher looks ahead (which also stops at each page and at each jump between two
+// matrices), and reading and computing would take turns. The less a step computes the less it helps, and where reading alone
+// sets the pace it hinders: so each kernel says how far ahead, from its number of rows. Measured over the demo's and E2B's matrices.
+template <size_t kStep, int kSteps>  // kStep: bytes of codes per step; kSteps: none is asked for if 0
 class Ahead {
  public:
   Ahead(const uint8_t* codes, const uint8_t* next, int steps)
       : at_(codes + kSteps * kStep), next_(next), last_(steps - 1 - kSteps) {}
   void step(int number) {
-    if constexpr (kActive) {
+    if constexpr (kSteps > 0) {
       for (size_t line = 0; line < kStep; line += 64) prefetch(at_ + line);
       at_ = number == last_ ? next_ : at_ + kStep;
     }
   }
 
  private:
-  static constexpr int kSteps = kStep < 256 ? 64 : 16;
   const uint8_t *at_, *next_;
   int last_;
 };
+
+// Of weights in blocks: 5 to 8 kB ahead, but 3 kB for two and three rows of 8 bits, which take a fifth longer otherwise.
+constexpr int steps_ahead(int bits, int rows) {
+  if (bits == 5 || bits == 6) return 16;
+  if (rows == 1) return 0;
+  return bits == 4 ? 32 : rows < 4 ? 6 : 16;
+}
 
 // Quad `number` of the group at p, unpacked.
 template <int kBits, int kZero>
@@ -134,8 +140,7 @@ void quantized_tile(const Matrix& m, size_t tile, const uint8_t* next, const Qua
   const uint8_t* codes_at = m.codes + tile * m.tile_codes;
   const uint8_t* scales_at = m.scales + tile * m.tile_scales;
   const int groups = static_cast<int>(m.columns / kGroup);
-  constexpr int kFewest = kBits == 5 || kBits == 6 ? 1 : 2;
-  Ahead<code_bytes(kBits), (kRows >= kFewest)> ahead(codes_at, next, groups);
+  Ahead<code_bytes(kBits), steps_ahead(kBits, kRows)> ahead(codes_at, next, groups);
   F acc[kRows];
 #pragma GCC unroll 8
   for (int r = 0; r < kRows; ++r) acc[r] = zero();
@@ -194,7 +199,8 @@ void dense_tile(const Matrix& m, size_t tile, const uint8_t* next, const float* 
 #pragma GCC unroll 8
   for (int r = 0; r < kRows; ++r)
     for (int j = 0; j < 4; ++j) acc[r][j] = zero();
-  Ahead<4 * kTile * info(kFormat).block_bytes, (kRows > 1)> ahead(at, next, static_cast<int>(m.columns / 4));
+  constexpr size_t kStep = 4 * kTile * info(kFormat).block_bytes;
+  Ahead<kStep, kRows == 1 ? 0 : kStep < 256 ? 64 : 16> ahead(at, next, static_cast<int>(m.columns / 4));
   size_t k = 0;
   for (; k + 4 <= m.columns; k += 4) {
     ahead.step(static_cast<int>(k / 4));
