@@ -36,12 +36,14 @@ class Comparer:
         outputs: dict[str, RequestOutput] = {}
         gauges: dict[str, float] = {}
         peer_speed = None
+        before = self._gauge()
         for arm in order:
-            gauges[arm] = self._gauge()
             if arm in self._params:
                 outputs[arm] = self.llm.generate([token_ids], self._params[arm])[0]
             elif self.peer is not None:
                 peer_speed = self.peer.decode(token_ids, self.sampling.max_tokens).tokens_per_second
+            after = self._gauge()
+            gauges[arm], before = max(before, after), after
         return Comparison(prompt, outputs["plain"], outputs["drafted"], peer_speed, gauges)
 
     def _gauge(self) -> float:

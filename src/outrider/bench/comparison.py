@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 class Comparison:
     """One prompt, decoded without drafts, with them, and by the peer, close together in time.
 
-    `gauges` are, by arm, the seconds of a pass over one row just before it: how fast the machine was then.
+    `gauges` are, by arm, the seconds of a pass over one row just before it or just after, whichever are more: how fast
+    the machine was meanwhile.
     """
 
     prompt: Prompt
