@@ -10,7 +10,7 @@ KV_BYTES = 2.0
 _SHARPNESS = 2.5
 """How well reading and multiplying overlap: the time of a matrix is this norm of the two. The maximum of them (an
 infinite norm) would need reading never to wait for arithmetic; the sum (1) is what no overlap gives. Fitted to passes
-over 1 to 16 rows of the demo and at Gemma 4 E2B's shapes, on two cores of three processors, for which 2 to 3 is best."""
+over 1 to 16 rows of the demo and at Gemma 4 E2B's shapes, on two cores of three processors: 2 to 3 fits each."""
 
 
 def pass_seconds(
