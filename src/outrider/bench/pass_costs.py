@@ -54,13 +54,19 @@ class PassCosts:
             for arm, drafted, stats in (("plain", False, of.plain.stats), ("drafted", True, of.drafted.stats)):
                 for kind, seconds in _passes(stats, drafted):
                     timed[self.at_best_pace(of.gauges[arm])][kind].append(seconds)
-        best, other = ({kind: median(seconds) for kind, seconds in timed[at].items()} for at in (True, False))
-        # A kind that was never seen at the best pace gains from it what passes over as many rows gain elsewhere.
+        best, other = timed[True], timed[False]
+        elsewhere = {kind: median(seconds) for kind, seconds in other.items()}
+        # What passes over as many rows gain at the best pace, at all contexts together: there may be few of a kind.
         gains: dict[tuple[bool, int], list[float]] = defaultdict(list)
         for kind in best.keys() & other.keys():
-            gains[kind.drafted, kind.rows].append(best[kind] / other[kind])
+            gains[kind.drafted, kind.rows] += [seconds / elsewhere[kind] for seconds in best[kind]]
         gain = {of: median(found) for of, found in gains.items()}
-        self._seconds = {kind: took * gain.get((kind.drafted, kind.rows), 1.0) for kind, took in other.items()} | best
+        self._seconds = {
+            kind: median(best[kind])
+            if len(best.get(kind, ())) >= len(other.get(kind, ()))
+            else elsewhere[kind] * gain.get((kind.drafted, kind.rows), 1.0)
+            for kind in best.keys() | other.keys()
+        }
 
     def at_best_pace(self, gauge: float) -> bool:
         """Whether the machine was at its best pace when a gauge (`Comparison.gauges`) took so many seconds."""
