@@ -7,7 +7,7 @@ speed-up in each run, with the largest deviation from their median; beside it th
 Nothing else may run beside it.
 
 Where the machine changes its pace for minutes (a virtual one that its host moves about, a laptop that gets warm), what
-drafts bring changes with it: a run counts passes at what they took at its own best pace, and what that was is said
+drafts bring changes with it: a run counts passes at what they took at its own usual pace, and what that was is said
 below the table.
 """
 
@@ -67,7 +67,7 @@ def main() -> None:
     for number, of in enumerate(runs, 1):
         plain, as_timed = (of["total"][name] for name in ("plain_tokens_per_second", "speedup_as_timed"))
         print(
-            f"run {number}: {of['best_pace_share']:.0%} of the time at its best pace, that of {plain:.0f} tok/s "
+            f"run {number}: {of['usual_pace_share']:.0%} of the time at its usual pace, that of {plain:.0f} tok/s "
             f"without drafts; as timed, {as_timed:.2f} in all"
         )
 

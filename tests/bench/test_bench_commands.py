@@ -103,7 +103,7 @@ def test_every_pair_is_told_in_the_order_of_its_time(fake, call):  # noqa: ARG00
     assert [sorted(pair["prompt"] for pair in pairs[i : i + 4]) for i in (0, 4, 8)] == [[0, 1, 2, 3]] * 3
     for pair in pairs:
         assert pair["as_timed"] == pytest.approx({"plain": 100, "mtp": 260})
-        assert pair["at_best_pace"] == pytest.approx(pair["as_timed"])  # each of its passes takes as long as any other
+        assert pair["at_usual_pace"] == pytest.approx(pair["as_timed"])  # each of its passes takes as long as any other
         assert pair["gauge_seconds"] == pytest.approx({"plain": 0.011, "drafted": 0.011})
 
 

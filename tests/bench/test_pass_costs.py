@@ -13,8 +13,8 @@ from outrider.bench.pass_costs import PassCosts
 from outrider.bench.prompt import Prompt
 from outrider.engine.outputs import RequestOutput, RequestStats, TargetPass
 
-BEST = {1: 0.005, 4: 0.010, 8: 0.013}
-"""Seconds of passes over so many rows at the machine's best pace."""
+USUAL = {1: 0.005, 4: 0.010, 8: 0.013}
+"""Seconds of passes over so many rows at the machine's usual pace."""
 SLOWER = {1: 0.008, 4: 0.010, 8: 0.014}
 """The same at another pace, at which drafts bring more."""
 TOKENS = 120
@@ -50,7 +50,7 @@ def speedups(comparisons):
 
 @given(st.lists(st.sampled_from(sorted(ROWS)), min_size=1, max_size=8), st.floats(0, 0.5))
 def test_on_a_steady_machine_it_is_what_was_timed(names, beside):
-    made = [pair(name, BEST, beside=beside) for name in names]
+    made = [pair(name, USUAL, beside=beside) for name in names]
     as_timed = [of.drafted.stats.decode_tokens_per_second / of.plain.stats.decode_tokens_per_second for of in made]
     assert speedups(made) == pytest.approx(as_timed)
     total = summarize(made, PassCosts(made))["total"]
@@ -58,74 +58,74 @@ def test_on_a_steady_machine_it_is_what_was_timed(names, beside):
 
 
 def test_a_pass_that_was_disturbed_does_not_count():
-    made = [pair(name, BEST) for name in ROWS for _ in range(3)]
+    made = [pair(name, USUAL) for name in ROWS for _ in range(3)]
     made[0].drafted.stats.passes[0] = TargetPass(1, 2.0)
-    made[0].drafted.stats.decode_seconds += 2.0 - BEST[1]
-    assert speedups(made) == pytest.approx([true(name, BEST) for name in ROWS for _ in range(3)])
+    made[0].drafted.stats.decode_seconds += 2.0 - USUAL[1]
+    assert speedups(made) == pytest.approx([true(name, USUAL) for name in ROWS for _ in range(3)])
 
 
 def test_what_is_done_beside_the_passes_counts_as_it_was_timed():
-    made = [pair("b", BEST), pair("b", BEST, beside=0.1)]
-    assert speedups(made)[1] == pytest.approx((TOKENS * BEST[1] + 0.1) / (20 * BEST[8] + 0.1))
+    made = [pair("b", USUAL), pair("b", USUAL, beside=0.1)]
+    assert speedups(made)[1] == pytest.approx((TOKENS * USUAL[1] + 0.1) / (20 * USUAL[8] + 0.1))
 
 
 def test_passes_over_one_row_beside_drafts_cost_what_they_cost_there():
-    beside_drafts = BEST | {1: 0.0055}
-    made = [pair(name, BEST, beside_drafts) for name in ROWS]
-    timed = [TOKENS * BEST[1] / sum(beside_drafts[rows] for rows in ROWS[name]) for name in ROWS]
+    beside_drafts = USUAL | {1: 0.0055}
+    made = [pair(name, USUAL, beside_drafts) for name in ROWS]
+    timed = [TOKENS * USUAL[1] / sum(beside_drafts[rows] for rows in ROWS[name]) for name in ROWS]
     assert speedups(made) == pytest.approx(timed)
 
 
 def test_passes_at_a_long_context_are_counted_apart():
-    long = {rows: 3 * seconds for rows, seconds in BEST.items()}
-    made = [pair("a", BEST), pair("b", long, prompt_tokens=3400, gauge=BEST[1])]
-    assert speedups(made) == pytest.approx([true("a", BEST), true("b", long)])
+    long = {rows: 3 * seconds for rows, seconds in USUAL.items()}
+    made = [pair("a", USUAL), pair("b", long, prompt_tokens=3400, gauge=USUAL[1])]
+    assert speedups(made) == pytest.approx([true("a", USUAL), true("b", long)])
 
 
 @settings(max_examples=25, deadline=None)
-@given(st.integers(0, 2**32), st.sampled_from([0.0, 0.2, 0.5, 0.85]))
+@given(st.integers(0, 2**32), st.sampled_from([0.0, 0.2, 0.35]))
 def test_a_machine_that_changes_its_pace_does_not_move_it(seed, slower_share):
-    """Most of the pairs may come at a slower pace; every pass and every gauge is off by some per cent."""
+    """Some of the pairs come at a slower pace; every pass and every gauge is off by some per cent."""
     random = np.random.default_rng(seed)
     names = [*ROWS] * 15
     slower = random.permutation(len(names)) < slower_share * len(names)
     made = [
         pair(
-            *(name, SLOWER if slow else BEST),
+            *(name, SLOWER if slow else USUAL),
             noise=lambda: float(random.normal(1, 0.05)),
-            gauge=(SLOWER if slow else BEST)[1] * float(random.normal(1, 0.02)),
+            gauge=(SLOWER if slow else USUAL)[1] * float(random.normal(1, 0.02)),
         )
         for name, slow in zip(names, slower, strict=True)
     ]
     costs = PassCosts(made)
-    assert costs.best_share == pytest.approx(1 - sum(slower) / len(names))
+    assert costs.usual_share == pytest.approx(1 - sum(slower) / len(names))
     total = summarize(made, costs)["total"]
-    assert total["speedup"] == pytest.approx(float(np.prod([true(name, BEST) for name in ROWS]) ** 0.25), rel=0.02)
-    assert total["plain_tokens_per_second"] == pytest.approx(1 / BEST[1], rel=0.02)
+    assert total["speedup"] == pytest.approx(float(np.prod([true(name, USUAL) for name in ROWS]) ** 0.25), rel=0.02)
+    assert total["plain_tokens_per_second"] == pytest.approx(1 / USUAL[1], rel=0.02)
     if slower_share:
-        assert costs.pace_spread == pytest.approx(SLOWER[1] / BEST[1], rel=0.1)
+        assert costs.pace_spread == pytest.approx(SLOWER[1] / USUAL[1], rel=0.1)
         assert total["speedup_as_timed"] > 1.03 * total["speedup"]
     else:
         assert costs.pace_spread < 1.1
 
 
-def test_passes_that_were_never_seen_at_the_best_pace_gain_what_others_do():
+def test_passes_that_were_never_seen_at_the_usual_pace_gain_what_others_do():
     """Those of a long context, all of them made while the machine was slower."""
     long = {rows: 2 * seconds for rows, seconds in SLOWER.items()}
-    made = [pair(name, costs) for name in ROWS for costs in (BEST, SLOWER)]
+    made = [pair(name, costs) for name in ROWS for costs in (USUAL, USUAL, SLOWER)]
     made.append(pair("a", long, prompt_tokens=3400, gauge=SLOWER[1]))
-    assert speedups(made)[-1] == pytest.approx(true("a", BEST))
+    assert speedups(made)[-1] == pytest.approx(true("a", USUAL))
 
 
-def test_the_peer_is_compared_at_the_best_pace_too():
-    made = [pair("a", BEST, peer=100.0), pair("b", SLOWER, peer=60.0), pair("c", SLOWER, peer=60.0)]
+def test_the_peer_is_compared_at_the_usual_pace_too():
+    made = [pair("a", USUAL, peer=100.0), pair("b", USUAL, peer=100.0), pair("c", SLOWER, peer=60.0)]
     assert summarize(made, PassCosts(made))["total"]["peer_tokens_per_second"] == 100.0
-    elsewhere = [pair("a", BEST), *made[1:]]
+    elsewhere = [pair("a", USUAL), pair("b", USUAL), made[2]]
     assert summarize(elsewhere, PassCosts(elsewhere))["total"]["peer_tokens_per_second"] == 60.0
 
 
 def test_an_answer_of_one_token_has_no_speed():
-    nothing = answer([], BEST, tokens=0)
+    nothing = answer([], USUAL, tokens=0)
     made = [Comparison(Prompt("list", "x"), nothing, nothing, None, {"plain": 0.005, "drafted": 0.005})]
     assert PassCosts(made).tokens_per_second(nothing.stats, drafted=True) == 0
     assert summarize(made, PassCosts(made))["total"]["speedup"] == 1.0

@@ -52,7 +52,7 @@ def facts(category="code", model="demo.gguf", note=None, **peer):
             "form": "base",
             "groups": {},
             "pace_spread": 1.02,
-            "best_pace_share": 0.75,
+            "usual_pace_share": 0.75,
             "categories": {category: FIGURES | peer, "prose": FIGURES | {"speedup": 1.2, "identical": True} | peer},
             "total": FIGURES | peer,
             **LIMIT,
@@ -97,7 +97,7 @@ def test_the_page_says_the_figures():
     assert "1.50 to 4.00" in text
     assert "20 of 40 (50 %)" in text
     assert "none drafted" in text
-    assert "best pace, that of 75 % of the time" in text
+    assert "usual pace, that of 75 % of the time" in text
     assert "As timed, the speed-up of all was 2.25" in text
     assert "A processor" in text
     assert "predicted by outrider plan, ms8.129.4010.10" in text

@@ -62,13 +62,13 @@ def measure_decode(
 
 
 def _pair(of: Comparison, costs: PassCosts) -> dict[str, Any]:
-    """What `--json` says of a comparison: its speeds as timed, and at the machine's best pace."""
+    """What `--json` says of a comparison: its speeds as timed, and at the machine's usual pace."""
     plain, drafted = of.plain.stats, of.drafted.stats
     return {
         "category": of.prompt.category,
         "gauge_seconds": dict(of.gauges),
         "as_timed": {"plain": plain.decode_tokens_per_second, "mtp": drafted.decode_tokens_per_second},
-        "at_best_pace": {
+        "at_usual_pace": {
             "plain": costs.tokens_per_second(plain, drafted=False),
             "mtp": costs.tokens_per_second(drafted, drafted=True),
         },
@@ -134,8 +134,8 @@ def show_decode(result: dict[str, Any]) -> None:
             f"{largest:.1%} ({escape(category)}; standard errors, from how much the rounds differ)."
         )
     console.print(
-        f"Passes are counted at what they took at the machine's best pace, that of {result['best_pace_share']:.0%} of "
-        f"the time; as timed, the speed-up of all was {result['total']['speedup_as_timed']:.2f}."
+        f"Passes are counted at what they took at the machine's usual pace, that of {result['usual_pace_share']:.0%} "
+        f"of the time; as timed, the speed-up of all was {result['total']['speedup_as_timed']:.2f}."
     )
     if (spread := result["pace_spread"]) > _STEADY:
         console.print(

@@ -32,12 +32,12 @@ def summarize(comparisons: Sequence[Comparison], costs: PassCosts) -> dict[str, 
         "groups": {MT_BENCH: _figures(mt_bench, costs)} if has_mt_bench(by_category) else {},
         "total": _figures(comparisons, costs),
         "pace_spread": costs.pace_spread,
-        "best_pace_share": costs.best_share,
+        "usual_pace_share": costs.usual_share,
     }
 
 
 def _figures(comparisons: Sequence[Comparison], costs: PassCosts) -> dict[str, Any]:
-    """Speeds are medians at the machine's best pace, times to the first token are as timed; counts are added up.
+    """Speeds are medians at the machine's usual pace, times to the first token are as timed; counts are added up.
 
     The speed-up is the geometric mean over prompts and of each over its rounds. A median over prompts would hang on one
     or two of them, and where these lie close together jump between runs; and of ratios only the geometric mean is the
@@ -76,9 +76,9 @@ def _figures(comparisons: Sequence[Comparison], costs: PassCosts) -> dict[str, A
 
 
 def _peer_speeds(comparisons: Sequence[Comparison], costs: PassCosts) -> list[float]:
-    """Those at the machine's best pace, if there are any; all its passes are over one row, so they need no more."""
+    """Those at the machine's usual pace, if there are any; all its passes are over one row, so they need no more."""
     speeds = [(of.peer_tokens_per_second, of) for of in comparisons if of.peer_tokens_per_second is not None]
-    return [speed for speed, of in speeds if costs.at_best_pace(of.gauges["peer"])] or [speed for speed, _ in speeds]
+    return [speed for speed, of in speeds if costs.at_usual_pace(of.gauges["peer"])] or [speed for speed, _ in speeds]
 
 
 def _by_depth(stats: Sequence[RequestStats]) -> list[float]:
