@@ -13,10 +13,11 @@
 
 namespace outrider::OUTRIDER_ISA {
 
-// Asks for the codes of the step that is kSteps ahead, across the end of the tile into the `next` one. With several rows the
-// core computes longer than its own prefetcher looks ahead (which also stops at each page and at each jump between two
-// matrices), and reading and computing would take turns. The less a step computes the less it helps, and where reading alone
-// sets the pace it hinders: so each kernel says how far ahead, from its number of rows. Measured over the demo's and E2B's matrices.
+// Asks for the codes of the step that is kSteps ahead, across the end of the tile into the `next` one (after a tile of no more
+// steps than that, on into its own matrix, whose turn comes again soon). With several rows the core computes longer than its
+// own prefetcher looks ahead (which also stops at each page and at each jump between two matrices), and reading and computing
+// would take turns. The less a step computes the less it helps, and where reading alone sets the pace it hinders: so each
+// kernel says how far ahead, from its number of rows. Measured over the demo's and E2B's matrices.
 template <size_t kStep, int kSteps>  // kStep: bytes of codes per step; kSteps: none is asked for if 0
 class Ahead {
  public:
