@@ -35,11 +35,10 @@ class Ahead {
   int last_;
 };
 
-// Of weights in blocks: 5 to 8 kB ahead, but 3 kB for two and three rows of 8 bits, which take a fifth longer otherwise.
+// Of weights in blocks: 5 to 8 kB ahead, but 3 kB for one to three rows of 8 bits, which take longer otherwise.
 constexpr int steps_ahead(int bits, int rows) {
-  if (bits == 5 || bits == 6) return 16;
-  if (rows == 1) return 0;
-  return bits == 4 ? 32 : rows < 4 ? 6 : 16;
+  if (bits == 4) return 32;
+  return bits == 8 && rows < 4 ? 6 : 16;
 }
 
 // Quad `number` of the group at p, unpacked.
