@@ -84,7 +84,7 @@ def seconds(text: list[int], curve: list[float], setting: str | int) -> float:
 
             verdict = walk(draft, choose)
             planner.learn(request, draft, verdict)  # type: ignore[arg-type]
-            planner.learn_cost(1 + len(draft), 0, len(verdict.tokens), true(1 + len(draft)), 0.0)
+            planner.learn_cost([draft], 0, true(1 + len(draft)), 0.0)
             total += true(1 + len(draft))
         planner.close(request)  # type: ignore[arg-type]
     return total

@@ -152,10 +152,13 @@ class DraftPlanner:
                 self.calibration.observe(node.source, node.situation, index in accepted)
                 self._texts[request.number].level.observe(node.source, node.probability, index in accepted)
 
-    def learn_cost(self, rows: int, context: int, tokens: int, verify_seconds: float, draft_seconds: float) -> None:
-        """Books what a pass that only decoded took: `rows` rows after `context` positions on average."""
-        self.costs.at(context).observe(rows, verify_seconds)
-        self._pace.observe(tokens, verify_seconds + draft_seconds)
+    def learn_cost(self, drafts: Sequence[Draft], context: int, verify_seconds: float, draft_seconds: float) -> None:
+        """Books what a pass took that did nothing but verify these drafts, after `context` positions on average."""
+        cost = self.costs.at(context)
+        rows = sum(1 + len(draft) for draft in drafts)
+        cost.observe(rows, verify_seconds)
+        tokens = sum(1 + sum(draft.path_probabilities()) for draft in drafts)
+        self._pace.observe(tokens, cost(rows) + draft_seconds)
 
     def _chance(self, sequence: int, source: str, situation: Situation, guess: float) -> float:
         return self._texts[sequence].level.applied(source, self.calibration.chance(source, situation, guess))

@@ -138,7 +138,7 @@ class Engine:
         hidden = self.target.hidden(outputs) if self.planner.wants_hidden and outputs else None
         decoding = [w for w in work if w.request.decoding]
         verify = TargetPass(sum(len(w.rows.tokens) for w in work), result.seconds)
-        first = emitted = 0  # first: of the pass's outputs, this request's first
+        first = 0  # of the pass's outputs, this request's first
         for w, choices, logits in zip(work, result.choices, result.logits, strict=True):
             try:
                 verdict = self._walk(w, w.request.choices(choices, logits))
@@ -148,11 +148,10 @@ class Engine:
                     if hidden is not None:  # where the path ended: its last row with keys and values
                         last = verdict.accepted[-1] + 1 if verdict.accepted else 0
                         self.planner.observe(w.request, hidden[first + last])
-                    emitted += len(verdict.tokens)
             except Exception as error:
                 _fail(w.request, error)
             first += len(w.rows.outputs)
-        self._learn_cost(decoding, work, emitted, result.seconds, draft_seconds)
+        self._learn_cost(decoding, work, result.seconds, draft_seconds)
 
     def _walk(self, w: _Work, choose: Callable[[int], int | None]) -> Verdict | None:
         """Accepts and commits; None for a prompt chunk that is not the last."""
@@ -200,7 +199,7 @@ class Engine:
         return [_certain_rows(r, rows) for r, rows in zip(prompts, divide(room, wanted), strict=True) if rows]
 
     def _learn_cost(
-        self, decoding: list[_Work], work: list[_Work], emitted: int, verify_seconds: float, draft_seconds: float
+        self, decoding: list[_Work], work: list[_Work], verify_seconds: float, draft_seconds: float
     ) -> None:
         """Books what a pass took, if some of it decoded."""
         if not decoding:
@@ -212,7 +211,7 @@ class Engine:
             self._share.observe(beside, expected, verify_seconds)
         else:
             context = sum(w.request.sequence.cache.length for w in work) // len(work)
-            self.planner.learn_cost(rows, context, emitted, verify_seconds, draft_seconds)
+            self.planner.learn_cost([w.draft for w in decoding], context, verify_seconds, draft_seconds)
 
     def _retire(self, request: Request) -> None:
         self._running.remove(request)
