@@ -15,6 +15,8 @@ from __future__ import annotations
 
 import argparse
 import random
+from functools import partial
+from itertools import chain
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -24,6 +26,7 @@ import numpy as np
 from outrider import LLM, SamplingParams
 from outrider.bench.interleave import interleaved
 from outrider.bench.peers import Peer, open_peer
+from outrider.bench.usual_pace import read_gauge
 from outrider.speculation.controller import VerifyCost
 from outrider.speculation.mtp import MtpDrafter
 
@@ -62,9 +65,9 @@ def measure_costs(llm: LLM, peer: Any, rounds: int) -> dict[str, VerifyCost]:
         arms["outrider", rows] = lambda rows=rows: llm.measure.verify(rows, CONTEXT, 3)
         if peer:
             arms["llama.cpp", rows] = lambda rows=rows: peer.verify(rows, CONTEXT, 2)
-    seconds = interleaved(arms, rounds, lambda: None)
+    measured, _ = interleaved(arms, rounds, partial(read_gauge, llm, CONTEXT))
     names = ("outrider", "llama.cpp") if peer else ("outrider",)
-    return {name: VerifyCost(list(ROWS), [seconds[name, rows] for rows in ROWS]) for name in names}
+    return {name: VerifyCost(list(ROWS), [median(chain(*measured[name, rows])) for rows in ROWS]) for name in names}
 
 
 def main() -> None:

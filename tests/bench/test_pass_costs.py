@@ -32,7 +32,8 @@ def answer(rows, costs, *, beside=0.0, prompt_tokens=40, tokens=TOKENS, noise=la
 def pair(name, plain_costs, drafted_costs=None, *, gauge=None, peer=None, **more):
     drafted_costs = drafted_costs or plain_costs
     plain, drafted = answer([1] * TOKENS, plain_costs, **more), answer(ROWS[name], drafted_costs, **more)
-    gauges = {"plain": gauge or plain_costs[1], "drafted": gauge or drafted_costs[1], "peer": gauge or plain_costs[1]}
+    seconds = {"plain": plain_costs[1], "drafted": drafted_costs[1], "peer": plain_costs[1]}
+    gauges = {arm: (gauge or of, gauge or of) for arm, of in seconds.items()}
     return Comparison(Prompt("prose", name), plain, drafted, peer, gauges)
 
 
@@ -98,15 +99,15 @@ def test_a_machine_that_changes_its_pace_does_not_move_it(seed, slower_share):
         for name, slow in zip(names, slower, strict=True)
     ]
     costs = PassCosts(made)
-    assert costs.usual_share == pytest.approx(1 - sum(slower) / len(names))
+    assert costs.pace.share == pytest.approx(1 - sum(slower) / len(names))
     total = summarize(made, costs)["total"]
     assert total["speedup"] == pytest.approx(float(np.prod([true(name, USUAL) for name in ROWS]) ** 0.25), rel=0.02)
     assert total["plain_tokens_per_second"] == pytest.approx(1 / USUAL[1], rel=0.02)
     if slower_share:
-        assert costs.pace_spread == pytest.approx(SLOWER[1] / USUAL[1], rel=0.1)
+        assert costs.pace.spread == pytest.approx(SLOWER[1] / USUAL[1], rel=0.1)
         assert total["speedup_as_timed"] > 1.03 * total["speedup"]
     else:
-        assert costs.pace_spread < 1.1
+        assert costs.pace.spread < 1.1
 
 
 def test_passes_that_were_never_seen_at_the_usual_pace_gain_what_others_do():
@@ -126,6 +127,8 @@ def test_the_peer_is_compared_at_the_usual_pace_too():
 
 def test_an_answer_of_one_token_has_no_speed():
     nothing = answer([], USUAL, tokens=0)
-    made = [Comparison(Prompt("list", "x"), nothing, nothing, None, {"plain": 0.005, "drafted": 0.005})]
+    made = [
+        Comparison(Prompt("list", "x"), nothing, nothing, None, {"plain": (0.005, 0.005), "drafted": (0.005, 0.005)})
+    ]
     assert PassCosts(made).tokens_per_second(nothing.stats, drafted=True) == 0
     assert summarize(made, PassCosts(made))["total"]["speedup"] == 1.0

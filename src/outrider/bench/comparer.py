@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from statistics import median
 from typing import TYPE_CHECKING
 
 from outrider.bench.comparison import Comparison
 from outrider.bench.prompt import Prompt, render
+from outrider.bench.usual_pace import Gauges, read_gauge
 
 if TYPE_CHECKING:
     from outrider import LLM, RequestOutput, SamplingParams
     from outrider.bench.peer import LlamaCpp
-
-_GAUGE_PASSES = 3
 
 
 class Comparer:
@@ -34,22 +32,17 @@ class Comparer:
         """One prompt, its arms in the given order."""
         token_ids = render(prompt, self.llm)
         outputs: dict[str, RequestOutput] = {}
-        gauges: dict[str, float] = {}
+        gauges: dict[str, Gauges] = {}
         peer_speed = None
-        before = self._gauge()
+        before = read_gauge(self.llm)
         for arm in order:
             if arm in self._params:
                 outputs[arm] = self.llm.generate([token_ids], self._params[arm])[0]
             elif self.peer is not None:
                 peer_speed = self.peer.decode(token_ids, self.sampling.max_tokens).tokens_per_second
-            after = self._gauge()
-            gauges[arm], before = max(before, after), after
+            after = read_gauge(self.llm)
+            gauges[arm], before = (before, after), after
         return Comparison(prompt, outputs["plain"], outputs["drafted"], peer_speed, gauges)
-
-    def _gauge(self) -> float:
-        """How fast the machine is just now: the seconds of a pass over one row, which waits for memory."""
-        # After one that is not counted: it finds in the caches what others left there.
-        return median(self.llm.measure.verify(1, 0, _GAUGE_PASSES + 1)[1:])
 
     def converse(self, prompt: Prompt, order: Sequence[str]) -> Iterator[Comparison]:
         """One prompt, then the further turns of its conversation if it has any, after the plain answers.

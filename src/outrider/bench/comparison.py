@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from outrider.bench.prompt import Prompt
+from outrider.bench.usual_pace import Gauges
 
 if TYPE_CHECKING:
     from outrider import RequestOutput
@@ -16,15 +17,14 @@ if TYPE_CHECKING:
 class Comparison:
     """One prompt, decoded without drafts, with them, and by the peer, close together in time.
 
-    `gauges` are, by arm, the seconds of a pass over one row just before it or just after, whichever are more: how fast
-    the machine was meanwhile.
+    `gauges` are, by arm, the seconds of a pass over one row just before it and just after: how fast the machine was.
     """
 
     prompt: Prompt
     plain: RequestOutput
     drafted: RequestOutput
     peer_tokens_per_second: float | None
-    gauges: Mapping[str, float]
+    gauges: Mapping[str, Gauges]
 
     @property
     def identical(self) -> bool:

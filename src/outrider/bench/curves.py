@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import chain
+from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from rich.box import SIMPLE_HEAD
@@ -12,6 +15,7 @@ from rich.table import Table
 
 from outrider.bench.forecast import Forecast
 from outrider.bench.interleave import interleaved
+from outrider.bench.usual_pace import changes_of_pace, read_gauge
 from outrider.terminal import error_console, progress_bar
 
 if TYPE_CHECKING:
@@ -63,29 +67,30 @@ def memory_limit(llm: LLM) -> MemoryLimit:
 
 
 def measure_verify(llm: LLM, peer: LlamaCpp | None, *, context: int, rounds: int) -> dict[str, Any]:
-    """Median milliseconds of a pass over 1, 2, 4, 8 and 16 rows, all of them measured in turns.
+    """Median milliseconds of a pass over 1, 2, 4, 8 and 16 rows at the machine's usual pace, all measured in turns.
 
     So are the machine's own figures, from which `outrider plan` predicts the same passes.
     """
     forecast = Forecast(llm, context)
-    arms: dict[tuple[str, int], Callable[[], list[float]]] = {("machine", 0): forecast.measure}
+    arms: dict[tuple[str, int], Callable[[], list[float]]] = {("forecast", 0): lambda: forecast.seconds(ROWS)}
     for rows in ROWS:
         arms["outrider", rows] = lambda rows=rows: llm.measure.verify(rows, context, _PASSES + 1)[1:]  # type: ignore[misc]
         if peer is not None:
             arms["peer", rows] = lambda rows=rows: peer.verify(rows, context, _PASSES)  # type: ignore[misc]
     with progress_bar() as progress:
         task = progress.add_task("measuring passes", total=rounds * len(arms))
-        seconds = interleaved(arms, rounds, lambda: progress.advance(task))
-    result: dict[str, Any] = {"rows": list(ROWS), **_curve([seconds["outrider", rows] for rows in ROWS])}
-    result |= {"model": llm.path.name, "threads": llm.threads, "context": context}
-    result["predicted_milliseconds"] = [1000 * forecast.seconds(rows) for rows in ROWS]
+        gauge = partial(read_gauge, llm, context)
+        measured, pace = interleaved(arms, rounds, gauge, lambda: progress.advance(task))
+    result: dict[str, Any] = {"rows": list(ROWS), **_curve([_median(measured["outrider", rows]) for rows in ROWS])}
+    result |= {"model": llm.path.name, "threads": llm.threads, "context": context, **pace.as_dict()}
+    result["predicted_milliseconds"] = [1000 * median(of) for of in zip(*measured["forecast", 0], strict=True)]
     if peer is not None:
-        result["peer"] = _about(peer) | _curve([seconds["peer", rows] for rows in ROWS])
+        result["peer"] = _about(peer) | _curve([_median(measured["peer", rows]) for rows in ROWS])
     return result
 
 
 def measure_prefill(llm: LLM, peer: LlamaCpp | None, *, tokens: int, rounds: int) -> dict[str, Any]:
-    """Median seconds and tokens per second of a prompt of `tokens` tokens, from an empty cache."""
+    """Median seconds, and tokens per second, of a prompt of `tokens` tokens from an empty cache, at the usual pace."""
     # Which tokens they are does not matter to the time.
     prompt = [1000 + (7919 * i) % 40_000 for i in range(tokens)]
     arms: dict[str, Callable[[], list[float]]] = {
@@ -95,12 +100,13 @@ def measure_prefill(llm: LLM, peer: LlamaCpp | None, *, tokens: int, rounds: int
         arms["peer"] = lambda: peer.prefill(prompt).seconds
     with progress_bar() as progress:
         task = progress.add_task("measuring prefill", total=(rounds + 1) * len(arms))
-        interleaved(arms, 1, lambda: progress.advance(task))  # touches everything for the first time
-        seconds = interleaved(arms, rounds, lambda: progress.advance(task))
-    result: dict[str, Any] = {"tokens": tokens, **_speed(tokens, seconds["outrider"])}
-    result |= {"model": llm.path.name, "threads": llm.threads}
+        gauge = partial(read_gauge, llm)
+        interleaved(arms, 1, gauge, lambda: progress.advance(task))  # touches everything for the first time
+        measured, pace = interleaved(arms, rounds, gauge, lambda: progress.advance(task))
+    result: dict[str, Any] = {"tokens": tokens, **_speed(tokens, _median(measured["outrider"]))}
+    result |= {"model": llm.path.name, "threads": llm.threads, **pace.as_dict()}
     if peer is not None:
-        result["peer"] = _about(peer) | _speed(tokens, seconds["peer"])
+        result["peer"] = _about(peer) | _speed(tokens, _median(measured["peer"]))
     return result
 
 
@@ -122,6 +128,7 @@ def show_verify(result: dict[str, Any]) -> None:
         off = result["predicted_milliseconds"][i] / result["milliseconds"][i] - 1
         table.add_row(str(rows), *paired, f"{result['predicted_milliseconds'][i]:.2f} ms ({off:+.0%})")
     console.print(table)
+    _show_pace(console, result)
 
 
 def show_prefill(result: dict[str, Any]) -> None:
@@ -131,6 +138,16 @@ def show_prefill(result: dict[str, Any]) -> None:
         if of:
             speed = f"{of['tokens_per_second']:.0f} tok/s"
             console.print(f"{name}: {result['tokens']} tokens in {of['seconds']:.3f} s, {speed}")
+    _show_pace(console, result)
+
+
+def _show_pace(console: Console, result: dict[str, Any]) -> None:
+    if changes := changes_of_pace(result):
+        console.print(f"{changes} Counted is its usual pace, that of {result['usual_pace_share']:.0%} of the time.")
+
+
+def _median(measured: Sequence[Sequence[float]]) -> float:
+    return median(chain.from_iterable(measured))
 
 
 def _curve(seconds: list[float]) -> dict[str, list[float]]:

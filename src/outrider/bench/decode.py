@@ -18,10 +18,8 @@ from outrider.bench.interleave import turns
 from outrider.bench.pace import Lengths, Pace, measure_pace
 from outrider.bench.pass_costs import PassCosts
 from outrider.bench.prompt import Prompt
+from outrider.bench.usual_pace import changes_of_pace
 from outrider.terminal import error_console, progress_bar
-
-_STEADY = 1.1
-"""How much the pace of the machine may differ before it is told."""
 
 
 def measure_decode(
@@ -137,11 +135,8 @@ def show_decode(result: dict[str, Any]) -> None:
         f"Passes are counted at what they took at the machine's usual pace, that of {result['usual_pace_share']:.0%} "
         f"of the time; as timed, the speed-up of all was {result['total']['speedup_as_timed']:.2f}."
     )
-    if (spread := result["pace_spread"]) > _STEADY:
-        console.print(
-            f"The machine changed its pace: a pass over one row was {spread:.2f} times as fast at some times as at "
-            "others, and what drafts bring changes with it."
-        )
+    if changes := changes_of_pace(result):
+        console.print(f"{changes} What drafts bring changes with it.")
     console.print(
         "With drafts: time to the first token; where the time of decoding goes; accepted of drafted, by source"
     )

@@ -31,8 +31,7 @@ def summarize(comparisons: Sequence[Comparison], costs: PassCosts) -> dict[str, 
         "categories": {category: _figures(of_category, costs) for category, of_category in by_category.items()},
         "groups": {MT_BENCH: _figures(mt_bench, costs)} if has_mt_bench(by_category) else {},
         "total": _figures(comparisons, costs),
-        "pace_spread": costs.pace_spread,
-        "usual_pace_share": costs.usual_share,
+        **costs.pace.as_dict(),
     }
 
 
@@ -78,7 +77,7 @@ def _figures(comparisons: Sequence[Comparison], costs: PassCosts) -> dict[str, A
 def _peer_speeds(comparisons: Sequence[Comparison], costs: PassCosts) -> list[float]:
     """Those at the machine's usual pace, if there are any; all its passes are over one row, so they need no more."""
     speeds = [(of.peer_tokens_per_second, of) for of in comparisons if of.peer_tokens_per_second is not None]
-    return [speed for speed, of in speeds if costs.at_usual_pace(of.gauges["peer"])] or [speed for speed, _ in speeds]
+    return [speed for speed, of in speeds if costs.pace.holds(of.gauges["peer"])] or [speed for speed, _ in speeds]
 
 
 def _by_depth(stats: Sequence[RequestStats]) -> list[float]:

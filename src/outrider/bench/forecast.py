@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from statistics import median
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from outrider import kernels
 from outrider.roofline.cost import pass_seconds
-from outrider.roofline.hardware import Hardware
 from outrider.roofline.measured import Gauge
 from outrider.roofline.work import target_work
 
@@ -20,7 +19,7 @@ _KV_BYTES: dict[kernels.KvFormat, float] = {"float32": 4, "float16": 2, "int8": 
 
 
 class Forecast:
-    """Predicted passes of a loaded model, from figures of the machine that are measured turn by turn."""
+    """Predicted passes of a loaded model, from figures of the machine that are measured beside them."""
 
     def __init__(self, llm: LLM, context: int) -> None:
         from outrider.checkpoints import open_checkpoint
@@ -29,14 +28,8 @@ class Forecast:
         self._work, self._context = target_work(tensors, llm.config), context
         self._kv_bytes = _KV_BYTES[llm.kv_cache_dtype]
         self._gauge = Gauge(self._work.formats, llm.threads, llm.kv_cache_dtype)
-        self._measured: list[Hardware] = []
 
-    def measure(self) -> list[float]:
-        """One more turn of the machine's figures; as an arm of `interleaved` it gives no times of its own."""
-        self._measured.append(self._gauge.measure())
-        return [0.0]
-
-    def seconds(self, rows: int) -> float:
-        """Of a pass over so many rows: the median of the turns' predictions."""
-        load = {"rows": rows, "context": self._context}
-        return median(pass_seconds(self._work, on, **load, kv_bytes=self._kv_bytes) for on in self._measured)
+    def seconds(self, rows: Sequence[int]) -> list[float]:
+        """Of passes over so many rows each, by the machine's figures of just now. Takes half a second."""
+        here = self._gauge.measure()
+        return [pass_seconds(self._work, here, rows=of, context=self._context, kv_bytes=self._kv_bytes) for of in rows]

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from statistics import median
+from itertools import chain
 from typing import TypeVar
+
+from outrider.bench.usual_pace import Gauges, UsualPace
 
 Arm = TypeVar("Arm")
 Result = TypeVar("Result")
@@ -17,16 +19,28 @@ def turns(arms: Sequence[Arm], rounds: int) -> Iterator[list[Arm]]:
 
 
 def interleaved(
-    arms: Mapping[Arm, Callable[[], Sequence[float]]], rounds: int, after_each: Callable[[], None] = lambda: None
-) -> dict[Arm, float]:
-    """The median of everything that each arm's callable returned over all rounds.
+    arms: Mapping[Arm, Callable[[], Result]],
+    rounds: int,
+    gauge: Callable[[], float],
+    after_each: Callable[[], None] = lambda: None,
+) -> tuple[dict[Arm, list[Result]], UsualPace]:
+    """What each arm's callable returned while the machine was at its usual pace, or ever, if it never was; and that.
 
     Args:
+        gauge: seconds that tell how fast the machine is just now; read before and after each arm.
         after_each: called after every measurement, for a progress bar.
     """
-    measured: dict[Arm, list[float]] = {arm: [] for arm in arms}
+    measured: dict[Arm, list[tuple[Gauges, Result]]] = {arm: [] for arm in arms}
+    before = gauge()
     for order in turns(list(arms), rounds):
         for arm in order:
-            measured[arm].extend(arms[arm]())
+            result, after = arms[arm](), gauge()
+            measured[arm].append(((before, after), result))
+            before = after
             after_each()
-    return {arm: median(values) for arm, values in measured.items()}
+    pace = UsualPace([gauges for gauges, _ in chain.from_iterable(measured.values())])
+    at_pace = {
+        arm: [result for gauges, result in results if pace.holds(gauges)] or [result for _, result in results]
+        for arm, results in measured.items()
+    }
+    return at_pace, pace

@@ -12,17 +12,14 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from statistics import median, quantiles
+from statistics import median
 from typing import TYPE_CHECKING, NamedTuple
 
 from outrider.bench.comparison import Comparison
+from outrider.bench.usual_pace import UsualPace
 
 if TYPE_CHECKING:
     from outrider.engine.outputs import RequestStats
-
-_USUAL = 1.15
-"""How many times as long, or as short, as the median of a run a gauge is at the usual pace. The two paces of some
-virtual machines were 1.4 and 1.5 times apart, and at each of them most gauges lay within 1.1."""
 
 
 class _Kind(NamedTuple):
@@ -39,18 +36,12 @@ class PassCosts:
     """The costs in one run, known from its comparisons."""
 
     def __init__(self, comparisons: Sequence[Comparison]) -> None:
-        gauges = [seconds for of in comparisons for seconds in of.gauges.values()]
-        self._usual_gauge = median(gauges)
-        self.usual_share = sum(map(self.at_usual_pace, gauges)) / len(gauges)
-        """How much of the run was at the usual pace, by its gauges."""
-        deciles = quantiles(gauges, n=10, method="inclusive")
-        self.pace_spread = deciles[-1] / deciles[0]
-        """How many times as fast the machine was at some times as at others: the ninth over the first decile."""
+        self.pace = UsualPace([gauges for of in comparisons for gauges in of.gauges.values()])
         timed: dict[bool, dict[_Kind, list[float]]] = {True: defaultdict(list), False: defaultdict(list)}
         for of in comparisons:
             for arm, drafted, stats in (("plain", False, of.plain.stats), ("drafted", True, of.drafted.stats)):
                 for kind, seconds in _passes(stats, drafted):
-                    timed[self.at_usual_pace(of.gauges[arm])][kind].append(seconds)
+                    timed[self.pace.holds(of.gauges[arm])][kind].append(seconds)
         usual, other = timed[True], timed[False]
         elsewhere = {kind: median(seconds) for kind, seconds in other.items()}
         # How passes over as many rows differ at the usual pace, of all contexts together: there may be few of a kind.
@@ -64,10 +55,6 @@ class PassCosts:
             else elsewhere[kind] * ratio.get((kind.drafted, kind.rows), 1.0)
             for kind in usual.keys() | other.keys()
         }
-
-    def at_usual_pace(self, gauge: float) -> bool:
-        """Whether the machine was at its usual pace when a gauge (`Comparison.gauges`) took so many seconds."""
-        return 1 / _USUAL <= gauge / self._usual_gauge <= _USUAL
 
     def tokens_per_second(self, stats: RequestStats, *, drafted: bool) -> float:
         """Decode speed at the usual pace of an answer of these comparisons; 0 if it has no token after the first."""
