@@ -53,7 +53,7 @@ bench: $(VENV)/.installed
 # The two reports in docs/report, a quarter of an hour; PEER=a Python that has llama-cpp-python puts llama.cpp beside.
 report: $(VENV)/.installed build/e2b.gguf build/e2b-drafter.gguf
 	$(PIP) "matplotlib>=3.8"
-	$(BIN)/outrider bench decode demo --report docs/report/demo $(AGAINST)
+	$(BIN)/outrider bench decode demo --rounds 2 --report docs/report/demo $(AGAINST)
 	$(BIN)/outrider bench decode build/e2b.gguf --drafter build/e2b-drafter.gguf --prompts 1 --rounds 1 --max-tokens 24 \
 	  --report docs/report/e2b $(AGAINST) --note "These weights are random, at the true shapes of Gemma 4 E2B: what a pass \
 	costs holds for the real model, and so does decoding without drafts. How often a draft is right, and what it gains, does not: \

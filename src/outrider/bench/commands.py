@@ -29,6 +29,8 @@ PeerPython = Annotated[
 ]
 Threads = Annotated[int | None, typer.Option(help="Threads to compute with.", show_default="all cores")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
+_VERIFY_ROUNDS = 15
+"""On a machine that changes its pace half of them count, and those have to be enough for a median."""
 
 
 @app.command()
@@ -37,7 +39,7 @@ def verify(
     against: Against = None,
     peer_python: PeerPython = None,
     context: Annotated[int, typer.Option(min=0, help="Tokens before the measured rows.")] = 128,
-    rounds: Annotated[int, typer.Option(min=1, help="Turns of every row count.")] = 7,
+    rounds: Annotated[int, typer.Option(min=1, help="Turns of every row count.")] = _VERIFY_ROUNDS,
     quantize: QuantizeOption = Quantize.none,
     kv_cache_dtype: KvCacheOption = KvCacheDtype.float16,
     threads: Threads = None,
@@ -158,7 +160,7 @@ def decode(
         limit = memory_limit(llm)
         result = measure_decode(Comparer(llm, peer, sampling), chosen, lengths, rounds)
         result |= {"suite": Path(suite).name, "form": form.value} | limit.as_dict()
-        curve = measure_verify(llm, peer, context=128, rounds=5) | limit.as_dict() if report else {}
+        curve = measure_verify(llm, peer, context=128, rounds=_VERIFY_ROUNDS) | limit.as_dict() if report else {}
     _print(result, show_decode, as_json)
     if report is not None:
         from outrider.bench.report.page import write_report
