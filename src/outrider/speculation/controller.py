@@ -19,7 +19,7 @@ from outrider.speculation.tree import Draft, Situation
 _PRIOR_WEIGHT = 4.0
 _MEMORY = 100.0
 """Observations that a chance remembers: an old text must not outweigh the present one for long."""
-_COST_WEIGHT, _MOST_SURPRISE, _ALIKE = 0.05, 0.2, 0.75
+_COST_WEIGHT, _MOST_SURPRISE, _ALIKE = 0.15, 0.2, 0.25
 _FIRST_CONTEXT = 512
 """Positions up to which attention costs next to nothing; above, each doubling has a curve of its own."""
 _PACE_MEMORY = 0.98
@@ -44,8 +44,9 @@ class VerifyCost:
         """Moves the curve towards a pass just measured.
 
         None counts as more than a fifth slower or faster than expected: one in which another process ran says nothing
-        of the next. Slow and fast phases of a machine concern all row counts, so the other points follow three
-        quarters as far as the nearest: what a further row costs, the difference between points, changes slowly.
+        of the next. Slow and fast phases of a machine concern all row counts, so the other points follow a
+        quarter as far as the nearest. No farther: where a load had no time to measure, what a further row costs is a
+        guess, and learnt only from how points differ.
         """
         surprise = seconds / self(rows) - 1
         move = _COST_WEIGHT * min(max(surprise, -_MOST_SURPRISE), _MOST_SURPRISE)
