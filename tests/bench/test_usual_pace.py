@@ -53,6 +53,12 @@ def test_what_was_never_measured_at_the_usual_pace_counts_as_it_is():
     assert pace.share == pytest.approx(3 / 4)
 
 
+def test_of_two_paces_that_are_there_as_long_one_is_the_usual_one():
+    pace = UsualPace([(0.005, 0.005), (0.008, 0.008)])
+    assert pace.share == 0.5
+    assert pace.holds((0.008, 0.008))
+
+
 def test_one_gauge_is_enough():
     measured, pace = interleaved({"one": lambda: 1}, 1, lambda: 0.008)
     assert (measured, pace.share, pace.spread) == ({"one": [1]}, 1.0, 1.0)

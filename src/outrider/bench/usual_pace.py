@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import chain
-from statistics import median
+from statistics import median, median_high
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -43,7 +43,7 @@ class UsualPace:
     """
 
     def __init__(self, gauges: Sequence[Gauges]) -> None:
-        self._gauge = median(chain.from_iterable(gauges))
+        self._gauge = median_high(chain.from_iterable(gauges))  # one of them: between two paces lies none
         self.share = sum(map(self.holds, gauges)) / len(gauges)
         """How much of what was measured was measured at the usual pace."""
         fastest, slowest = np.quantile(gauges, (0.1, 0.9))
