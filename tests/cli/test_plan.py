@@ -81,7 +81,7 @@ def test_the_memory_of_other_hardware(call):
 def test_what_cannot_be_planned_is_said_before_anything_is_measured(call, monkeypatch, arguments, said):
     from outrider.roofline import measured
 
-    monkeypatch.setattr(measured, "Gauge", None)
+    monkeypatch.setattr(measured, "Microbenchmarks", None)
     ran = call("plan", *arguments)
     assert ran.code == 2
     assert said in ran.err

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 
-from outrider.roofline.measured import Gauge
+from outrider.roofline.measured import Microbenchmarks
 
 
 def test_a_machine_is_measured():
-    gauge = Gauge(["Q4_0", "BF16"], threads=1)
+    benchmarks = Microbenchmarks(["Q4_0", "BF16"], threads=1)
     for _ in range(2):  # the programs serve again
-        on = gauge.measure()
+        on = benchmarks.measure()
         assert 1e8 < on.bytes_per_second < 1e13
         assert 0.0 <= on.sweep_start.at(1) <= on.sweep_start.at(16) < 0.01
         assert set(on.linear) == {"Q4_0", "BF16"}
@@ -22,5 +22,5 @@ def test_a_machine_is_measured():
 
 
 def test_keys_and_values_of_eight_bits_have_their_own_pace():
-    on = Gauge(["Q4_0"], threads=1, kv_format="int8").measure()
+    on = Microbenchmarks(["Q4_0"], threads=1, kv_format="int8").measure()
     assert all(seconds > 0 for seconds in on.attention.seconds)

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from time import perf_counter
 from typing import TYPE_CHECKING
 
 from outrider.bench.comparison import Comparison
 from outrider.bench.prompt import Prompt, render
 from outrider.bench.usual_pace import Gauges, read_gauge
+from outrider.engine.outputs import RequestOutput
 
 if TYPE_CHECKING:
-    from outrider import LLM, RequestOutput, SamplingParams
+    from outrider import LLM, SamplingParams
     from outrider.bench.peer import LlamaCpp
 
 
@@ -34,15 +36,35 @@ class Comparer:
         outputs: dict[str, RequestOutput] = {}
         gauges: dict[str, Gauges] = {}
         peer_speed = None
-        before = read_gauge(self.llm)
         for arm in order:
             if arm in self._params:
-                outputs[arm] = self.llm.generate([token_ids], self._params[arm])[0]
+                outputs[arm], gauges[arm] = self._answer(token_ids, self._params[arm])
             elif self.peer is not None:
+                before = read_gauge(self.llm)
                 peer_speed = self.peer.decode(token_ids, self.sampling.max_tokens).tokens_per_second
-            after = read_gauge(self.llm)
-            gauges[arm], before = (before, after), after
+                gauges[arm] = before, read_gauge(self.llm)
         return Comparison(prompt, outputs["plain"], outputs["drafted"], peer_speed, gauges)
+
+    def _answer(self, token_ids: list[int], params: SamplingParams) -> tuple[RequestOutput, Gauges]:
+        """An answer, and gauges of the time in which it was decoded.
+
+        The first is read when the prompt has been computed: that can take seconds, and then says nothing of the machine
+        at its beginning. The time that it takes is no part of the answer's.
+        """
+        stream = self.llm.stream(token_ids, params)
+        pieces = [next(piece for piece in stream if piece.token_ids or piece.finish_reason)]
+        started = perf_counter()
+        before = read_gauge(self.llm)
+        paused = perf_counter() - started
+        pieces += stream
+        end = pieces[-1]
+        assert end.finish_reason is not None, "a stream ends with an answer's end"
+        assert end.stats is not None, "which has its stats"
+        stats = replace(end.stats, decode_seconds=end.stats.decode_seconds - paused) if len(pieces) > 1 else end.stats
+        tokens = tuple(token for piece in pieces for token in piece.token_ids)
+        text = "".join(piece.text for piece in pieces)
+        output = RequestOutput(tuple(token_ids), tokens, text, end.finish_reason, stats)
+        return output, (before, read_gauge(self.llm))
 
     def converse(self, prompt: Prompt, order: Sequence[str]) -> Iterator[Comparison]:
         """One prompt, then the further turns of its conversation if it has any, after the plain answers.

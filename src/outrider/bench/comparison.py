@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 class Comparison:
     """One prompt, decoded without drafts, with them, and by the peer, close together in time.
 
-    `gauges` are, by arm, the seconds of a pass over one row just before it and just after: how fast the machine was.
+    `gauges` are, by arm, the seconds of a pass over one row just before it decoded and just after: how fast the machine
+    was. The peer's first one is from before its prompt.
     """
 
     prompt: Prompt

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from outrider import kernels
 from outrider.roofline.cost import pass_seconds
-from outrider.roofline.measured import Gauge
+from outrider.roofline.measured import Microbenchmarks
 from outrider.roofline.work import target_work
 
 if TYPE_CHECKING:
@@ -27,9 +27,9 @@ class Forecast:
         tensors = llm.packed.tensors if llm.packed else open_checkpoint(llm.path).tensors
         self._work, self._context = target_work(tensors, llm.config), context
         self._kv_bytes = _KV_BYTES[llm.kv_cache_dtype]
-        self._gauge = Gauge(self._work.formats, llm.threads, llm.kv_cache_dtype)
+        self._machine = Microbenchmarks(self._work.formats, llm.threads, llm.kv_cache_dtype)
 
     def seconds(self, rows: Sequence[int]) -> list[float]:
         """Of passes over so many rows each, by the machine's figures of just now. Takes half a second."""
-        here = self._gauge.measure()
+        here = self._machine.measure()
         return [pass_seconds(self._work, here, rows=of, context=self._context, kv_bytes=self._kv_bytes) for of in rows]

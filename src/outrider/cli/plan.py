@@ -122,9 +122,9 @@ def _hardware(
         return processor(bandwidth, arithmetic, cores)
     if name == HERE:
         from outrider.llm import usable_cores
-        from outrider.roofline.measured import Gauge
+        from outrider.roofline.measured import Microbenchmarks
 
-        found = Gauge(subject.formats, threads or usable_cores()).measure()
+        found = Microbenchmarks(subject.formats, threads or usable_cores()).measure()
     else:
         found = accelerator(name)
     return found if bandwidth is None else with_bandwidth(found, bandwidth)

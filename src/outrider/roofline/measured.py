@@ -25,7 +25,7 @@ _POSITIONS, _HEADS, _HEAD_DIM = 512, 8, 256
 _REPEATS, _QUARTILE = 9, 0.25
 
 
-class Gauge:
+class Microbenchmarks:
     """Small programs that show what bounds passes here. They take 300 MB, or 64 a thread, while this object lives.
 
     Args:

@@ -20,6 +20,7 @@ from outrider.bench.report.plots import (
     plot_tokens_per_pass,
     plot_verify_cost,
 )
+from outrider.bench.usual_pace import changes_of_pace
 
 
 def write_report(
@@ -62,7 +63,10 @@ def render(facts: Mapping[str, Any]) -> str:
     template = environment.from_string((files("outrider.bench.report") / "page.html.jinja").read_text("utf-8"))
     # Markup: what matplotlib wrote, whose texts it has escaped itself.
     return template.render(
-        **facts, plots={name: Markup(plot) for name, plot in plots.items()}, headline=_headline(decode)
+        **facts,
+        plots={name: Markup(plot) for name, plot in plots.items()},
+        headline=_headline(decode),
+        changes_of_pace=changes_of_pace(decode),
     )
 
 
