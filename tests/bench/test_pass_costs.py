@@ -118,6 +118,20 @@ def test_passes_that_were_never_seen_at_the_usual_pace_gain_what_others_do():
     assert speedups(made)[-1] == pytest.approx(true("a", USUAL))
 
 
+def test_passes_at_the_usual_pace_count_where_most_were_made_at_others():
+    """Those of a long context, once at the usual pace, and more often while the machine was slower or faster."""
+    faster = {rows: 0.6 * seconds for rows, seconds in USUAL.items()}
+    paces = (USUAL, SLOWER, faster, faster, faster)
+    made = [pair(name, costs) for name in ROWS for costs in (USUAL, USUAL, USUAL, SLOWER)]
+    for costs in paces:
+        long = {rows: 2 * seconds for rows, seconds in costs.items()}
+        made.append(pair("c", long, prompt_tokens=3400, gauge=costs[1]))
+    costs = PassCosts(made)
+    for of in made[-len(paces) :]:
+        assert costs.tokens_per_second(of.plain.stats, drafted=False) == pytest.approx(1 / (2 * USUAL[1]))
+    assert speedups(made)[-len(paces) :] == pytest.approx([true("c", USUAL)] * len(paces))
+
+
 def test_the_peer_is_compared_at_the_usual_pace_too():
     made = [pair("a", USUAL, peer=100.0), pair("b", USUAL, peer=100.0), pair("c", SLOWER, peer=60.0)]
     assert summarize(made, PassCosts(made))["total"]["peer_tokens_per_second"] == 100.0

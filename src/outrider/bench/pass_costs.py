@@ -22,6 +22,11 @@ if TYPE_CHECKING:
     from outrider.engine.outputs import RequestStats
 
 
+_ENOUGH = 10
+"""Passes of a kind at the usual pace whose median is taken, however many there were at other paces: these are a mixture,
+and so is what is reckoned from them."""
+
+
 class _Kind(NamedTuple):
     """Passes that cost the same. Those of plain decoding are not those over one row beside drafts, which find other
     things in the processor's caches."""
@@ -51,7 +56,7 @@ class PassCosts:
         ratio = {of: median(found) for of, found in ratios.items()}
         self._seconds = {
             kind: median(usual[kind])
-            if len(usual.get(kind, ())) >= len(other.get(kind, ()))
+            if len(usual.get(kind, ())) >= _ENOUGH or kind not in other
             else elsewhere[kind] * ratio.get((kind.drafted, kind.rows), 1.0)
             for kind in usual.keys() | other.keys()
         }
