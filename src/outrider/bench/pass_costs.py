@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
 
 _ENOUGH = 10
-"""Passes of a kind at the usual pace whose median is taken, however many there were at other paces: these are a mixture,
-and so is what is reckoned from them."""
+"""Passes of a kind at the usual pace whose median is taken, however many there were at other paces: those are a
+mixture, and so is what is reckoned from them."""
 
 
 class _Kind(NamedTuple):
