@@ -35,6 +35,17 @@ def known_prompt(monkeypatch):
     monkeypatch.setattr(comparer_module, "render", lambda _prompt, _llm: TOKEN_IDS)
 
 
+def test_the_gauges_stand_around_the_decoding(llm, monkeypatch):
+    happened, step = [], llm.engine.step
+    monkeypatch.setattr(llm.engine, "step", lambda: happened.append("pass") or step())
+    monkeypatch.setattr(comparer_module, "read_gauge", lambda _llm: happened.append("gauge") or 0.008)
+    compared = Comparer(llm, None, PARAMS).compare(PROMPT, ("plain", "drafted"))
+    expected = []
+    for output in (compared.plain, compared.drafted):
+        expected += ["pass", "gauge", *["pass"] * output.stats.target_passes, "gauge"]  # the first is the prompt's
+    assert happened == expected
+
+
 @pytest.fixture
 def slow_gauges(monkeypatch):
     """Each takes a second more; what they found."""

@@ -132,6 +132,15 @@ def test_passes_at_the_usual_pace_count_where_most_were_made_at_others():
     assert speedups(made)[-len(paces) :] == pytest.approx([true("c", USUAL)] * len(paces))
 
 
+def test_a_single_pass_at_another_pace_does_not_outweigh_a_few_at_the_usual_one():
+    """The eight rows of "a" are passed over five times at the usual pace, and once, disturbed, at another."""
+    made = [pair("a", USUAL), pair("c", USUAL), pair("c", SLOWER)]
+    made += [pair("b", costs, prompt_tokens=3400) for costs in (USUAL, USUAL, SLOWER)]  # what a pace does to eight rows
+    made[2].drafted.stats.passes.append(TargetPass(8, 2.0))
+    made[2].drafted.stats.decode_seconds += 2.0
+    assert speedups(made)[0] == pytest.approx(true("a", USUAL))
+
+
 def test_the_peer_is_compared_at_the_usual_pace_too():
     made = [pair("a", USUAL, peer=100.0), pair("b", USUAL, peer=100.0), pair("c", SLOWER, peer=60.0)]
     assert summarize(made, PassCosts(made))["total"]["peer_tokens_per_second"] == 100.0

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 _ENOUGH = 10
 """Passes of a kind at the usual pace whose median is taken, however many there were at other paces: those are a
-mixture, and so is what is reckoned from them."""
+mixture, and so is what is reckoned from them. Of fewer it is taken unless there were more at others."""
 
 
 class _Kind(NamedTuple):
@@ -56,7 +56,7 @@ class PassCosts:
         ratio = {of: median(found) for of, found in ratios.items()}
         self._seconds = {
             kind: median(usual[kind])
-            if len(usual.get(kind, ())) >= _ENOUGH or kind not in other
+            if len(usual.get(kind, ())) >= min(_ENOUGH, len(other.get(kind, ())))
             else elsewhere[kind] * ratio.get((kind.drafted, kind.rows), 1.0)
             for kind in usual.keys() | other.keys()
         }
