@@ -94,6 +94,13 @@ def test_order_turns_around_from_round_to_round(fake, call):
     assert prompts[:8] != prompts[8:]  # another order of the prompts too
 
 
+def test_prompts_are_computed_in_the_first_round_alone(fake, call):
+    call(*DECODE, "--json", "--prompts", "2", "--rounds", "3")
+    asked = [params.cache_prompt for _, params in fake.made[0].asked]
+    assert asked[-24:] == [False] * 8 + [True] * 16
+    assert asked[:-24].count(True) == 2  # in the estimate, how long that takes, in both ways
+
+
 def test_how_sure_a_speedup_is_takes_two_rounds(fake, call):  # noqa: ARG001
     assert "Measured again" in call(*DECODE, "--prompts", "2", "--rounds", "2").out
     assert "Measured again" not in call(*DECODE, "--prompts", "2", "--rounds", "1").out

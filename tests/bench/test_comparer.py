@@ -25,7 +25,7 @@ def llm(tiny, tmp_path_factory, word_tokenizer):
     drafter = save_folder(
         make_assistant(target.model.config.get_text_config(), ordered=False), tmp_path_factory.mktemp("drafter")
     )
-    made = LLM(target.gguf, drafter=drafter, threads=1, context=256, prefix_cache_bytes=0)
+    made = LLM(target.gguf, drafter=drafter, threads=1, context=256)
     word_tokenizer(made)
     return made
 
@@ -72,6 +72,16 @@ def test_a_gauge_within_an_answer_changes_nothing_of_it(llm, slow_gauges):
         assert 0 < stats.verify_seconds + stats.draft_seconds <= stats.decode_seconds < 1.0
     assert compared.identical
     assert compared.gauges == {"plain": tuple(slow_gauges[:2]), "drafted": tuple(slow_gauges[2:])}
+
+
+def test_a_prompt_is_computed_in_both_arms_or_in_none(llm):
+    comparer = Comparer(llm, None, replace(PARAMS, max_tokens=12))
+    llm.caches.clear()
+    computed, again = (comparer.compare(PROMPT, ("plain", "drafted"), cache_prompt=cached) for cached in (False, True))
+    for first, second in ((computed.plain, again.plain), (computed.drafted, again.drafted)):
+        assert (first.stats.reused_tokens, second.stats.reused_tokens) == (0, len(TOKEN_IDS) - 1)
+        assert first.token_ids == second.token_ids
+        assert len(first.stats.passes) > 0
 
 
 def test_an_answer_of_one_token_is_not_decoded(llm):

@@ -34,6 +34,18 @@ def comparison(prompt, plain, drafted, category="prose", **more):
     return Comparison(Prompt(category, prompt), output(plain), output(drafted, **more), None, GAUGES)
 
 
+def test_the_time_to_the_first_token_is_that_of_prompts_that_were_computed():
+    computed = [comparison("a", 100, 200), comparison("b", 100, 200)]
+    for of, seconds in zip(computed, (2.0, 4.0), strict=True):
+        of.plain.stats.prefill_seconds, of.drafted.stats.prefill_seconds = seconds, seconds + 1.0
+    cached = [comparison("a", 100, 200), comparison("b", 100, 200)] * 2
+    for of in cached:
+        for stats in (of.plain.stats, of.drafted.stats):
+            stats.prefill_seconds, stats.reused_tokens = 0.01, 999
+    found = summarize([*computed, *cached])
+    assert found["total"]["first_token_seconds"] == {"plain": 3.0, "mtp": 4.0}
+
+
 def test_a_speedup_is_the_geometric_mean_of_rounds_and_of_prompts():
     found = summarize(
         [comparison("a", 100, 200), comparison("a", 50, 100), comparison("a", 100, 250), comparison("b", 100, 800)]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import psutil
 import pytest
@@ -75,6 +77,28 @@ def test_a_little_in_common_does_not_cost_a_long_conversation(llm):
     answer(llm, long)
     assert answer(llm, other).stats.reused_tokens == 0
     assert answer(llm, [*long, 4]).stats.reused_tokens == len(long)
+
+
+def test_a_prompt_can_be_computed_though_it_is_kept(llm):
+    prompt = [3 + 7 * n % 500 for n in range(60)]
+    first = alone(llm, prompt)
+    again = SamplingParams(max_tokens=6, ignore_end=True, logprobs=1, seed=1, temperature=1.0, cache_prompt=False)
+    (anew,) = llm.generate([prompt], again)
+    assert (anew.token_ids, anew.logprobs, anew.stats.reused_tokens) == (first.token_ids, first.logprobs, 0)
+    reused = answer(llm, prompt)
+    assert (reused.token_ids, reused.logprobs, reused.stats.reused_tokens) == (first.token_ids, first.logprobs, 59)
+
+
+def test_what_is_the_same_is_kept_once(llm):
+    """Shorter than its answer, a prompt is computed anew each time; one that differs in its last token is another."""
+    llm.caches.clear()
+    params = SamplingParams(max_tokens=20, ignore_end=True)
+    for number in range(3):
+        for prompt, draft in (([5, 6, 7], "auto"), ([5, 6, 7], "off"), ([5, 6, 8], "auto")):
+            (found,) = llm.generate([prompt], replace(params, draft=draft))
+            assert found.stats.reused_tokens == 0
+        assert llm.caches.kept == 2, f"after {number + 1} times"
+    assert llm.caches.kept_bytes == sum(llm.caches.bytes_of(sequence) for sequence in llm.caches._finished)
 
 
 def test_bytes_bound_what_is_kept_and_the_oldest_goes_first(llm):

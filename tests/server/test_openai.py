@@ -222,6 +222,19 @@ def test_images_and_base_models_are_explained(url, served_llm):
     assert "base model without a chat template: use /v1/completions" in found.json()["error"]["message"]
 
 
+def test_a_prompt_is_computed_anew_where_asked(client):
+    asked = {"model": "tiny", "prompt": "cdcd" * 12, "max_tokens": 4, "temperature": 0}
+    client.completions.create(**asked)
+    cached = [
+        client.completions.create(
+            **asked, extra_body={"cache_prompt": wanted}
+        ).usage.prompt_tokens_details.cached_tokens
+        for wanted in (True, False, True)
+    ]
+    assert cached[0] == cached[2] > 40
+    assert cached[1] == 0
+
+
 def test_models_health_and_metrics(client, url):
     (model,) = client.models.list().data
     assert model.id == "tiny"

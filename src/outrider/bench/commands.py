@@ -107,7 +107,7 @@ def decode(
         typer.Option(
             min=1,
             help="Prompts of each category; 20 ship.",
-            show_default="4; 2 of retrieval, whose prompts have some 3400 tokens; all of a FILE",
+            show_default="4; all of a FILE",
         ),
     ] = None,
     form: Annotated[
@@ -150,7 +150,6 @@ def decode(
         kv_cache_dtype=kv_cache_dtype,
         drafter=None if drafter == "off" else drafter,
         lookup=lookup,
-        prefix_cache_bytes=0,  # or only the first of a prompt's answers would show the time to its first token
         threads=threads,
     )
     form = form_for(llm, form)

@@ -30,15 +30,20 @@ class Comparer:
         self._params = {"plain": replace(sampling, draft="off"), "drafted": sampling}
         self.arms: tuple[str, ...] = (*self._params, *(("peer",) if peer else ()))
 
-    def compare(self, prompt: Prompt, order: Sequence[str]) -> Comparison:
-        """One prompt, its arms in the given order."""
+    def compare(self, prompt: Prompt, order: Sequence[str], *, cache_prompt: bool = False) -> Comparison:
+        """One prompt, its arms in the given order.
+
+        Args:
+            cache_prompt: outrider's arms may take the prompt from the prefix cache. Else each computes it, which shows
+                how long the first token takes.
+        """
         token_ids = render(prompt, self.llm)
         outputs: dict[str, RequestOutput] = {}
         gauges: dict[str, Gauges] = {}
         peer_speed = None
         for arm in order:
             if arm in self._params:
-                outputs[arm], gauges[arm] = self._answer(token_ids, self._params[arm])
+                outputs[arm], gauges[arm] = self._answer(token_ids, self._asked(arm, cache_prompt))
             elif self.peer is not None:
                 before = read_gauge(self.llm)
                 peer_speed = self.peer.decode(token_ids, self.sampling.max_tokens).tokens_per_second
@@ -66,7 +71,7 @@ class Comparer:
         output = RequestOutput(tuple(token_ids), tokens, text, end.finish_reason, stats)
         return output, (before, read_gauge(self.llm))
 
-    def converse(self, prompt: Prompt, order: Sequence[str]) -> Iterator[Comparison]:
+    def converse(self, prompt: Prompt, order: Sequence[str], *, cache_prompt: bool = False) -> Iterator[Comparison]:
         """One prompt, then the further turns of its conversation if it has any, after the plain answers.
 
         These are the same in every round, and so are the turns after them: even a sampled answer depends on nothing but
@@ -74,12 +79,15 @@ class Comparer:
         """
         following: Prompt | None = prompt
         while following is not None:
-            yield (comparison := self.compare(following, order))
+            yield (comparison := self.compare(following, order, cache_prompt=cache_prompt))
             following = following.answered(comparison.plain.text)
 
-    def prefill(self, token_ids: list[int]) -> None:
-        """Computes a prompt once in every arm, for an answer of one token."""
-        for params in self._params.values():
-            self.llm.generate([token_ids], replace(params, max_tokens=1))
+    def prefill(self, token_ids: list[int], *, cache_prompt: bool = False) -> None:
+        """One prompt in every arm, for an answer of one token."""
+        for arm in self._params:
+            self.llm.generate([token_ids], replace(self._asked(arm, cache_prompt), max_tokens=1))
         if self.peer is not None:
             self.peer.decode(token_ids, 1)
+
+    def _asked(self, arm: str, cache_prompt: bool) -> SamplingParams:
+        return replace(self._params[arm], cache_prompt=cache_prompt)

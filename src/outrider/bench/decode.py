@@ -38,15 +38,17 @@ def measure_decode(
     _announce(pace, prompts, lengths, rounds, comparer.arms)
     compared: list[tuple[int, Comparison]] = []
     with progress_bar() as progress:
-        task = progress.add_task("decoding", total=rounds * sum(map(pace.seconds, lengths)))
+        task = progress.add_task("decoding", total=pace.rounds_seconds(lengths, rounds))
         # The order turns around from prompt to prompt, and from round to round for the same prompt.
         flips = list(turns(comparer.arms, len(prompts) + rounds))
         for number in range(rounds):
+            cached = number > 0  # the time to the first token is known then, and long prompts would take most of all
             # Shuffled, or a machine that is slow for some seconds would be so for one category.
             for i in random.Random(number).sample(range(len(prompts)), len(prompts)):
                 progress.update(task, description=f"decoding ({escape(prompts[i].category)})")
-                compared.extend((i, comparison) for comparison in comparer.converse(prompts[i], flips[i + number]))
-                progress.advance(task, pace.seconds(lengths[i]))
+                conversation = comparer.converse(prompts[i], flips[i + number], cache_prompt=cached)
+                compared.extend((i, comparison) for comparison in conversation)
+                progress.advance(task, pace.seconds(lengths[i], cached=cached))
     llm, peer = comparer.llm, comparer.peer
     costs = PassCosts([comparison for _, comparison in compared])
     return summarize([comparison for _, comparison in sorted(compared, key=lambda of: of[0])], costs) | {
@@ -76,7 +78,7 @@ def _pair(of: Comparison, costs: PassCosts) -> dict[str, Any]:
 def _announce(
     pace: Pace, prompts: Sequence[Prompt], lengths: Sequence[Lengths], rounds: int, arms: Sequence[str]
 ) -> None:
-    estimate = max(rounds * sum(map(pace.seconds, lengths)), 1.0)
+    estimate = max(pace.rounds_seconds(lengths, rounds), 1.0)
     duration = _count(round(estimate), "second") if estimate < 90 else _count(round(estimate / 60), "minute")
     categories, answers = len({prompt.category for prompt in prompts}), sum(map(len, lengths))
     what = f"{_count(len(prompts), 'prompt')} of {_count(categories, 'category', 'categories')}"

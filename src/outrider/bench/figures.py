@@ -64,8 +64,8 @@ def _figures(comparisons: Sequence[Comparison], costs: PassCosts) -> dict[str, A
         "by_source": _by_source(drafted),
         "time_split": _time_split(drafted),
         "first_token_seconds": {
-            "plain": median(s.prefill_seconds for s in plain),
-            "mtp": median(s.prefill_seconds for s in drafted),
+            "plain": median(_first_tokens(plain)),
+            "mtp": median(_first_tokens(drafted)),
         },
         "identical": all(comparison.identical for comparison in comparisons),
     }
@@ -78,6 +78,11 @@ def _peer_speeds(comparisons: Sequence[Comparison], costs: PassCosts) -> list[fl
     """Those at the machine's usual pace, if there are any; all its passes are over one row, so they need no more."""
     speeds = [(of.peer_tokens_per_second, of) for of in comparisons if of.peer_tokens_per_second is not None]
     return [speed for speed, of in speeds if costs.pace.holds(of.gauges["peer"])] or [speed for speed, _ in speeds]
+
+
+def _first_tokens(stats: Sequence[RequestStats]) -> list[float]:
+    """Of the prompts that were computed; every prompt is in its first round."""
+    return [of.prefill_seconds for of in stats if not of.reused_tokens]
 
 
 def _by_depth(stats: Sequence[RequestStats]) -> list[float]:

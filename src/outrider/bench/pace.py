@@ -35,16 +35,34 @@ class Pace:
     """How fast all arms together are."""
 
     prompt_token_seconds: float
+    cached_token_seconds: float
+    """Of a prompt that outrider takes from its prefix cache, and the peer computes anew."""
     answer_seconds: float
+    answer_tokens: int
+    """Most of an answer. Shorter prompts are not taken from the prefix cache (see `CachePool.open`)."""
 
-    def seconds(self, lengths: Lengths) -> float:
-        """Of one prompt and its further turns, decoded once in every arm."""
-        return sum(self.prompt_token_seconds * length + self.answer_seconds for length in lengths)
+    def seconds(self, lengths: Lengths, *, cached: bool = False) -> float:
+        """Of one prompt and its further turns, decoded once in every arm.
+
+        Args:
+            cached: they were computed in a round before.
+        """
+        return sum(self._prompt_seconds(length, cached) + self.answer_seconds for length in lengths)
+
+    def rounds_seconds(self, lengths: Sequence[Lengths], rounds: int) -> float:
+        """Of all prompts, the first round and those after it."""
+        return sum(self.seconds(of) + (rounds - 1) * self.seconds(of, cached=True) for of in lengths)
 
     def fitting_rounds(self, lengths: Sequence[Lengths]) -> int:
         """How many rounds over these prompts fit into four minutes, by the estimate: 1 to `MOST_ROUNDS`."""
-        one = sum(map(self.seconds, lengths))
-        return min(max(int(_PATIENCE_SECONDS / one), 1), MOST_ROUNDS) if one else MOST_ROUNDS
+        fits = (
+            rounds for rounds in range(MOST_ROUNDS, 1, -1) if self.rounds_seconds(lengths, rounds) <= _PATIENCE_SECONDS
+        )
+        return next(fits, 1)
+
+    def _prompt_seconds(self, length: int, cached: bool) -> float:
+        known = cached and length > self.answer_tokens
+        return (self.cached_token_seconds if known else self.prompt_token_seconds) * length
 
 
 def turn_lengths(prompts: Sequence[Prompt], llm: LLM, max_tokens: int) -> list[Lengths]:
@@ -79,12 +97,17 @@ def measure_pace(comparer: Comparer, prompts: Sequence[Prompt], lengths: Sequenc
     started = perf_counter()
     comparer.prefill(probe)
     prompt_token_seconds = (perf_counter() - started) / len(probe)
+    started = perf_counter()
+    comparer.prefill(probe, cache_prompt=True)
+    cached_token_seconds = (perf_counter() - started) / len(probe)
     answer_seconds = []
     for i in _spread(short, max(rounds * sum(map(len, lengths)) // _SAMPLED_SHARE, 1)):
         started = perf_counter()
         comparer.compare(prompts[i], comparer.arms)
         answer_seconds.append(perf_counter() - started - prompt_token_seconds * lengths[i][0])
-    return Pace(prompt_token_seconds, max(fmean(answer_seconds), 0.0))
+    return Pace(
+        prompt_token_seconds, cached_token_seconds, max(fmean(answer_seconds), 0.0), comparer.sampling.max_tokens
+    )
 
 
 def _lengths(prompt: Prompt, llm: LLM, max_tokens: int) -> Lengths:

@@ -39,10 +39,8 @@ DRAFTER_CATEGORIES = (
 )
 """Those that the figures of the drafters in docs/performance.md are over."""
 
-USUAL_PROMPTS, USUAL_LONG_PROMPTS = 4, 2
-"""How many of each shipped category are decoded unless more are asked for; fewer of those with thousands of tokens."""
-
-_LONG = ("retrieval",)
+USUAL_PROMPTS = 4
+"""How many of each shipped category are decoded unless more are asked for."""
 
 
 def shipped_prompts(
@@ -50,13 +48,11 @@ def shipped_prompts(
     *,
     categories: Sequence[str] = DRAFTER_CATEGORIES,
     form: Form = Form.base,
-    long_limit: int | None = None,
 ) -> list[Prompt]:
     """Prompts that ship, category by category.
 
     Args:
         limit: most of each; None for all.
-        long_limit: most of each category whose prompts have thousands of tokens; None for `limit`.
     """
     found: list[Prompt] = []
     for category in categories:
@@ -66,7 +62,7 @@ def shipped_prompts(
             name = f"prompts/{form.value}/{category}.jsonl"
             lines = (files("outrider.bench") / name).read_bytes()
             of_category = read_prompt_lines(lines, name, category)
-        found += of_category[: long_limit if category in _LONG and long_limit is not None else limit]
+        found += of_category[:limit]
     return found
 
 
@@ -84,8 +80,8 @@ def choose_prompts(suite: str, categories: Sequence[str], limit: int | None) -> 
     if suite == "shipped":
         _check_categories(categories, CATEGORIES, "the shipped suite")
         wanted = [category for category in CATEGORIES if not categories or category in categories]
-        most, most_long = (USUAL_PROMPTS, USUAL_LONG_PROMPTS) if limit is None else (limit, limit)
-        return lambda form: shipped_prompts(most, categories=wanted, form=form, long_limit=most_long)
+        most = USUAL_PROMPTS if limit is None else limit
+        return lambda form: shipped_prompts(most, categories=wanted, form=form)
     by_category: dict[str, list[Prompt]] = {}
     for prompt in read_prompt_file(suite):
         by_category.setdefault(prompt.category, []).append(prompt)

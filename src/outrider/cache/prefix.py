@@ -59,15 +59,15 @@ class CachePool:
         """Finished sequences that are kept."""
         return len(self._finished)
 
-    def open(self, tokens: list[int]) -> Sequence:
+    def open(self, tokens: list[int], *, reuse: bool = True) -> Sequence:
         """A sequence for `tokens`, already holding as long a prefix of them as a finished one can give.
 
         A finished sequence that is used again loses what does not fit, so it is used only where that saves as much as
         it loses. At least the last token is left to compute, since its hidden state is not kept. Reused or computed
-        anew, the bits are the same (rows do not see each other).
+        anew, the bits are the same (rows do not see each other). Without `reuse` it begins empty.
         """
         best, shared = None, 0
-        for sequence in self._finished:
+        for sequence in self._finished if reuse else ():
             length = sequence.cache.length
             common = min(_common(sequence.tokens, tokens), length, len(tokens) - 1)
             # A sliding layer holds its last positions alone: before `earliest` it has lost what a row would see.
@@ -86,10 +86,19 @@ class CachePool:
         self.in_use -= 1
         sequence.written = max(sequence.written, sequence.cache.length)
         if keep and sequence.cache.length:
+            self._drop_equal(sequence)
             self._finished.append(sequence)
             self.kept_bytes += self.bytes_of(sequence)
         while self._finished and (len(self._finished) > _MOST_KEPT or self.kept_bytes > self.most_bytes):
             self.kept_bytes -= self.bytes_of(self._finished.pop(0))
+
+    def _drop_equal(self, sequence: Sequence) -> None:
+        """What a newer one holds as well is not kept twice, as after a short prompt that is asked again and again."""
+        for kept in self._finished:
+            if kept.cache.length == sequence.cache.length and _held(kept) == _held(sequence):
+                self._finished.remove(kept)
+                self.kept_bytes -= self.bytes_of(kept)
+                return
 
     def clear(self) -> None:
         """Keeps none of the finished sequences."""
@@ -103,6 +112,10 @@ class CachePool:
     def bytes_of(self, sequence: Sequence) -> int:
         """Memory that a sequence takes."""
         return cache_bytes(self._shapes, sequence.written, self._max_rows, self._kv_format)
+
+
+def _held(sequence: Sequence) -> list[int]:
+    return sequence.tokens[: sequence.cache.length]
 
 
 def _common(a: Tokens[int], b: Tokens[int]) -> int:

@@ -80,7 +80,7 @@ class Engine:
     def add(self, prompt: list[int], params: SamplingParams) -> Request:
         """Takes in a request; its prompt is computed by the next steps."""
         self._count += 1
-        sequence = self._caches.open(list(prompt))
+        sequence = self._caches.open(list(prompt), reuse=params.cache_prompt)
         try:
             request = Request(
                 *(self._count, prompt, params, sequence, self.tokenizer, self._end_tokens, self.context, self._grammars)

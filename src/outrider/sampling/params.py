@@ -51,6 +51,8 @@ class SamplingParams:
         keep_special: control tokens, by their text, that are part of the answer's text; all others leave none.
         draft: "auto" decides at every step how much to draft, "off" never drafts, a number pins the draft length.
             Whatever it is, the tokens are the same.
+        cache_prompt: what an earlier request computed of the prompt's beginning is taken from the prefix cache. False
+            computes all of it (to see how long that takes); the tokens are the same.
 
     Raises:
         UsageError: a value out of its range; the message names it.
@@ -74,6 +76,7 @@ class SamplingParams:
     grammar: Grammar | None = None
     keep_special: tuple[str, ...] = ()
     draft: DraftSetting = "auto"
+    cache_prompt: bool = True
 
     def __post_init__(self) -> None:
         if isinstance(self.stop, str):

@@ -57,6 +57,8 @@ class Sampled(Formed):
     repetition_penalty: Annotated[float, Field(ge=0.01, le=100)] = 1.0
     min_tokens: Annotated[int, Field(ge=0)] = 0
     ignore_eos: bool = False
+    # As llama.cpp's server has it.
+    cache_prompt: bool = True
     # outrider's own: drafting for this request alone; the tokens are the same.
     drafting: Literal["auto", "off"] | Annotated[int, Field(ge=0, le=MAX_DRAFT)] = "auto"
     user: Any = None
@@ -113,6 +115,7 @@ class Sampled(Formed):
                 grammar=grammar,
                 keep_special=keep_special,
                 draft=self.drafting,
+                cache_prompt=self.cache_prompt,
             )
             for number in range(self.n)
         ]
