@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 
+import pytest
+
 from outrider.roofline.measured import Microbenchmarks
 
 
@@ -14,7 +16,9 @@ def test_a_machine_is_measured():
         assert 1e8 < on.bytes_per_second < 1e13
         assert 0.0 <= on.sweep_start.at(1) <= on.sweep_start.at(16) < 0.01
         assert set(on.linear) == {"Q4_0", "BF16"}
-        for arithmetic in (*on.linear.values(), on.attention):
+        assert set(on.streamed) == {"Q4_0"}  # the first, which most bytes are in
+        assert on.streamed["Q4_0"].at(1) * on.bytes_per_second == pytest.approx(4.5 / 8)
+        for arithmetic in (*on.linear.values(), *on.streamed.values(), on.attention):
             assert all(math.isfinite(seconds) and seconds > 0 for seconds in arithmetic.seconds)
             assert list(arithmetic.seconds) == sorted(arithmetic.seconds)
         assert on.name == "this machine with 1 thread"

@@ -30,6 +30,6 @@ class Forecast:
         self._machine = Microbenchmarks(self._work.formats, llm.threads, llm.kv_cache_dtype)
 
     def seconds(self, rows: Sequence[int]) -> list[float]:
-        """Of passes over so many rows each, by the machine's figures of just now. Takes half a second."""
+        """Of passes over so many rows each, by the machine's figures of just now. Takes less than a second."""
         here = self._machine.measure()
         return [pass_seconds(self._work, here, rows=of, context=self._context, kv_bytes=self._kv_bytes) for of in rows]

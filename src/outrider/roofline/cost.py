@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from outrider.roofline.hardware import Hardware
-from outrider.roofline.work import Work
+from outrider.roofline.work import Matrix, Work
 
 KV_BYTES = 2.0
 """Of one number of a key or value, in float16."""
 _SHARPNESS = 2.5
-"""How well reading and multiplying overlap: the time of a matrix is this norm of the two. The maximum of them (an
-infinite norm) would need reading never to wait for arithmetic; the sum (1) is what no overlap gives. Fitted to passes
-over 1 to 16 rows of the demo and at Gemma 4 E2B's shapes, on two cores of three processors: 2 to 3 fits each."""
+"""How well reading and multiplying overlap where that was not measured: the time of a matrix is this norm of the two.
+The maximum of them (an infinite norm) would need reading never to wait for arithmetic; the sum (1) is what no overlap
+gives. Fitted to passes over 1 to 16 rows of the demo and at Gemma 4 E2B's shapes, on two cores of three processors: 2
+to 3 fits each."""
 
 
 def pass_seconds(
@@ -27,17 +28,26 @@ def pass_seconds(
     everyone = rows * requests
     seconds = work.sweeps * hardware.sweep_start.at(everyone)
     for matrix in work.matrices:
-        touched = matrix.touched(everyone)
-        reading = matrix.nbytes * touched / hardware.bytes_per_second
-        arithmetic = hardware.linear[matrix.format]
-        multiplying = matrix.weights * touched * arithmetic.at(matrix.rows_each(everyone))
-        seconds += _overlapped(reading, multiplying)
+        seconds += matrix.touched(everyone) * _matrix_seconds(matrix, hardware, matrix.rows_each(everyone))
     for layer in work.attentions:
         positions = layer.positions(context)
         reading = 2 * positions * layer.kv_heads * layer.head_dim * kv_bytes / hardware.bytes_per_second
         multiplying = 2 * positions * layer.heads * layer.head_dim * hardware.attention.at(rows)
         seconds += requests * _overlapped(reading, multiplying)
     return seconds
+
+
+def _matrix_seconds(matrix: Matrix, hardware: Hardware, rows: float) -> float:
+    """Of all of it, which so many rows meet."""
+    reading = matrix.nbytes / hardware.bytes_per_second
+    multiplying = matrix.weights * hardware.linear[matrix.format].at(rows)
+    if (streamed := hardware.streamed.get(matrix.format)) is None:
+        return _overlapped(reading, multiplying)
+    most = streamed.rows[-1]
+    if rows <= most:
+        return matrix.weights * streamed.at(rows)
+    # More rows only multiply longer: what is read stays in the caches.
+    return max(matrix.weights * streamed.at(most), _overlapped(reading, multiplying))
 
 
 def bound_by_arithmetic(work: Work, hardware: Hardware) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -46,6 +46,8 @@ class Hardware:
         bytes_per_second: at which memory is read.
         linear: per weight format.
         attention: per number that a head holds of a position, twice (keys and values).
+        streamed: per weight format, of weights that come from memory while they are multiplied. Measured for the format
+            that most weights have; of others it is reckoned from `bytes_per_second` and `linear`.
         sweep_start: seconds, by rows, that a sweep over a matrix takes longer than its bytes and weights say: until all
             threads have begun, memory has reached its pace, the last thread has ended, and what lies between this sweep
             and the next (norms and the like) has been done row by row.
@@ -57,6 +59,7 @@ class Hardware:
     linear: Mapping[Format, Arithmetic]
     attention: Arithmetic
     sweep_start: Arithmetic
+    streamed: Mapping[Format, Arithmetic] = field(default_factory=dict)
     most_drafted: int | None = None
 
 
@@ -115,4 +118,5 @@ def processor(gigabytes: float, multiply_adds: float, cores: int) -> Hardware:
 
 def with_bandwidth(hardware: Hardware, gigabytes: float) -> Hardware:
     """The same with other memory."""
-    return replace(hardware, name=f"{hardware.name}, but {gigabytes:g} GB/s", bytes_per_second=gigabytes * 1e9)
+    name = f"{hardware.name}, but {gigabytes:g} GB/s"
+    return replace(hardware, name=name, bytes_per_second=gigabytes * 1e9, streamed={})

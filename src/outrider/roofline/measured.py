@@ -49,21 +49,23 @@ class Microbenchmarks:
     def measure(self) -> Hardware:
         """Times all of them: memory, the start of a sweep, attention, and arithmetic for each of the formats.
 
-        Takes half a second. What is timed takes turns, and the lower quartile counts: what others do on a shared
+        Takes less than a second. What is timed takes turns, and the lower quartile counts: what others do on a shared
         machine hardly shows, and no lucky turn does.
         """
         numbers = _CALLS * 2 * _POSITIONS * _HEADS * _HEAD_DIM
-        bytes_per_second, sweep_start = self._memory()
+        streamed, sweep_start = self._memory()
+        cold = self._cold
         threads = self._pool.size
         return Hardware(
             f"this machine with {threads} thread{'s' if threads > 1 else ''}",
-            bytes_per_second,
+            packed_bytes_per_weight(cold) / streamed.at(1),
             {
                 format: timed.arithmetic(_CALLS * self._outputs[format] * _COLUMNS)
                 for format, timed in self._linear.items()
             },
             self._attention.arithmetic(numbers),
             sweep_start,
+            {cold: streamed},
             most_drafted=MOST_ROWS - 1,
         )
 
@@ -72,19 +74,20 @@ class Microbenchmarks:
         of_tile = _TILE * _COLUMNS * packed_bytes_per_weight(format)
         return _TILE * max(round(self._pool.size * _WARM_BYTES / of_tile), 1)
 
-    def _memory(self) -> tuple[float, Arithmetic]:
-        """(bytes per second, what a sweep takes longer), from many matrices against one of the same size."""
-        nbytes = _COLUMNS * _COLUMNS * self._matrices * packed_bytes_per_weight(self._cold)
-        alone: list[float] = []
-        starts: list[float] = []
-        for rows in _START_ROWS:
-            longer = []
-            for _ in range(_REPEATS):
-                before, parted, after = self._one.seconds(rows), self._many.seconds(rows), self._one.seconds(rows)
-                longer.append((parted - (before + after) / 2) / self._matrices)
-                alone += [before, after] if rows == 1 else []
-            starts.append(max(float(np.median(longer)), *starts, 0.0))
-        return nbytes / float(np.quantile(alone, _QUARTILE)), Arithmetic(_START_ROWS, tuple(starts))
+    def _memory(self) -> tuple[Arithmetic, Arithmetic]:
+        """(seconds of a weight that is read, what a sweep takes longer): the latter from many matrices against one."""
+        alone: dict[int, list[float]] = {rows: [] for rows in _ROWS}
+        longer: dict[int, list[float]] = {rows: [] for rows in _START_ROWS}
+        for _ in range(_REPEATS):
+            for rows in _ROWS:
+                alone[rows].append(before := self._one.seconds(rows))
+                if rows in longer:
+                    parted, after = self._many.seconds(rows), self._one.seconds(rows)
+                    alone[rows].append(after)
+                    longer[rows].append((parted - (before + after) / 2) / self._matrices)
+        starts = np.maximum.accumulate([max(float(np.median(of)), 0.0) for of in longer.values()])
+        streamed = _ascending(list(alone.values()), _COLUMNS * _COLUMNS * self._matrices)
+        return streamed, Arithmetic(_START_ROWS, tuple(map(float, starts)))
 
     def _linear_program(self, format: Format) -> kernels.Program:
         program, x = self._program(_COLUMNS)
@@ -102,12 +105,20 @@ class Microbenchmarks:
         return program
 
     def _sweeps(self) -> kernels.Program:
-        """As many bytes in small matrices, each of which needs what the one before gave, normed: as in a model."""
+        """As many bytes in small matrices, each of which needs what the one before gave, added to the residual stream
+        between two norms: as in a model."""
         program, x = self._program(_COLUMNS)
-        y, norm = program.buffer("y", _COLUMNS), np.ones(_COLUMNS, np.float32)
+        y, normed, norm = (
+            program.buffer("y", _COLUMNS),
+            program.buffer("normed", _COLUMNS),
+            np.ones(_COLUMNS, np.float32),
+        )
+        program.rms_norm(x, norm, 1e-6, normed)
         for _ in range(self._matrices):
-            program.linear(x, [self._weight(self._cold, _COLUMNS)], [y])
-            program.rms_norm(y, norm, 1e-6, x)
+            program.linear(normed, [self._weight(self._cold, _COLUMNS)], [y])
+            program.rms_norm(y, norm, 1e-6, y)
+            program.add(y, x)
+            program.rms_norm(x, norm, 1e-6, normed)
         return program
 
     def _attention_program(self) -> _Timed:
@@ -153,8 +164,7 @@ class _Timed:
     def arithmetic(self, pieces: int) -> Arithmetic:
         """Seconds for each of so many pieces, over each of `_ROWS` rows."""
         taken = [[self.seconds(rows) for rows in _ROWS] for _ in range(_REPEATS)]
-        ascending = np.maximum.accumulate(np.quantile(taken, _QUARTILE, axis=0))  # more rows never cost less
-        return Arithmetic(_ROWS, tuple(float(of) / pieces for of in ascending))
+        return _ascending(list(zip(*taken, strict=True)), pieces)
 
     def seconds(self, rows: int) -> float:
         """Of one run."""
@@ -162,3 +172,9 @@ class _Timed:
         started = time.perf_counter()
         self.program.run(zeros, zeros, before, zeros[:0], [self.cache], None)
         return time.perf_counter() - started
+
+
+def _ascending(taken: Sequence[Sequence[float]], pieces: int) -> Arithmetic:
+    """From what so many pieces took over each of `_ROWS` rows, again and again. More rows never cost less."""
+    seconds = np.maximum.accumulate([np.quantile(of, _QUARTILE) for of in taken])
+    return Arithmetic(_ROWS, tuple(float(of) / pieces for of in seconds))
