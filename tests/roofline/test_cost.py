@@ -18,8 +18,9 @@ WORK = Work(
     (Matrix("Q4_0", 10**9, 562_500_000), Matrix("Q4_0", 10**9, 562_500_000, chosen=8, count=128)),
     (Attention(8, 1, 256, 512), Attention(8, 1, 512, 0)),
     sweeps=2,
+    width=1536,
 )
-DENSE = Work(WORK.matrices[:1], (), sweeps=1)
+DENSE = Work(WORK.matrices[:1], (), sweeps=1, width=1536)
 
 
 def hardware(bytes_per_second=30e9, multiply_adds=300e9, attention=100e9, sweep_start=0.0):
@@ -62,12 +63,12 @@ def test_requests_share_weights_and_not_keys():
 
 
 def test_every_sweep_takes_its_start_and_more_rows_a_longer_one():
-    seconds = [pass_seconds(Work((), (), 7), hardware(sweep_start=1e-5), rows=rows) for rows in (1, 1000)]
+    seconds = [pass_seconds(Work((), (), 7, 1536), hardware(sweep_start=1e-5), rows=rows) for rows in (1, 1000)]
     assert seconds == pytest.approx([7e-5, 7e-4])
 
 
 def test_a_window_bounds_what_a_sliding_layer_reads():
-    sliding = Work((), (Attention(8, 1, 256, 512),), 0)
+    sliding = Work((), (Attention(8, 1, 256, 512),), 0, 1536)
     far, near = (pass_seconds(sliding, hardware(), rows=1, context=context) for context in (9000, 512))
     assert far == near > 0
 
@@ -95,7 +96,7 @@ def test_what_was_measured_is_taken_and_beyond_it_only_multiplying_grows():
     assert pass_seconds(DENSE, on, rows=17) == pytest.approx(0.060, rel=0.01)
     assert pass_seconds(DENSE, on, rows=160) == pytest.approx(0.533, rel=0.01)
     assert with_bandwidth(on, 30).streamed == {}  # that was other memory
-    of_others = Work((Matrix("Q8_0", 10**9, 10**9),), (), sweeps=0)
+    of_others = Work((Matrix("Q8_0", 10**9, 10**9),), (), sweeps=0, width=1536)
     others = replace(on, linear=on.linear | {"Q8_0": INFINITE})
     assert pass_seconds(of_others, others, rows=8) == pytest.approx(1 / 30)
 

@@ -10,7 +10,7 @@ from outrider.roofline.measured import Microbenchmarks
 
 
 def test_a_machine_is_measured():
-    benchmarks = Microbenchmarks(["Q4_0", "BF16"], threads=1)
+    benchmarks = Microbenchmarks(["Q4_0", "BF16"], 1536, threads=1)
     for _ in range(2):  # the programs serve again
         on = benchmarks.measure()
         assert 1e8 < on.bytes_per_second < 1e13
@@ -25,6 +25,12 @@ def test_a_machine_is_measured():
         assert on.most_drafted == 15
 
 
+@pytest.mark.parametrize(("format", "width"), [("Q4_K", 640), ("F16", 1), ("Q8_0", 5376)])
+def test_memory_is_measured_at_a_width_that_blocks_allow(format, width):
+    on = Microbenchmarks([format], width, threads=1).measure()
+    assert 1e8 < on.bytes_per_second < 1e13
+
+
 def test_keys_and_values_of_eight_bits_have_their_own_pace():
-    on = Microbenchmarks(["Q4_0"], threads=1, kv_format="int8").measure()
+    on = Microbenchmarks(["Q4_0"], 640, threads=1, kv_format="int8").measure()
     assert all(seconds > 0 for seconds in on.attention.seconds)

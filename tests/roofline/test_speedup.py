@@ -13,8 +13,8 @@ from outrider.roofline.hardware import Arithmetic, Hardware
 from outrider.roofline.speedup import MOST_DRAFTED, Plan, expected_tokens
 from outrider.roofline.work import Matrix, Work
 
-TARGET = Work((Matrix("Q4_0", 10**9, 562_500_000),), (), sweeps=1)
-DRAFTER = Work((Matrix("Q4_0", 2 * 10**7, 11_250_000),), (), sweeps=1)
+TARGET = Work((Matrix("Q4_0", 10**9, 562_500_000),), (), sweeps=1, width=1536)
+DRAFTER = Work((Matrix("Q4_0", 2 * 10**7, 11_250_000),), (), sweeps=1, width=256)
 
 
 def plan(multiply_adds=300e9, drafter=DRAFTER):

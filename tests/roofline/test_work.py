@@ -110,5 +110,5 @@ def test_a_checkpoint_without_a_drafter_is_planned_with_lookup(tiny):
 
 def test_formats_come_with_the_most_read_first():
     experts = Matrix("Q8_0", 1000, 1000, chosen=1, count=10)  # of which a row reads 100 bytes
-    work = Work((Matrix("Q4_0", 400, 200), experts, Matrix("F16", 45, 90), Matrix("F16", 45, 90)), (), 4)
+    work = Work((Matrix("Q4_0", 400, 200), experts, Matrix("F16", 45, 90), Matrix("F16", 45, 90)), (), 4, 20)
     assert work.formats == ["Q4_0", "F16", "Q8_0"]

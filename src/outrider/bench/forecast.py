@@ -27,7 +27,7 @@ class Forecast:
         tensors = llm.packed.tensors if llm.packed else open_checkpoint(llm.path).tensors
         self._work, self._context = target_work(tensors, llm.config), context
         self._kv_bytes = _KV_BYTES[llm.kv_cache_dtype]
-        self._machine = Microbenchmarks(self._work.formats, llm.threads, llm.kv_cache_dtype)
+        self._machine = Microbenchmarks(self._work.formats, self._work.width, llm.threads, llm.kv_cache_dtype)
 
     def seconds(self, rows: Sequence[int]) -> list[float]:
         """Of passes over so many rows each, by the machine's figures of just now. Takes less than a second."""

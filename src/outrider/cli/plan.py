@@ -124,7 +124,7 @@ def _hardware(
         from outrider.llm import usable_cores
         from outrider.roofline.measured import Microbenchmarks
 
-        found = Microbenchmarks(subject.formats, threads or usable_cores()).measure()
+        found = Microbenchmarks(subject.formats, subject.target.width, threads or usable_cores()).measure()
     else:
         found = accelerator(name)
     return found if bandwidth is None else with_bandwidth(found, bandwidth)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 
@@ -21,6 +22,9 @@ _WARM_BYTES = 450_000
 _START_ROWS = (1, _ROWS[-1])
 _COLD_BYTES, _COLD_BYTES_PER_THREAD = 150_000_000, 32_000_000
 """Weights that memory is measured with: more than the caches hold, which grow with the cores."""
+_LEAST_WIDTH, _MOST_WIDTH = 512, 2048
+"""Of what memory is measured with: of narrower matrices that makes many thousands, of wider ones too few to tell what
+lies between two."""
 _POSITIONS, _HEADS, _HEAD_DIM = 512, 8, 256
 _REPEATS, _QUARTILE = 9, 0.25
 
@@ -31,17 +35,21 @@ class Microbenchmarks:
     Args:
         formats: of the weights that matter, the one that most bytes are in first. Memory is measured with that one: the
             fewer bits, the slower a core that unpacks them reads.
+        width: columns of most matrices. Memory is measured with such ones: it matters to what the core asks for ahead.
         threads: as many as the passes will have.
         kv_format: of keys and values.
     """
 
-    def __init__(self, formats: Sequence[Format], threads: int, kv_format: kernels.KvFormat = "float16") -> None:
+    def __init__(
+        self, formats: Sequence[Format], width: int, threads: int, kv_format: kernels.KvFormat = "float16"
+    ) -> None:
         self._pool, self._kv_format = kernels.ThreadPool(threads), kv_format
         self._outputs = {format: self._warm_outputs(format) for format in formats}
         self._linear = {format: _Timed(self._linear_program(format), kv_format) for format in formats}
         self._attention = self._attention_program()
         self._cold = formats[0]
-        of_matrix = _COLUMNS * _COLUMNS * packed_bytes_per_weight(self._cold)
+        self._width = _whole_blocks(min(max(width, _LEAST_WIDTH), _MOST_WIDTH), self._cold)
+        of_matrix = self._width**2 * packed_bytes_per_weight(self._cold)
         self._matrices = round(max(_COLD_BYTES, threads * _COLD_BYTES_PER_THREAD) / of_matrix)
         self._many = _Timed(self._sweeps(), kv_format)
         self._one = _Timed(self._sweep(), kv_format)
@@ -86,36 +94,36 @@ class Microbenchmarks:
                     alone[rows].append(after)
                     longer[rows].append((parted - (before + after) / 2) / self._matrices)
         starts = np.maximum.accumulate([max(float(np.median(of)), 0.0) for of in longer.values()])
-        streamed = _ascending(list(alone.values()), _COLUMNS * _COLUMNS * self._matrices)
+        streamed = _ascending(list(alone.values()), self._width**2 * self._matrices)
         return streamed, Arithmetic(_START_ROWS, tuple(map(float, starts)))
 
     def _linear_program(self, format: Format) -> kernels.Program:
         program, x = self._program(_COLUMNS)
         outputs = self._outputs[format]
-        y, weight = program.buffer("y", outputs), self._weight(format, outputs)
+        y, weight = program.buffer("y", outputs), self._weight(format, outputs, _COLUMNS)
         for _ in range(_CALLS):
             program.linear(x, [weight], [y])
         return program
 
     def _sweep(self) -> kernels.Program:
         """One over a matrix that no cache holds."""
-        rows = _COLUMNS * self._matrices
-        program, x = self._program(_COLUMNS)
-        program.linear(x, [self._weight(self._cold, rows)], [program.buffer("y", rows)])
+        rows = self._width * self._matrices
+        program, x = self._program(self._width)
+        program.linear(x, [self._weight(self._cold, rows, self._width)], [program.buffer("y", rows)])
         return program
 
     def _sweeps(self) -> kernels.Program:
         """As many bytes in small matrices, each of which needs what the one before gave, added to the residual stream
         between two norms: as in a model."""
-        program, x = self._program(_COLUMNS)
+        program, x = self._program(self._width)
         y, normed, norm = (
-            program.buffer("y", _COLUMNS),
-            program.buffer("normed", _COLUMNS),
-            np.ones(_COLUMNS, np.float32),
+            program.buffer("y", self._width),
+            program.buffer("normed", self._width),
+            np.ones(self._width, np.float32),
         )
         program.rms_norm(x, norm, 1e-6, normed)
         for _ in range(self._matrices):
-            program.linear(normed, [self._weight(self._cold, _COLUMNS)], [y])
+            program.linear(normed, [self._weight(self._cold, self._width, self._width)], [y])
             program.rms_norm(y, norm, 1e-6, y)
             program.add(y, x)
             program.rms_norm(x, norm, 1e-6, normed)
@@ -134,11 +142,11 @@ class Microbenchmarks:
             timed.cache.commit(np.arange(_ROWS[-1], dtype=np.int32))
         return timed
 
-    def _weight(self, format: Format, rows: int) -> kernels.Weight:
+    def _weight(self, format: Format, rows: int, columns: int) -> kernels.Weight:
         """Zeros, which take as long as any weights: no kernel looks at what it multiplies."""
         per_block, size = BLOCKS[format]
-        blocks = np.zeros(rows * _COLUMNS // per_block * size, np.uint8)
-        return kernels.pack(format, rows, _COLUMNS, blocks, self._pool)
+        blocks = np.zeros(rows * columns // per_block * size, np.uint8)
+        return kernels.pack(format, rows, columns, blocks, self._pool)
 
     def _program(self, width: int, *kv: kernels.KvShape) -> tuple[kernels.Program, int]:
         """A program that begins by filling a buffer of so many columns."""
@@ -172,6 +180,12 @@ class _Timed:
         started = time.perf_counter()
         self.program.run(zeros, zeros, before, zeros[:0], [self.cache], None)
         return time.perf_counter() - started
+
+
+def _whole_blocks(width: int, format: Format) -> int:
+    """The next width that is whole blocks and tiles."""
+    multiple = math.lcm(BLOCKS[format][0], _TILE)
+    return math.ceil(width / multiple) * multiple
 
 
 def _ascending(taken: Sequence[Sequence[float]], pieces: int) -> Arithmetic:

@@ -64,6 +64,8 @@ class Work:
     matrices: tuple[Matrix, ...]
     attentions: tuple[Attention, ...]
     sweeps: int
+    width: int
+    """Columns of most matrices: the model's hidden size."""
 
     @property
     def bytes_per_token(self) -> float:
@@ -81,17 +83,17 @@ class Work:
 
 def target_work(tensors: Mapping[str, Tensor], config: ModelConfig) -> Work:
     """The work of a target's pass."""
-    return _work(tensors, config, config.layers, config.heads)
+    return _work(tensors, config, config, config.layers)
 
 
 def drafter_work(tensors: Mapping[str, Tensor], config: AssistantConfig, target: ModelConfig) -> Work:
     """The work of a drafter's step. Its layers read the target's keys and values, so their shapes are the target's."""
     source = {target.layers[i].kind: target.layers[i] for i in own_kv_layers(target)}
-    return _work(tensors, config, [source[layer.kind] for layer in config.text.layers], config.text.heads)
+    return _work(tensors, config, config.text, [source[layer.kind] for layer in config.text.layers])
 
 
 def _work(
-    tensors: Mapping[str, Tensor], config: ModelConfig | AssistantConfig, layers: Iterable[Layer], heads: int
+    tensors: Mapping[str, Tensor], config: ModelConfig | AssistantConfig, text: ModelConfig, layers: Iterable[Layer]
 ) -> Work:
     matrices, sweeps = [], 0
     for name, tensor in tensors.items():
@@ -101,8 +103,8 @@ def _work(
             nbytes = round(weights * packed_bytes_per_weight(tensor.format))
             matrices.append(Matrix(tensor.format, weights, nbytes, chosen, count))
             sweeps += not name.endswith(_JOINED)
-    attentions = tuple(Attention(heads, layer.kv_heads, layer.head_dim, layer.window or 0) for layer in layers)
-    return Work(tuple(matrices), attentions, sweeps)
+    attentions = tuple(Attention(text.heads, layer.kv_heads, layer.head_dim, layer.window or 0) for layer in layers)
+    return Work(tuple(matrices), attentions, sweeps, text.hidden_size)
 
 
 @cache
