@@ -50,7 +50,7 @@ bench: $(VENV)/.installed
 	$(BIN)/outrider bench prefill demo
 	$(BIN)/outrider bench decode demo
 
-# The two reports in docs/report, a quarter of an hour; PEER=a Python that has llama-cpp-python puts llama.cpp beside.
+# The two reports in docs/report, some twelve minutes; PEER=a Python that has llama-cpp-python puts llama.cpp beside.
 report: $(VENV)/.installed build/e2b.gguf build/e2b-drafter.gguf
 	$(PIP) "matplotlib>=3.8"
 	$(BIN)/outrider bench decode demo --rounds 2 --report docs/report/demo $(AGAINST)

@@ -116,11 +116,8 @@ class Microbenchmarks:
         """As many bytes in small matrices, each of which needs what the one before gave, added to the residual stream
         between two norms: as in a model."""
         program, x = self._program(self._width)
-        y, normed, norm = (
-            program.buffer("y", self._width),
-            program.buffer("normed", self._width),
-            np.ones(self._width, np.float32),
-        )
+        y, normed = (program.buffer(name, self._width) for name in ("y", "normed"))
+        norm = np.ones(self._width, np.float32)
         program.rms_norm(x, norm, 1e-6, normed)
         for _ in range(self._matrices):
             program.linear(normed, [self._weight(self._cold, self._width, self._width)], [y])
