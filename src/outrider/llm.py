@@ -194,11 +194,13 @@ class LLM:
 
         Closing the iterator cancels the request.
         """
-        request = self._add(self.encode(prompt), params)
-        return self._pieces(request)
+        pieces = self._pieces(self._add(self.encode(prompt), params))
+        next(pieces)
+        return pieces
 
     def _pieces(self, request: Request) -> Iterator[Piece]:
         try:
+            yield request.take_piece()  # taken at once: a generator that has not begun would not end the request either
             while not request.ended:
                 self.engine.step()
                 if request.error is not None:

@@ -122,7 +122,7 @@ def test_tokens_that_differ_are_reported(fake, call):
     ran = call(*DECODE, "--json", "--prompts", "1", "--rounds", "1")
     assert ran.code == 1
     assert json.loads(ran.out)["total"]["identical"] is False
-    assert "drafting changed the tokens" in ran.err
+    assert "changed the tokens of prompts in: prose, code. This is a bug" in ran.err
     assert "no" in call(*DECODE, "--prompts", "1", "--rounds", "1").out
 
 

@@ -42,8 +42,24 @@ def test_the_time_to_the_first_token_is_that_of_prompts_that_were_computed():
     for of in cached:
         for stats in (of.plain.stats, of.drafted.stats):
             stats.prefill_seconds, stats.reused_tokens = 0.01, 999
-    found = summarize([*computed, *cached])
-    assert found["total"]["first_token_seconds"] == {"plain": 3.0, "mtp": 4.0}
+    assert summarize([*computed, *cached])["total"]["first_token_seconds"] == {"plain": 3.0, "mtp": 4.0}
+    # A short one is computed in every round, and is one prompt all the same.
+    short = [comparison("c", 100, 200) for _ in range(5)]
+    for of, seconds in zip(short, (0.1, 0.2, 0.3, 0.4, 0.5), strict=True):
+        of.plain.stats.prefill_seconds = of.drafted.stats.prefill_seconds = seconds
+    found = summarize([*computed, *short, *cached])
+    assert found["total"]["first_token_seconds"] == {"plain": 2.0, "mtp": 3.0}
+    found = summarize([computed[0], *short, *cached[::2]])
+    assert found["total"]["first_token_seconds"] == pytest.approx({"plain": (2.0 + 0.3) / 2, "mtp": (3.0 + 0.3) / 2})
+
+
+def test_an_answer_that_changes_from_round_to_round_is_not_identical():
+    same, other = comparison("a", 100, 200), comparison("a", 100, 200)
+    for answer in (other.plain, other.drafted):
+        object.__setattr__(answer, "token_ids", (1, 2, 4))
+    assert other.identical
+    assert summarize([same, same, comparison("b", 100, 200)])["total"]["identical"]
+    assert not summarize([same, other, comparison("b", 100, 200)])["total"]["identical"]
 
 
 def test_a_speedup_is_the_geometric_mean_of_rounds_and_of_prompts():

@@ -29,7 +29,7 @@ class TimedComparer:
     arms = ("plain", "drafted", "peer")
 
     def __init__(self, monkeypatch):
-        self.llm = SimpleNamespace(encode=lambda text: [0] * len(text))
+        self.llm = SimpleNamespace(encode=lambda text: [0] * len(text), engine=SimpleNamespace(chunk=256))
         self.sampling = SamplingParams(max_tokens=ANSWER_TOKENS)
         self.now, self.used, self.cold, self.sampled = 0.0, 0.0, 20.0, []
         monkeypatch.setattr(pace_module, "perf_counter", lambda: self.now)
@@ -94,6 +94,17 @@ def test_long_prompts_are_computed_in_the_first_round_alone():
     assert pace.fitting_rounds([[3000]] * 6) == 8  # 180 seconds of prompts, then 6 a round
     assert pace.fitting_rounds([[3000]] * 7) == 4
     assert pace.fitting_rounds([[3000]] * 8) == 1
+
+
+def test_after_long_answers_no_prompt_is_in_the_cache(monkeypatch):
+    comparer = TimedComparer(monkeypatch)
+    prompts, lengths = [Prompt("retrieval", "a" * 3000)], [[3000]]
+    comparer.sampling = SamplingParams(max_tokens=256)
+    pace = measure_pace(comparer, prompts, lengths, 3)
+    assert pace.seconds([3000], cached=True) < pace.seconds([3000]) / 2
+    comparer.sampling = SamplingParams(max_tokens=257)
+    pace = measure_pace(comparer, prompts, lengths, 3)
+    assert pace.seconds([3000], cached=True) == pace.seconds([3000])
 
 
 def test_nothing_but_long_prompts_is_sampled_from_them(monkeypatch):

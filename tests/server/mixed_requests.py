@@ -147,9 +147,12 @@ class Mixture:
         return Case(CHAT if chat else COMPLETION, body, leaves=leaves, patience=rng.random() ** 2)
 
     def burst(self, count: int) -> list[Case]:
-        """Requests to be sent all at once. Nobody leaves."""
+        """Requests to be sent all at once, whose answers are too long for all to find a place. Nobody leaves."""
         prompt, params = self._prompt(), self._params()
-        return [Case(COMPLETION, params | {"prompt": prompt, "n": 1, "seed": seed}) for seed in range(count)]
+        for ending in ("stop", "regex", "grammar", "response_format"):
+            params.pop(ending, None)
+        params |= {"prompt": prompt, "n": 1, "max_tokens": self._context // 3, "ignore_eos": True}
+        return [Case(COMPLETION, params | {"seed": seed}) for seed in range(count)]
 
     def _params(self) -> dict[str, Any]:
         rng = self._rng

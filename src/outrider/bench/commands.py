@@ -168,7 +168,8 @@ def decode(
         error_console().print(f"report: {page}", markup=False)
     if not result["total"]["identical"]:
         differing = [name for name, of in result["categories"].items() if not of["identical"]]
-        show_error(f"drafting changed the tokens of prompts in: {', '.join(differing)}. This is a bug in outrider")
+        what = "drafting, or taking a prompt from the prefix cache, changed the tokens of prompts in"
+        show_error(f"{what}: {', '.join(differing)}. This is a bug in outrider")
         raise typer.Exit(1)
 
 

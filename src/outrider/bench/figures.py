@@ -64,10 +64,10 @@ def _figures(comparisons: Sequence[Comparison], costs: PassCosts) -> dict[str, A
         "by_source": _by_source(drafted),
         "time_split": _time_split(drafted),
         "first_token_seconds": {
-            "plain": median(_first_tokens(plain)),
-            "mtp": median(_first_tokens(drafted)),
+            "plain": _first_token(comparisons, plain),
+            "mtp": _first_token(comparisons, drafted),
         },
-        "identical": all(comparison.identical for comparison in comparisons),
+        "identical": all(of.identical for of in comparisons) and _same_in_all_rounds(comparisons),
     }
     if peer_speeds := _peer_speeds(comparisons, costs):
         figures["peer_tokens_per_second"] = median(peer_speeds)
@@ -80,9 +80,22 @@ def _peer_speeds(comparisons: Sequence[Comparison], costs: PassCosts) -> list[fl
     return [speed for speed, of in speeds if costs.pace.holds(of.gauges["peer"])] or [speed for speed, _ in speeds]
 
 
-def _first_tokens(stats: Sequence[RequestStats]) -> list[float]:
-    """Of the prompts that were computed; every prompt is in its first round."""
-    return [of.prefill_seconds for of in stats if not of.reused_tokens]
+def _first_token(comparisons: Sequence[Comparison], stats: Sequence[RequestStats]) -> float:
+    """The median of the prompts', each of which is the median of the rounds in which it was computed.
+
+    All are in their first round, and those too short to be taken from the prefix cache in the others as well.
+    """
+    computed: dict[Prompt, list[float]] = {}
+    for comparison, of in zip(comparisons, stats, strict=True):
+        if not of.reused_tokens:
+            computed.setdefault(comparison.prompt, []).append(of.prefill_seconds)
+    return median(map(median, computed.values()))
+
+
+def _same_in_all_rounds(comparisons: Sequence[Comparison]) -> bool:
+    """Whether a prompt from the prefix cache had the answer that it had when it was computed."""
+    answers = {(of.prompt, of.plain.token_ids) for of in comparisons}
+    return len(answers) == len({of.prompt for of in comparisons})
 
 
 def _by_depth(stats: Sequence[RequestStats]) -> list[float]:

@@ -100,14 +100,16 @@ def measure_pace(comparer: Comparer, prompts: Sequence[Prompt], lengths: Sequenc
     started = perf_counter()
     comparer.prefill(probe, cache_prompt=True)
     cached_token_seconds = (perf_counter() - started) / len(probe)
+    most = comparer.sampling.max_tokens
+    if most > comparer.llm.engine.chunk:
+        # An answer that long has taken the place of what sliding layers held of its prompt, which is computed anew.
+        cached_token_seconds = prompt_token_seconds
     answer_seconds = []
     for i in _spread(short, max(rounds * sum(map(len, lengths)) // _SAMPLED_SHARE, 1)):
         started = perf_counter()
         comparer.compare(prompts[i], comparer.arms)
         answer_seconds.append(perf_counter() - started - prompt_token_seconds * lengths[i][0])
-    return Pace(
-        prompt_token_seconds, cached_token_seconds, max(fmean(answer_seconds), 0.0), comparer.sampling.max_tokens
-    )
+    return Pace(prompt_token_seconds, cached_token_seconds, max(fmean(answer_seconds), 0.0), most)
 
 
 def _lengths(prompt: Prompt, llm: LLM, max_tokens: int) -> Lengths:

@@ -46,19 +46,21 @@ def _matrix_seconds(matrix: Matrix, hardware: Hardware, rows: float) -> float:
     most = streamed.rows[-1]
     if rows <= most:
         return matrix.weights * streamed.at(rows)
-    # More rows only multiply longer: what is read stays in the caches.
-    return max(matrix.weights * streamed.at(most), _overlapped(reading, multiplying))
+    # Beyond what was measured, what more rows cost is reckoned: as many are multiplied with a weight once it is read.
+    until_there = _overlapped(reading, matrix.weights * hardware.linear[matrix.format].at(most))
+    return matrix.weights * streamed.at(most) + _overlapped(reading, multiplying) - until_there
 
 
 def bound_by_arithmetic(work: Work, hardware: Hardware) -> int:
-    """From how many rows on multiplying takes longer than reading, over all matrices; 1 if it always does."""
+    """From how many rows on multiplying takes as long as reading, over all matrices; 1 if it always does.
+
+    That shows in the time of both, which is then longer than reading alone by what `_overlapped` has for equal ones.
+    """
     rows = 1
     while rows < 1 << 16:
         reading = sum(m.nbytes * m.touched(rows) for m in work.matrices) / hardware.bytes_per_second
-        multiplying = sum(
-            m.weights * m.touched(rows) * hardware.linear[m.format].at(m.rows_each(rows)) for m in work.matrices
-        )
-        if multiplying >= reading:
+        both = sum(m.touched(rows) * _matrix_seconds(m, hardware, m.rows_each(rows)) for m in work.matrices)
+        if both >= _overlapped(reading, reading) * (1 - 1e-9):
             return rows
         rows += max(1, rows // 32)
     return rows

@@ -22,7 +22,7 @@ _WARM_BYTES = 450_000
 _START_ROWS = (1, _ROWS[-1])
 _COLD_BYTES, _COLD_BYTES_PER_THREAD = 150_000_000, 32_000_000
 """Weights that memory is measured with: more than the caches hold, which grow with the cores."""
-_LEAST_WIDTH, _MOST_WIDTH = 512, 2048
+_LEAST_WIDTH, _MOST_WIDTH = 512, 4096
 """Of what memory is measured with: of narrower matrices that makes many thousands, of wider ones too few to tell what
 lies between two."""
 _POSITIONS, _HEADS, _HEAD_DIM = 512, 8, 256
@@ -35,7 +35,8 @@ class Microbenchmarks:
     Args:
         formats: of the weights that matter, the one that most bytes are in first. Memory is measured with that one: the
             fewer bits, the slower a core that unpacks them reads.
-        width: columns of most matrices. Memory is measured with such ones: it matters to what the core asks for ahead.
+        width: columns of most matrices. Memory is measured with such ones, of 512 to 4096 columns: it matters to what
+            the core asks for ahead.
         threads: as many as the passes will have.
         kv_format: of keys and values.
     """
