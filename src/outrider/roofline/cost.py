@@ -46,7 +46,7 @@ def _matrix_seconds(matrix: Matrix, hardware: Hardware, rows: float) -> float:
     most = streamed.rows[-1]
     if rows <= most:
         return matrix.weights * streamed.at(rows)
-    # Beyond what was measured, what more rows cost is reckoned: as many are multiplied with a weight once it is read.
+    # From there on, what further rows cost is reckoned.
     until_there = _overlapped(reading, matrix.weights * hardware.linear[matrix.format].at(most))
     return matrix.weights * streamed.at(most) + _overlapped(reading, multiplying) - until_there
 
