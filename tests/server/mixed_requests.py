@@ -173,8 +173,6 @@ class Mixture:
                 [{"type": "json_schema", "json_schema": schema}, {"type": "json_object"}, {"type": "text"}]
             )
         body["drafting"] = rng.choice(["auto", "auto", "off", rng.randint(0, 20)])
-        if rng.random() < 0.1:
-            body["cache_prompt"] = False
         if rng.random() < 0.15:
             body["n"] = rng.randint(2, 4)
         if rng.random() < 0.5:
