@@ -43,7 +43,7 @@ arm64: $(VENV)/.installed-test
 	$(BIN)/cmake -S csrc/kernel_tests -B build/arm64 -G Ninja -DCMAKE_MAKE_PROGRAM=$(CURDIR)/$(BIN)/ninja \
 	  -DCMAKE_TOOLCHAIN_FILE=$(CURDIR)/csrc/kernel_tests/aarch64.cmake >/dev/null
 	$(BIN)/cmake --build build/arm64
-	qemu-aarch64 -L /usr/aarch64-linux-gnu build/arm64/kernel_tests
+	qemu-aarch64 -L /usr/aarch64-linux-gnu build/arm64/kernel_tests --no-fork
 
 bench: $(VENV)/.installed
 	$(BIN)/outrider bench verify demo

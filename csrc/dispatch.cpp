@@ -1,6 +1,7 @@
 // Which instruction sets this build holds and this processor runs.
 #include "kernel_table.h"
 
+#include <atomic>
 #include <cstring>
 
 namespace outrider {
@@ -36,8 +37,8 @@ const KernelTable* const* available_kernels(size_t* count) {
 
 namespace {
 
-const KernelTable*& active() {
-  static const KernelTable* table = [] {
+std::atomic<const KernelTable*>& active() {
+  static std::atomic<const KernelTable*> table = [] {
     size_t count;
     return available_kernels(&count)[0];
   }();

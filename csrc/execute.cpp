@@ -3,11 +3,11 @@
 // inside a sum.
 #include <algorithm>
 #include <chrono>
-#include <cmath>
 #include <cstring>
 #include <limits>
 
 #include "program.h"
+#include "reproducible_math.h"
 
 namespace outrider {
 
@@ -113,9 +113,9 @@ class Executor {
       const float position = static_cast<float>(p_.pass_.position(p_.pass_.row(narrow_, i)));
       float* out = buffer(c.dst).row(i);
       for (int d = 0; d < c.half; ++d) {
-        const float angle = position * (*c.inverse_frequency)[d];
-        out[d] = std::cos(angle);
-        out[c.half + d] = std::sin(angle);
+        const auto [sine, cosine] = reproducible::sine_cosine(position * (*c.inverse_frequency)[d]);
+        out[d] = cosine;
+        out[c.half + d] = sine;
       }
     }
   }
@@ -378,7 +378,24 @@ class Executor {
   int rows_ = 0;
 };
 
-void Program::run(const RowBatch& batch, float* logits) {
+namespace {
+
+// The caches of a pass, which nothing else may change or read meanwhile.
+class HeldCaches {
+ public:
+  explicit HeldCaches(const std::vector<KvCache*>& caches) {
+    for (KvCache* cache : caches) held_.push_back(std::make_unique<Exclusive>(cache->in_use(), "the key-value cache"));
+  }
+
+ private:
+  std::vector<std::unique_ptr<Exclusive>> held_;
+};
+
+}  // namespace
+
+std::vector<Best> Program::run(const RowBatch& batch, float* logits) {
+  const Exclusive held = hold();
+  const HeldCaches caches(batch.caches);
   pass_.prepare(batch, max_rows_, vocabulary_, reader_, reader_offset_);
   size_t scratch = 4096;
   for (const RowRange& r : pass_.ranges(false)) {
@@ -391,10 +408,11 @@ void Program::run(const RowBatch& batch, float* logits) {
   odd_pass_ = !odd_pass_;
   pool_->run([&](int thread) { Executor(*this, thread, logits).walk(); });
   const size_t outputs = pass_.outputs().size();
-  best_.assign(outputs, Best{-std::numeric_limits<float>::infinity(), 0});
+  std::vector<Best> best(outputs, Best{-std::numeric_limits<float>::infinity(), 0});
   for (const std::vector<Best>& part : thread_best_)
     for (size_t i = 0; i < outputs; ++i)
-      if (part[i].logit > best_[i].logit || (part[i].logit == best_[i].logit && part[i].token < best_[i].token)) best_[i] = part[i];
+      if (part[i].logit > best[i].logit || (part[i].logit == best[i].logit && part[i].token < best[i].token)) best[i] = part[i];
+  return best;
 }
 
 }  // namespace outrider

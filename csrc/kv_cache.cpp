@@ -43,6 +43,7 @@ KvHead KvCache::head(int layer, int head) const {
 }
 
 void KvCache::read(int layer, int64_t position, float* key, float* value) const {
+  const Exclusive held = hold();
   if (layer < 0 || layer >= layers()) throw std::invalid_argument("the cache has no layer " + std::to_string(layer));
   const Layer& l = layers_[layer];
   if (position < 0 || position >= length_ || position < written_ - l.capacity)
@@ -78,6 +79,7 @@ void KvCache::stage(int rows) {
 }
 
 void KvCache::commit(const std::vector<int32_t>& path) {
+  const Exclusive held = hold();
   for (size_t d = 0; d < path.size(); ++d)
     if (path[d] < 0 || path[d] >= staged_ || (d > 0 && path[d] <= path[d - 1]))
       throw std::invalid_argument("a committed path must name staged rows in ascending order; row " + std::to_string(path[d]) + " of " + std::to_string(staged_) + " staged does not fit");
@@ -112,6 +114,7 @@ int64_t KvCache::earliest() const {
 }
 
 void KvCache::truncate(int64_t length) {
+  const Exclusive held = hold();
   if (length < 0 || length > length_) throw std::invalid_argument("cannot truncate a sequence of " + std::to_string(length_) + " positions to " + std::to_string(length));
   if (length != 0 && length < earliest())
     throw std::invalid_argument("the sliding layers no longer hold what position " + std::to_string(length) + " would see; the earliest length to go back to is " + std::to_string(earliest()) + ", or 0 to start again");

@@ -10,6 +10,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "exclusive.h"
 #include "kv_format.h"
 
 namespace outrider {
@@ -19,6 +20,7 @@ struct KvShape {
   int window;  // positions that a sliding layer sees; 0 for a full layer
 };
 
+// One call at a time, a pass over the sequence included: a second thread is refused with std::runtime_error.
 class KvCache {
  public:
   // max_positions: the longest the sequence may become, staged rows included. max_rows: most rows staged by a pass.
@@ -36,6 +38,8 @@ class KvCache {
   int64_t capacity(int layer) const { return layers_[layer].capacity; }
   KvHead head(int layer, int head) const;
   size_t reserved_bytes() const { return size_; }
+  // Held for the length of a pass, and by each call that reads or changes what a pass sees.
+  std::atomic_flag& in_use() const { return in_use_; }
 
   // Copies a committed position's key and value, (kv_heads, head_dim) each, which the ring must still hold: throws
   // std::invalid_argument if it does not.
@@ -57,6 +61,7 @@ class KvCache {
     int64_t capacity;
     size_t keys_at, values_at, scales_at;  // byte offsets of head 0; a head's scales: of its keys, then of its values
   };
+  Exclusive hold() const { return {in_use_, "the key-value cache"}; }
   void move_row(int layer, int64_t from, int64_t to);
 
   std::vector<Layer> layers_;
@@ -64,6 +69,7 @@ class KvCache {
   int64_t max_positions_;
   int max_rows_, staged_ = 0;
   KvFormat format_;
+  mutable std::atomic_flag in_use_;
   uint8_t* data_ = nullptr;
   size_t size_ = 0;
 };

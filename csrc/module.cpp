@@ -16,6 +16,7 @@
 #include <optional>
 #include <stdexcept>
 
+#include "float_environment.h"
 #include "program.h"
 #include "quantize.h"
 #include "sampling.h"
@@ -84,6 +85,7 @@ std::shared_ptr<Table> make_table(const std::string& format, size_t rows, size_t
 }
 
 nb::ndarray<nb::numpy, float> dequantize(const std::string& format, size_t rows, size_t columns, const ByteArray& blocks) {
+  const DefaultFloatEnvironment environment;
   const Format f = format_named(format);
   check_blocks(f, rows, columns, blocks.shape(0));
   std::vector<float> out(rows * columns);
@@ -124,23 +126,16 @@ std::tuple<nb::ndarray<nb::numpy, int32_t>, nb::ndarray<nb::numpy, float>> run(P
     if (!c) throw std::invalid_argument("a sequence has no cache");
   if (logits && (logits->shape(0) != batch.outputs.size() || static_cast<int64_t>(logits->shape(1)) != p.vocabulary()))
     throw std::invalid_argument("logits must be (outputs, vocabulary)");
+  std::vector<Best> best;
   {
     nb::gil_scoped_release release;
-    p.run(batch, logits ? logits->data() : nullptr);
+    best = p.run(batch, logits ? logits->data() : nullptr);
   }
   std::vector<int32_t> tokens;
   std::vector<float> values;
-  for (const Best& b : p.best()) tokens.push_back(b.token), values.push_back(b.logit);
+  for (const Best& b : best) tokens.push_back(b.token), values.push_back(b.logit);
   const size_t n = tokens.size();
   return {owned(std::move(tokens), {n}), owned(std::move(values), {n})};
-}
-
-nb::ndarray<nb::numpy, float> read(const Program& p, int id, int rows) {
-  const Buffer& b = p.buffer_at(id);
-  if (rows < 0 || rows > static_cast<int>(b.dense.size())) throw std::invalid_argument("the buffer does not have that many rows");
-  std::vector<float> out(static_cast<size_t>(rows) * b.width);
-  for (int r = 0; r < rows; ++r) std::memcpy(out.data() + static_cast<size_t>(r) * b.width, b.dense[r], b.width * sizeof(float));
-  return owned(std::move(out), {static_cast<size_t>(rows), static_cast<size_t>(b.width)});
 }
 
 Scores scores_of(const FloatArray& logits, const std::optional<IntArray>& tokens) {
@@ -176,6 +171,7 @@ double read_bandwidth(ThreadPool& pool, size_t megabytes) {
 
 NB_MODULE(_native, m) {
   m.doc() = "outrider's native core";
+  nb::set_leak_warnings(false);  // a thread that outlives the interpreter holds objects: no concern of a person at the end
   m.def("instruction_sets", [] {
     size_t count;
     const KernelTable* const* tables = available_kernels(&count);
@@ -304,15 +300,12 @@ NB_MODULE(_native, m) {
       .def("copy", &Program::copy, "src"_a, "dst"_a, "offset"_a)
       .def("cluster_linear", [](Program& p, int src, int top_k, std::shared_ptr<Weight> w, int dst) { p.cluster_linear(src, top_k, w, dst); }, "src"_a, "top_k"_a, "clusters"_a, "dst"_a)
       .def("write", [](Program& p, int id, nb::ndarray<const float, nb::ndim<2>, nb::c_contig, nb::device::cpu> values) { p.write(id, values.data(), values.shape(0), values.shape(1)); }, "buffer"_a, "values"_a, "Fills a buffer's first rows before a run, from (rows, width) float32.")
-      .def("chosen", [](const Program& p, int rows, int top_k) {
-        if (rows < 1 || rows > p.max_rows() || top_k < 1) throw std::invalid_argument("no such rows");
-        const size_t n = static_cast<size_t>(rows) * top_k;
-        return owned(std::vector<int32_t>(p.chosen(0, top_k), p.chosen(0, top_k) + n), {static_cast<size_t>(rows), static_cast<size_t>(top_k)});
-      }, "rows"_a, "top_k"_a, "The experts or clusters that each row chose in the last run, (rows, top_k) int32.")
+      .def("chosen", [](const Program& p, size_t rows, size_t top_k) { return owned(p.chosen(rows, top_k), {rows, top_k}); }, "rows"_a, "top_k"_a, "The experts or clusters that each row chose in the last run, (rows, top_k) int32.")
       .def("run", &run, "token"_a, "sequence"_a, "parent"_a, "outputs"_a, "caches"_a, "logits"_a.none() = nb::none(),
-           "One pass: returns (chosen token ids, their logits before softcap), one per output row.")
+           "One pass: returns (chosen token ids, their logits before softcap), one per output row. RuntimeError if another thread is\n"
+           "in a pass of this program, its pool or one of the caches.")
       .def("warm", &Program::warm, "Before a run that follows soon: the pool's other threads bring its weights into the caches, until something else is run.")
-      .def("read", &read, "buffer"_a, "rows"_a, "A copy of a buffer's first rows after a run, (rows, width) float32.")
+      .def("read", [](const Program& p, int id, size_t rows) { return owned(p.read(id, rows), {rows, static_cast<size_t>(p.width(id))}); }, "buffer"_a, "rows"_a, "A copy of a buffer's first rows after a run, (rows, width) float32.")
       .def("describe", &Program::describe)
       .def("profile", &Program::profile, "on"_a)
       .def_prop_ro("seconds", &Program::seconds);

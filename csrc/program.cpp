@@ -30,12 +30,12 @@ Program::Program(int max_rows, std::vector<KvShape> kv, KvFormat format, std::sh
       pool_(std::move(pool)) {
   if (max_rows_ < 1) misfit("a program needs room for at least one row");
   thread_best_.assign(pool_->size(), std::vector<Best>(max_rows_));
-  best_.reserve(max_rows_);
   tile_scratch_.assign(pool_->size(), std::vector<float>(static_cast<size_t>(2 * max_rows_) * kTile));
   score_scratch_.resize(pool_->size());
 }
 
 int Program::buffer(const std::string& name, int width, int rows_per_row) {
+  const Exclusive held = hold();
   if (width < 1) misfit("buffer " + name + " has no width");
   buffers_.emplace_back(name, width, max_rows_ * rows_per_row);
   return static_cast<int>(buffers_.size()) - 1;
@@ -49,7 +49,14 @@ Buffer& Program::checked(int id, int width, const char* role) {
   return b;
 }
 
+void Program::read_always(const Weights& weight) {
+  auto more = std::make_shared<std::vector<Weights>>(*always_read_);
+  more->push_back(weight);
+  always_read_ = std::move(more);
+}
+
 void Program::push(Call call) {
+  const Exclusive held = hold();
   ops_.push_back({std::move(call), narrow_});
   seconds_.resize(ops_.size());
   shares_ = std::make_unique<Shares>(pool_->size(), ops_.size());
@@ -144,7 +151,7 @@ void Program::linear(int src, std::vector<Weights> weights, std::vector<int> dst
   for (size_t i = 0; i < weights.size(); ++i) {
     quantize_if_needed(src, weights[i]);
     checked(dst[i], static_cast<int>(weights[i]->shape().rows), "linear output").fresh = false;
-    always_read_->push_back(weights[i]);
+    read_always(weights[i]);
   }
   push(Linear{src, std::move(weights), std::move(dst)});
 }
@@ -154,7 +161,8 @@ void Program::gated_linear(int src, Weights gate, Weights up, int dst) {
   quantize_if_needed(src, up);
   if (gate->shape().rows != up->shape().rows) misfit("gate and up projections differ in width");
   checked(dst, static_cast<int>(gate->shape().rows), "gated output").fresh = false;
-  always_read_->insert(always_read_->end(), {gate, up});
+  read_always(gate);
+  read_always(up);
   push(GatedLinear{src, std::move(gate), std::move(up), dst});
 }
 
@@ -177,7 +185,7 @@ void Program::head(int src, Weights weight, float softcap) {
   if (!narrow_) misfit("the head runs on output rows: call keep_outputs before it");
   quantize_if_needed(src, weight);
   vocabulary_ = std::min<int64_t>(vocabulary_ ? vocabulary_ : INT64_MAX, static_cast<int64_t>(weight->shape().rows));
-  always_read_->push_back(weight);
+  read_always(weight);
   push(Head{src, std::move(weight), softcap});
 }
 
@@ -223,10 +231,31 @@ void Program::cluster_linear(int src, int top_k, Weights clusters, int dst) {
 }
 
 void Program::write(int id, const float* values, size_t rows, size_t width) {
+  const Exclusive held = hold();
   if (id < 0 || static_cast<size_t>(id) >= buffers_.size()) throw std::invalid_argument("there is no such buffer");
   Buffer& b = buffers_[id];
   if (rows > b.dense.size() || width != static_cast<size_t>(b.width)) throw std::invalid_argument("the values do not fit buffer " + b.name);
   for (size_t r = 0; r < rows; ++r) std::copy_n(values + r * width, width, b.row(static_cast<int>(r)));
+}
+
+std::vector<float> Program::read(int id, size_t rows) const {
+  const Exclusive held = hold();
+  const Buffer& b = buffers_.at(id);
+  if (rows > b.dense.size()) throw std::invalid_argument("buffer " + b.name + " does not have that many rows");
+  std::vector<float> out(rows * b.width);
+  for (size_t r = 0; r < rows; ++r) std::copy_n(b.dense[r], b.width, out.data() + r * b.width);
+  return out;
+}
+
+std::vector<int32_t> Program::chosen(size_t rows, size_t top_k) const {
+  const Exclusive held = hold();
+  if (rows * top_k > expert_of_.size()) throw std::invalid_argument("no row of the program chose that many");
+  return {expert_of_.begin(), expert_of_.begin() + static_cast<std::ptrdiff_t>(rows * top_k)};
+}
+
+std::vector<double> Program::seconds() const {
+  const Exclusive held = hold();
+  return seconds_;
 }
 
 void Program::warm() const {
@@ -262,6 +291,7 @@ size_t Program::buffer_bytes() const {
 }
 
 void Program::profile(bool on) {
+  const Exclusive held = hold();
   profiling_ = on;
   std::fill(seconds_.begin(), seconds_.end(), 0.0);
 }

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "batch.h"
+#include "exclusive.h"
 #include "kernel_table.h"
 #include "shares.h"
 #include "threads.h"
@@ -76,6 +77,7 @@ struct Op {
   bool narrow;  // runs on the output rows only
 };
 
+// One call at a time: a second thread is refused with std::runtime_error (see Exclusive).
 class Program {
  public:
   // reader: the rows make no keys and values of their own. Each stands at one position, the first free one of its
@@ -112,30 +114,32 @@ class Program {
   void copy(int src, int dst, int offset);
   void cluster_linear(int src, int top_k, Weights clusters, int dst);
 
-  // Replaying. logits: null or (outputs, vocabulary) float32. Afterwards the rows are staged in their caches, and
-  // best() and buffers hold the results, output row by output row.
-  void run(const RowBatch& batch, float* logits);
-  const std::vector<Best>& best() const { return best_; }
+  // Replaying. logits: null or (outputs, vocabulary) float32. Returns the choice of each output row; afterwards the rows
+  // are staged in their caches, and buffers hold the results, output row by output row.
+  std::vector<Best> run(const RowBatch& batch, float* logits);
   // Before a run that follows soon: the pool's other threads bring the weights that every run reads into the caches, in
   // their order, until something else is run. What a row picks (experts, clusters, a table's rows) is not known yet.
   void warm() const;
-  // Row i (of the active ones) of a buffer after a run.
-  const Buffer& buffer_at(int id) const { return buffers_.at(id); }
+  // A copy of a buffer's first rows after a run, (rows, width); throws std::invalid_argument if it does not have them.
+  std::vector<float> read(int id, size_t rows) const;
+  int width(int id) const { return buffers_.at(id).width; }
   // Fills the first rows of a buffer before a run: an input that is no token.
   void write(int id, const float* values, size_t rows, size_t width);
-  // The experts or clusters that `route` chose for a row in the last run.
-  const int32_t* chosen(int row, int top_k) const { return expert_of_.data() + static_cast<size_t>(row) * top_k; }
+  // The experts or clusters that `route` chose for the first rows of the last run, (rows, top_k); throws as read().
+  std::vector<int32_t> chosen(size_t rows, size_t top_k) const;
   std::vector<std::string> describe() const;
   size_t buffer_bytes() const;
   // Seconds spent in each call of the last runs, summed, if profiling is on; thread 0's view, barriers included.
   void profile(bool on);
-  const std::vector<double>& seconds() const { return seconds_; }
+  std::vector<double> seconds() const;
 
  private:
   friend class Executor;
+  Exclusive hold() const { return {in_use_, "the program"}; }
   Buffer& checked(int id, int width, const char* role);
   void quantize_if_needed(int src, const Weights& weight);
   bool last_call_quantizes(int src);
+  void read_always(const Weights& weight);
   void push(Call call);
 
   int max_rows_;
@@ -147,13 +151,14 @@ class Program {
   int64_t vocabulary_ = 0;
   std::vector<Buffer> buffers_;
   std::vector<Op> ops_;
-  std::shared_ptr<std::vector<Weights>> always_read_ = std::make_shared<std::vector<Weights>>();  // in their order
+  // Replaced, never changed: threads of warm() may be reading it.
+  std::shared_ptr<const std::vector<Weights>> always_read_ = std::make_shared<std::vector<Weights>>();  // in their order
   std::vector<double> seconds_;
   Pass pass_;
-  std::vector<Best> best_;                       // (outputs)
   std::vector<std::vector<Best>> thread_best_;   // (threads, max_rows)
   std::vector<std::vector<float>> tile_scratch_, score_scratch_;  // by thread
   std::vector<int32_t> expert_of_;               // (max_rows * top_k): the chosen experts
+  mutable std::atomic_flag in_use_;
   std::unique_ptr<Shares> shares_;
   bool odd_pass_ = false;
 };

@@ -5,6 +5,9 @@
 #include <cmath>
 #include <limits>
 
+#include "float_environment.h"
+#include "reproducible_math.h"
+
 namespace outrider {
 
 void philox4x32(const uint32_t counter[4], const uint32_t key[2], uint32_t out[4]) {
@@ -30,13 +33,13 @@ void random_words(uint64_t seed, uint64_t position, uint32_t number, uint32_t pu
 }
 
 // An exponential variable: -log(u), u uniform on the midpoints of 2^32 equal parts of (0, 1).
-double exponential(uint32_t word) { return -std::log((word + 0.5) * 0x1p-32); }
+double exponential(uint32_t word) { return -reproducible::log((word + 0.5) * 0x1p-32); }
 
 Leader leader_of(uint64_t seed, uint64_t position, uint32_t group) {
   uint32_t words[4];
   random_words(seed, position, group, kOfLeaders, words);
   const double least = exponential(words[0]) / kNoiseGroup;
-  return {group, group * kNoiseGroup + words[1] % kNoiseGroup, least, -std::log(least)};
+  return {group, group * kNoiseGroup + words[1] % kNoiseGroup, least, -reproducible::log(least)};
 }
 
 // The noise of a token of the leader's group.
@@ -44,11 +47,11 @@ double noise_beside(const Leader& leader, uint64_t seed, uint64_t position, uint
   if (token == leader.token) return leader.noise;
   uint32_t words[4];
   random_words(seed, position, token / 4, kOfTokens, words);
-  return -std::log(leader.least + exponential(words[token % 4]));
+  return -reproducible::log(leader.least + exponential(words[token % 4]));
 }
 
 // No noise is larger than this: that of a leader whose word is the last of the 2^32.
-const double kLargestNoise = -std::log(exponential(0xFFFFFFFFu) / kNoiseGroup) + 1e-9;
+const double kLargestNoise = -reproducible::log(exponential(0xFFFFFFFFu) / kNoiseGroup) + 1e-9;
 
 // A token this far below the best (in units of the temperature) is so unlikely that it cannot change a sum in double.
 constexpr double kNegligible = -60.0;
@@ -134,7 +137,7 @@ void Sampler::rank(const Scores& s, const SamplingFilter& f) {
   const Likelier likelier{s};
   ranked_.clear();
   const double top = largest(s).first;
-  const auto weight = [&](uint32_t i) { return std::exp((s.logits[i] - top) / f.temperature); };
+  const auto weight = [&](uint32_t i) { return reproducible::exp((s.logits[i] - top) / f.temperature); };
   double total = 0.0;
   if (f.top_k > 0 && static_cast<size_t>(f.top_k) < s.count) {
     ranked_ = best_of(s, static_cast<size_t>(f.top_k));
@@ -144,14 +147,14 @@ void Sampler::rank(const Scores& s, const SamplingFilter& f) {
     // Tokens so unlikely that all of them together would weigh less than top_p leaves out cannot be among those kept.
     total = total_weight(s, top, f.temperature);
     const double negligible = f.top_p < 1.0 ? 0.99 * (1.0 - f.top_p) * total / static_cast<double>(s.count) : 0.0;
-    const double least = std::isfinite(total) ? top + f.temperature * std::log(negligible) : top;
+    const double least = std::isfinite(total) ? top + f.temperature * reproducible::log(negligible) : top;
     for_each_above(s, below(least), [&](uint32_t i) {
       if (s.logits[i] >= least) ranked_.push_back(i);
     });
   }
   if (f.top_p < 1.0) ranked_.resize(reach(ranked_, f.top_p * total, likelier, weight));
   if (f.min_p > 0.0) {
-    const double least = top + f.temperature * std::log(f.min_p);
+    const double least = top + f.temperature * reproducible::log(f.min_p);
     std::erase_if(ranked_, [&](uint32_t i) { return s.logits[i] < least; });
   }
   if (f.typical_p < 1.0) keep_typical(s, f, top);
@@ -165,16 +168,16 @@ void Sampler::keep_typical(const Scores& s, const SamplingFilter& f, double top)
   for (uint32_t i : ranked_) {
     const double x = (s.logits[i] - top) / f.temperature;
     if (x <= kNegligible) continue;
-    total += std::exp(x);
-    weighted += x * std::exp(x);
+    total += reproducible::exp(x);
+    weighted += x * reproducible::exp(x);
   }
-  const double log_total = std::log(total), entropy = log_total - weighted / total;
+  const double log_total = reproducible::log(total), entropy = log_total - weighted / total;
   surprises_.clear();
   for (uint32_t i : ranked_) surprises_.emplace_back(std::abs(log_total - (s.logits[i] - top) / f.temperature - entropy), i);
   const auto nearer = [&](const auto& a, const auto& b) {
     return a.first < b.first || (a.first == b.first && s.token(a.second) < s.token(b.second));
   };
-  const auto weight = [&](const auto& a) { return std::exp((s.logits[a.second] - top) / f.temperature); };
+  const auto weight = [&](const auto& a) { return reproducible::exp((s.logits[a.second] - top) / f.temperature); };
   surprises_.resize(reach(surprises_, f.typical_p * total, nearer, weight));
   ranked_.clear();
   for (const auto& [surprise, i] : surprises_) ranked_.push_back(i);
@@ -185,6 +188,7 @@ double gumbel_noise(uint64_t seed, uint64_t position, uint32_t token) {
 }
 
 std::vector<int32_t> Sampler::kept(const Scores& s, const SamplingFilter& f) {
+  const DefaultFloatEnvironment environment;
   rank(s, f);
   std::sort(ranked_.begin(), ranked_.end(), Likelier{s});
   std::vector<int32_t> tokens;
@@ -235,6 +239,7 @@ int32_t Sampler::sample(const Scores& s, const SamplingFilter& f, uint64_t seed,
 }
 
 const std::vector<Contender>& Sampler::foremost(const Scores& s, const SamplingFilter& f, uint64_t seed, uint64_t position, size_t count) {
+  const DefaultFloatEnvironment environment;
   if (f.temperature == 0.0 || count == 0) {
     likeliest_.clear();
     for (uint32_t i : best_of(s, count)) likeliest_.push_back({s.token(i), s.logits[i]});
@@ -248,7 +253,7 @@ const std::vector<Contender>& Sampler::foremost(const Scores& s, const SamplingF
   }
   const auto [top, likeliest] = largest(s);
   const bool bounded = f.min_p > 0.0 && top > kNothing;
-  contest_.begin(seed, position, f.temperature, count, bounded ? top + f.temperature * std::log(f.min_p) : kNothing);
+  contest_.begin(seed, position, f.temperature, count, bounded ? top + f.temperature * reproducible::log(f.min_p) : kNothing);
   const int64_t all = static_cast<int64_t>(s.count), first = static_cast<int64_t>(likeliest) / 64 * 64, after = std::min(first + 64, all);
   contest_.join(s, first, after);  // the likeliest token: it leaves the least hope to the others
   contest_.join(s, 0, first);
@@ -257,18 +262,20 @@ const std::vector<Contender>& Sampler::foremost(const Scores& s, const SamplingF
 }
 
 std::vector<std::pair<int32_t, float>> likeliest(const Scores& s, size_t count) {
+  const DefaultFloatEnvironment environment;
   std::vector<std::pair<int32_t, float>> found;
   const std::vector<uint32_t> best = best_of(s, count);
   if (best.empty() || !std::isfinite(s.logits[best.front()])) return found;
   const double top = s.logits[best.front()];
   const double total = total_weight(s, top, 1.0);
-  for (uint32_t i : best) found.emplace_back(s.token(i), static_cast<float>(std::exp(s.logits[i] - top) / total));
+  for (uint32_t i : best) found.emplace_back(s.token(i), static_cast<float>(reproducible::exp(s.logits[i] - top) / total));
   return found;
 }
 
 double log_total(const Scores& s) {
+  const DefaultFloatEnvironment environment;
   const float top = largest(s).first;
-  return std::isfinite(top) ? top + std::log(total_weight(s, top, 1.0)) : top;
+  return std::isfinite(top) ? top + reproducible::log(total_weight(s, top, 1.0)) : top;
 }
 
 }  // namespace outrider

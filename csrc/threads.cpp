@@ -1,7 +1,12 @@
 #include "threads.h"
 
+#include <pthread.h>
+
 #include <algorithm>
 #include <utility>
+
+#include "exclusive.h"
+#include "float_environment.h"
 
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -24,28 +29,68 @@ void pause() {
 #endif
 }
 
+// Forks between the first process and this one.
+std::atomic<uint32_t> forks{0};
+[[maybe_unused]] const int counting = pthread_atfork(nullptr, nullptr, [] { forks.fetch_add(1); });
+
+// Abandons threads that exist in the parent alone: to join, detach or destroy them is undefined here.
+void abandon(std::vector<std::thread>& threads) { new std::vector<std::thread>(std::move(threads)); }
+
 }  // namespace
 
-ThreadPool::ThreadPool(int threads) {
-  for (int i = 1; i < threads; ++i) workers_.emplace_back([this, i] { work(i); });
-}
+ThreadPool::ThreadPool(int threads) { start_threads(threads - 1); }
 
 ThreadPool::~ThreadPool() {
+  if (forks_ != forks) {
+    abandon(workers_);
+    return;
+  }
   end_meanwhile();
+  stop_threads();
+}
+
+void ThreadPool::start_threads(int count) {
+  forks_ = forks;
+  try {
+    for (int i = 1; i <= count; ++i) workers_.emplace_back([this, i] { work(i); });
+  } catch (...) {  // the system has no more threads
+    stop_threads();
+    throw;
+  }
+}
+
+void ThreadPool::stop_threads() {
   stopping_ = true;
   job_number_.fetch_add(1);
   job_number_.notify_all();
   for (auto& w : workers_) w.join();
 }
 
+void ThreadPool::replace_lost_threads() {
+  if (forks_ == forks) return;
+  const int count = size() - 1;
+  abandon(workers_);
+  workers_.clear();
+  job_number_ = 0, busy_ = 0, arrived_ = 0, phase_ = 0;
+  start_threads(count);
+}
+
 void ThreadPool::run(const std::function<void(int)>& job) {
+  const Exclusive held(in_use_, "the thread pool");
+  replace_lost_threads();
   end_meanwhile();
-  start(job, true);
-  job(0);
+  const std::function<void(int)> reproducible = [&job](int thread) {
+    const DefaultFloatEnvironment environment;
+    job(thread);
+  };
+  start(reproducible, true);
+  reproducible(0);
   barrier();
 }
 
 void ThreadPool::meanwhile(std::function<void(int, const std::atomic<bool>&)> work) {
+  const Exclusive held(in_use_, "the thread pool");
+  replace_lost_threads();
   end_meanwhile();
   if (workers_.empty()) return;
   enough_ = false;

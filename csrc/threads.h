@@ -4,12 +4,15 @@
 #pragma once
 #include <atomic>
 #include <cstddef>
+#include <cstdint>
 #include <functional>
 #include <thread>
 #include <vector>
 
 namespace outrider {
 
+// A forked child has none of its parent's threads: the pool starts new ones at its first job there. A fork must not fall
+// into a job.
 class ThreadPool {
  public:
   explicit ThreadPool(int threads);
@@ -19,7 +22,8 @@ class ThreadPool {
 
   int size() const { return static_cast<int>(workers_.size()) + 1; }
 
-  // Runs job(thread index) on every thread and returns when all are done. One job at a time.
+  // Runs job(thread index) on every thread, in the default floating-point environment, and returns when all are done. One
+  // job at a time: throws std::runtime_error if another thread's is running.
   void run(const std::function<void(int)>& job);
 
   // Meets all threads of the running job.
@@ -36,8 +40,13 @@ class ThreadPool {
   void work(int index);
   void start(const std::function<void(int)>& job, bool joined);
   void end_meanwhile();
+  void start_threads(int count);
+  void stop_threads();
+  void replace_lost_threads();
 
   std::vector<std::thread> workers_;
+  uint32_t forks_;  // of this process before the threads were started
+  std::atomic_flag in_use_;
   const std::function<void(int)>* job_ = nullptr;
   bool joined_ = true;  // whether the threads of the job meet at its end
   std::function<void(int)> meanwhile_;

@@ -114,8 +114,8 @@ def _handler_for(hub: Hub) -> type[BaseHTTPRequestHandler]:
                 return
             stop = hub.cut.pop(file, None)
             part = data[begin : len(data) if stop is None else stop]
+            hub.sent[file] = hub.sent.get(file, 0) + len(part)  # first: a client that has it all may look at once
             self.wfile.write(part)
-            hub.sent[file] = hub.sent.get(file, 0) + len(part)
             if stop is not None:
                 self.wfile.flush()
                 self.connection.close()

@@ -8,6 +8,7 @@ weight can be quantized to 32-weight blocks.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterator, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
@@ -114,21 +115,19 @@ def is_gemma3(variant: str) -> bool:
 
 def make_model(variant: str, *, seed: int = 0) -> transformers.PreTrainedModel:
     """A random float32 model of one of VARIANTS or ASSISTANTS, in eval mode."""
-    torch.manual_seed(seed)
     if variant in ASSISTANTS:
-        return randomized(assistant_of(variant))
+        return randomized(assistant_of(variant), seed)
     if is_gemma3(variant):
-        return randomized(transformers.Gemma3ForCausalLM(transformers.Gemma3TextConfig(**VARIANTS[variant])))
-    return randomized(transformers.Gemma4ForCausalLM(transformers.Gemma4TextConfig(**VARIANTS[variant])))
+        return randomized(transformers.Gemma3ForCausalLM(transformers.Gemma3TextConfig(**VARIANTS[variant])), seed)
+    return randomized(transformers.Gemma4ForCausalLM(transformers.Gemma4TextConfig(**VARIANTS[variant])), seed)
 
 
 def make_assistant(
     target: transformers.PretrainedConfig, *, ordered: bool, seed: int = 0
 ) -> transformers.PreTrainedModel:
     """A random drafter whose layers fit the keys and values of `target` (a Gemma 4 text config)."""
-    torch.manual_seed(seed)
     name = "assistant-centroids" if ordered else "assistant-dense"
-    return randomized(assistant_of(name, **_kv_shape(target), backbone_hidden_size=target.hidden_size))
+    return randomized(assistant_of(name, **_kv_shape(target), backbone_hidden_size=target.hidden_size), seed)
 
 
 def save_folder(
@@ -246,24 +245,37 @@ def _kv_shape(target: Any) -> dict[str, Any]:
 
 
 @torch.no_grad()
-def randomized(model: transformers.PreTrainedModel) -> transformers.PreTrainedModel:
+def randomized(model: transformers.PreTrainedModel, seed: int = 0) -> transformers.PreTrainedModel:
     """Every parameter and buffer that matters drawn anew, in the order of its name.
 
     Matrices keep the variance of what they multiply (so that nothing saturates and every term counts), norms and
-    scalars lie around their neutral value.
+    scalars lie around their neutral value. The numbers are sums of integers and single float32 operations, so that they
+    are the same on every machine, as those of torch's generators are not.
     """
+    rng = np.random.default_rng(seed)
     gemma3 = model.config.get_text_config().model_type == "gemma3_text"
+
+    def uniform(shape: tuple[int, ...]) -> np.ndarray[Any, Any]:
+        """In [-1, 1)."""
+        return rng.integers(-(1 << 20), 1 << 20, shape).astype(np.float32) / np.float32(1 << 20)
+
+    def bell(shape: tuple[int, ...]) -> np.ndarray[Any, Any]:
+        """Of variance 1."""
+        return uniform(shape) + uniform(shape) + uniform(shape)
+
     for name, values in sorted(model.state_dict().items()):
+        shape = tuple(values.shape)
         if name == "lm_head.weight":
             continue
         if name.endswith("token_ordering"):
-            values.copy_(torch.randperm(len(values)))
+            drawn = rng.permutation(len(values))
         elif name.endswith("norm.weight") or name.endswith("norm_1.weight") or name.endswith("norm_2.weight"):
-            values.copy_(torch.randn_like(values) * 0.2 + (0.0 if gemma3 else 1.0))
+            drawn = bell(shape) * np.float32(0.2) + np.float32(0.0 if gemma3 else 1.0)
         elif values.ndim == 1:
-            values.copy_(torch.rand_like(values) * 0.6 + 0.7)
+            drawn = uniform(shape) * np.float32(0.3) + np.float32(1.0)
         else:
-            values.copy_(torch.randn_like(values) * values.shape[-1] ** -0.5)
+            drawn = bell(shape) * np.float32(1 / math.sqrt(shape[-1]))
+        values.copy_(torch.from_numpy(np.ascontiguousarray(drawn)))
     return model.eval()
 
 

@@ -115,6 +115,9 @@ class Digest {
 };
 inline Digest digest;
 
+// Whether tests may fork.
+inline bool can_fork = true;
+
 // The tables under test, "portable" (the definition) first.
 inline const std::vector<const KernelTable*>& tables() {
   static const std::vector<const KernelTable*> all = [] {
@@ -137,5 +140,7 @@ void test_threads();
 void test_sampling();
 void test_quantize();
 void test_race();
+void test_reproducible();
+void test_program();
 
 }  // namespace outrider::test

@@ -1,4 +1,5 @@
 // Philox against its published vectors, and the sampler against an argmax over every token that the filters keep.
+#include "../reproducible_math.h"
 #include "../sampling.h"
 
 #include <algorithm>
@@ -37,10 +38,10 @@ std::vector<uint32_t> naive_words(uint64_t seed, uint64_t position, uint32_t num
 
 double naive_noise(uint64_t seed, uint64_t position, uint32_t token) {
   const std::vector<uint32_t> leader = naive_words(seed, position, token / 64, 1);
-  const double least = -std::log((leader[0] + 0.5) / 4294967296.0) / 64;
-  if (leader[1] % 64 == token % 64) return -std::log(least);
-  const double own = -std::log((naive_words(seed, position, token / 4, 0)[token % 4] + 0.5) / 4294967296.0);
-  return -std::log(least + own);
+  const double least = -reproducible::log((leader[0] + 0.5) / 4294967296.0) / 64;
+  if (leader[1] % 64 == token % 64) return -reproducible::log(least);
+  const double own = -reproducible::log((naive_words(seed, position, token / 4, 0)[token % 4] + 0.5) / 4294967296.0);
+  return -reproducible::log(least + own);
 }
 
 void test_noise() {
@@ -71,7 +72,7 @@ std::vector<int32_t> naive_kept(const std::vector<float>& logits, const Sampling
   if (kept.empty()) return kept;
   const double top = logits[kept[0]];
   if (f.top_k > 0 && static_cast<size_t>(f.top_k) < kept.size()) kept.resize(f.top_k);
-  const auto weight = [&](int32_t t) { return std::exp((logits[t] - top) / f.temperature); };
+  const auto weight = [&](int32_t t) { return reproducible::exp((logits[t] - top) / f.temperature); };
   if (f.top_p < 1) {
     double total = 0, mass = 0;
     std::vector<int32_t> by_token = kept;
@@ -81,14 +82,14 @@ std::vector<int32_t> naive_kept(const std::vector<float>& logits, const Sampling
     while (n < kept.size() && !(n > 0 && mass >= f.top_p * total)) mass += weight(kept[n++]);
     kept.resize(n);
   }
-  if (f.min_p > 0) std::erase_if(kept, [&](int32_t t) { return logits[t] < top + f.temperature * std::log(f.min_p); });
+  if (f.min_p > 0) std::erase_if(kept, [&](int32_t t) { return logits[t] < top + f.temperature * reproducible::log(f.min_p); });
   if (f.typical_p < 1) {
     std::vector<int32_t> by_token = kept;
     std::sort(by_token.begin(), by_token.end());
     double total = 0, weighted = 0, mass = 0;
     for (int32_t t : by_token) total += weight(t), weighted += weight(t) * ((logits[t] - top) / f.temperature);
-    const double entropy = std::log(total) - weighted / total;
-    const auto shift = [&](int32_t t) { return std::abs(std::log(total) - (logits[t] - top) / f.temperature - entropy); };
+    const double entropy = reproducible::log(total) - weighted / total;
+    const auto shift = [&](int32_t t) { return std::abs(reproducible::log(total) - (logits[t] - top) / f.temperature - entropy); };
     std::stable_sort(by_token.begin(), by_token.end(), [&](int32_t a, int32_t b) { return shift(a) < shift(b); });
     size_t n = 0;
     while (n < by_token.size() && !(n > 0 && mass >= f.typical_p * total)) mass += weight(by_token[n++]);
@@ -220,11 +221,11 @@ void test_likeliest() {
     for (size_t wanted : {1, 3, 20}) {
       const std::vector<int32_t> all = naive_kept(logits, {1.0, 0, 1.0, 0.0, 1.0});
       double total = 0;
-      for (int32_t t : all) total += std::exp(logits[t]);
+      for (int32_t t : all) total += reproducible::exp(logits[t]);
       const auto found = likeliest({logits.data(), count}, wanted);
       bool equal = found.size() == std::min(wanted, all.size());
       for (size_t i = 0; i < found.size(); ++i)
-        equal &= found[i].first == all[i] && std::fabs(found[i].second - std::exp(logits[all[i]]) / total) < 1e-6;
+        equal &= found[i].first == all[i] && std::fabs(found[i].second - reproducible::exp(logits[all[i]]) / total) < 1e-6;
       CHECK(equal, note("likeliest", "count", count));
       std::vector<int32_t> names(count);
       std::vector<float> shuffled(count);
@@ -245,12 +246,12 @@ void test_distribution() {
   const std::vector<float> logits = {0.0f, 1.0f, -1.0f, 2.0f, 0.5f};
   for (double temperature : {0.5, 1.0, 2.0}) {
     double total = 0;
-    for (float l : logits) total += std::exp(l / temperature);
+    for (float l : logits) total += reproducible::exp(l / temperature);
     std::vector<int> seen(logits.size(), 0);
     const int draws = 20000;
     for (int i = 0; i < draws; ++i) ++seen[sampler.sample({logits.data(), logits.size()}, {temperature, 0, 1.0, 0.0, 1.0}, 99, i)];
     for (size_t t = 0; t < logits.size(); ++t) {
-      const double p = std::exp(logits[t] / temperature) / total;
+      const double p = reproducible::exp(logits[t] / temperature) / total;
       CHECK(std::fabs(seen[t] - draws * p) < 5 * std::sqrt(draws * p * (1 - p)) + 1, note("frequency", "token", t));
     }
   }

@@ -3,6 +3,9 @@
 #include "../shares.h"
 #include "../threads.h"
 
+#include <sys/wait.h>
+#include <unistd.h>
+
 #include <atomic>
 #include <chrono>
 
@@ -82,9 +85,34 @@ void test_shares() {
   CHECK(by_others + by_slow == 96 && by_slow == 16, "half of its own share, once begun, is a slow thread's");
 }
 
+// A forked child has none of the threads: its first job starts new ones. The parent's go on.
+void test_fork() {
+  for (bool busy : {false, true}) {
+    ThreadPool pool(3);
+    pool.run([](int) {});
+    if (busy) pool.meanwhile([](int, const std::atomic<bool>& enough) { while (!enough) std::this_thread::yield(); });
+    const pid_t child = fork();
+    if (child == 0) {
+      alarm(20);  // rather than hang for ever
+      std::atomic<int> ran{0};
+      for (int i = 0; i < 3; ++i) pool.run([&](int) { ++ran; });
+      pool.meanwhile([](int, const std::atomic<bool>& enough) { while (!enough) std::this_thread::yield(); });
+      pool.run([&](int) { ++ran; });
+      _exit(ran == 12 ? 0 : 1);
+    }
+    int status = -1;
+    waitpid(child, &status, 0);
+    CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 0, note("fork", "busy", busy));
+    std::atomic<int> ran{0};
+    pool.run([&](int) { ++ran; });
+    CHECK(ran == 3, note("the parent after a fork", "busy", busy));
+  }
+}
+
 }  // namespace
 
 void test_threads() {
+  if (can_fork) test_fork();
   test_shares();
   for (int threads = 1; threads <= 4; ++threads) {
     ThreadPool pool(threads);

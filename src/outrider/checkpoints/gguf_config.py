@@ -6,6 +6,7 @@ keys as values, and how many dims the full layers turn (`rope_freqs.weight`).
 
 from __future__ import annotations
 
+import math
 from typing import cast
 
 import numpy as np
@@ -97,7 +98,7 @@ def _gemma3(file: GGUFFile, settings: Settings) -> ModelConfig:
             for index, kind in enumerate(kinds)
         ),
         rms_norm_eps=settings.number("attention.layer_norm_rms_epsilon"),
-        attention_scale=scaled**-0.5,
+        attention_scale=1 / math.sqrt(scaled),
         value_norm=False,
         logit_softcap=_softcap(settings),
         ple_width=0,

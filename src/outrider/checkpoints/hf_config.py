@@ -7,6 +7,7 @@ spellings of the same fact are both read: `global_head_dim` and `num_global_key_
 
 from __future__ import annotations
 
+import math
 from typing import Any, Literal
 
 from outrider.checkpoints.config import AssistantConfig, Experts, Kind, Layer, ModelConfig, kv_sources
@@ -166,7 +167,7 @@ def _text(config: Settings, kind: str, ends: tuple[int, ...], *, reads_target: b
         heads=heads,
         layers=layers,
         rms_norm_eps=config.number("rms_norm_eps", 1e-6),
-        attention_scale=1.0 if gemma4 else config.number("query_pre_attn_scalar", 256, low=1e-3) ** -0.5,
+        attention_scale=1.0 if gemma4 else 1 / math.sqrt(config.number("query_pre_attn_scalar", 256, low=1e-3)),
         value_norm=gemma4,
         logit_softcap=config.number("final_logit_softcapping", 0.0) or None,
         ple_width=ple_width,

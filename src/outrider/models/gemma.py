@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from decimal import Context, Decimal
 
 import numpy as np
 
@@ -38,9 +39,15 @@ def kv_shapes(config: ModelConfig) -> list[kernels.KvShape]:
 
 
 def inverse_frequencies(rope: Rope) -> Floats:
-    """(dims / 2) angles per position, float32: theta^(-2i / dims) for the pairs that turn, 0 for the rest."""
+    """(dims / 2) angles per position, float32: theta^(-2i / dims) for the pairs that turn, 0 for the rest.
+
+    The steps and roundings are the reference's, except that the power is correctly rounded. numpy's power differs by
+    processor in the last bit (AVX-512 uses another library), and that bit decides near ties between tokens.
+    """
     exponents = np.arange(0, rope.rotated, 2, dtype=np.float32) / np.float32(rope.dims)
-    turning = (np.float32(1) / (np.float32(rope.theta) ** exponents)) / np.float32(rope.factor)
+    theta, exactly = Decimal(float(np.float32(rope.theta))), Context(prec=40)
+    powers = np.array([float(exactly.power(theta, Decimal(float(e)))) for e in exponents], np.float32)
+    turning = (np.float32(1) / powers) / np.float32(rope.factor)
     return np.concatenate([turning, np.zeros(rope.dims // 2 - len(turning), np.float32)]).astype(np.float32)
 
 
@@ -150,7 +157,7 @@ class _Recorder:
         p.rms_norm(y, self.norm(f"{name}.post_feedforward_layernorm_1"), c.rms_norm_eps, y)
         routed, scores = self.buffer("routed", c.hidden_size), self.buffer("scores", experts.count)
         p.rms_norm(x, None, c.rms_norm_eps, routed)
-        p.multiply(routed, self.weights.vector(f"{name}.router.scale") * np.float32(c.hidden_size**-0.5))
+        p.multiply(routed, self.weights.vector(f"{name}.router.scale") * np.float32(1 / math.sqrt(c.hidden_size)))
         p.linear(routed, [self.matrix(f"{name}.router.proj")], [scores])
         share = self.buffer("share", experts.top_k)
         p.route(scores, experts.top_k, self.weights.vector(f"{name}.router.per_expert_scale"), share)
@@ -171,11 +178,11 @@ class _Recorder:
         ple, identity = self.buffer("ple", width), self.buffer("ple identity", width)
         p.gather(self.weights.table("embed_tokens_per_layer.weight"), math.sqrt(c.ple_width), identity)
         p.linear(x, [self.matrix("per_layer_model_projection")], [ple])
-        p.scale(ple, c.hidden_size**-0.5)
+        p.scale(ple, 1 / math.sqrt(c.hidden_size))
         norm = self.norm("per_layer_projection_norm")
         p.head_norm(ple, norm, c.rms_norm_eps, len(c.layers), c.ple_width, ple)
         p.add(identity, ple)
-        p.scale(ple, 2**-0.5)
+        p.scale(ple, math.sqrt(0.5))
         return ple
 
     def per_layer_input(self, index: int, x: int, y: int) -> None:
