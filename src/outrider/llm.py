@@ -35,6 +35,9 @@ PREFILL_CHUNK = 256
 class LLM:
     """A model ready to answer.
 
+    Several threads may use one: their calls share passes, and the tokens are those of each call alone. So may a forked
+    child; requests that ran in its parent at the fork are not its own.
+
     Args:
         model: "demo", a .gguf file, a folder with config.json and *.safetensors, or an id of the hub ("owner/name").
         drafter: the MTP drafter, named like a model; None for none; "auto" for the one that belongs to the model,
@@ -178,8 +181,13 @@ class LLM:
         """
         several: list[str | Sequence[int]] = [prompts] if isinstance(prompts, str) else list(prompts)
         encoded = [self.encode(prompt) for prompt in several]
-        requests = [self._add(prompt, params) for prompt in encoded]
+        params = params or SamplingParams()
+        self.check(params)
+        requests: list[Request] = []
         try:
+            with self.engine.together():
+                for prompt in encoded:
+                    requests.append(self._add(prompt, params))
             while not all(request.ended for request in requests):
                 self.engine.step()
         finally:
@@ -194,18 +202,24 @@ class LLM:
 
         Closing the iterator cancels the request.
         """
-        pieces = self._pieces(self._add(self.encode(prompt), params))
+        ids, params = self.encode(prompt), params or SamplingParams()
+        self.check(params)
+        pieces = self._pieces(self._add(ids, params))
         next(pieces)
         return pieces
 
     def _pieces(self, request: Request) -> Iterator[Piece]:
         try:
             yield request.take_piece()  # taken at once: a generator that has not begun would not end the request either
-            while not request.ended:
-                self.engine.step()
+            ended = False
+            while not ended:
+                if not request.has_news:  # another thread's pass may have brought some
+                    self.engine.step()
                 if request.error is not None:
                     raise request.error
-                yield request.take_piece()
+                piece = request.take_piece()
+                yield piece
+                ended = piece.finish_reason is not None
             _check_whole(request)
         finally:
             self.engine.cancel(request)
@@ -246,9 +260,7 @@ class LLM:
         if params.grammar is not None:
             self.grammars.compile(params.grammar)
 
-    def _add(self, prompt: list[int], params: SamplingParams | None) -> Request:
-        params = params or SamplingParams()
-        self.check(params)
+    def _add(self, prompt: list[int], params: SamplingParams) -> Request:
         request = self.engine.add(prompt, params)
         request.stats.load_seconds = self.load_seconds
         return request

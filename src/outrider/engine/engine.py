@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -15,6 +16,8 @@ from outrider.engine.outputs import TargetPass
 from outrider.engine.prefill import PromptShare, divide
 from outrider.engine.request import Request
 from outrider.engine.target import Ints, PassResult, Rows, Target
+from outrider.engine.turns import Turns
+from outrider.errors import OutriderError
 from outrider.sampling.constraint import GrammarCompiler
 from outrider.sampling.params import SamplingParams
 from outrider.speculation.tree import Draft
@@ -51,7 +54,7 @@ def _certain_rows(request: Request, room: int) -> _Work:
 
 
 class Engine:
-    """Runs requests to their end, any number at a time.
+    """Runs requests to their end, any number at a time. Several threads may call it, and share its passes.
 
     Args:
         context: most positions of one request, prompt and answer together.
@@ -76,9 +79,21 @@ class Engine:
         self._end_tokens = frozenset(target.config.end_token_ids)
         self._running: list[Request] = []
         self._count = 0
+        self._turns = Turns()
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """Within it no pass runs: what one thread adds here begins in the same pass."""
+        with self._turns.change(self._retire_ended):
+            self._drop_requests_of_the_parent()
+            yield
 
     def add(self, prompt: list[int], params: SamplingParams) -> Request:
         """Takes in a request; its prompt is computed by the next steps."""
+        with self.together():
+            return self._add(prompt, params)
+
+    def _add(self, prompt: list[int], params: SamplingParams) -> Request:
         self._count += 1
         sequence = self._caches.open(list(prompt), reuse=params.cache_prompt)
         try:
@@ -93,28 +108,42 @@ class Engine:
         return request
 
     def step(self) -> None:
-        """One target pass: gather rows, run them, and let every request walk as far as its draft was right.
+        """One target pass for all requests; if another thread is in one, waits for its end instead.
 
-        What fails within one request ends that one alone; see `Request.error`.
+        What fails within one request ends that one alone; see `Request.error`. What breaks the pass ends all that are
+        in it, and is raised to the thread that ran it.
         """
+        self._turns.run_pass(self._pass, self._retire_ended)
+
+    def _pass(self) -> None:
+        """Gather rows, run them, and let every request walk as far as its draft was right."""
+        self._drop_requests_of_the_parent()
         if not self._running:
             return
-        work, draft_seconds = self._gather()
-        for together, result in self._run(work):
-            self.planner.get_ready([w.request for w in together])
-            self._take(together, result, draft_seconds)
-        for request in [request for request in self._running if request.ended]:
-            self._retire(request)
-
-    def end(self, request: Request) -> None:
-        """Ends a request where it stands, with what it has: its reason is "length"."""
-        request.end()
-        self.cancel(request)
+        try:
+            work, draft_seconds = self._gather()
+            for together, result in self._run(work):
+                self.planner.get_ready([w.request for w in together])
+                self._take(together, result, draft_seconds)
+        except BaseException as error:  # KeyboardInterrupt too: no request may go on from half a pass
+            self._end_all(f"the pass that computed the request was interrupted ({error!r})")
+            raise
 
     def cancel(self, request: Request) -> None:
-        """Ends a request where it stands; its place is free at once."""
-        if request in self._running:
-            self._retire(request)
+        """Ends a request where it stands; its place is free before the next pass."""
+        request.cancelled = True
+        self._turns.at_once(self._retire_ended)
+
+    def _drop_requests_of_the_parent(self) -> None:
+        """In a forked child: the threads that wait for the parent's requests are not here."""
+        if self._turns.in_new_child:
+            self._turns.in_new_child = False
+            self._end_all("the process was forked while the request ran: send it again in the child")
+            self._retire_ended()
+
+    def _end_all(self, why: str) -> None:
+        for request in self._running:
+            request.error = OutriderError(why)
 
     def _run(self, work: list[_Work]) -> Iterator[tuple[list[_Work], PassResult]]:
         """One pass over all. Should it fail, one for each request: nothing was committed, and rows do not see each
@@ -141,13 +170,15 @@ class Engine:
         first = 0  # of the pass's outputs, this request's first
         for w, choices, logits in zip(work, result.choices, result.logits, strict=True):
             try:
-                verdict = self._walk(w, w.request.choices(choices, logits))
-                if verdict is not None:
-                    w.request.account(verdict, w.draft, verify, draft_seconds)
-                    self.planner.learn(w.request, w.draft, verdict)
-                    if hidden is not None:  # where the path ended: its last row with keys and values
-                        last = verdict.accepted[-1] + 1 if verdict.accepted else 0
-                        self.planner.observe(w.request, hidden[first + last])
+                with w.request.lock:  # another thread may be about to take a piece
+                    verdict = self._walk(w, w.request.choices(choices, logits))
+                    if verdict is not None:
+                        w.request.account(verdict, w.draft, verify, draft_seconds)
+                        self.planner.learn(w.request, w.draft, verdict)
+                if verdict is not None and hidden is not None:
+                    # Where the path ended: its last row with keys and values.
+                    last = verdict.accepted[-1] + 1 if verdict.accepted else 0
+                    self.planner.observe(w.request, hidden[first + last])
             except Exception as error:
                 _fail(w.request, error)
             first += len(w.rows.outputs)
@@ -212,6 +243,11 @@ class Engine:
         else:
             context = sum(w.request.sequence.cache.length for w in work) // len(work)
             self.planner.learn_cost([w.draft for w in decoding], context, verify_seconds, draft_seconds)
+
+    def _retire_ended(self) -> None:
+        """At the end of every turn. One at a time: a garbage collection in between may retire others."""
+        while leaving := next((r for r in self._running if r.ended or r.cancelled), None):
+            self._retire(leaving)
 
     def _retire(self, request: Request) -> None:
         self._running.remove(request)

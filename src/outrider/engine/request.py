@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 
@@ -43,6 +44,10 @@ class Request:
         """Why the answer is broken off, if it is: its grammar could not go on."""
         self.error: Exception | None = None
         """What went wrong within this request, and ended it."""
+        self.cancelled = False
+        """Whether nobody waits for the rest."""
+        self.lock = threading.Lock()
+        """Held while a pass adds to the answer, and while a piece of it is taken."""
         self.started = time.perf_counter()
         self._end_tokens = frozenset() if params.ignore_end else end_tokens
         constraint = None if params.grammar is None else grammars.constraint(params.grammar, self._end_tokens)
@@ -71,6 +76,11 @@ class Request:
     def ended(self) -> bool:
         """Whether nothing more will come."""
         return self.finish_reason is not None or self.error is not None
+
+    @property
+    def has_news(self) -> bool:
+        """Whether `take_piece` has something to give."""
+        return self.ended or len(self.tokens) > self._given
 
     @property
     def decoding(self) -> bool:
@@ -130,6 +140,10 @@ class Request:
 
     def take_piece(self) -> Piece:
         """What came since the last call."""
+        with self.lock:
+            return self._take_piece()
+
+    def _take_piece(self) -> Piece:
         text = "".join(self._text[self._shown :])
         tokens = tuple(self.tokens[self._given :])
         sources, self._sources = tuple(self._sources), []
@@ -139,15 +153,14 @@ class Request:
         stats = self.stats if self.finish_reason else None
         return Piece(text, tokens, sources, rejected, logprobs, self.finish_reason, stats)
 
-    def end(self) -> None:
-        """Ends the answer where it stands, as `max_tokens` would."""
-        if not self.ended:
-            self._finish("length")
-
     def output(self) -> RequestOutput:
         """The finished answer. Raises what ended the request, if it failed."""
         if self.error is not None:
             raise self.error
+        with self.lock:
+            return self._output()
+
+    def _output(self) -> RequestOutput:
         assert self.finish_reason is not None
         prompt = tuple(self.tokens[: self.prompt_length])
         logprobs = None if self.params.logprobs is None else tuple(self._logprobs)

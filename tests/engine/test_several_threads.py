@@ -1,0 +1,230 @@
+"""One model used from several threads at once, as handlers of Flask, Gradio or FastAPI do, and in a forked child."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import random
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from tiny_checkpoints import VOCAB
+
+from outrider import LLM, SamplingParams, kernels
+from outrider.errors import OutriderError
+from outrider.models.gemma import kv_shapes
+
+
+@pytest.fixture(scope="module")
+def llm(tiny, word_tokenizer):
+    made = LLM(tiny("gemma4-e2b").gguf, threads=2, context=256, prefix_cache_bytes=4 << 20)
+    word_tokenizer(made)
+    return made
+
+
+def request(number: int) -> tuple[list[int], SamplingParams]:
+    """One of many different requests: prompts that repeat themselves, so that lookup drafts, greedy and sampled."""
+    rng = np.random.default_rng(number)
+    motif = [int(token) for token in rng.integers(3, VOCAB, 3 + number % 9)]
+    params = SamplingParams(
+        max_tokens=8 + number % 33, temperature=(number % 3) * 0.6, seed=number, ignore_end=True, logprobs=number % 2
+    )
+    return (motif * 5)[: 6 + number % 40], params
+
+
+def answer_of(llm: LLM, number: int) -> tuple[object, ...]:
+    prompt, params = request(number)
+    out = llm.generate([prompt], params)[0]
+    return out.token_ids, out.text, out.finish_reason, out.logprobs
+
+
+def in_threads(work: Callable[[int], object], count: int) -> list[object]:
+    """`work(0)`, `work(1)`, ... in threads that begin together."""
+    together = threading.Barrier(count)
+
+    def begin(number: int) -> object:
+        together.wait()
+        return work(number)
+
+    with ThreadPoolExecutor(count) as threads:
+        return list(threads.map(begin, range(count), timeout=120))
+
+
+def test_answers_are_those_of_each_call_alone(llm):
+    alone = [answer_of(llm, number) for number in range(16)]
+    for _ in range(3):
+        assert in_threads(lambda number: answer_of(llm, number), 16) == alone
+
+
+def test_calls_share_passes(llm, monkeypatch):
+    passes = 0
+    run = llm.target.run
+
+    def counted(*args, **kwargs):
+        nonlocal passes
+        passes += 1
+        return run(*args, **kwargs)
+
+    monkeypatch.setattr(llm.target, "run", counted)
+    params = SamplingParams(max_tokens=60, draft="off", ignore_end=True)
+    llm.generate([[5, 6, 7]], params)
+    longest, passes = passes, 0
+    in_threads(lambda number: llm.generate([[5 + number, 6, 7]], params), 8)
+    assert passes <= 1.5 * longest
+
+
+def test_streams_and_cancels_at_random(llm):
+    """Sixteen threads that generate, stream to the end, or leave a stream where they please."""
+    expected = {number: answer_of(llm, number)[0] for number in range(24)}
+
+    def client(thread: int) -> int:
+        rng, left = random.Random(thread), 0
+        for _ in range(6):
+            number = rng.randrange(24)
+            prompt, params = request(number)
+            if rng.random() < 0.3:
+                assert answer_of(llm, number)[0] == expected[number]
+                continue
+            leave_after, tokens = rng.choice([None, 0, 1, 4]), []
+            stream = llm.stream(prompt, params)
+            for count, piece in enumerate(stream):
+                tokens += piece.token_ids
+                assert len(piece.token_ids) == len(piece.sources) == len(piece.rejected)
+                if count == leave_after:
+                    stream.close()
+                    left += 1
+                    break
+            else:
+                assert tuple(tokens) == expected[number]
+            assert tuple(tokens) == expected[number][: len(tokens)]
+        return left
+
+    assert sum(in_threads(client, 16)) > 0
+    assert llm.caches.in_use == 0
+
+
+def test_an_interrupt_ends_the_requests_of_its_pass_and_no_others(llm, monkeypatch):
+    walk, interrupted = llm.engine._walk, threading.Event()
+
+    def interrupt(*args):
+        if threading.current_thread().name == "interrupted" and not interrupted.is_set():
+            interrupted.set()
+            raise KeyboardInterrupt
+        return walk(*args)
+
+    monkeypatch.setattr(llm.engine, "_walk", interrupt)
+    problems: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            answer_of(llm, 3)
+        except BaseException as problem:
+            problems.append(problem)
+
+    thread = threading.Thread(target=run, name="interrupted")
+    stream = llm.stream(*request(8))
+    thread.start()
+    thread.join()
+    assert [type(problem) for problem in problems] == [KeyboardInterrupt]
+    with pytest.raises(OutriderError, match="interrupted"):
+        list(stream)
+    monkeypatch.undo()
+    assert llm.caches.in_use == 0
+    assert answer_of(llm, 8) == answer_of(llm, 8)
+
+
+def test_the_core_refuses_a_second_thread(llm):
+    """Below the engine nothing takes turns: whoever comes second gets an error, and memory stays whole."""
+    program, rows, until = llm.target.forward.program, 64, time.monotonic() + 2
+    caches = [kernels.KvCache(kv_shapes(llm.config), 256, 256, "float16") for _ in range(6)]
+    chain = np.arange(rows, dtype=np.int32)
+    problems: list[str] = []
+
+    def enter(number: int) -> int:
+        cache, ran = caches[number // 2], 0  # two threads each
+        logits = np.empty((rows, VOCAB), np.float32)
+        calls: list[Callable[[], object]] = [
+            lambda: program.run(chain % VOCAB, np.zeros(rows, np.int32), chain - 1, chain, [cache], logits),
+            lambda: cache.commit(chain),
+            lambda: cache.read(0, 0, min(cache.length, 2)),
+            lambda: cache.truncate(0),
+            lambda: program.read(llm.target.forward.hidden, rows),
+            lambda: program.buffer("another", 16) if number == 0 and ran < 200 else None,
+            program.warm,
+        ]
+        while time.monotonic() < until:
+            for call in calls:
+                try:
+                    call()
+                    ran += 1
+                except RuntimeError as problem:
+                    problems.append(str(problem))
+                except ValueError:
+                    pass  # another thread has committed or truncated in between
+        return ran
+
+    assert sum(in_threads(enter, 12)) > 0
+    assert problems
+    assert all("in use by another thread" in problem for problem in problems)
+
+
+needs_fork = pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="this system has no fork")
+
+
+def in_child(work: Callable[[], object]) -> object:
+    """What `work` gives in a forked child; its exception's text if it raises."""
+    context = multiprocessing.get_context("fork")
+    results = context.SimpleQueue()
+
+    def child() -> None:
+        try:
+            results.put(work())
+        except Exception as problem:
+            results.put(str(problem))
+
+    process = context.Process(target=child)
+    process.start()
+    process.join(60)
+    assert not process.is_alive(), "the child hangs"
+    return results.get()
+
+
+@needs_fork
+def test_a_forked_child_answers_as_its_parent(llm):
+    expected = answer_of(llm, 5)
+    assert in_child(lambda: answer_of(llm, 5)) == expected
+    assert answer_of(llm, 5) == expected
+
+
+@needs_fork
+def test_a_fork_waits_for_the_pass_of_another_thread(llm):
+    expected, stop = [answer_of(llm, number) for number in range(4)], threading.Event()
+
+    def busy() -> None:
+        while not stop.is_set():
+            answer_of(llm, 9)
+
+    thread = threading.Thread(target=busy)
+    thread.start()
+    try:
+        for number in range(4):
+            assert in_child(lambda number=number: answer_of(llm, number)) == expected[number]
+    finally:
+        stop.set()
+        thread.join()
+
+
+@needs_fork
+def test_a_stream_of_the_parent_ends_in_the_child_with_an_error_and_goes_on_in_the_parent(llm):
+    prompt, params = request(8)
+    expected = answer_of(llm, 8)[0]
+    stream = llm.stream(prompt, params)
+    first = next(stream)
+    assert "forked while the request ran" in str(in_child(lambda: list(stream)))
+    rest = [token for piece in (first, *stream) for token in piece.token_ids]
+    assert tuple(rest) == expected
+    assert os.getpid() == multiprocessing.current_process().pid
