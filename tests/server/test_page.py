@@ -75,7 +75,7 @@ class Scripted:
         self.name, self._answer, self._last = name, answer, last
         self._texts = {}
 
-    def open(self, sequence, tokens, _cache, _chooser):
+    def open(self, sequence, tokens, _cache, _chooser, _scope):
         self._texts[sequence] = tokens, len(tokens)
 
     def propose(self, asks):

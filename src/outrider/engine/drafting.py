@@ -95,7 +95,7 @@ class DraftPlanner:
         """Begins a request."""
         self._texts[request.number] = _Text()
         for drafter in self.drafters:
-            drafter.open(request.number, request.tokens, request.sequence.cache, request.chooser)
+            drafter.open(request.number, request.tokens, request.sequence.cache, request.chooser, request.params.scope)
 
     def close(self, request: Request) -> None:
         """Ends a request."""
@@ -147,7 +147,7 @@ class DraftPlanner:
         # Where the walk asked: at the root and at each accepted node, unless the request ended there.
         asked = [ROOT, *verdict.accepted][: len(verdict.tokens)]
         for index, node in enumerate(draft):
-            request.stats.count(node.source, node.depth, index in accepted)
+            request.stats.count(node.reported_source, node.depth, index in accepted)
             if node.parent in asked:
                 self.calibration.observe(node.source, node.situation, index in accepted)
                 self._texts[request.number].level.observe(node.source, node.probability, index in accepted)
