@@ -3,7 +3,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from outrider.speculation.tree import HISTORY, ROOT, Draft
+from outrider.speculation.tree import HISTORY, ROOT, Draft, reported
 from outrider.speculation.verify import walk
 
 
@@ -38,7 +38,7 @@ def test_what_only_history_proposed_is_reported_as_lookup_and_never_as_rejected(
     alone = draft.add(ROOT, 2, 0.9, HISTORY)
     assert draft.nodes[0].source == next(source for source in order if source != HISTORY)
     assert draft.nodes[0].probability == 0.9
-    assert (draft.nodes[alone].source, draft.nodes[alone].reported_source) == (HISTORY, "lookup")
+    assert (draft.nodes[alone].source, reported(draft.nodes[alone].source)) == (HISTORY, "lookup")
     assert walk(draft, lambda _: 3).rejected == 1
     assert walk(draft.keep([alone]), lambda _: 3).rejected is None
 

@@ -10,11 +10,16 @@ HISTORY = "history"
 """The source of tokens that followed in texts of earlier requests.
 
 Earlier requests may be other people's, so these tokens are not reported as such: an accepted one is counted as lookup's
-(`Node.reported_source`), and a rejected one, which would be a piece of another's text, is not reported at all
+(`reported`), and a rejected one, which would be a piece of another's text, is not reported at all
 (`Draft.reportable_child`). Only where another source proposes the same token by itself is that reported.
 """
 Situation = tuple[int, ...]
 """From the coarse to the fine: what its source knew when it proposed a node."""
+
+
+def reported(source: str) -> str:
+    """A source as requests report it; see HISTORY."""
+    return "lookup" if source == HISTORY else source
 
 
 @dataclass(frozen=True)
@@ -33,11 +38,6 @@ class Node:
     source: str
     situation: Situation = ()
     own_probability: float = 0.0
-
-    @property
-    def reported_source(self) -> str:
-        """The source as requests report it; see HISTORY."""
-        return "lookup" if self.source == HISTORY else self.source
 
 
 @dataclass
