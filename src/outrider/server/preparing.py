@@ -56,7 +56,7 @@ class Preparer:
         wanted = self._read(body, CompletionRequest)
         ids = self._llm.encode(wanted.only_prompt)
         field, grammar = _format_of(wanted)
-        sets = wanted.params(self._llm.context - len(ids), scope(wanted.cache_salt), wanted.logprobs, grammar)
+        sets = wanted.params(self._llm.context - len(ids), scope(wanted.cache_salt or ""), wanted.logprobs, grammar)
         form = Form(False, self._name, self._llm.tokenizer, wanted.logprobs is not None)
         return self._prepared(wanted, ids, sets, form, [grammar], field)
 
@@ -79,7 +79,7 @@ class Preparer:
             raise ApiError(400, "invalid_request_error", problem, parameter=field)
         logprobs = wanted.top_logprobs if wanted.logprobs else None
         room, whole = self._llm.context - len(ids), turn.grammar(grammar)
-        sets = wanted.params(room, scope(wanted.cache_salt), logprobs, whole, turn.keep_special, turn.last_mark)
+        sets = wanted.params(room, scope(wanted.cache_salt or ""), logprobs, whole, turn.keep_special, turn.last_mark)
         form = Form(True, self._name, self._llm.tokenizer, logprobs is not None, turn.channels, turn.tools)
         # What is wrong with the request's own is found before it is a part of the whole.
         return self._prepared(wanted, ids, sets, form, [grammar, whole], field or "tool_choice")

@@ -73,7 +73,7 @@ class Sampled(Formed):
     repetition_penalty: Annotated[float, Field(ge=0.01, le=100)] = 1.0
     min_tokens: Annotated[int, Field(ge=0)] = 0
     ignore_eos: bool = False
-    cache_salt: Annotated[str, Field(max_length=MAX_CLIENT_SALT)] = ""
+    cache_salt: Annotated[str, Field(max_length=MAX_CLIENT_SALT)] | None = None
     # As llama.cpp's server has it.
     cache_prompt: bool = True
     # outrider's own: drafting for this request alone; the tokens are the same.
