@@ -144,7 +144,12 @@ class Sampled(Formed):
 class CompletionRequest(Sampled):
     """`POST /v1/completions`."""
 
-    prompt: str | Annotated[list[int], Field(min_length=1)] | Annotated[list[str], Field(min_length=1, max_length=1)]
+    # Of a list that is wrong throughout, one error is enough.
+    prompt: (
+        str
+        | Annotated[list[int], Field(min_length=1, fail_fast=True)]
+        | Annotated[list[str], Field(min_length=1, max_length=1, fail_fast=True)]
+    )
     logprobs: Annotated[int, Field(ge=0, le=MAX_LOGPROBS)] | None = None
     echo: Literal[False] = False
     best_of: Literal[1] | None = None
@@ -196,7 +201,7 @@ class ChatRequest(WithTools, Sampled):
 
     unsupported: ClassVar[dict[str, str]] = _UNSUPPORTED
 
-    messages: Annotated[list[Message], Field(min_length=1)]
+    messages: Annotated[list[Message], Field(min_length=1, fail_fast=True)]
     max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
     logprobs: bool = False
     top_logprobs: Annotated[int, Field(ge=0, le=MAX_LOGPROBS)] = 0
