@@ -1,4 +1,4 @@
-"""A signal stops a server within the time that its docs give it, and its clients get to know."""
+"""A signal stops a server within the time that its docs give it, and its clients get an error."""
 
 from __future__ import annotations
 

@@ -125,9 +125,9 @@ class SamplingParams:
             known = isinstance(self.draft, int) and not isinstance(self.draft, bool) and 0 <= self.draft <= MAX_DRAFT
             _require(known, f'draft must be "auto", "off" or a number from 0 to {MAX_DRAFT}, not {self.draft!r}')
 
+        bounded = isinstance(self.cache_salt, str) and len(self.cache_salt) <= MAX_CACHE_SALT
         _require(
-            len(self.cache_salt) <= MAX_CACHE_SALT,
-            f"cache_salt must have at most {MAX_CACHE_SALT} characters, not {len(self.cache_salt)}",
+            bounded, f"cache_salt must be a text of at most {MAX_CACHE_SALT} characters, not {self.cache_salt!r:.40}"
         )
 
     @property

@@ -10,6 +10,9 @@ from outrider.errors import UsageError
 BACKLOG = 128
 """Connections that wait to be accepted. asyncio tries as many times in a row when file handles have run out."""
 
+_LACKING = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
+"""A machine without IPv6 may still resolve localhost to ::1."""
+
 
 def bind(host: str, port: int) -> list[socket.socket]:
     """Listens at every address of `host`; with port 0, at one free port.
@@ -26,15 +29,18 @@ def bind(host: str, port: int) -> list[socket.socket]:
             "or 0.0.0.0 for all"
         ) from error
     bound: list[socket.socket] = []
+    lacking: OSError | None = None
     try:
         for family, _, _, _, place in dict.fromkeys(found):
             taken = bound[0].getsockname()[1] if bound else port
             try:
                 bound.append(socket.create_server((place[0], taken, *place[2:]), family=family, backlog=BACKLOG))
             except OSError as error:
-                # A machine without IPv6 may still resolve localhost to ::1.
-                if not bound or error.errno not in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
+                lacking = error
+                if error.errno not in _LACKING:
                     raise UsageError(_sentence(host, port, error)) from error
+        if not bound and lacking is not None:
+            raise UsageError(_sentence(host, port, lacking)) from lacking
     except UsageError:
         for listener in bound:
             listener.close()

@@ -14,15 +14,15 @@ from outrider.server.limits import Limits
 from outrider.server.listening import BACKLOG
 from outrider.server.scheduler import Scheduler
 
-_LAST_WORDS_SECONDS = 5
+_CLOSING_SECONDS = 5
 """For what is written to clients after the last request has ended."""
 
 
 class _DrainingServer(uvicorn.Server):
     """Stops in order at the first signal, at once at the second.
 
-    uvicorn itself waits for its connections before the application learns of the signal: a long answer would keep the
-    process for as long as it takes. And it raises the signal again at its end: no exit status of 0.
+    uvicorn itself waits for all connections before it shuts the application down, however long their answers take. It
+    also raises the signal again at the end, so that the exit status is not 0.
     """
 
     def __init__(self, config: uvicorn.Config, drain: Callable[[], None]) -> None:
@@ -43,6 +43,6 @@ def run_until_stopped(server: Server, scheduler: Scheduler, limits: Limits, list
         server.app(),
         log_level=os.environ.get("UVICORN_LOG_LEVEL", "warning"),
         backlog=BACKLOG,
-        timeout_graceful_shutdown=round(limits.stopping) + _LAST_WORDS_SECONDS,
+        timeout_graceful_shutdown=round(limits.stopping) + _CLOSING_SECONDS,
     )
     _DrainingServer(config, scheduler.drain).run(sockets=listeners)

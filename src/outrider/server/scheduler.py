@@ -169,9 +169,9 @@ class Scheduler:
                 if self._stopping and not self._running and not self._waiting:
                     return
                 self._expire_waiting()
-                if time.monotonic() >= self._until:
-                    self._abandon_all()
                 self._join()
+            if time.monotonic() >= self._until:
+                self._abandon_all()
             for ticket in [t for t in self._running if t.cancelled]:
                 self._leave(ticket)
             self._expire_running()
@@ -244,10 +244,13 @@ class Scheduler:
         self._finished(ticket)
 
     def _abandon_all(self) -> None:
-        """Ends what is left, as the server stops; the lock is held."""
-        left = [*self._waiting, *self._running]
-        self._waiting.clear()
-        for ticket in list(self._running):
+        """Ends what is left: the time that a stop may take is over."""
+        running = list(self._running)
+        with self._changed:
+            left = [*running, *self._joining, *self._waiting]
+            self._joining.clear()
+            self._waiting.clear()
+        for ticket in running:
             self._leave(ticket)
         for ticket in left:
             ticket.give(StoppedError(_SHUTTING_DOWN))
