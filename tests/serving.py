@@ -11,6 +11,7 @@ from collections.abc import Iterator
 import uvicorn
 
 from outrider.server.app import Server
+from outrider.server.keys import ApiKeys
 from outrider.server.metrics import Metrics
 from outrider.server.scheduler import Scheduler
 
@@ -18,10 +19,10 @@ from outrider.server.scheduler import Scheduler
 @contextlib.contextmanager
 def serving(llm, **options) -> Iterator[tuple[str, Server]]:
     """The base URL of a running server."""
-    api_key, limits = options.pop("api_key", None), options.get("limits")
+    keys, limits = ApiKeys(options.pop("keys", ())), options.get("limits")
     metrics = Metrics()
     scheduler = Scheduler(llm, finished=metrics.finished, **options)
-    server = Server(llm, scheduler, metrics, name="tiny", api_key=api_key, limits=limits)
+    server = Server(llm, scheduler, metrics, name="tiny", keys=keys, limits=limits, loopback="127.0.0.1")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -95,6 +96,8 @@ class LLM:
         self.path = checkpoint.path
         self.context = context or self.config.context_length
         self.threads = threads or usable_cores()
+        if (warning := too_many_threads(self.threads)) is not None:
+            warnings.warn(warning, stacklevel=2)
         self.kv_cache_dtype = kv_cache_dtype
         pool = kernels.ThreadPool(self.threads)
         self.packed: Packed | None = None
@@ -305,6 +308,14 @@ def usable_cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def too_many_threads(threads: int) -> str | None:
+    """Why so many threads are slow, if there are more than cores that this process may use."""
+    cores = usable_cores()
+    if threads <= cores:
+        return None
+    return f"{threads} threads share {cores} usable core(s) and wait for each other in every step: use {cores}"
 
 
 def _fraction_of(total: int, progress: Callable[[str, float], None] | None) -> Callable[[int], None]:

@@ -89,6 +89,36 @@ def test_a_prompt_can_be_computed_though_it_is_kept(llm):
     assert (reused.token_ids, reused.logprobs, reused.stats.reused_tokens) == (first.token_ids, first.logprobs, 59)
 
 
+def test_salts_keep_sequences_apart(llm):
+    """What is kept under one is neither used, nor replaced, nor found equal under another."""
+    llm.caches.clear()
+    prompt = [3 + 7 * n % 500 for n in range(60)]
+    params = SamplingParams(max_tokens=6, ignore_end=True, logprobs=1)
+    (first,) = llm.generate([prompt], replace(params, cache_salt="a"))
+    for salt, reused, kept in (("b", 0, 2), ("", 0, 3), ("a", 59, 3), ("b", 59, 3), ("a ", 0, 4)):
+        (found,) = llm.generate([prompt], replace(params, cache_salt=salt))
+        assert (found.token_ids, found.logprobs) == (first.token_ids, first.logprobs)
+        assert (found.stats.reused_tokens, llm.caches.kept) == (reused, kept), salt
+    assert llm.caches.kept_bytes == sum(llm.caches.bytes_of(sequence) for sequence in llm.caches._finished)
+
+
+def test_a_request_that_takes_no_part_leaves_the_cache_as_it_was(llm):
+    llm.caches.clear()
+    prompt = [3 + 7 * n % 500 for n in range(60)]
+    params = SamplingParams(max_tokens=6, ignore_end=True, cache_prompt=False)
+    for _ in range(2):
+        (found,) = llm.generate([prompt], params)
+        assert (found.stats.reused_tokens, llm.caches.kept, llm.caches.kept_bytes) == (0, 0, 0)
+    assert llm.caches.in_use == 0
+
+
+@pytest.mark.parametrize("salt", ["x" * 513, 7, None])
+def test_a_salt_is_a_text_of_bounded_length(salt):
+    with pytest.raises(UsageError, match="cache_salt must be a text of at most 512 characters"):
+        SamplingParams(cache_salt=salt)
+    SamplingParams(cache_salt="x" * 512)
+
+
 def test_what_is_the_same_is_kept_once(llm):
     """Shorter than its answer, a prompt is computed anew each time; one that differs in its last token is another."""
     llm.caches.clear()

@@ -119,6 +119,7 @@ def random_params(rng: random.Random, vocabulary: int, most: int) -> dict[str, A
     perhaps(0.2, "min_p", 0.02, 0.2)
     perhaps(0.15, "typical_p", 0.3, 0.9)
     perhaps(0.1, "cache_prompt", False)
+    perhaps(0.2, "cache_salt", "a", "b")
     perhaps(0.2, "repetition_penalty", 0.8, 1.1, 1.5)
     perhaps(0.2, "presence_penalty", -0.5, 0.4, 2.0)
     perhaps(0.2, "frequency_penalty", -0.3, 0.2, 1.0)

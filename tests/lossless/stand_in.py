@@ -28,7 +28,7 @@ class StandInDrafter:
         """What a prompt will be answered with; has to be told before the request is opened."""
         self._answers[tuple(prompt)] = [*prompt, *answer]
 
-    def open(self, sequence: int, tokens: list[int], cache: object, chooser: object) -> None:  # noqa: ARG002
+    def open(self, sequence: int, tokens: list[int], *_: object) -> None:
         """See `Drafter.open`."""
         self._texts[sequence] = tokens, self._answers.get(tuple(tokens), [])
 

@@ -1,6 +1,7 @@
 """A server in a process of its own, and what can be seen of it from outside.
 
-As a program it serves a model until its standard input ends, so that it does not outlive who started it.
+As a program it serves a model until its standard input ends, so that it does not outlive who started it; or, with
+--stopping, until a signal comes, as `outrider serve` does.
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ import argparse
 import os
 import subprocess
 import sys
+import tempfile
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,22 +41,25 @@ class ServerProcess:
     Args:
         model: "demo", or a path.
         drafter: the MTP drafter's path.
+        options: more arguments of the program.
     """
 
-    def __init__(self, model: str | Path, drafter: Path | None, context: int) -> None:
-        arguments = [str(model), "--context", str(context), *(["--drafter", str(drafter)] if drafter else [])]
+    def __init__(self, model: str | Path, drafter: Path | None, context: int, *options: str) -> None:
+        arguments = [str(model), "--context", str(context), *(["--drafter", str(drafter)] if drafter else []), *options]
         environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
+        self._log = tempfile.TemporaryFile(mode="w+")  # noqa: SIM115
         self._process = subprocess.Popen(
             [sys.executable, __file__, *arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
+            stderr=self._log,
             text=True,
             env=environment,
         )
         assert self._process.stdout is not None
         self.url = self._process.stdout.readline().strip()
         if not self.url:
-            raise RuntimeError(f"the server did not start: it ended with status {self._process.wait()}")
+            raise RuntimeError(f"the server did not start: it ended with status {self._process.wait()}\n{self.log()}")
         self._seen = psutil.Process(self._process.pid)
 
     def __enter__(self) -> ServerProcess:
@@ -77,6 +83,19 @@ class ServerProcess:
         """Whether the process lives."""
         return self._process.poll() is None
 
+    def signal(self, number: int) -> None:
+        """Sends it a signal."""
+        self._process.send_signal(number)
+
+    def wait(self, seconds: float) -> int:
+        """Its exit status, once it has ended by itself."""
+        return self._process.wait(seconds)
+
+    def log(self) -> str:
+        """What it wrote to standard error."""
+        self._log.seek(0)
+        return self._log.read()
+
     def seen(self) -> Seen:
         """How it stands."""
         with self._seen.oneshot():
@@ -94,24 +113,55 @@ class ServerProcess:
         return {name.removeprefix("outrider_"): float(value) for name, value in values.items()}
 
 
-def _serve(model: str, drafter: str | None, context: int) -> None:
-    from serving import serving
-
+def _serve(arguments: argparse.Namespace) -> None:
     from outrider import LLM
     from outrider.server.allocator import give_back_large_blocks
 
     give_back_large_blocks()  # as the command does
     llm = LLM(
-        model,
-        drafter=drafter,
+        arguments.model,
+        drafter=arguments.drafter,
         lookup_history=HISTORY,
         prefix_cache_bytes=PREFIX_CACHE_BYTES,
-        context=context,
+        context=arguments.context,
         threads=1,
     )
+    step = llm.engine.step
+
+    def slowly() -> None:
+        time.sleep(arguments.pause)
+        step()
+
+    if arguments.pause:
+        llm.engine.step = slowly  # type: ignore[method-assign]
+    if arguments.stopping is None:
+        _until_the_input_ends(llm)
+    else:
+        _until_a_signal_comes(llm, arguments.stopping)
+
+
+def _until_the_input_ends(llm: Any) -> None:
+    from serving import serving
+
     with serving(llm, running=RUNNING, waiting=WAITING) as (url, _):
         print(url, flush=True)
         sys.stdin.read()
+
+
+def _until_a_signal_comes(llm: Any, stopping: float) -> None:
+    from outrider.server.app import Server
+    from outrider.server.limits import Limits
+    from outrider.server.listening import address, bind
+    from outrider.server.metrics import Metrics
+    from outrider.server.running import run_until_stopped
+    from outrider.server.scheduler import Scheduler
+
+    limits = Limits(stopping=stopping)
+    scheduler = Scheduler(llm, limits=limits)
+    server = Server(llm, scheduler, Metrics(), name="tiny", limits=limits, loopback="127.0.0.1")
+    listeners = bind("127.0.0.1", 0)
+    print(f"http://{address(*listeners[0].getsockname()[:2])}", flush=True)
+    run_until_stopped(server, scheduler, limits, listeners)
 
 
 if __name__ == "__main__":
@@ -119,5 +169,6 @@ if __name__ == "__main__":
     parser.add_argument("model")
     parser.add_argument("--drafter")
     parser.add_argument("--context", type=int, required=True)
-    arguments = parser.parse_args()
-    _serve(arguments.model, arguments.drafter, arguments.context)
+    parser.add_argument("--pause", type=float, default=0.0, help="seconds before each pass")
+    parser.add_argument("--stopping", type=float, help="seconds that requests may take after a signal")
+    _serve(parser.parse_args())

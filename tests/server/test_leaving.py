@@ -22,7 +22,7 @@ from outrider.server.scheduler import Scheduler
 def standing(served_llm):
     """A server whose scheduler does not work: what is submitted waits until it is cancelled."""
     scheduler = Scheduler(served_llm)
-    return Server(served_llm, scheduler, Metrics(), name="tiny", api_key=None), scheduler
+    return Server(served_llm, scheduler, Metrics(), name="tiny"), scheduler
 
 
 def ask(server, messages, *, sent=None, path="/v1/completions"):
@@ -113,7 +113,10 @@ def test_one_that_leaves_while_its_prompt_is_computed_frees_its_place_within_a_p
         host, port = base.removeprefix("http://").split(":")
         content = json.dumps({"prompt": "abcd" * 60, "stream": stream}).encode()
         with socket.create_connection((host, int(port))) as client:
-            client.sendall(b"POST /v1/completions HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n" % len(content))
+            client.sendall(
+                b"POST /v1/completions HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
+                b"content-length: %d\r\n\r\n" % len(content)
+            )
             client.sendall(content)
             assert begun.wait(20)
             assert scheduler.counts == (1, 0)

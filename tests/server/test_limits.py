@@ -17,6 +17,10 @@ from serving import serving
 from outrider.server.limits import Limits
 
 SHORT = {"prompt": "y", "max_tokens": 2}
+HEAD = (
+    b"POST /v1/completions HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json; charset=utf-8\r\n"
+    b"content-length: %d\r\n\r\n"
+)
 LONG = {"prompt": "x", "max_tokens": 250, "ignore_eos": True, "drafting": "off"}
 
 
@@ -141,7 +145,7 @@ def raw(base):
 
 def posted(asked):
     body = json.dumps(asked).encode()
-    return b"POST /v1/completions HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n" % len(body) + body
+    return HEAD % len(body) + body
 
 
 def test_a_client_that_does_not_read_loses_its_place_and_holds_up_nobody(served_llm, monkeypatch):
@@ -175,7 +179,7 @@ def test_a_slow_reader_gets_everything(served_llm):
 
 def test_a_body_that_does_not_come_is_not_waited_for(served_llm):
     with serving(served_llm, limits=Limits(body=0.2)) as (base, _), raw(base) as sender:
-        sender.sendall(b"POST /v1/completions HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\n{")
+        sender.sendall(HEAD % 100 + b"{")
         sender.settimeout(20)
         answer = sender.recv(4096)
         assert answer.startswith(b"HTTP/1.1 408 ")
@@ -195,9 +199,7 @@ def test_a_client_that_leaves_while_its_prompt_is_computed_frees_its_place_withi
         slow.engine.step = told
         with raw(base) as leaving:
             body = json.dumps({"prompt": "x" * 200, "max_tokens": 2, "stream": True}).encode()
-            leaving.sendall(
-                b"POST /v1/completions HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n" % len(body) + body
-            )
+            leaving.sendall(HEAD % len(body) + body)
             assert began.wait(10)
         settled(base)
         assert slow.caches.in_use == 0

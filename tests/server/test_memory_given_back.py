@@ -66,8 +66,9 @@ def test_a_crowd_of_prompts_is_encoded_two_at_a_time(served_llm, monkeypatch):
             return own(text, **options)
 
     monkeypatch.setattr(served_llm.tokenizer, "encode", encode)
-    body = json.dumps({"prompt": "x", "max_tokens": 1})
+    body, headers = json.dumps({"prompt": "x", "max_tokens": 1}), {"content-type": "application/json"}
     with serving(served_llm, running=4, waiting=64) as (base, _), ThreadPoolExecutor(24) as clients:
-        answers = list(clients.map(lambda _: httpx.post(f"{base}/v1/completions", content=body, timeout=60), range(48)))
+        url = f"{base}/v1/completions"
+        answers = list(clients.map(lambda _: httpx.post(url, content=body, headers=headers, timeout=60), range(48)))
     assert {answer.status_code for answer in answers} == {200}
     assert max(most) == 2

@@ -17,6 +17,7 @@ from serving import serving
 from outrider import SamplingParams
 from outrider.sampling.choice import TokenChooser
 
+JSON = {"content-type": "application/json"}
 ENDLESS = {"ignore_eos": True}
 
 
@@ -188,7 +189,9 @@ def test_many_at_once_equal_their_solo_runs(expected, client):
     ],
 )
 def test_errors_have_openais_shape_and_say_what_to_do(url, body, status, says):
-    found = httpx.post(f"{url}/v1/completions", content=json.dumps(body))  # escapes what UTF-8 cannot write
+    found = httpx.post(
+        f"{url}/v1/completions", content=json.dumps(body), headers=JSON
+    )  # escapes what UTF-8 cannot write
     if says is None:  # the tiny tokenizer begins every text with BOS: an empty one is a prompt
         assert found.status_code == 200
         return
@@ -200,10 +203,10 @@ def test_errors_have_openais_shape_and_say_what_to_do(url, body, status, says):
 
 def test_bodies_that_are_no_json_and_routes_that_are_none(url):
     for body in (b"", b"{", b"[1]", b"\xff\xfe", b'{"prompt": ' + b"[" * 100_000):
-        found = httpx.post(f"{url}/v1/completions", content=body)
+        found = httpx.post(f"{url}/v1/completions", content=body, headers=JSON)
         assert found.status_code == 400
         assert "error" in found.json()
-    assert httpx.post(f"{url}/v1/completions", content=b"x" * (9 << 20)).status_code == 413
+    assert httpx.post(f"{url}/v1/completions", content=b"x" * (9 << 20), headers=JSON).status_code == 413
     assert httpx.get(f"{url}/v1/nothing").json()["error"]["message"] == "Not Found"
     assert httpx.get(f"{url}/v1/completions").status_code == 405
 
@@ -239,7 +242,7 @@ def test_models_health_and_metrics(client, url):
     (model,) = client.models.list().data
     assert model.id == "tiny"
     assert client.models.retrieve("tiny").max_model_len == 256
-    assert model.outrider == {"chat": True, "drafters": ["lookup", "history"]}
+    assert model.outrider == {"chat": True, "drafters": ["lookup"]}
     with pytest.raises(openai.NotFoundError):
         client.models.retrieve("other")
     client.completions.create(model="tiny", prompt="abab" * 10, max_tokens=20, temperature=0)
@@ -282,7 +285,7 @@ def _settled(server):
 
 
 def test_the_key_is_asked_for(served_llm):
-    with serving(served_llm, api_key="secret") as (base, _):
+    with serving(served_llm, keys=["secret"]) as (base, _):
         assert httpx.get(f"{base}/v1/models").status_code == 401
         assert httpx.get(f"{base}/v1/models", headers={"Authorization": "Bearer wrong"}).status_code == 401
         assert httpx.get(f"{base}/v1/models", headers={"Authorization": "Bearer secret"}).status_code == 200

@@ -45,7 +45,7 @@ def test_every_request_is_answered_as_described(api, mode):
 
 
 def test_a_key_is_part_of_the_description(served_llm):
-    with serving(served_llm, api_key="secret") as (base, _):
+    with serving(served_llm, keys=["secret"]) as (base, _):
         described = httpx.get(f"{base}/openapi.json").json()
     assert described["security"] == [{"key": []}]
     assert described["paths"]["/health"]["get"]["security"] == []

@@ -75,7 +75,7 @@ class Scripted:
         self.name, self._answer, self._last = name, answer, last
         self._texts = {}
 
-    def open(self, sequence, tokens, _cache, _chooser):
+    def open(self, sequence, tokens, _cache, _chooser, _scope):
         self._texts[sequence] = tokens, len(tokens)
 
     def propose(self, asks):
@@ -96,11 +96,11 @@ class Scripted:
 
 @pytest.fixture
 def drafted(served_llm, url, monkeypatch):  # noqa: ARG001
-    """Drafts for PROMPT that no measurement sizes: three right tokens, each from another source, and a wrong one."""
+    """Drafts for PROMPT that no measurement sizes: two right tokens, each from another source, and a wrong one."""
     out = served_llm.generate(PROMPT, SamplingParams(max_tokens=60, draft="off"))[0]
     planner = served_llm.engine.planner
-    names = ("mtp", "lookup", "history")
-    drafters = [Scripted(name, out.token_ids, last=name == "history") for name in names]
+    names = ("mtp", "lookup")
+    drafters = [Scripted(name, out.token_ids, last=name == "lookup") for name in names]
     monkeypatch.setattr(planner, "drafters", drafters)
     monkeypatch.setattr(planner, "_keep_worthwhile", lambda _asks, _certain, _beside: None)
 
@@ -140,7 +140,7 @@ def test_no_script_and_no_style_is_inline(url):
 
 
 def test_the_page_needs_no_key_and_no_other_file_can_be_had(served_llm):
-    with serving(served_llm, api_key="secret") as (base, _):
+    with serving(served_llm, keys=["secret"]) as (base, _):
         assert httpx.get(base).status_code == 200
         for path in ("/page/__init__.py", "/page/../app.py", "/page/%2e%2e/app.py", "/page/"):
             assert httpx.get(base + path).status_code == 404
@@ -157,7 +157,7 @@ def test_an_answer_with_its_marks(open_page, drafted):  # noqa: ARG001
     text = "".join(event["choices"][0]["text"] for event in events)
     stats = events[-1]["outrider"]["stats"]
     assert page.locator(".answer").inner_text() == text
-    for source in ("lookup", "history", "mtp"):
+    for source in ("lookup", "mtp"):
         assert page.locator(f"mark.{source}").count() == stats["accepted_by_source"][source] > 0
     assert page.locator("mark:not(.corrected)").count() == stats["accepted"]
     wrong = [token for event in events for token in event["outrider"]["rejected"] if token is not None]
@@ -170,7 +170,7 @@ def test_an_answer_with_its_marks(open_page, drafted):  # noqa: ARG001
     styles = page.evaluate(
         "[...document.querySelectorAll('#legend li > span')].map(e => getComputedStyle(e).textDecorationStyle)"
     )
-    assert len(set(styles)) == len(styles) == 4
+    assert len(set(styles)) == len(styles) == 3
 
 
 def test_what_had_been_drafted_is_seen_under_the_pointer(open_page, drafted):  # noqa: ARG001
@@ -217,6 +217,8 @@ def test_both_run_one_after_the_other_and_are_shown_to_be_equal(open_page):
     assert end == "finished"
     assert (with_drafts.pop("drafting"), without.pop("drafting")) == ("auto", "off")
     assert with_drafts == without
+    assert with_drafts["cache_prompt"] is False
+    assert "draws on this request alone" in page.locator("#both-note").inner_text()
     assert (with_drafts["seed"], with_drafts["temperature"]) == (7, 0.8)
     assert page.locator(".equality").inner_text() == "identical: 30 of 30 tokens"
     assert page.locator("#status").inner_text() == "Finished: identical: 30 of 30 tokens."
@@ -402,7 +404,7 @@ def test_a_base_model_completes_and_the_page_says_so(open_page, served_llm, monk
 
 
 def test_the_key_is_asked_for_and_kept_in_memory_only(open_page, served_llm):
-    with serving(served_llm, api_key="secret") as (base, _):
+    with serving(served_llm, keys=["secret"]) as (base, _):
         page = open_page(base, ready=False)
         page.wait_for_selector("#key-form:visible")
         missing = "the API key is missing or wrong: send it as a bearer token"

@@ -64,7 +64,7 @@ def seconds(text: list[int], curve: list[float], setting: str | int) -> float:
         request = types.SimpleNamespace(
             number=number,
             tokens=text[:begin][-600:],
-            params=types.SimpleNamespace(draft=setting),
+            params=types.SimpleNamespace(draft=setting, scope=""),
             stats=RequestStats(),
             chooser=None,
             sequence=types.SimpleNamespace(cache=types.SimpleNamespace(length=0)),

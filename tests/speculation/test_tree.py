@@ -3,7 +3,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from outrider.speculation.tree import ROOT, Draft
+from outrider.speculation.tree import HISTORY, ROOT, Draft, reported
 from outrider.speculation.verify import walk
 
 
@@ -30,12 +30,34 @@ def test_keeping_some_nodes_keeps_their_paths():
     assert kept.child(0, 3) == 1
 
 
+@given(order=st.permutations(["mtp", "lookup", HISTORY]))
+def test_what_only_history_proposed_is_reported_as_lookup_and_never_as_rejected(order):
+    draft = Draft()
+    for source in order:
+        draft.add(ROOT, 1, 0.9 if source == HISTORY else 0.3, source)
+    alone = draft.add(ROOT, 2, 0.9, HISTORY)
+    assert draft.nodes[0].source == next(source for source in order if source != HISTORY)
+    assert draft.nodes[0].probability == 0.9
+    assert (draft.nodes[alone].source, reported(draft.nodes[alone].source)) == (HISTORY, "lookup")
+    assert walk(draft, lambda _: 3).rejected == 1
+    assert walk(draft.keep([alone]), lambda _: 3).rejected is None
+
+
+@given(st.permutations([(1, 0.5, "mtp"), (2, 0.2, "mtp"), (2, 0.9, HISTORY), (3, 0.9, HISTORY)]), st.booleans())
+def test_which_token_is_reported_as_rejected_does_not_depend_on_history(proposals, keep):
+    draft = Draft()
+    for token, probability, source in proposals:
+        draft.add(ROOT, token, probability, source)
+    draft = draft.keep(list(range(len(draft)))) if keep else draft
+    assert walk(draft, lambda _: 4).rejected == 1
+
+
 @st.composite
 def trees(draw):
     draft = Draft()
     for _ in range(draw(st.integers(0, 20))):
         parent = draw(st.integers(ROOT, len(draft) - 1))
-        draft.add(parent, draw(st.integers(0, 3)), draw(st.floats(0, 1)), draw(st.sampled_from(["a", "b"])))
+        draft.add(parent, draw(st.integers(0, 3)), draw(st.floats(0, 1)), draw(st.sampled_from(["a", "b", HISTORY])))
     return draft
 
 
@@ -62,6 +84,6 @@ def test_the_walk_gives_the_targets_own_tokens(draft, target, limit):
     if len(verdict.tokens) < limit:  # it went as far as the tree did
         last = verdict.accepted[-1] if verdict.accepted else ROOT
         assert draft.child(last, verdict.tokens[-1]) is None
-        proposed = [node.token for node in draft if node.parent == last]
+        proposed = [node.token for node in draft if node.parent == last and node.source != HISTORY]
         assert verdict.rejected in (proposed or [None])
     assert len(verdict.tokens) > len(verdict.accepted) or verdict.rejected is None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import count
 from time import perf_counter
 from typing import TYPE_CHECKING
 
@@ -29,6 +30,8 @@ class Comparer:
         self.llm, self.peer, self.sampling = llm, peer, sampling
         self._params = {"plain": replace(sampling, draft="off"), "drafted": sampling}
         self.arms: tuple[str, ...] = (*self._params, *(("peer",) if peer else ()))
+        self._salts: dict[Prompt, str] = {}  # under which each prompt was computed last
+        self._number = count()
 
     def compare(self, prompt: Prompt, order: Sequence[str], *, cache_prompt: bool = False) -> Comparison:
         """One prompt, its arms in the given order.
@@ -41,9 +44,11 @@ class Comparer:
         outputs: dict[str, RequestOutput] = {}
         gauges: dict[str, Gauges] = {}
         peer_speed = None
+        last = [arm for arm in order if arm in self._params][-1]
         for arm in order:
             if arm in self._params:
-                outputs[arm], gauges[arm] = self._answer(token_ids, self._asked(arm, cache_prompt))
+                asked = self._reusing(arm, prompt) if cache_prompt else self._computing(arm, prompt, keep=arm == last)
+                outputs[arm], gauges[arm] = self._answer(token_ids, asked)
             elif self.peer is not None:
                 before = read_gauge(self.llm)
                 peer_speed = self.peer.decode(token_ids, self.sampling.max_tokens).tokens_per_second
@@ -84,10 +89,17 @@ class Comparer:
 
     def prefill(self, token_ids: list[int], *, cache_prompt: bool = False) -> None:
         """One prompt in every arm, for an answer of one token."""
-        for arm in self._params:
-            self.llm.generate([token_ids], replace(self._asked(arm, cache_prompt), max_tokens=1))
+        for params in self._params.values():
+            self.llm.generate([token_ids], replace(params, cache_prompt=cache_prompt, max_tokens=1))
         if self.peer is not None:
             self.peer.decode(token_ids, 1)
 
-    def _asked(self, arm: str, cache_prompt: bool) -> SamplingParams:
-        return replace(self._params[arm], cache_prompt=cache_prompt)
+    def _computing(self, arm: str, prompt: Prompt, *, keep: bool) -> SamplingParams:
+        """Computes all of the prompt: under a new salt there is nothing to reuse. With `keep`, `_reusing` finds it."""
+        if not keep:
+            return replace(self._params[arm], cache_prompt=False)
+        self._salts[prompt] = f"computed {next(self._number)}"
+        return self._reusing(arm, prompt)
+
+    def _reusing(self, arm: str, prompt: Prompt) -> SamplingParams:
+        return replace(self._params[arm], cache_prompt=True, cache_salt=self._salts.get(prompt, ""))

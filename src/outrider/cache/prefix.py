@@ -16,11 +16,13 @@ _MOST_KEPT = 256
 class Sequence:
     """A cache and the tokens whose keys and values it holds: `tokens[:cache.length]` are in it.
 
-    `written` is the most positions that the cache ever held: their memory stays taken when it goes back.
+    `salt` keeps sequences apart: one is reused for requests of the same salt only. `written` is the most positions that
+    the cache ever held: their memory stays taken when it goes back.
     """
 
     cache: kernels.KvCache
     tokens: list[int]
+    salt: str = ""
     written: int = 0
 
 
@@ -59,15 +61,18 @@ class CachePool:
         """Finished sequences that are kept."""
         return len(self._finished)
 
-    def open(self, tokens: list[int], *, reuse: bool = True) -> Sequence:
+    def open(self, tokens: list[int], *, reuse: bool = True, salt: str = "") -> Sequence:
         """A sequence for `tokens`, already holding as long a prefix of them as a finished one can give.
 
         A finished sequence that is used again loses what does not fit, so it is used only where that saves as much as
         it loses. At least the last token is left to compute, since its hidden state is not kept. Reused or computed
         anew, the bits are the same (rows do not see each other). Without `reuse` it begins empty.
+
+        Args:
+            salt: only sequences that were opened with the same salt are considered.
         """
         best, shared = None, 0
-        for sequence in self._finished if reuse else ():
+        for sequence in [s for s in self._finished if s.salt == salt] if reuse else ():
             length = sequence.cache.length
             common = min(_common(sequence.tokens, tokens), length, len(tokens) - 1)
             # A sliding layer holds its last positions alone: before `earliest` it has lost what a row would see.
@@ -75,11 +80,11 @@ class CachePool:
                 best, shared = sequence, common
         self.in_use += 1
         if best is None:
-            return Sequence(self.new(), tokens)
+            return Sequence(self.new(), tokens, salt)
         self._finished.remove(best)
         self.kept_bytes -= self.bytes_of(best)
         best.cache.truncate(shared)
-        return Sequence(best.cache, tokens, best.written)
+        return Sequence(best.cache, tokens, salt, best.written)
 
     def close(self, sequence: Sequence, *, keep: bool = True) -> None:
         """Takes a finished sequence back; the least recently used ones make room for it. Without `keep` it goes."""
@@ -94,7 +99,7 @@ class CachePool:
 
     def _drop_equal(self, sequence: Sequence) -> None:
         """What a newer one holds as well is not kept twice, as after a short prompt that is asked again and again."""
-        for kept in self._finished:
+        for kept in [s for s in self._finished if s.salt == sequence.salt]:
             if kept.cache.length == sequence.cache.length and _held(kept) == _held(sequence):
                 self._finished.remove(kept)
                 self.kept_bytes -= self.bytes_of(kept)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from importlib import import_module
@@ -14,7 +15,7 @@ from outrider.cli.inspect import inspect
 from outrider.cli.plan import plan
 from outrider.cli.run import run
 from outrider.errors import OutriderError
-from outrider.terminal import show_error
+from outrider.terminal import exhausted, exhaustion, show_error
 
 COMMAND_FAMILIES = {
     "bench": "outrider.bench.commands",
@@ -69,15 +70,44 @@ def options(
 
 
 def main() -> None:
-    """Runs the command line. Exit codes: 0, 1 (a check failed), 2 (a person has to change something), 130 (Ctrl-C)."""
+    """Runs the command line. Exit codes: 0, 1 (a check failed, or the output cannot be written), 2 (a person has to
+    change something), 130 (Ctrl-C)."""
     try:
-        app(prog_name="outrider")
+        try:
+            app(prog_name="outrider")
+        finally:
+            _flush_output()  # else Python would, at its very end, and fail with a traceback
     except OutriderError as problem:
         show_error(problem)
         sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)
     except BrokenPipeError:
-        # Whoever read the output has enough. What is still buffered must not fail again when Python flushes it.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()  # whoever read it has enough
         sys.exit(1)
+    except (MemoryError, OSError, RuntimeError) as error:
+        if (what := exhausted(error)) is not None:
+            show_error(exhaustion(what))
+            sys.exit(2)
+        if not isinstance(error, OSError) or error.errno not in _FULL:
+            raise
+        _drop_output()
+        what = error.filename or "the output"
+        show_error(f"{what} cannot be written ({error.strerror}): free space on its disk, or write elsewhere")
+        sys.exit(1)
+
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def _flush_output() -> None:
+    if sys.stdout is not None and not sys.stdout.closed:
+        sys.stdout.flush()
+
+
+def _drop_output() -> None:
+    """Where standard output cannot be written, what is buffered must not fail again when Python flushes it."""
+    try:
+        _flush_output()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -13,7 +13,7 @@ from outrider.speculation.controller import Calibration, Level, Pace, VerifyCost
 from outrider.speculation.drafter import Ask, Drafter
 from outrider.speculation.lookup import HistoryDrafter, LookupDrafter
 from outrider.speculation.mtp import MtpDrafter
-from outrider.speculation.tree import ROOT, Draft, Situation
+from outrider.speculation.tree import ROOT, Draft, Situation, reported
 from outrider.speculation.verify import Verdict
 
 MOST_ROWS = 16
@@ -91,11 +91,16 @@ class DraftPlanner:
             self.drafters.append(HistoryDrafter(chance, history))
         self._texts: dict[int, _Text] = {}
 
+    @property
+    def sources(self) -> list[str]:
+        """Where drafts may come from, as requests report it."""
+        return list(dict.fromkeys(reported(drafter.name) for drafter in self.drafters))
+
     def open(self, request: Request) -> None:
         """Begins a request."""
         self._texts[request.number] = _Text()
         for drafter in self.drafters:
-            drafter.open(request.number, request.tokens, request.sequence.cache, request.chooser)
+            drafter.open(request.number, request.tokens, request.sequence.cache, request.chooser, request.params.scope)
 
     def close(self, request: Request) -> None:
         """Ends a request."""
@@ -147,7 +152,7 @@ class DraftPlanner:
         # Where the walk asked: at the root and at each accepted node, unless the request ended there.
         asked = [ROOT, *verdict.accepted][: len(verdict.tokens)]
         for index, node in enumerate(draft):
-            request.stats.count(node.source, node.depth, index in accepted)
+            request.stats.count(reported(node.source), node.depth, index in accepted)
             if node.parent in asked:
                 self.calibration.observe(node.source, node.situation, index in accepted)
                 self._texts[request.number].level.observe(node.source, node.probability, index in accepted)

@@ -95,7 +95,7 @@ class Engine:
 
     def _add(self, prompt: list[int], params: SamplingParams) -> Request:
         self._count += 1
-        sequence = self._caches.open(list(prompt), reuse=params.cache_prompt)
+        sequence = self._caches.open(list(prompt), reuse=params.cache_prompt, salt=params.cache_salt)
         try:
             request = Request(
                 *(self._count, prompt, params, sequence, self.tokenizer, self._end_tokens, self.context, self._grammars)
@@ -252,7 +252,7 @@ class Engine:
     def _retire(self, request: Request) -> None:
         self._running.remove(request)
         self.planner.close(request)
-        self._caches.close(request.sequence, keep=request.error is None)
+        self._caches.close(request.sequence, keep=request.error is None and request.params.cache_prompt)
         s = request.stats
         ended = "failed" if request.error else request.finish_reason or "cancelled"
         _log.info(

@@ -14,7 +14,7 @@ from outrider.sampling.choice import TokenChooser
 from outrider.sampling.constraint import GrammarCompiler
 from outrider.sampling.logprobs import TokenLogprobs, logprobs_of
 from outrider.sampling.params import SamplingParams
-from outrider.speculation.tree import Draft
+from outrider.speculation.tree import Draft, reported
 from outrider.speculation.verify import Verdict
 from outrider.tokenizer import Tokenizer
 
@@ -123,7 +123,7 @@ class Request:
     def account(self, verdict: Verdict, draft: Draft, verify: TargetPass, draft_seconds: float) -> None:
         """Books a pass that emitted `verdict.tokens`; with company, the seconds are those that all waited."""
         bonus = len(verdict.tokens) - len(verdict.accepted)
-        self._sources += [draft.nodes[node].source for node in verdict.accepted] + [None] * bonus
+        self._sources += [reported(draft.nodes[node].source) for node in verdict.accepted] + [None] * bonus
         self._rejected += [None] * len(verdict.accepted) + [verdict.rejected] * bonus
         now = time.perf_counter()
         if self._first_token_at is None:  # the pass that ended the prompt

@@ -15,6 +15,8 @@ MAX_DRAFT = 63
 """Most tokens of one draft."""
 MAX_LOGPROBS = 20
 """Most alternatives reported for a place, as in the OpenAI API."""
+MAX_CACHE_SALT = 512
+"""Longest `cache_salt`, in characters."""
 
 
 _LEAST_TEMPERATURE = 1e-30
@@ -51,8 +53,11 @@ class SamplingParams:
         keep_special: control tokens, by their text, that are part of the answer's text; all others leave none.
         draft: "auto" decides at every step how much to draft, "off" never drafts, a number pins the draft length.
             Whatever it is, the tokens are the same.
-        cache_prompt: what an earlier request computed of the prompt's beginning is taken from the prefix cache. False
-            computes all of it (to see how long that takes); the tokens are the same.
+        cache_prompt: reuse what earlier requests computed (the prefix cache) and draft from their texts
+            (`LLM(lookup_history=...)`), and keep this request's for later ones. False does none of that: nothing
+            earlier is used and nothing of this request is kept. The tokens are the same.
+        cache_salt: the prefix cache and the shared history of requests are separate for each salt. Requests of
+            different salts never share anything.
 
     Raises:
         UsageError: a value out of its range; the message names it.
@@ -77,6 +82,7 @@ class SamplingParams:
     keep_special: tuple[str, ...] = ()
     draft: DraftSetting = "auto"
     cache_prompt: bool = True
+    cache_salt: str = ""
 
     def __post_init__(self) -> None:
         if isinstance(self.stop, str):
@@ -118,6 +124,16 @@ class SamplingParams:
         if self.draft not in ("auto", "off"):
             known = isinstance(self.draft, int) and not isinstance(self.draft, bool) and 0 <= self.draft <= MAX_DRAFT
             _require(known, f'draft must be "auto", "off" or a number from 0 to {MAX_DRAFT}, not {self.draft!r}')
+
+        bounded = isinstance(self.cache_salt, str) and len(self.cache_salt) <= MAX_CACHE_SALT
+        _require(
+            bounded, f"cache_salt must be a text of at most {MAX_CACHE_SALT} characters, not {self.cache_salt!r:.40}"
+        )
+
+    @property
+    def scope(self) -> str | None:
+        """The salt within which this request shares with others; None if it shares nothing."""
+        return self.cache_salt if self.cache_prompt else None
 
     @property
     def filters(self) -> bool:

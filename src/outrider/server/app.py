@@ -4,61 +4,47 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hmac
-import json
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ValidationError
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from outrider import LLM, Grammar, SamplingParams
+from outrider import LLM, SamplingParams
 from outrider.engine.outputs import Piece
 from outrider.errors import OutriderError, UsageError
+from outrider.server.accepting import report_seldom
 from outrider.server.answers import Chunks, Form
 from outrider.server.event_stream import EventStream, event
+from outrider.server.keys import ApiKeys, scope_of
 from outrider.server.limits import Limits, TimedOutError
 from outrider.server.metrics import Metrics
 from outrider.server.openapi import describe
+from outrider.server.origins import LoopbackOnly
 from outrider.server.page import page_routes
+from outrider.server.preparing import Prepared, Preparer, Scope
+from outrider.server.problems import ApiError, error_body
 from outrider.server.scheduler import QueueFullError, Scheduler, Ticket
-from outrider.server.schema import ChatRequest, CompletionRequest, Sampled
-from outrider.server.turn import Turn, UnknownToolsError
-from outrider.tokenizer.utf8 import without_surrogates
+from outrider.server.turn import UnknownToolsError
 
 _log = logging.getLogger("outrider")
 
 MAX_BODY_BYTES = 8 << 20
-GRACE_SECONDS = 30.0
 _ENCODERS, _COMPILERS = 2, 4
-"""Prompts that are encoded, and grammars that are compiled, at once: either may take some hundred times its size, and
-the system's allocator keeps that for each thread that ever did so."""
+"""Requests that are read and encoded, and grammars that are compiled, at once: either may take some hundred times its
+size, and the system's allocator keeps that for each thread that ever did so."""
 _CLIENT_GONE = 499
 """Nobody reads it; the number is nginx's."""
 
-Model = TypeVar("Model", bound=BaseModel)
-
-
-class ApiError(Exception):
-    """An error that the client is told: its HTTP status and OpenAI's type."""
-
-    def __init__(self, status: int, kind: str, message: str, *, parameter: str | None = None) -> None:
-        super().__init__(message)
-        self.status, self.kind, self.parameter = status, kind, parameter
-
-    def response(self, retry_after: int | None = None) -> Response:
-        """`{"error": {...}}`; `retry_after` are seconds, told where it is a matter of time."""
-        later = retry_after is not None and self.status in (429, 503)
-        headers = {"Retry-After": str(retry_after)} if later else None
-        return JSONResponse(_error_body(str(self), self.kind, self.parameter), self.status, headers)
+Result = TypeVar("Result")
 
 
 class Server:
@@ -66,9 +52,9 @@ class Server:
 
     Args:
         name: what clients call the model.
-        api_key: what they have to send as bearer token; None lets everyone in.
-        scheduler: as `Scheduler`, not started.
+        keys: of which clients have to send one as bearer token.
         limits: the scheduler's.
+        loopback: the host's name, if it listens on loopback alone: without keys, web pages are kept out then.
     """
 
     def __init__(
@@ -78,12 +64,15 @@ class Server:
         metrics: Metrics,
         *,
         name: str,
-        api_key: str | None,
+        keys: ApiKeys | None = None,
         limits: Limits | None = None,
+        loopback: str | None = None,
     ) -> None:
         self._llm, self._scheduler, self._metrics = llm, scheduler, metrics
-        self._name, self._api_key, self._limits = name, api_key, limits or Limits()
-        self._description = describe(keyed=api_key is not None)
+        self._name, self._keys, self._limits = name, keys or ApiKeys(), limits or Limits()
+        self._loopback = None if self._keys else loopback
+        self._description = describe(keyed=bool(self._keys))
+        self._preparer = Preparer(llm, name)
         self._encoders = ThreadPoolExecutor(_ENCODERS, "outrider-encode")
         self._compilers = ThreadPoolExecutor(_COMPILERS, "outrider-compile")
 
@@ -99,41 +88,17 @@ class Server:
             Route("/openapi.json", self.description),
             *page_routes(),
         ]
-        return Starlette(routes=routes, lifespan=self._lifespan, exception_handlers={HTTPException: _no_such_route})
+        guards = [] if self._loopback is None else [Middleware(LoopbackOnly, host=self._loopback)]
+        handlers: Any = {HTTPException: _no_such_route}
+        return Starlette(routes=routes, lifespan=self._lifespan, exception_handlers=handlers, middleware=guards)
 
     async def completions(self, request: Request) -> Response:
         """`POST /v1/completions`: the text goes on from the prompt."""
-        wanted = await self._read(request, CompletionRequest)
-        ids = await self._encoded(self._llm.encode, wanted.only_prompt)
-        field, grammar = _form_of(wanted)
-        sets = wanted.params(self._llm.context - len(ids), wanted.logprobs, grammar)
-        form = Form(False, self._name, self._llm.tokenizer, wanted.logprobs is not None)
-        return await self._answer(request, wanted, ids, sets, form, field)
+        return await self._answer(request, self._preparer.completion)
 
     async def chat(self, request: Request) -> Response:
         """`POST /v1/chat/completions`: the model's next turn."""
-        wanted = await self._read(request, ChatRequest)
-        if self._llm.chat is None:
-            problem = f"{self._name} is a base model without a chat template: use /v1/completions"
-            raise ApiError(400, "invalid_request_error", problem)
-        try:
-            messages = [message.plain() for message in wanted.messages]
-        except ValueError as error:
-            raise ApiError(400, "invalid_request_error", str(error), parameter="messages") from error
-        turn = Turn(self._llm.chat.source, self._llm.tokenizer, wanted)
-        tools = [tool.plain() for tool in wanted.offered] or None
-        ids = await self._encoded(self._llm.chat_prompt, messages, tools=tools, thinking=turn.thinking)
-        field, grammar = _form_of(wanted)
-        if grammar is not None and turn.tools:
-            problem = f"{field} and tools exclude each other: leave one out, or set tool_choice to none"
-            raise ApiError(400, "invalid_request_error", problem, parameter=field)
-        if grammar is not None:  # what is wrong with it is said before it becomes part of another
-            await self._check(SamplingParams(grammar=grammar), field)
-        logprobs = wanted.top_logprobs if wanted.logprobs else None
-        room = self._llm.context - len(ids)
-        sets = wanted.params(room, logprobs, turn.grammar(grammar), turn.keep_special, turn.last_mark)
-        form = Form(True, self._name, self._llm.tokenizer, logprobs is not None, turn.channels, turn.tools)
-        return await self._answer(request, wanted, ids, sets, form, field or "tool_choice")
+        return await self._answer(request, self._preparer.chat)
 
     async def models(self, _request: Request) -> Response:
         """`GET /v1/models`."""
@@ -160,23 +125,14 @@ class Server:
 
     # -- the life of an answer ---------------------------------------------------------------------------------------
 
-    async def _answer(
-        self,
-        request: Request,
-        wanted: Sampled,
-        ids: list[int],
-        sets: list[SamplingParams],
-        form: Form,
-        field: str,
-    ) -> Response:
-        if wanted.model not in ("", self._name):
-            problem = f"there is no model {wanted.model}: this is {self._name}"
-            raise ApiError(404, "not_found_error", problem, parameter="model")
-        await self._check(sets[0], field)
-        tickets = self._submit(ids, sets)
-        if wanted.stream:
-            with_usage = wanted.stream_options is not None and wanted.stream_options.include_usage
-            events = self._stream(tickets, form, with_usage)
+    async def _answer(self, request: Request, prepare: Callable[[bytes, Scope], Prepared]) -> Response:
+        body = await self._read(request)
+        prepared = await self._aside(self._encoders, prepare, body, partial(scope_of, self._key_of(request)))
+        for grammar in prepared.grammars:
+            await self._compile(SamplingParams(grammar=grammar), prepared.field)
+        form, tickets = prepared.form, self._submit(prepared.ids, prepared.sets)
+        if prepared.stream:
+            events = self._stream(tickets, form, prepared.with_usage)
             return EventStream(events, self._limits.reading, self._metrics.gave_up, lambda: self._cancel(tickets))
         finishing = asyncio.create_task(self._finish(tickets))
         gone = asyncio.create_task(_disconnected(request))
@@ -191,17 +147,14 @@ class Server:
             self._cancel(tickets)
         return JSONResponse(form.whole([ticket.output for ticket in tickets if ticket.output]))
 
-    async def _encoded(self, encode: Callable[..., list[int]], *args: Any, **kwargs: Any) -> list[int]:
-        """A prompt's tokens, found beside the event loop."""
-        return await asyncio.get_running_loop().run_in_executor(self._encoders, partial(encode, *args, **kwargs))
+    async def _aside(self, pool: ThreadPoolExecutor, function: Callable[..., Result], *args: Any) -> Result:
+        """The result of something that takes long, found beside the event loop."""
+        return await asyncio.get_running_loop().run_in_executor(pool, partial(function, *args))
 
-    async def _check(self, params: SamplingParams, field: str) -> None:
-        """Before work starts. A grammar is compiled here, beside the event loop, and known when the engine asks."""
-        if params.grammar is None:
-            self._llm.check(params)
-            return
+    async def _compile(self, params: SamplingParams, field: str) -> None:
+        """Before work starts: the engine finds the grammar compiled."""
         try:
-            await asyncio.get_running_loop().run_in_executor(self._compilers, self._llm.check, params)
+            await self._aside(self._compilers, self._llm.check, params)
         except UsageError as error:
             raise ApiError(400, "invalid_request_error", str(error), parameter=field) from error
 
@@ -249,7 +202,7 @@ class Server:
                     if isinstance(piece, TimedOutError):
                         kind = "timeout_error"
                         self._metrics.gave_up(piece.where)
-                    yield event(_error_body(str(piece), kind))
+                    yield event(error_body(str(piece), kind))
                 else:
                     yield event(chunks[index].next(piece))
             if with_usage and all(ticket.output for ticket in tickets):
@@ -264,7 +217,7 @@ class Server:
     def _guarded(self, handler: Callable[[Request], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
         async def guarded(request: Request) -> Response:
             try:
-                self._check_key(request)
+                self._key_of(request)
                 return await handler(request)
             except ApiError as problem:
                 return problem.response()
@@ -288,14 +241,19 @@ class Server:
 
         return guarded
 
-    def _check_key(self, request: Request) -> None:
-        if self._api_key is None:
-            return
+    def _key_of(self, request: Request) -> int | None:
+        """Which of the keys a request has; None if the server has none."""
         given = request.headers.get("authorization", "").removeprefix("Bearer ").strip()
-        if not hmac.compare_digest(given.encode(), self._api_key.encode()):
+        key = self._keys.index(given.encode("latin-1"))  # the header's bytes
+        if self._keys and key is None:
             raise ApiError(401, "authentication_error", "the API key is missing or wrong: send it as a bearer token")
+        return key
 
-    async def _read(self, request: Request, model: type[Model]) -> Model:
+    async def _read(self, request: Request) -> bytes:
+        kind = request.headers.get("content-type", "")
+        if kind.partition(";")[0].strip().lower() != "application/json":
+            problem = f"the Content-Type is {kind!r}: send JSON, as application/json"
+            raise ApiError(415, "invalid_request_error", problem)
         body = bytearray()
         try:
             async with asyncio.timeout(self._limits.body):
@@ -308,16 +266,14 @@ class Server:
             self._metrics.gave_up("body")
             problem = f"the body was not there within {self._limits.body:g} seconds"
             raise ApiError(408, "timeout_error", problem) from error
-        try:
-            return model.model_validate(json.loads(bytes(body)))
-        except (ValueError, RecursionError) as error:
-            raise _explained(error) from error
+        return bytes(body)
 
     @contextlib.asynccontextmanager
     async def _lifespan(self, _app: Starlette) -> AsyncIterator[None]:
+        report_seldom(asyncio.get_running_loop())
         self._scheduler.start()
         yield
-        await run_in_threadpool(self._scheduler.stop, GRACE_SECONDS)
+        await run_in_threadpool(self._scheduler.stop)
         for pool in (self._encoders, self._compilers):
             pool.shutdown(wait=False, cancel_futures=True)
 
@@ -330,31 +286,9 @@ class Server:
             "max_model_len": self._llm.context,
             "outrider": {
                 "chat": self._llm.chat is not None,
-                "drafters": [drafter.name for drafter in self._llm.engine.planner.drafters],
+                "drafters": self._llm.engine.planner.sources,
             },
         }
-
-
-def _error_body(message: str, kind: str, parameter: str | None = None) -> dict[str, Any]:
-    """A message may quote the request, and that what UTF-8 cannot write."""
-    names = None if parameter is None else without_surrogates(parameter)
-    return {"error": {"message": without_surrogates(message), "type": kind, "param": names, "code": None}}
-
-
-def _explained(error: ValueError | RecursionError) -> ApiError:
-    if not isinstance(error, ValidationError):
-        return ApiError(400, "invalid_request_error", f"the body is not JSON: {error}")
-    first = error.errors(include_url=False, include_context=False)[0]
-    place = ".".join(str(part) for part in first["loc"])
-    message = first["msg"].removeprefix("Value error, ")
-    return ApiError(400, "invalid_request_error", f"{place}: {message}" if place else message, parameter=place or None)
-
-
-def _form_of(wanted: Sampled) -> tuple[str, Grammar | None]:
-    try:
-        return wanted.form()
-    except (ValueError, UsageError) as error:
-        raise ApiError(400, "invalid_request_error", str(error), parameter="response_format") from error
 
 
 async def _no_such_route(_request: Request, error: Exception) -> Response:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -40,8 +40,23 @@ def serve(
             show_default="a quarter of what is available",
         ),
     ] = None,
+    shared_history: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            metavar="TOKENS",
+            help="Tokens of earlier prompts and answers to draft from too (some 600 bytes each), shared between the "
+            "clients of one API key and cache_salt: accepted drafts can confirm a guess of another's text; 0: off.",
+        ),
+    ] = 0,
     api_key: Annotated[
         str | None, typer.Option(envvar="OUTRIDER_API_KEY", help="What clients have to send as bearer token.")
+    ] = None,
+    api_key_file: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="More API keys, one a line. Clients of different keys share no text or cache."
+        ),
     ] = None,
     name: Annotated[
         str | None, typer.Option(help="What clients call the model.", show_default="the file's name")
@@ -52,17 +67,21 @@ def serve(
 ) -> None:
     """Serve MODEL to everything that speaks the OpenAI API. Needs the extra "serve"."""
     try:
-        import uvicorn
-
         from outrider.server.allocator import give_back_large_blocks
         from outrider.server.app import Server
+        from outrider.server.keys import read_keys
         from outrider.server.limits import Limits
+        from outrider.server.listening import address, bind
         from outrider.server.metrics import Metrics
+        from outrider.server.origins import is_loopback
+        from outrider.server.running import run_until_stopped
         from outrider.server.scheduler import Scheduler
     except ImportError as error:
         raise UsageError(f"serving needs {error.name}: pip install 'outrider[serve]'") from error
     from outrider.terminal import error_console, load_model
 
+    keys = read_keys(api_key, api_key_file)
+    listeners = bind(host, port)
     give_back_large_blocks()
     llm = load_model(
         model,
@@ -70,7 +89,7 @@ def serve(
         kv_cache_dtype=kv_cache_dtype,
         drafter=None if drafter == "off" else drafter,
         lookup=lookup,
-        lookup_history=1 << 16,
+        lookup_history=shared_history,
         prefix_cache_bytes=None if prefix_cache is None else int(prefix_cache * (1 << 30)),
         threads=threads,
         context=context,
@@ -79,9 +98,11 @@ def serve(
     limits = Limits(waiting=queue_timeout or None, running=timeout or None)
     scheduler = Scheduler(llm, running=running, waiting=waiting, limits=limits, finished=metrics.finished)
     called = name or (model if model == "demo" else llm.path.stem)
-    server = Server(llm, scheduler, metrics, name=called, api_key=api_key, limits=limits)
+    loopback = host if all(is_loopback(listener.getsockname()[0]) for listener in listeners) else None
+    server = Server(llm, scheduler, metrics, name=called, keys=keys, limits=limits, loopback=loopback)
     console = error_console()
     console.print(f"drafter: {llm.drafter.why}", style="dim", markup=False)
-    console.print(f"{called} at http://{host}:{port}/v1 (Ctrl-C stops, and finishes what is in work)", markup=False)
-    console.print(f"a page to try it: http://{host}:{port}/", markup=False)
-    uvicorn.run(server.app(), host=host, port=port, log_level=os.environ.get("UVICORN_LOG_LEVEL", "warning"))
+    url = f"http://{address(host, listeners[0].getsockname()[1])}"
+    console.print(f"{called} at {url}/v1 (Ctrl-C stops, and finishes what is in work)", markup=False)
+    console.print(f"a page to try it: {url}/", markup=False)
+    run_until_stopped(server, scheduler, limits, listeners)

@@ -16,12 +16,14 @@ class Limits:
         running: from the first pass of a request to its end.
         reading: that a client may take nothing of what is there for it.
         body: until a request's body is there.
+        stopping: from the signal to stop until what still runs is ended.
     """
 
     waiting: float | None = 60.0
     running: float | None = None
     reading: float | None = 60.0
     body: float | None = 30.0
+    stopping: float = 30.0
 
 
 class TimedOutError(OutriderError):

@@ -17,9 +17,11 @@ _ANSWERS: tuple[type[BaseModel], ...] = (CompletionAnswer, ChatAnswer, ModelEntr
 _PROBLEMS = {
     400: "The request is wrong: the message says where, and what to do.",
     401: "The API key is missing or wrong.",
+    403: "A web page of another site sent this, or sent it to another name.",
     404: "There is no such model.",
     408: "The body did not come in time.",
     413: "The body is too large.",
+    415: "The body is not application/json.",
     429: "Too many requests wait.",
     500: "A fault of the server: its log says more.",
     503: "The request waited too long for a place, or failed, or the server is shutting down.",
@@ -47,9 +49,9 @@ def describe(*, keyed: bool) -> dict[str, Any]:
         "paths": {
             "/v1/completions": {"post": _answering("The text goes on.", CompletionRequest, CompletionAnswer)},
             "/v1/chat/completions": {"post": _answering("The model's next turn.", ChatRequest, ChatAnswer)},
-            "/v1/models": {"get": _reading("The model.", ModelList, 401, 500)},
-            "/v1/models/{model}": {"get": _reading("The model.", ModelEntry, 401, 404, 500) | _NAMED},
-            "/health": {"get": {**_reading("Whether requests are taken.", Health), "security": []}},
+            "/v1/models": {"get": _reading("The model.", ModelList, 401, 403, 500)},
+            "/v1/models/{model}": {"get": _reading("The model.", ModelEntry, 401, 403, 404, 500) | _NAMED},
+            "/health": {"get": {**_reading("Whether requests are taken.", Health, 403), "security": []}},
             "/metrics": {"get": _metrics()},
         },
         "components": {"schemas": schemas["$defs"]},
@@ -83,7 +85,7 @@ def _reading(summary: str, answered: type[BaseModel], *problems: int) -> dict[st
 
 def _metrics() -> dict[str, Any]:
     content = {"text/plain": {"schema": {"type": "string"}}}
-    responses = {"200": {"description": "Prometheus metrics.", "content": content}} | _problems(401, 500)
+    responses = {"200": {"description": "Prometheus metrics.", "content": content}} | _problems(401, 403, 500)
     return {"summary": "Metrics.", "responses": responses}
 
 

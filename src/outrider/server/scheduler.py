@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import threading
 import time
 from collections import deque
@@ -20,6 +21,9 @@ _log = logging.getLogger("outrider")
 _IDLE_SECONDS = 0.5
 _FIRST_GUESS, _SHORTEST_WAIT, _LONGEST_WAIT = 5.0, 1, 60
 """Seconds: what a request is taken to run before one has ended, and the ends of `retry_after`."""
+
+
+_SHUTTING_DOWN = "the server is shutting down: send the request again later"
 
 
 class QueueFullError(OutriderError):
@@ -78,21 +82,28 @@ class Scheduler:
         self._running: list[Ticket] = []
         self._changed = threading.Condition()
         self._stopping = False
+        self._until = math.inf  # by the monotonic clock: then all that is left ends
         self._thread = threading.Thread(target=self._run, name="outrider-engine", daemon=True)
 
     def start(self) -> None:
         """Begins to work."""
         self._thread.start()
 
-    def stop(self, grace_seconds: float) -> None:
-        """Takes no more requests, finishes those in work for at most so long, and ends the thread."""
-        until = time.monotonic() + grace_seconds
-        with self._changed:
+    def drain(self) -> None:
+        """Takes no more requests. Those in work may end within `Limits.stopping`; what is left then is ended before the
+        next pass, and the thread with it.
+
+        Takes no lock, since signal handlers call it: the main thread may hold the lock at that moment.
+        """
+        if not self._stopping:
+            self._until = time.monotonic() + self._limits.stopping
             self._stopping = True
+
+    def stop(self) -> None:
+        """As `drain`, and waits for the thread."""
+        self.drain()
+        with self._changed:
             self._changed.notify_all()
-        self._thread.join(max(until - time.monotonic(), 0))
-        for ticket in self._abandoned():
-            ticket.give(StoppedError("the server is shutting down: send the request again later"))
         self._thread.join()
 
     @property
@@ -117,7 +128,7 @@ class Scheduler:
         ticket = Ticket(prompt, params, asyncio.get_running_loop())
         with self._changed:
             if self._stopping:
-                raise StoppedError("the server is shutting down: send the request again later")
+                raise StoppedError(_SHUTTING_DOWN)
             free = self._most_running - len(self._joining) - len(self._running)
             if len(self._waiting) >= self._most_waiting + free:
                 raise QueueFullError(f"{len(self._waiting)} requests wait already: try again in a few seconds")
@@ -159,6 +170,8 @@ class Scheduler:
                     return
                 self._expire_waiting()
                 self._join()
+            if time.monotonic() >= self._until:
+                self._abandon_all()
             for ticket in [t for t in self._running if t.cancelled]:
                 self._leave(ticket)
             self._expire_running()
@@ -230,12 +243,14 @@ class Scheduler:
         self._running.remove(ticket)
         self._finished(ticket)
 
-    def _abandoned(self) -> list[Ticket]:
-        """Marks all that is left as cancelled."""
+    def _abandon_all(self) -> None:
+        """Ends what is left: the time that a stop may take is over."""
+        running = list(self._running)
         with self._changed:
-            left = [*self._joining, *self._running, *self._waiting]
-            for ticket in left:
-                ticket.cancelled = True
+            left = [*running, *self._joining, *self._waiting]
+            self._joining.clear()
             self._waiting.clear()
-            self._changed.notify_all()
-        return left
+        for ticket in running:
+            self._leave(ticket)
+        for ticket in left:
+            ticket.give(StoppedError(_SHUTTING_DOWN))

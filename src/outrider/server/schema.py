@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from outrider import Grammar, SamplingParams
 from outrider.sampling.params import MAX_DRAFT, MAX_LOGPROBS
@@ -23,6 +23,22 @@ _ONLY_CHAT = {
     "tool_choice": "tools belong to a conversation: use /v1/chat/completions",
 }
 _HARMLESS = ("text", "none", "auto")
+
+
+MAX_BIASES = 1024
+MAX_CLIENT_SALT = 256
+
+
+def _bounded(biases: Any) -> Any:
+    """Refused before each entry is looked at."""
+    if isinstance(biases, dict) and len(biases) > MAX_BIASES:
+        raise ValueError(f"it has {len(biases)} entries, and at most {MAX_BIASES} are taken: leave some out")
+    return biases
+
+
+Biases = Annotated[
+    dict[int, Annotated[float, Field(ge=-100, le=100)]], Field(max_length=MAX_BIASES), BeforeValidator(_bounded)
+]
 
 
 class StreamOptions(BaseModel):
@@ -47,7 +63,7 @@ class Sampled(Formed):
     seed: Annotated[int, Field(ge=-(2**63), lt=2**64)] | None = None
     presence_penalty: Annotated[float, Field(ge=-2, le=2)] = 0.0
     frequency_penalty: Annotated[float, Field(ge=-2, le=2)] = 0.0
-    logit_bias: dict[int, Annotated[float, Field(ge=-100, le=100)]] | None = None
+    logit_bias: Biases | None = None
     stream: bool = False
     stream_options: StreamOptions | None = None
     # Beyond OpenAI's, under the names that vLLM's users know.
@@ -57,6 +73,7 @@ class Sampled(Formed):
     repetition_penalty: Annotated[float, Field(ge=0.01, le=100)] = 1.0
     min_tokens: Annotated[int, Field(ge=0)] = 0
     ignore_eos: bool = False
+    cache_salt: Annotated[str, Field(max_length=MAX_CLIENT_SALT)] | None = None
     # As llama.cpp's server has it.
     cache_prompt: bool = True
     # outrider's own: drafting for this request alone; the tokens are the same.
@@ -82,12 +99,14 @@ class Sampled(Formed):
     def params(
         self,
         room: int,
+        salt: str,
         logprobs: int | None,
         grammar: Grammar | None = None,
         keep_special: tuple[str, ...] = (),
         last_mark: str | None = None,
     ) -> list[SamplingParams]:
-        """One set for each of the `n` answers; `room` is the most tokens that still fit.
+        """One set for each of the `n` answers; `room` is the most tokens that still fit, `salt` the
+        `SamplingParams.cache_salt`.
 
         keep_special: see `SamplingParams`. last_mark: a text that ends every answer, besides those of the request.
         """
@@ -116,6 +135,7 @@ class Sampled(Formed):
                 keep_special=keep_special,
                 draft=self.drafting,
                 cache_prompt=self.cache_prompt,
+                cache_salt=salt,
             )
             for number in range(self.n)
         ]
@@ -124,7 +144,12 @@ class Sampled(Formed):
 class CompletionRequest(Sampled):
     """`POST /v1/completions`."""
 
-    prompt: str | Annotated[list[int], Field(min_length=1)] | Annotated[list[str], Field(min_length=1, max_length=1)]
+    # Of a list that is wrong throughout, one error is enough.
+    prompt: (
+        str
+        | Annotated[list[int], Field(min_length=1, fail_fast=True)]
+        | Annotated[list[str], Field(min_length=1, max_length=1, fail_fast=True)]
+    )
     logprobs: Annotated[int, Field(ge=0, le=MAX_LOGPROBS)] | None = None
     echo: Literal[False] = False
     best_of: Literal[1] | None = None
@@ -176,7 +201,7 @@ class ChatRequest(WithTools, Sampled):
 
     unsupported: ClassVar[dict[str, str]] = _UNSUPPORTED
 
-    messages: Annotated[list[Message], Field(min_length=1)]
+    messages: Annotated[list[Message], Field(min_length=1, fail_fast=True)]
     max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
     logprobs: bool = False
     top_logprobs: Annotated[int, Field(ge=0, le=MAX_LOGPROBS)] = 0

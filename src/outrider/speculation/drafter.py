@@ -39,12 +39,14 @@ class Drafter(Protocol):
     def name(self) -> str:
         """The source's name in drafts and statistics."""
 
-    def open(self, sequence: int, tokens: list[int], cache: KvCache, chooser: TokenChooser) -> None:
+    def open(self, sequence: int, tokens: list[int], cache: KvCache, chooser: TokenChooser, scope: str | None) -> None:
         """Begins a sequence with its prompt.
 
         Args:
             tokens: the sequence's own list: it grows as tokens become certain.
             chooser: how the target will choose.
+            scope: a drafter may draw on other sequences of the same scope, and on no others; None: on none at all, and
+                nothing of this sequence may outlive it.
         """
 
     def propose(self, asks: Sequence[Ask]) -> None:

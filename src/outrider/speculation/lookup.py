@@ -5,13 +5,15 @@ Prompt lookup as a drafter: Saxena 2023; with a suffix automaton: Hu et al. 2024
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 
 from outrider.kernels import KvCache
 from outrider.sampling.choice import TokenChooser
 from outrider.speculation.drafter import Ask, Floats
 from outrider.speculation.suffix import Cursor, Match, SuffixIndex
-from outrider.speculation.tree import ROOT, Situation
+from outrider.speculation.tree import HISTORY, ROOT, Situation
 
 Chance = Callable[[int, str, Situation, float], float]
 """(sequence, source, situation, first guess) -> the estimated chance; see `controller.Calibration` and `Level`."""
@@ -19,6 +21,8 @@ Chance = Callable[[int, str, Situation, float], float]
 MIN_MATCH = 2
 """A single token's last successor is right too rarely to be worth a row."""
 _MIN_HISTORY_MATCH = 3
+_MOST_SCOPES = 1024
+"""Scopes with a history at most, however little text each has: an empty index takes memory too."""
 _REACH = 64
 """Tokens that a match in earlier texts is looked for with, when a text is first compared."""
 _FIRST_GUESS = 0.6
@@ -38,7 +42,14 @@ class LookupDrafter:
         self._indices: dict[int, SuffixIndex] = {}
         self._texts: dict[int, list[int]] = {}
 
-    def open(self, sequence: int, tokens: list[int], cache: KvCache, chooser: TokenChooser) -> None:  # noqa: ARG002
+    def open(
+        self,
+        sequence: int,
+        tokens: list[int],
+        cache: KvCache,  # noqa: ARG002
+        chooser: TokenChooser,  # noqa: ARG002
+        scope: str | None,  # noqa: ARG002
+    ) -> None:
         """Indexes the prompt; see `Drafter.open`."""
         self._indices[sequence] = SuffixIndex()
         self._texts[sequence] = tokens
@@ -65,25 +76,33 @@ class LookupDrafter:
 
 
 class HistoryDrafter:
-    """Proposes what followed the match in texts that are complete: earlier requests, prompt and answer.
+    """Proposes what followed the match in the texts of earlier requests of the same scope, prompt and answer.
 
     Args:
-        capacity: most tokens kept. The texts are indexed in two generations of half that size; when the younger is
-            full, the older is dropped. An index takes some 600 bytes a token.
+        capacity: most tokens kept, of all scopes together. The texts of a scope are indexed in two generations of half
+            that size; when the younger is full, the older is dropped. Where all scopes together have too many, the
+            least recently used one loses its older generation. An index takes some 600 bytes a token.
     """
 
-    name = "history"
+    name = HISTORY
 
     def __init__(self, chance: Chance, capacity: int) -> None:
-        self._chance, self._half = chance, capacity // 2
-        self._generations = [SuffixIndex()]
-        self._texts: dict[int, list[int]] = {}
-        self._cursors: dict[int, list[tuple[Cursor, int]]] = {}  # with the tokens that each has read
+        self._chance, self._capacity, self._half = chance, capacity, capacity // 2
+        self._generations: OrderedDict[str, list[SuffixIndex]] = OrderedDict()  # by scope, least recently used first
+        self._kept = 0  # tokens in all of them
+        self._sequences: dict[int, _Reading] = {}
 
-    def open(self, sequence: int, tokens: list[int], cache: KvCache, chooser: TokenChooser) -> None:  # noqa: ARG002
-        """See `Drafter.open`."""
-        self._texts[sequence] = tokens
-        self._cursors[sequence] = []
+    def open(
+        self,
+        sequence: int,
+        tokens: list[int],
+        cache: KvCache,  # noqa: ARG002
+        chooser: TokenChooser,  # noqa: ARG002
+        scope: str | None,
+    ) -> None:
+        """See `Drafter.open`. Without a scope the sequence takes no part."""
+        if scope is not None:
+            self._sequences[sequence] = _Reading(tokens, scope)
 
     def propose(self, asks: Sequence[Ask]) -> None:
         """See `Drafter.propose`."""
@@ -100,27 +119,57 @@ class HistoryDrafter:
         """Nothing to learn here."""
 
     def close(self, sequence: int) -> None:
-        """The sequence's text becomes history."""
-        del self._cursors[sequence]
-        text = self._texts.pop(sequence)[-self._half :]
-        if len(self._generations[-1]) + len(text) > self._half:
-            self._generations = [*self._generations[-1:], SuffixIndex()]
-        for token in (*text, _BETWEEN):
-            self._generations[-1].append(token)
+        """The sequence's text becomes history of its scope."""
+        reading = self._sequences.pop(sequence, None)
+        room = self._half - 1  # of a text, which _BETWEEN follows
+        if reading is None or room < 1:
+            return
+        text = [*reading.tokens[-room:], _BETWEEN]
+        generations = self._generations.setdefault(reading.scope, [SuffixIndex()])
+        self._generations.move_to_end(reading.scope)
+        if len(generations[-1]) + len(text) > self._half:
+            generations.append(SuffixIndex())
+            if len(generations) > 2:
+                self._drop_oldest(reading.scope)
+        for token in text:
+            generations[-1].append(token)
+        self._kept += len(text)
+        while self._kept > self._capacity or len(self._generations) > _MOST_SCOPES:
+            self._drop_oldest(next(iter(self._generations)))
+
+    def _drop_oldest(self, scope: str) -> None:
+        """Drops the oldest generation of a scope, and with its last one the scope."""
+        generations = self._generations[scope]
+        self._kept -= len(generations.pop(0))
+        if not generations:
+            del self._generations[scope]
 
     def _caught_up(self, sequence: int) -> list[Cursor]:
         """A cursor for each generation, at the end of the sequence's text."""
-        tokens, known = self._texts[sequence], self._cursors[sequence]
-        current = []
-        for index in self._generations:
+        reading = self._sequences.get(sequence)
+        if reading is None or reading.scope not in self._generations:
+            return []
+        self._generations.move_to_end(reading.scope)
+        tokens, current = reading.tokens, []
+        for index in self._generations[reading.scope]:
             cursor, read = next(
-                ((c, read) for c, read in known if c.index is index), (Cursor(index), max(len(tokens) - _REACH, 0))
+                ((c, read) for c, read in reading.cursors if c.index is index),
+                (Cursor(index), max(len(tokens) - _REACH, 0)),
             )
             for token in tokens[read:]:
                 cursor.advance(token)
             current.append((cursor, len(tokens)))
-        self._cursors[sequence] = current
+        reading.cursors = current
         return [cursor for cursor, _ in current]
+
+
+@dataclass
+class _Reading:
+    """A sequence that is compared with its scope's history."""
+
+    tokens: list[int]
+    scope: str
+    cursors: list[tuple[Cursor, int]] = field(default_factory=list)  # with the tokens that each has read
 
 
 def _add_chain(ask: Ask, tokens: Sequence[int], match: Match, source: str, chance: Chance) -> None:

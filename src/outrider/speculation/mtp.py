@@ -92,7 +92,14 @@ class MtpDrafter:
         self._logits = np.empty((rows, vocabulary), np.float32) if drafting.ordering is None else None
         self.seconds_per_step = 0.0
 
-    def open(self, sequence: int, tokens: list[int], cache: kernels.KvCache, chooser: TokenChooser) -> None:
+    def open(
+        self,
+        sequence: int,
+        tokens: list[int],
+        cache: kernels.KvCache,
+        chooser: TokenChooser,
+        scope: str | None,  # noqa: ARG002
+    ) -> None:
         """See `Drafter.open`."""
         self._sequences[sequence] = _Sequence(tokens, cache, chooser)
 

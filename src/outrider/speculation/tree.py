@@ -6,8 +6,20 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
 ROOT = -1
+HISTORY = "history"
+"""The source of tokens that followed in texts of earlier requests.
+
+Earlier requests may be other people's, so these tokens are not reported as such: an accepted one is counted as lookup's
+(`reported`), and a rejected one, which would be a piece of another's text, is not reported at all
+(`Draft.reportable_child`). Only where another source proposes the same token by itself is that reported.
+"""
 Situation = tuple[int, ...]
 """From the coarse to the fine: what its source knew when it proposed a node."""
+
+
+def reported(source: str) -> str:
+    """A source as requests report it; see HISTORY."""
+    return "lookup" if source == HISTORY else source
 
 
 @dataclass(frozen=True)
@@ -16,7 +28,7 @@ class Node:
 
     `parent` is the index of an earlier node, or ROOT; `probability` is the estimated chance that the target chooses
     this token once it has chosen the parent; `source` names the drafter that proposed it first, and `situation` what
-    that drafter knew of it (see `controller.Calibration`).
+    that drafter knew of it (see `controller.Calibration`). `own_probability` is the estimate without HISTORY.
     """
 
     token: int
@@ -25,6 +37,7 @@ class Node:
     probability: float
     source: str
     situation: Situation = ()
+    own_probability: float = 0.0
 
 
 @dataclass
@@ -43,27 +56,33 @@ class Draft:
     def add(self, parent: int, token: int, probability: float, source: str, situation: Situation = ()) -> int:
         """The index of `token` under `parent`, which is a new node unless another source proposed the same.
 
-        Two sources that agree are at least as sure as the surer one, so the higher probability stays.
+        Two sources that agree are at least as sure as the surer one, so the higher probability stays. The node is that
+        of the source that proposed it first, HISTORY excepted.
         """
+        own = 0.0 if source == HISTORY else probability
         known = self._index.get((parent, token))
         if known is None:
             depth = 0 if parent == ROOT else self.nodes[parent].depth + 1
-            self._index[parent, token] = len(self.nodes)
-            self.nodes.append(Node(token, parent, depth, probability, source, situation))
-            return len(self.nodes) - 1
+            return self._append(Node(token, parent, depth, probability, source, situation, own))
         node = self.nodes[known]
-        if probability > node.probability:
-            self.nodes[known] = replace(node, probability=probability)
+        if node.source == HISTORY != source:
+            node = replace(node, source=source, situation=situation)
+        if node is not self.nodes[known] or probability > node.probability or own > node.own_probability:
+            highest = max(probability, node.probability)
+            self.nodes[known] = replace(node, probability=highest, own_probability=max(own, node.own_probability))
         return known
 
     def child(self, parent: int, token: int) -> int | None:
         """The node of `token` under `parent`, if it was proposed."""
         return self._index.get((parent, token))
 
-    def likeliest_child(self, parent: int) -> int | None:
-        """The likeliest node under `parent`, if anything was proposed there."""
-        children = [i for i, node in enumerate(self.nodes) if node.parent == parent]
-        return max(children, key=lambda i: self.nodes[i].probability, default=None)
+    def reportable_child(self, parent: int) -> int | None:
+        """The likeliest node under `parent` that a request may report, if any was proposed; see HISTORY.
+
+        Compared without HISTORY's estimates: which of its candidates an MTP drafter rejects must not depend on them.
+        """
+        children = [i for i, node in enumerate(self.nodes) if node.parent == parent and node.source != HISTORY]
+        return max(children, key=lambda i: self.nodes[i].own_probability, default=None)
 
     def path_probabilities(self) -> list[float]:
         """Per node the estimated chance that it is accepted: the product of probabilities along its path."""
@@ -77,6 +96,10 @@ class Draft:
         kept, renumbered = Draft(), {ROOT: ROOT}
         for index in sorted(chosen):
             node = self.nodes[index]
-            parent = renumbered[node.parent]
-            renumbered[index] = kept.add(parent, node.token, node.probability, node.source, node.situation)
+            renumbered[index] = kept._append(replace(node, parent=renumbered[node.parent]))
         return kept
+
+    def _append(self, node: Node) -> int:
+        self._index[node.parent, node.token] = len(self.nodes)
+        self.nodes.append(node)
+        return len(self.nodes) - 1

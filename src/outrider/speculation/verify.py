@@ -11,8 +11,8 @@ from outrider.speculation.tree import ROOT, Draft
 @dataclass(frozen=True)
 class Verdict:
     """`accepted`: the nodes of the accepted path, from the root down. `tokens`: what the target chose along it, that is
-    the accepted tokens and then the bonus token. `rejected`: the likeliest token that had been proposed in the bonus
-    token's place, if any was."""
+    the accepted tokens and then the bonus token. `rejected`: the likeliest token that had been proposed at the bonus
+    token's position and may be reported (see `tree.HISTORY`), if any was."""
 
     accepted: list[int]
     tokens: list[int]
@@ -40,5 +40,5 @@ def walk(draft: Draft, choose: Callable[[int], int | None]) -> Verdict:
             break
         accepted.append(child)
         at = child
-    wrong = draft.likeliest_child(at) if len(tokens) > len(accepted) else None
+    wrong = draft.reportable_child(at) if len(tokens) > len(accepted) else None
     return Verdict(accepted, tokens, None if wrong is None else draft.nodes[wrong].token)

@@ -61,7 +61,7 @@ def test_a_full_queue_is_counted_as_refused(llm, call):
 
 
 def test_outriders_own_key(llm, call):
-    with serving(llm, running=1, waiting=8, api_key="secret") as (url, _):
+    with serving(llm, running=1, waiting=8, keys=["secret"]) as (url, _):
         asked = ("--clients", "1", "--requests", "2", "--max-tokens", "8", "--json")
         assert "wants an API key" in call("bench", "endpoint", url, *asked).err
         ran = call("bench", "endpoint", url, *asked, "--api-key", "secret")

@@ -1,7 +1,7 @@
 // The page of `outrider serve`. What a model says is put in as text, never as HTML.
 
 const byId = (id) => document.getElementById(id);
-const SOURCES = { mtp: "the MTP drafter", lookup: "lookup in this text", history: "earlier requests" };
+const SOURCES = { mtp: "the MTP drafter", lookup: "lookup" };
 
 let key = ""; // nowhere else
 let model = null; // the server's entry in /v1/models
@@ -160,7 +160,6 @@ class Answer {
     }
     const sources = Object.entries(this.acceptedBySource).map(([source, n]) => `${n} by ${SOURCES[source] ?? source}`);
     if (sources.length) said.push(`Accepted: ${sources.join(", ")}.`);
-    if (this.acceptedBySource.history) said.push("The server has seen such a text before, which makes it faster to draft than a new one.");
     if (this.finishReason === "length") said.push("Ended at the most tokens.");
     if (!this.done) said.push("Not finished.");
     if (company) said.push("Other requests were in work: they shared the machine, and these speeds are not its best.");
@@ -256,8 +255,9 @@ async function run(event) {
       stream: true,
     },
   };
-  // With drafting first: a plain answer would be there to draft from, word for word.
   const answers = { on: [true], off: [false], both: [true, false] }[chosen("drafting")].map((drafting) => new Answer(drafting));
+  // A comparison must draw on nothing earlier: a prompt that was asked before would be drafted from its own answer.
+  if (answers.length > 1) request.body.cache_prompt = false;
   const turn = openTurn(prompt, answers, chat);
   showError(null);
   begin();

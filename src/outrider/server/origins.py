@@ -1,0 +1,72 @@
+"""Keeps web pages from using a server that listens on loopback and has no key.
+
+Any page that its user opens may send requests to loopback, and one whose name is made to resolve to loopback (DNS
+rebinding) may read the answers too. Browsers report both: the page in Origin, the name in Host.
+"""
+
+from __future__ import annotations
+
+from ipaddress import ip_address
+from urllib.parse import urlsplit
+
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from outrider.server.problems import ApiError
+
+_REMEDY = "use http://127.0.0.1 or http://localhost, or start the server with --api-key"
+
+
+class LoopbackOnly:
+    """ASGI middleware: refuses requests that were sent to a foreign name, or by a foreign web page.
+
+    Args:
+        host: the name or address that the server was started with: allowed too.
+    """
+
+    def __init__(self, app: ASGIApp, host: str) -> None:
+        self._app, self._host = app, _plain(host)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        problem = self._problem(Headers(scope=scope)) if scope["type"] == "http" else None
+        if problem is None:
+            await self._app(scope, receive, send)
+        else:
+            await ApiError(403, "permission_error", problem).response()(scope, receive, send)
+
+    def _problem(self, headers: Headers) -> str | None:
+        for host in headers.getlist("host"):
+            if not self._allows(_hostname(f"//{host}")):
+                return f"the Host header names {host!r}, which is not this server: {_REMEDY}"
+        for origin in headers.getlist("origin"):
+            # Programs such as editors have schemes of their own, which no web page can have.
+            foreign_scheme = "://" in origin and origin.partition("://")[0].lower() not in ("http", "https")
+            if not foreign_scheme and not self._allows(_hostname(origin)):
+                return (
+                    f"a web page of {origin!r} sent this, and a server without a key serves none but its own: {_REMEDY}"
+                )
+        return None
+
+    def _allows(self, name: str | None) -> bool:
+        return name is not None and (is_loopback(name) or _plain(name) == self._host)
+
+
+def is_loopback(name: str) -> bool:
+    """Whether a name or address can only be this machine."""
+    name = _plain(name)
+    try:
+        return ip_address(name).is_loopback
+    except ValueError:
+        return name == "localhost" or name.endswith(".localhost")
+
+
+def _hostname(url: str) -> str | None:
+    """Of an address or an origin; None if it has none."""
+    try:
+        return urlsplit(url).hostname
+    except ValueError:
+        return None
+
+
+def _plain(name: str) -> str:
+    return name.lower().removesuffix(".").strip("[]")

@@ -1,0 +1,125 @@
+"""Turns a request's body into what the engine takes. All of it may take long, so it runs beside the event loop."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+from pydantic import ValidationError
+
+from outrider import LLM, Grammar, SamplingParams
+from outrider.errors import UsageError
+from outrider.server.answers import Form
+from outrider.server.problems import ApiError
+from outrider.server.schema import ChatRequest, CompletionRequest, Sampled
+from outrider.server.turn import Turn
+
+Wanted = TypeVar("Wanted", bound=Sampled)
+Scope = Callable[[str], str]
+"""A request's `cache_salt` -> that of its sampling parameters; see `keys.scope_of`."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A request that can be submitted once its grammars compile.
+
+    sets: one for each of its answers. grammars: what has to compile, in this order. field: which names them in errors.
+    """
+
+    ids: list[int]
+    sets: list[SamplingParams]
+    form: Form
+    grammars: list[Grammar]
+    field: str
+    stream: bool
+    with_usage: bool
+
+
+class Preparer:
+    """Reads requests for one model.
+
+    Args:
+        name: the model's, as clients call it.
+    """
+
+    def __init__(self, llm: LLM, name: str) -> None:
+        self._llm, self._name = llm, name
+
+    def completion(self, body: bytes, scope: Scope) -> Prepared:
+        """The body of `POST /v1/completions`.
+
+        Raises:
+            ApiError, UsageError: it is wrong; the message says where and what to do.
+        """
+        wanted = self._read(body, CompletionRequest)
+        ids = self._llm.encode(wanted.only_prompt)
+        field, grammar = _format_of(wanted)
+        sets = wanted.params(self._llm.context - len(ids), scope(wanted.cache_salt or ""), wanted.logprobs, grammar)
+        form = Form(False, self._name, self._llm.tokenizer, wanted.logprobs is not None)
+        return self._prepared(wanted, ids, sets, form, [grammar], field)
+
+    def chat(self, body: bytes, scope: Scope) -> Prepared:
+        """The body of `POST /v1/chat/completions`. Raises as `completion`."""
+        wanted = self._read(body, ChatRequest)
+        if self._llm.chat is None:
+            problem = f"{self._name} is a base model without a chat template: use /v1/completions"
+            raise ApiError(400, "invalid_request_error", problem)
+        try:
+            messages = [message.plain() for message in wanted.messages]
+        except ValueError as error:
+            raise ApiError(400, "invalid_request_error", str(error), parameter="messages") from error
+        turn = Turn(self._llm.chat.source, self._llm.tokenizer, wanted)
+        tools = [tool.plain() for tool in wanted.offered] or None
+        ids = self._llm.chat_prompt(messages, tools=tools, thinking=turn.thinking)
+        field, grammar = _format_of(wanted)
+        if grammar is not None and turn.tools:
+            problem = f"{field} and tools exclude each other: leave one out, or set tool_choice to none"
+            raise ApiError(400, "invalid_request_error", problem, parameter=field)
+        logprobs = wanted.top_logprobs if wanted.logprobs else None
+        room, whole = self._llm.context - len(ids), turn.grammar(grammar)
+        sets = wanted.params(room, scope(wanted.cache_salt or ""), logprobs, whole, turn.keep_special, turn.last_mark)
+        form = Form(True, self._name, self._llm.tokenizer, logprobs is not None, turn.channels, turn.tools)
+        # What is wrong with the request's own is found before it is a part of the whole.
+        return self._prepared(wanted, ids, sets, form, [grammar, whole], field or "tool_choice")
+
+    def _prepared(
+        self,
+        wanted: Sampled,
+        ids: list[int],
+        sets: list[SamplingParams],
+        form: Form,
+        grammars: list[Grammar | None],
+        field: str,
+    ) -> Prepared:
+        self._llm.check(SamplingParams(logit_bias=sets[0].logit_bias))
+        with_usage = wanted.stream_options is not None and wanted.stream_options.include_usage
+        distinct = list(dict.fromkeys(grammar for grammar in grammars if grammar is not None))
+        return Prepared(ids, sets, form, distinct, field, wanted.stream, with_usage)
+
+    def _read(self, body: bytes, model: type[Wanted]) -> Wanted:
+        try:
+            wanted = model.model_validate(json.loads(body))
+        except (ValueError, RecursionError) as error:
+            raise _explained(error) from error
+        if wanted.model not in ("", self._name):
+            problem = f"there is no model {wanted.model}: this is {self._name}"
+            raise ApiError(404, "not_found_error", problem, parameter="model")
+        return wanted
+
+
+def _explained(error: ValueError | RecursionError) -> ApiError:
+    if not isinstance(error, ValidationError):
+        return ApiError(400, "invalid_request_error", f"the body is not JSON: {error}")
+    first = error.errors(include_url=False, include_context=False)[0]
+    place = ".".join(str(part) for part in first["loc"])
+    message = first["msg"].removeprefix("Value error, ")
+    return ApiError(400, "invalid_request_error", f"{place}: {message}" if place else message, parameter=place or None)
+
+
+def _format_of(wanted: Sampled) -> tuple[str, Grammar | None]:
+    try:
+        return wanted.form()
+    except (ValueError, UsageError) as error:
+        raise ApiError(400, "invalid_request_error", str(error), parameter="response_format") from error

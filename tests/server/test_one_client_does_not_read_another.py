@@ -1,0 +1,266 @@
+"""Two clients of one server: whatever the second tries, it learns nothing of the first's prompts and answers.
+
+The second may pin drafts, force tokens by biases and grammars, and read all that the server reports. "Q" stands for the
+secret: nothing else here has one, so a Q among what was rejected is a piece of the first client's text.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+import pytest
+from serving import serving
+
+from outrider import LLM, SamplingParams
+from outrider.speculation.lookup import HistoryDrafter
+
+ROUTES = ["completions", "chat/completions"]
+ALICE, BOB = "key-of-alice", "key-of-bob"
+KNOWN, SECRET = "is Mr. Ferrum\nZ", "QVQWQX"
+WRONG = 300
+"""A token that no secret has."""
+
+
+def byte_id(character: str) -> int:
+    return 3 + ord(character)
+
+
+@dataclass
+class Client:
+    """One client, on one of the routes."""
+
+    base: str
+    route: str
+    key: str = ALICE
+    salt: str = ""
+
+    def send(self, text: str, **fields: Any) -> httpx.Response:
+        """`text` is the prompt, or the message, after which the template adds a newline."""
+        asked = {"messages": [{"role": "user", "content": text}]} if self.route.startswith("chat") else {"prompt": text}
+        asked |= {"max_tokens": 4, "temperature": 0, "ignore_eos": True}
+        asked |= {"cache_salt": self.salt} if self.salt else {}
+        headers = {"Authorization": f"Bearer {self.key}"}
+        found = httpx.post(f"{self.base}/v1/{self.route}", json=asked | fields, headers=headers, timeout=60)
+        assert found.status_code == 200, found.text
+        return found
+
+    def stats(self, text: str, **fields: Any) -> dict[str, Any]:
+        """What a whole answer reports of drafting."""
+        stats: dict[str, Any] = self.send(text, **fields).json()["outrider"][0]
+        return stats
+
+    def cached_tokens(self, text: str, **fields: Any) -> int:
+        return int(self.send(text, **fields).json()["usage"]["prompt_tokens_details"]["cached_tokens"])
+
+    def marks(self, text: str, **fields: Any) -> dict[str, list[Any]]:
+        """What a stream reports of each token."""
+        lines = self.send(text, stream=True, **fields).text.splitlines()
+        events = [json.loads(line[6:]) for line in lines if line.startswith("data: {")]
+        names = ("texts", "sources", "rejected", "rejected_texts", "drafted")
+        return {name: [value for event in events for value in event["outrider"][name]] for name in names}
+
+
+def with_known(client: Client) -> tuple[str, str]:
+    """The prompt that ends where the known text does but for its last token, which is to be forced."""
+    before, last = KNOWN[:-1], KNOWN[-1]
+    return (before.removesuffix("\n"), last) if client.route.startswith("chat") else (before, last)
+
+
+@pytest.fixture(scope="module")
+def shared(json_llm):
+    """A server with a shared history and two keys."""
+    with serving(json_llm, keys=[ALICE, BOB]) as (base, _):
+        yield base
+
+
+@pytest.fixture
+def fresh(json_llm):
+    """Nothing is kept of other tests."""
+    json_llm.caches.clear()
+    history = json_llm.engine.planner.drafters[-1]
+    assert isinstance(history, HistoryDrafter)
+    forget(history)
+    return history
+
+
+def forget(history: HistoryDrafter) -> None:
+    history._generations.clear()
+    history._kept = 0
+
+
+@pytest.fixture(params=ROUTES)
+def route(request):
+    return request.param
+
+
+SHARING = [{}, {"key": BOB}, {"salt": "another"}]
+"""What an attacker has in common with its victim, and what not."""
+
+
+# -- rejected drafts -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("attacker", SHARING)
+def test_a_forced_token_does_not_bring_the_next_one_out_as_rejected(shared, fresh, route, attacker):  # noqa: ARG001
+    Client(shared, route).send(f"My name {KNOWN}{SECRET}")
+    eve = Client(shared, route, **attacker)
+    prompt, last = with_known(eve)
+    marks = eve.marks(prompt, drafting=15, logit_bias={str(byte_id(last)): 100})
+    assert set(marks["texts"]) == {last}, "the bias forces it"
+    assert byte_id("Q") not in marks["rejected"]
+    assert not any(text and "Q" in text for text in marks["rejected_texts"])
+
+
+@pytest.mark.parametrize("attacker", SHARING)
+def test_nor_does_a_grammar_that_demands_another_token_there(shared, fresh, route, attacker):  # noqa: ARG001
+    Client(shared, route).send(f"My name {KNOWN}{SECRET}")
+    eve = Client(shared, route, **attacker)
+    prompt, last = with_known(eve)
+    demand = rf"start: <[{byte_id(last)}]> <[{WRONG}]> /(.|\n)*/"
+    marks = eve.marks(prompt, drafting=15, grammar=demand)
+    assert marks["texts"][0] == last
+    assert byte_id("Q") not in marks["rejected"]
+    assert not any(text and "Q" in text for text in marks["rejected_texts"])
+
+
+def test_answers_do_not_come_out_either(shared, fresh, route):  # noqa: ARG001
+    forced = {"grammar": f'start: "{KNOWN}{SECRET}"'.replace("\n", "\\n"), "max_tokens": 40}
+    Client(shared, route).send("My name", **forced)
+    eve = Client(shared, route)
+    prompt, last = with_known(eve)
+    marks = eve.marks(prompt, drafting=15, logit_bias={str(byte_id(last)): 100})
+    assert not any(text and "Q" in text for text in marks["rejected_texts"])
+
+
+# -- accepted drafts -------------------------------------------------------------------------------------------------
+
+
+def guess(client: Client, secret: str) -> dict[str, Any]:
+    """Forces a guess of the secret. Were it drafted from another's text, it would be accepted."""
+    prompt, last = with_known(client)
+    return client.stats(prompt, drafting=15, grammar=f'start: "{last}{secret}"', max_tokens=20)
+
+
+@pytest.mark.parametrize("attacker", SHARING[1:])
+def test_counts_do_not_confirm_a_guess_across_keys_and_salts(shared, fresh, route, attacker):
+    found = []
+    for secret in ("QVWXYU", "QUYXWV"):
+        forget(fresh)  # the attacker's own guess before
+        Client(shared, route).send(f"My name {KNOWN}QVWXYU")
+        found.append(guess(Client(shared, route, **attacker), secret))
+    right, wrong = found
+    for name in ("drafted", "accepted", "target_passes", "drafted_by_source", "accepted_by_source"):
+        assert right[name] == wrong[name]
+    assert right["accepted"] == 0
+
+
+def test_without_a_shared_history_nothing_confirms_a_guess(tmp_path, json_llm, route):  # noqa: ARG001
+    """As `outrider serve` runs it unless asked otherwise."""
+    planner = json_llm.engine.planner
+    own = planner.drafters
+    planner.drafters = [drafter for drafter in own if drafter.name != "history"]
+    try:
+        with serving(json_llm) as (base, _):
+            Client(base, route).send(f"My name {KNOWN}QVWXYU")
+            right, wrong = (guess(Client(base, route), secret) for secret in ("QVWXYU", "QUYXWV"))
+    finally:
+        planner.drafters = own
+    assert (right["accepted"], right["drafted"]) == (wrong["accepted"], wrong["drafted"]) == (0, 0)
+
+
+def test_a_shared_history_helps_within_one_key_and_salt_and_counts_as_lookup(shared, fresh, route):  # noqa: ARG001
+    mine = {"key": BOB, "salt": "mine"}
+    Client(shared, route, **mine).send(f"My name {KNOWN}QVWXYU")
+    stats = guess(Client(shared, route, **mine), "QVWXYU")
+    assert stats["accepted_by_source"] == {"lookup": stats["accepted"]}
+    assert stats["accepted"] >= 4
+    prompt, last = with_known(Client(shared, route))
+    marks = Client(shared, route, **mine).marks(prompt, drafting=15, grammar=f'start: "{last}QVWXYU"', max_tokens=20)
+    assert set(marks["sources"]) == {None, "lookup"}
+
+
+# -- the prefix cache ------------------------------------------------------------------------------------------------
+
+LONG = "What the first client asked, word for word."
+
+
+@pytest.mark.parametrize("attacker", SHARING[1:])
+def test_cached_tokens_do_not_confirm_a_prompt_across_keys_and_salts(shared, fresh, route, attacker):  # noqa: ARG001
+    alice, eve = Client(shared, route), Client(shared, route, **attacker)
+    alice.send(LONG)
+    assert eve.cached_tokens(LONG) == 0
+    assert eve.cached_tokens(LONG) > 40, "its own it finds"
+    assert alice.cached_tokens(LONG) > 40, "which takes nothing from the others"
+
+
+def test_the_same_salt_of_different_keys_is_not_the_same(shared, fresh, route):  # noqa: ARG001
+    """Not even where one could be mistaken for the other."""
+    Client(shared, route, ALICE, "s").send(LONG)
+    for salt in ("s", "0:s", ":s", "1:s"):
+        assert Client(shared, route, BOB, salt).cached_tokens(LONG) == 0
+    assert Client(shared, route, ALICE, "0:s").cached_tokens(LONG) == 0
+
+
+# -- the counters ----------------------------------------------------------------------------------------------------
+
+
+def test_metrics_need_a_key_where_there_is_one(shared):
+    assert httpx.get(f"{shared}/metrics").status_code == 401
+    assert httpx.get(f"{shared}/metrics", headers={"Authorization": "Bearer x"}).status_code == 401
+    for key in (ALICE, BOB):
+        assert httpx.get(f"{shared}/metrics", headers={"Authorization": f"Bearer {key}"}).status_code == 200
+
+
+# -- taking no part --------------------------------------------------------------------------------------------------
+
+
+def test_a_request_can_leave_nothing_behind(shared, fresh, json_llm, route):
+    alice = Client(shared, route)
+    alice.send(LONG + KNOWN + "QVWXYU", cache_prompt=False)
+    assert json_llm.caches.kept == 0
+    assert fresh._kept == 0
+    assert alice.cached_tokens(LONG + KNOWN + "QVWXYU") == 0
+    json_llm.caches.clear()
+    forget(fresh)
+    alice.send(f"My name {KNOWN}QVWXYU", cache_prompt=False)
+    assert guess(alice, "QVWXYU")["accepted"] == 0
+
+
+def test_and_draws_on_nothing(shared, fresh, route):  # noqa: ARG001
+    alice = Client(shared, route)
+    alice.send(f"My name {KNOWN}QVWXYU")
+    prompt, last = with_known(alice)
+    fields = {"drafting": 15, "grammar": f'start: "{last}QVWXYU"', "max_tokens": 20}
+    assert alice.stats(prompt, **fields, cache_prompt=False)["accepted"] == 0
+    assert alice.cached_tokens(f"My name {KNOWN}QVWXYU", cache_prompt=False) == 0
+    assert alice.stats(prompt, **fields)["accepted"] >= 4
+
+
+# -- many salts ------------------------------------------------------------------------------------------------------
+
+
+def test_many_salts_do_not_grow_memory(tiny):
+    llm = LLM(tiny("gemma3").gguf, threads=1, context=64, lookup_history=500, prefix_cache_bytes=4 << 20)
+    history = llm.engine.planner.drafters[-1]
+    assert isinstance(history, HistoryDrafter)
+    for number in range(400):
+        llm.generate([[5, 6, 7, number % 500]], SamplingParams(max_tokens=2, cache_salt=f"salt {number}"))
+        assert history._kept <= 500
+        assert llm.caches.kept <= 256
+        assert llm.caches.kept_bytes <= 4 << 20
+    assert len(history._generations) < 100
+    assert not history._sequences
+
+
+@pytest.mark.parametrize(("salt", "status"), [("x" * 256, 200), ("x" * 257, 400), (7, 400), (None, 200)])
+def test_a_salt_is_a_text_of_bounded_length(shared, route, salt, status):
+    asked = {"messages": [{"role": "user", "content": "x"}]} if route.startswith("chat") else {"prompt": "x"}
+    headers = {"Authorization": f"Bearer {ALICE}"}
+    asked |= {"cache_salt": salt, "max_tokens": 1}
+    found = httpx.post(f"{shared}/v1/{route}", json=asked, headers=headers, timeout=60)
+    assert found.status_code == status
+    if status == 400:
+        assert found.json()["error"]["param"] == "cache_salt"
