@@ -36,6 +36,13 @@ def test_nothing_is_drafted_from_other_requests_unless_asked_for(served):
     assert served("--shared-history", "4096")[0]["lookup_history"] == 4096
 
 
+def test_a_history_without_lookup_is_refused(fake, call):
+    ran = call("serve", "demo", "--shared-history", "4096", "--no-lookup")
+    assert ran.code == 2
+    assert "leave one of them out" in ran.err
+    assert fake.made == []
+
+
 def test_keys_come_from_the_option_and_the_file(served, tmp_path):
     (tmp_path / "keys").write_text("one\ntwo\n")
     _, server, _ = served("--api-key", "zero", "--api-key-file", str(tmp_path / "keys"))

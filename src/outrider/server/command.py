@@ -80,6 +80,8 @@ def serve(
         raise UsageError(f"serving needs {error.name}: pip install 'outrider[serve]'") from error
     from outrider.terminal import error_console, load_model
 
+    if shared_history and not lookup:
+        raise UsageError("--shared-history drafts by lookup, which --no-lookup switches off: leave one of them out")
     keys = read_keys(api_key, api_key_file)
     listeners = bind(host, port)
     give_back_large_blocks()
