@@ -27,7 +27,7 @@ del blocks  # by now glibc takes blocks of this size for usual, and puts the nex
 blocks = [bytearray(b"x") * (8 << 20) for _ in range(20)]
 behind = bytearray(100 << 10)
 del blocks
-print(psutil.Process().memory_info().rss)
+print(psutil.Process().memory_info().vms)  # what the process holds, whatever of it is in memory
 """
 
 
