@@ -24,8 +24,10 @@ if {tell}:
     assert give_back_large_blocks()
 blocks = bytearray(9 << 20)
 del blocks  # by now glibc takes blocks of this size for usual, and puts the next into its heap
-blocks = [bytearray(b"x") * (8 << 20) for _ in range(20)]
-behind = bytearray(100 << 10)
+blocks, behind = [], []
+for _ in range(20):
+    blocks.append(bytearray(b"x") * (8 << 20))
+    behind.append(bytearray(100 << 10))  # after each: one of them may find room elsewhere
 del blocks
 print(psutil.Process().memory_info().vms)  # what the process holds, whatever of it is in memory
 """
