@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check
-NATIVE := $(wildcard csrc/*.cpp csrc/*.h csrc/*.cmake csrc/kernels/*.h csrc/simd/*.h) CMakeLists.txt pyproject.toml
+NATIVE := $(filter-out csrc/tests/%,$(wildcard csrc/*/*.cpp csrc/*/*.h)) csrc/sources.cmake CMakeLists.txt pyproject.toml
 PROMPT ?= The three most important inventions of the nineteenth century were
 
 .PHONY: run test fast fuzz endurance lint sanitize arm64 bench report setup clean check-tools
@@ -34,14 +34,14 @@ lint: $(VENV)/.installed-test
 
 # The kernels' own tests, under the address and undefined-behaviour sanitizers.
 sanitize: $(VENV)/.installed-test
-	$(BIN)/cmake -S csrc/kernel_tests -B build/sanitize -G Ninja -DCMAKE_MAKE_PROGRAM=$(CURDIR)/$(BIN)/ninja -DOUTRIDER_SANITIZE=ON >/dev/null
+	$(BIN)/cmake -S csrc/tests -B build/sanitize -G Ninja -DCMAKE_MAKE_PROGRAM=$(CURDIR)/$(BIN)/ninja -DOUTRIDER_SANITIZE=ON >/dev/null
 	$(BIN)/cmake --build build/sanitize
 	build/sanitize/kernel_tests
 
 # The same tests for ARM64, cross-compiled and run under qemu (Debian: apt install g++-aarch64-linux-gnu qemu-user).
 arm64: $(VENV)/.installed-test
-	$(BIN)/cmake -S csrc/kernel_tests -B build/arm64 -G Ninja -DCMAKE_MAKE_PROGRAM=$(CURDIR)/$(BIN)/ninja \
-	  -DCMAKE_TOOLCHAIN_FILE=$(CURDIR)/csrc/kernel_tests/aarch64.cmake >/dev/null
+	$(BIN)/cmake -S csrc/tests -B build/arm64 -G Ninja -DCMAKE_MAKE_PROGRAM=$(CURDIR)/$(BIN)/ninja \
+	  -DCMAKE_TOOLCHAIN_FILE=$(CURDIR)/csrc/tests/aarch64.cmake >/dev/null
 	$(BIN)/cmake --build build/arm64
 	qemu-aarch64 -L /usr/aarch64-linux-gnu build/arm64/kernel_tests --no-fork
 
@@ -82,7 +82,7 @@ $(VENV)/bin/python: | check-tools
 $(VENV)/.installed: $(NATIVE) | $(VENV)/bin/python
 	$(PIP) "scikit-build-core>=0.11" "nanobind>=2.4" "cmake>=3.21" ninja
 	$(PIP) --no-build-isolation -e ".[demo]"
-	cp build/cp*/_native.pyi src/outrider/kernels/  # the core's types, for mypy and editors
+	cp build/cp*/_native.pyi src/outrider/backends/cpu/  # the core's types, for mypy and editors
 	touch $@
 
 $(VENV)/.installed-test: $(VENV)/.installed

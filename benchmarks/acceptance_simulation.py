@@ -27,8 +27,8 @@ from outrider import LLM, SamplingParams
 from outrider.bench.interleave import interleaved
 from outrider.bench.peers import Peer, open_peer
 from outrider.bench.usual_pace import read_gauge
+from outrider.drafters.mtp import MtpDrafter
 from outrider.speculation.controller import VerifyCost
-from outrider.speculation.mtp import MtpDrafter
 
 ACCEPTANCES = (0.5, 0.6, 0.7, 0.8)
 ROWS = (1, 2, 3, 4, 5, 6, 8)

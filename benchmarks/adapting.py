@@ -25,7 +25,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812  (torch's own convention)
 from gguf import GGMLQuantizationType, GGUFReader, GGUFValueType, GGUFWriter
 
-from outrider import LLM, SamplingParams, kernels
+from outrider import LLM, SamplingParams
+from outrider.backends import cpu
 from outrider.checkpoints import open_checkpoint
 
 MATRICES = {
@@ -134,7 +135,7 @@ def write_prompts(path: Path, modules: list[Path], most: int) -> None:
 
 def write_gguf(source: Path, weights: dict[str, torch.nn.Parameter], path: Path) -> None:
     """The file at `source` with the layers' matrices replaced, in Q8_0."""
-    reader, pool = GGUFReader(source), kernels.ThreadPool(2)
+    reader, pool = GGUFReader(source), cpu.ThreadPool(2)
     writer = GGUFWriter(path, "gemma3")
     for key, field in reader.fields.items():
         if key.startswith("GGUF.") or key == "general.architecture":
@@ -148,7 +149,7 @@ def write_gguf(source: Path, weights: dict[str, torch.nn.Parameter], path: Path)
         if parts[0] == "blk" and parts[2] in MATRICES:
             name = f"model.layers.{parts[1]}.{MATRICES[parts[2]]}.weight"
             values = weights[name].detach().float().contiguous().numpy()
-            blocks, _, _ = kernels.quantize("Q8_0", "F32", *values.shape, values.view("u1").reshape(-1), pool)
+            blocks, _, _ = cpu.quantize("Q8_0", "F32", *values.shape, values.view("u1").reshape(-1), pool)
             writer.add_tensor(tensor.name, blocks.reshape(len(values), -1), raw_dtype=GGMLQuantizationType.Q8_0)
         else:
             writer.add_tensor(tensor.name, tensor.data, raw_dtype=tensor.tensor_type)

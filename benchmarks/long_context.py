@@ -16,7 +16,7 @@ from statistics import median
 
 import numpy as np
 
-from outrider import kernels
+from outrider.backends import cpu
 from outrider.cache import cache_bytes
 from outrider.checkpoints import ModelConfig, open_checkpoint
 from outrider.engine.target import Target, chain
@@ -31,23 +31,23 @@ class Bench:
     """One model with one format of keys and values."""
 
     def __init__(
-        self, config: ModelConfig, weights: WeightStore, pool: kernels.ThreadPool, kv_format: kernels.KvFormat
+        self, config: ModelConfig, weights: WeightStore, pool: cpu.ThreadPool, kv_format: cpu.KvFormat
     ) -> None:
         self.config, self.kv_format = config, kv_format
         self.target = Target(record_gemma(config, weights, pool, max_rows=PREFILL_CHUNK, kv_format=kv_format))
         # Stores a key and a value in every layer, and computes nothing.
-        self.filler = kernels.Program(PREFILL_CHUNK, kv_shapes(config), kv_format, pool)
+        self.filler = cpu.Program(PREFILL_CHUNK, kv_shapes(config), kv_format, pool)
         self.filler.gather(weights.table("embed_tokens.weight"), 1.0, self.filler.buffer("x", config.hidden_size))
         for number, shape in enumerate(kv_shapes(config)):
             width = shape.kv_heads * shape.head_dim
             key, value = (self.filler.buffer(f"{what} {number}", width) for what in ("key", "value"))
             self.filler.store_kv(key, value, number)
 
-    def cache(self, length: int) -> kernels.KvCache:
+    def cache(self, length: int) -> cpu.KvCache:
         """An empty one with room for so many positions."""
-        return kernels.KvCache(kv_shapes(self.config), length + PREFILL_CHUNK, PREFILL_CHUNK, self.kv_format)
+        return cpu.KvCache(kv_shapes(self.config), length + PREFILL_CHUNK, PREFILL_CHUNK, self.kv_format)
 
-    def filled(self, length: int) -> kernels.KvCache:
+    def filled(self, length: int) -> cpu.KvCache:
         """A cache of so many positions."""
         cache = self.cache(length)
         while cache.length < length:
@@ -57,7 +57,7 @@ class Bench:
             cache.commit(np.arange(rows, dtype=np.int32))
         return cache
 
-    def verify(self, cache: kernels.KvCache, rows: int) -> float:
+    def verify(self, cache: cpu.KvCache, rows: int) -> float:
         """Seconds of a pass."""
         return self.target.run([chain(cache, self._tokens(0, rows), list(range(rows)))]).seconds
 
@@ -87,14 +87,14 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--prefill", action="store_true")
     arguments = parser.parse_args()
-    checkpoint, pool = open_checkpoint(arguments.model), kernels.ThreadPool(usable_cores())
+    checkpoint, pool = open_checkpoint(arguments.model), cpu.ThreadPool(usable_cores())
     config, weights = checkpoint.config, WeightStore(checkpoint.tensors, pool)
     assert isinstance(config, ModelConfig)
     contexts = [0, *(c for c in map(int, arguments.contexts.split(",")) if c <= config.context_length)]
-    print(f"{checkpoint.path.name}, {usable_cores()} threads, {kernels.instruction_set()}")
+    print(f"{checkpoint.path.name}, {usable_cores()} threads, {cpu.instruction_set()}")
     print(f"{'keys, values':>12} {'context':>8} {'1 row':>9} {'4 rows':>9} {'memory':>10} {'as inspect says':>16}")
     benches = [Bench(config, weights, pool, kv_format) for kv_format in ("float16", "int8")]
-    caches: dict[tuple[Bench, int], kernels.KvCache] = {}
+    caches: dict[tuple[Bench, int], cpu.KvCache] = {}
     grown: dict[tuple[Bench, int], int] = {}
     for bench in benches:
         for context in contexts:

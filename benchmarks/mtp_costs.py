@@ -13,8 +13,8 @@ import time
 from statistics import median
 
 from outrider import LLM
+from outrider.drafters.mtp import MtpDrafter
 from outrider.engine.target import Rows
-from outrider.speculation.mtp import MtpDrafter
 
 STEPS = 4
 TREES = {

@@ -28,8 +28,8 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from outrider.backends.cpu import KV_FORMATS, KvFormat
 from outrider.bench.peer import LlamaCpp, PeerError, Scored
-from outrider.kernels import KV_FORMATS, KvFormat
 
 TEXT = Path(__file__).parent.parent / "docs" / "benchmark-text" / "ordinary.txt"
 # Logits of one window are 512 x 262144 float32 (537 MB); the softmax over them is taken this many rows at a time.

@@ -1,28 +1,29 @@
 # The native core's sources and how each is compiled: included by the Python module's build and by the kernel tests.
 set(OUTRIDER_CSRC ${CMAKE_CURRENT_LIST_DIR})
+include_directories(${OUTRIDER_CSRC})
 
 # No fast-math and no contraction: a kernel's bits are part of its contract.
 set(OUTRIDER_FLAGS -O3 -Wall -Wextra -ffp-contract=off -fno-math-errno)
 
-set(OUTRIDER_KERNEL_SOURCES ${OUTRIDER_CSRC}/isa_portable.cpp ${OUTRIDER_CSRC}/dispatch.cpp)
+set(OUTRIDER_KERNEL_SOURCES ${OUTRIDER_CSRC}/kernels/isa_portable.cpp ${OUTRIDER_CSRC}/kernels/dispatch.cpp)
 set(OUTRIDER_ENGINE_SOURCES
-    ${OUTRIDER_CSRC}/batch.cpp ${OUTRIDER_CSRC}/execute.cpp ${OUTRIDER_CSRC}/huge_pages.cpp ${OUTRIDER_CSRC}/kv_cache.cpp ${OUTRIDER_CSRC}/program.cpp
-    ${OUTRIDER_CSRC}/quantize.cpp ${OUTRIDER_CSRC}/sampling.cpp ${OUTRIDER_CSRC}/threads.cpp ${OUTRIDER_CSRC}/weights.cpp)
+    ${OUTRIDER_CSRC}/program/batch.cpp ${OUTRIDER_CSRC}/program/execute.cpp ${OUTRIDER_CSRC}/weights/huge_pages.cpp ${OUTRIDER_CSRC}/cache/kv_cache.cpp ${OUTRIDER_CSRC}/program/program.cpp
+    ${OUTRIDER_CSRC}/weights/quantize.cpp ${OUTRIDER_CSRC}/sampling/sampling.cpp ${OUTRIDER_CSRC}/runtime/threads.cpp ${OUTRIDER_CSRC}/weights/weights.cpp)
 
 if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64|amd64")
-  list(APPEND OUTRIDER_KERNEL_SOURCES ${OUTRIDER_CSRC}/isa_avx512.cpp ${OUTRIDER_CSRC}/isa_avx2.cpp)
+  list(APPEND OUTRIDER_KERNEL_SOURCES ${OUTRIDER_CSRC}/kernels/isa_avx512.cpp ${OUTRIDER_CSRC}/kernels/isa_avx2.cpp)
   set(OUTRIDER_DEFINITIONS OUTRIDER_X86)
   set(avx512 -mavx2 -mfma -mf16c -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vnni)
   list(APPEND avx512 -falign-loops=64 -falign-functions=64)  # or a change elsewhere moves a loop, and costs it a tenth
   if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
     list(APPEND avx512 -Wno-maybe-uninitialized -Wno-uninitialized)  # GCC bug 105593: false, from its own AVX-512 headers
   endif()
-  set_source_files_properties(${OUTRIDER_CSRC}/isa_avx512.cpp PROPERTIES COMPILE_OPTIONS "${avx512}")
-  set_source_files_properties(${OUTRIDER_CSRC}/isa_avx2.cpp PROPERTIES COMPILE_OPTIONS "-mavx2;-mfma;-mf16c")
+  set_source_files_properties(${OUTRIDER_CSRC}/kernels/isa_avx512.cpp PROPERTIES COMPILE_OPTIONS "${avx512}")
+  set_source_files_properties(${OUTRIDER_CSRC}/kernels/isa_avx2.cpp PROPERTIES COMPILE_OPTIONS "-mavx2;-mfma;-mf16c")
 elseif(CMAKE_SYSTEM_PROCESSOR MATCHES "aarch64|arm64")
-  list(APPEND OUTRIDER_KERNEL_SOURCES ${OUTRIDER_CSRC}/isa_neon.cpp)
+  list(APPEND OUTRIDER_KERNEL_SOURCES ${OUTRIDER_CSRC}/kernels/isa_neon.cpp)
   set(OUTRIDER_DEFINITIONS OUTRIDER_ARM64)
-  set_source_files_properties(${OUTRIDER_CSRC}/isa_neon.cpp PROPERTIES COMPILE_OPTIONS "-march=armv8.2-a+dotprod+fp16")
+  set_source_files_properties(${OUTRIDER_CSRC}/kernels/isa_neon.cpp PROPERTIES COMPILE_OPTIONS "-march=armv8.2-a+dotprod+fp16")
 else()
   message(WARNING "outrider has no kernels of its own for ${CMAKE_SYSTEM_PROCESSOR}: the portable ones, which are slow, "
                   "will be used. Processors with kernels: x86-64 (AVX2, AVX-512 VNNI), ARM64 (dot product).")

@@ -7,9 +7,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
+from outrider.drafters.pairing import FoundDrafter
 from outrider.engine.outputs import Piece, RequestOutput, RequestStats, TargetPass
 from outrider.errors import CheckpointError, UsageError
-from outrider.models.pairing import FoundDrafter
 from outrider.quant import Packed
 from outrider.sampling.params import SamplingParams
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from outrider import kernels
+from outrider.backends import cpu
 from outrider.checkpoints import open_checkpoint
 from outrider.checkpoints.checkpoint import Tensor
 from outrider.models.gemma import kv_shapes, record_gemma
@@ -20,7 +20,7 @@ def dequantized_tensors(tensors):
     out = {}
     for name, tensor in tensors.items():
         rows, columns = int(np.prod(tensor.shape[:-1])), tensor.shape[-1]
-        values = kernels.dequantize(tensor.format, rows, columns, tensor.data)
+        values = cpu.dequantize(tensor.format, rows, columns, tensor.data)
         out[name] = Tensor(name, "F32", tensor.shape, values.reshape(-1).view(np.uint8))
     return out
 
@@ -34,20 +34,20 @@ class NativeModel:
         *,
         threads: int = 2,
         max_rows: int = 64,
-        kv_format: kernels.KvFormat = "float16",
+        kv_format: cpu.KvFormat = "float16",
         dequantized: bool = False,
     ) -> None:
         checkpoint = open_checkpoint(path)
         tensors = dequantized_tensors(checkpoint.tensors) if dequantized else checkpoint.tensors
         self.config = checkpoint.config
         self.max_rows, self.kv_format = max_rows, kv_format
-        pool = kernels.ThreadPool(threads)
+        pool = cpu.ThreadPool(threads)
         store = WeightStore(tensors, pool)
         self.forward = record_gemma(self.config, store, pool, max_rows=max_rows, kv_format=kv_format)
         self.vocabulary = self.forward.program.vocabulary
 
-    def cache(self, max_positions: int = MAX_POSITIONS) -> kernels.KvCache:
-        return kernels.KvCache(kv_shapes(self.config), max_positions, self.max_rows, self.kv_format)
+    def cache(self, max_positions: int = MAX_POSITIONS) -> cpu.KvCache:
+        return cpu.KvCache(kv_shapes(self.config), max_positions, self.max_rows, self.kv_format)
 
     def run(self, cache, tokens, *, parents=None, outputs=None, commit=None):
         """One pass over one sequence: (logits, hidden) of the outputs (default: all rows)."""

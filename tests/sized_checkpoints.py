@@ -21,8 +21,8 @@ from published_configs import PUBLISHED
 from tiny_checkpoints import gguf_name, gguf_writer, rope_freqs
 from word_tokenizer import save_tokenizer
 
-from outrider import kernels
-from outrider.checkpoints.hf_config import hf_config
+from outrider.backends import cpu
+from outrider.checkpoints.hf.config import hf_config
 from outrider.checkpoints.settings import Settings
 from outrider.checkpoints.validate import expected_shapes
 
@@ -60,7 +60,7 @@ class Sized:
 
 def make_size(size: str, root: Path, *, shrink: int) -> Sized:
     """Writes both forms into `root`."""
-    name, pool = f"gemma-4-{size}-it", kernels.ThreadPool(2)
+    name, pool = f"gemma-4-{size}-it", cpu.ThreadPool(2)
     ggufs = root / "gguf"
     ggufs.mkdir(parents=True)
     for repository, file in ((name, f"{name}-Q4_0.gguf"), (f"{name}-assistant", f"mtp-{name}.gguf")):
@@ -116,7 +116,7 @@ def save_folder(config: dict[str, Any], folder: Path, vocabulary: int = VOCABULA
     (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": places}))
 
 
-def save_gguf(config: dict[str, Any], path: Path, pool: kernels.ThreadPool, *, split: int) -> None:
+def save_gguf(config: dict[str, Any], path: Path, pool: cpu.ThreadPool, *, split: int) -> None:
     """The same weights with their matrices in Q4_0."""
     theirs = _transformers_config(config)
     writer = gguf_writer(theirs, path, split=split)
@@ -127,7 +127,7 @@ def save_gguf(config: dict[str, Any], path: Path, pool: kernels.ThreadPool, *, s
             writer.add_tensor(gguf_name(name), _floats(values))
         else:
             rows, columns = values.size // values.shape[-1], values.shape[-1]
-            blocks, _, _ = kernels.quantize("Q4_0", "BF16", rows, columns, values.reshape(-1).view(np.uint8), pool)
+            blocks, _, _ = cpu.quantize("Q4_0", "BF16", rows, columns, values.reshape(-1).view(np.uint8), pool)
             packed = np.asarray(blocks).reshape(*values.shape[:-1], -1)
             writer.add_tensor(gguf_name(name), packed, raw_dtype=Type.Q4_0)
     writer.add_tensor("rope_freqs.weight", rope_freqs(theirs.get_text_config()))

@@ -7,15 +7,15 @@ import pytest
 from native_model import NativeModel
 from tiny_checkpoints import VOCAB, save_gguf
 
-from outrider import kernels
+from outrider.backends import cpu
 
 
 @pytest.fixture
 def instruction_set():
     """Restores the instruction set after a test that changes it."""
-    before = kernels.instruction_set()
-    yield kernels.choose_instruction_set
-    kernels.choose_instruction_set(before)
+    before = cpu.instruction_set()
+    yield cpu.choose_instruction_set
+    cpu.choose_instruction_set(before)
 
 
 @pytest.mark.parametrize("kind", ["F32", "BF16", "F16", "Q8_0", "Q5_1", "Q5_0", "Q4_1", "Q4_0"])
@@ -27,7 +27,7 @@ def test_all_instruction_sets_give_the_same_bits(tiny, tmp_path, instruction_set
     model = NativeModel(path)
     tokens = [int(token) for token in np.random.default_rng(0).integers(0, VOCAB, 45)]
     results = {}
-    for name in kernels.instruction_sets():
+    for name in cpu.instruction_sets():
         instruction_set(name)
         results[name] = model.whole(tokens, chunk=19)
     for name, (logits, hidden) in results.items():
@@ -37,4 +37,4 @@ def test_all_instruction_sets_give_the_same_bits(tiny, tmp_path, instruction_set
 
 def test_an_unknown_instruction_set_is_refused():
     with pytest.raises(ValueError, match="instruction set abacus is not available here"):
-        kernels.choose_instruction_set("abacus")
+        cpu.choose_instruction_set("abacus")

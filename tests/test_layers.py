@@ -11,20 +11,22 @@ SOURCE = Path(__file__).parent.parent / "src" / "outrider"
 
 LAYERS = [  # low to high; those of one line do not import each other
     {"errors"},
-    {"kernels"},
     {"checkpoints"},
     {"tokenizer"},
+    {"backends"},
     {"quant"},
     {"models"},
     {"cache"},
     {"sampling"},
+    {"chat", "drafters"},
     {"speculation"},
     {"engine"},
     {"roofline"},
     {"llm"},
     {"outrider"},
-    {"terminal"},
-    {"bench", "cli", "server", "train"},
+    {"console"},
+    {"bench", "server", "train"},
+    {"cli"},
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 

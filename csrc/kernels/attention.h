@@ -11,7 +11,7 @@
 // The up to kMaxQueries heads of a pack share each load of keys and values; only the positions at both ends that not
 // all of them see are walked one query at a time. Bounded by reading the cache (few rows) or by multiply-adds (many).
 #pragma once
-#include "../attention_pack.h"
+#include "kernels/attention_pack.h"
 
 namespace outrider::OUTRIDER_ISA {
 

@@ -6,7 +6,7 @@
 // Cost: a tile's codes and scales are read once from memory for up to kMaxRows rows. At one row the memory bounds it;
 // each further row adds 8 dot products of 64 bytes per group of 32 columns, hidden behind the reading up to about four.
 #pragma once
-#include "../layout.h"
+#include "weights/layout.h"
 
 #include <type_traits>
 #include <utility>

@@ -3,7 +3,7 @@
 // are left to exact arithmetic in sampling.cpp.
 // Bounded by reading the logits once: the generator runs once for 1024 of them.
 #pragma once
-#include "../kernel_table.h"
+#include "kernels/kernel_table.h"
 
 namespace outrider::OUTRIDER_ISA {
 

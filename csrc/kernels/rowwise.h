@@ -3,7 +3,7 @@
 #pragma once
 #include <cmath>
 
-#include "../layout.h"
+#include "weights/layout.h"
 
 namespace outrider::OUTRIDER_ISA {
 

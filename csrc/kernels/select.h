@@ -1,8 +1,8 @@
 // The choice over the vocabulary: the largest logit of each row, kept while the head's tiles go by, so that the
 // logits need not be written to memory. Ties go to the lower token id. A NaN is never chosen.
 #pragma once
-#include "../layout.h"
-#include "linear.h"
+#include "weights/layout.h"
+#include "kernels/linear.h"
 
 namespace outrider::OUTRIDER_ISA {
 

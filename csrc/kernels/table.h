@@ -1,12 +1,12 @@
-// Fills a KernelTable with this instruction set's kernels. Included once per csrc/isa_*.cpp, after its simd header.
+// Fills a KernelTable with this instruction set's kernels. Included once per csrc/kernels/isa_*.cpp, after its simd header.
 #pragma once
-#include "../kernel_table.h"
-#include "math.h"
-#include "linear.h"
-#include "rowwise.h"
-#include "attention.h"
-#include "select.h"
-#include "race.h"
+#include "kernels/kernel_table.h"
+#include "kernels/math.h"
+#include "kernels/linear.h"
+#include "kernels/rowwise.h"
+#include "kernels/attention.h"
+#include "kernels/select.h"
+#include "kernels/race.h"
 
 namespace outrider::OUTRIDER_ISA {
 

@@ -4,7 +4,7 @@
 #include <cstdint>
 #include <cstring>
 
-#include "../half.h"
+#include "weights/half.h"
 
 namespace outrider::OUTRIDER_ISA {
 

@@ -9,10 +9,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from outrider import kernels
+from outrider.backends import cpu
 from outrider.cache import CachePool, available_bytes
+from outrider.chat.template import chat_template_of
 from outrider.checkpoints import open_checkpoint
 from outrider.checkpoints.config import AssistantConfig, ModelConfig
+from outrider.drafters.pairing import FoundDrafter, find_drafter
 from outrider.engine.drafting import MOST_ROWS, DraftPlanner
 from outrider.engine.engine import Engine
 from outrider.engine.measure import Measure
@@ -22,12 +24,10 @@ from outrider.engine.target import Target
 from outrider.errors import CheckpointError, UsageError
 from outrider.models.assistant import Drafting, check_pair, record_assistant
 from outrider.models.gemma import kv_shapes, record_gemma
-from outrider.models.pairing import FoundDrafter, find_drafter
 from outrider.quant import QUANTIZATIONS, Packed, Quantization, WeightStore, quantized
 from outrider.sampling.constraint import GrammarCompiler
 from outrider.sampling.params import SamplingParams
 from outrider.tokenizer import open_tokenizer
-from outrider.tokenizer.chat_template import chat_template_of
 
 PREFILL_CHUNK = 256
 """Prompt tokens of one pass: enough to amortise reading the weights, few enough for their rows to stay in cache."""
@@ -71,7 +71,7 @@ class LLM:
         threads: int | None = None,
         context: int | None = None,
         progress: Callable[[str, float], None] | None = None,
-        kv_cache_dtype: kernels.KvFormat = "float16",
+        kv_cache_dtype: cpu.KvFormat = "float16",
         quantize: Quantization | None = None,
     ) -> None:
         started = time.perf_counter()
@@ -79,8 +79,8 @@ class LLM:
             raise UsageError(f"threads must lie between 1 and 256, not {threads}")
         if quantize is not None and quantize not in QUANTIZATIONS:
             raise UsageError(f"quantize must be None or one of {', '.join(QUANTIZATIONS)}, not {quantize!r}")
-        if kv_cache_dtype not in kernels.KV_FORMATS:
-            raise UsageError(f"kv_cache_dtype must be one of {', '.join(kernels.KV_FORMATS)}, not {kv_cache_dtype!r}")
+        if kv_cache_dtype not in cpu.KV_FORMATS:
+            raise UsageError(f"kv_cache_dtype must be one of {', '.join(cpu.KV_FORMATS)}, not {kv_cache_dtype!r}")
         checkpoint = open_checkpoint(model)
         if isinstance(checkpoint.config, AssistantConfig):
             raise CheckpointError("is a drafter, not a model", path=checkpoint.path, remedy="Pass it as the drafter")
@@ -99,7 +99,7 @@ class LLM:
         if (warning := too_many_threads(self.threads)) is not None:
             warnings.warn(warning, stacklevel=2)
         self.kv_cache_dtype = kv_cache_dtype
-        pool = kernels.ThreadPool(self.threads)
+        pool = cpu.ThreadPool(self.threads)
         self.packed: Packed | None = None
         if quantize is not None:
             self.packed = quantized(checkpoint, quantize, pool, progress or (lambda *_: None))
@@ -153,8 +153,8 @@ class LLM:
         self,
         path: Path | None,
         weights: WeightStore,
-        pool: kernels.ThreadPool,
-        kv_format: kernels.KvFormat,
+        pool: cpu.ThreadPool,
+        kv_format: cpu.KvFormat,
         quantize: Quantization | None,
     ) -> Drafting | None:
         """Loads a drafter and checks that it fits. Raises CheckpointError if it does not."""

@@ -11,11 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_checkpoints import VOCAB, WINDOW, save_gguf
 
-from outrider import LLM, SamplingParams, kernels
+from outrider import LLM, SamplingParams
+from outrider.backends import cpu
 from outrider.cache import CachePool, available_bytes, cache_bytes, memory
 from outrider.errors import UsageError
 
-SHAPES = [kernels.KvShape(2, 32, WINDOW), kernels.KvShape(1, 64, 0)]
+SHAPES = [cpu.KvShape(2, 32, WINDOW), cpu.KvShape(1, 64, 0)]
 RING = WINDOW + 256 + 32
 
 
@@ -170,9 +171,9 @@ def test_memory_once_taken_counts_after_going_back(llm):
 
 def filler(shapes, kv_format):
     """What fills a cache with zeros up to a length, 250 positions a pass."""
-    program = kernels.Program(256, shapes, kv_format, kernels.ThreadPool(1))
+    program = cpu.Program(256, shapes, kv_format, cpu.ThreadPool(1))
     embedding = np.zeros(4 * 32, np.float32).view(np.uint8)
-    program.gather(kernels.table("F32", 4, 32, embedding), 1.0, program.buffer("x", 32))
+    program.gather(cpu.table("F32", 4, 32, embedding), 1.0, program.buffer("x", 32))
     for layer, shape in enumerate(shapes):
         key, value = (program.buffer(f"{what} {layer}", shape.kv_heads * shape.head_dim) for what in ("key", "value"))
         program.store_kv(key, value, layer)
@@ -189,7 +190,7 @@ def filler(shapes, kv_format):
 
 def test_estimated_bytes_are_what_the_system_gives():
     """Fill caches of known shape and look at the resident set."""
-    shapes = [kernels.KvShape(4, 256, 512), kernels.KvShape(4, 512, 0)] * 4
+    shapes = [cpu.KvShape(4, 256, 512), cpu.KvShape(4, 512, 0)] * 4
 
     def resident():
         return psutil.Process().memory_info().rss
@@ -197,12 +198,12 @@ def test_estimated_bytes_are_what_the_system_gives():
     pool = CachePool(shapes, 8192, 256, kv_format="float16", kept_bytes=1 << 40)
     cache = pool.new()
     assert cache.reserved_bytes == cache_bytes(shapes, 8192, 256, "float16")
-    for kv_format in kernels.KV_FORMATS:
+    for kv_format in cpu.KV_FORMATS:
         before = resident()
-        cache = kernels.KvCache(shapes, 8192, 256, kv_format)
+        cache = cpu.KvCache(shapes, 8192, 256, kv_format)
         assert resident() - before < 1 << 20, "memory is taken as it is touched"
         fill = filler(shapes, kv_format)
-        fill(kernels.KvCache(shapes, 8192, 256, kv_format), 256)  # the program's own buffers
+        fill(cpu.KvCache(shapes, 8192, 256, kv_format), 256)  # the program's own buffers
         before = resident()
         fill(cache, 3000)
         assert resident() - before == pytest.approx(cache_bytes(shapes, 3000, 256, kv_format), rel=0.03)

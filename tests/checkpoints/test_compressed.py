@@ -16,7 +16,7 @@ from native_model import NativeModel
 from safetensors.torch import load_file, save_file
 from tiny_checkpoints import Tiny
 
-from outrider import kernels
+from outrider.backends import cpu
 from outrider.checkpoints import open_checkpoint
 from outrider.errors import CheckpointError
 
@@ -85,7 +85,7 @@ def test_every_value_is_kept(folder: Path, bits: int, group: int | None, dtype: 
     for name, values in worth.items():
         tensor = tensors[name.removeprefix("model.")]
         assert tensor.format == {4: "Q4_0", 8: "Q8_0"}[bits]
-        found = kernels.dequantize(tensor.format, *tensor.shape, tensor.data)
+        found = cpu.dequantize(tensor.format, *tensor.shape, tensor.data)
         np.testing.assert_array_equal(found, values.numpy(), err_msg=name)
         assert tensor.nbytes == len(tensor.data)
 

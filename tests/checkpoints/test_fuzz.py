@@ -17,7 +17,7 @@ import pytest
 from tiny_checkpoints import Tiny
 
 from outrider.checkpoints import open_checkpoint
-from outrider.checkpoints.gguf_file import GGUFFile
+from outrider.checkpoints.gguf.file import GGUFFile
 from outrider.errors import CheckpointError
 
 SECONDS = 2.0

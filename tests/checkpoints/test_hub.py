@@ -10,8 +10,8 @@ from tiny_checkpoints import make_assistant, save_folder, save_gguf
 
 from outrider.checkpoints import open_checkpoint
 from outrider.checkpoints.hub import HubId, parse_hub_id
+from outrider.drafters.pairing import find_drafter
 from outrider.errors import CheckpointError
-from outrider.models.pairing import find_drafter
 
 
 @pytest.fixture

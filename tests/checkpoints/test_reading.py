@@ -16,8 +16,8 @@ from published_configs import PUBLISHED
 from tiny_checkpoints import Tiny
 
 from outrider.checkpoints import AssistantConfig, Checkpoint, ModelConfig, Tensor, TokenizerTables, open_checkpoint
-from outrider.checkpoints.gguf_file import GGUFFile
-from outrider.checkpoints.hf_config import hf_config
+from outrider.checkpoints.gguf.file import GGUFFile
+from outrider.checkpoints.hf.config import hf_config
 from outrider.checkpoints.settings import Settings
 
 ALL = [*tiny_files.VARIANTS, *tiny_files.ASSISTANTS]

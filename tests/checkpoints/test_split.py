@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from tiny_checkpoints import Tiny
 
 from outrider.checkpoints import open_checkpoint
-from outrider.checkpoints.gguf_split import part_names
+from outrider.checkpoints.gguf.split import part_names
 from outrider.errors import CheckpointError
 
 

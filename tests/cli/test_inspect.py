@@ -7,9 +7,9 @@ import json
 import pytest
 from tiny_checkpoints import make_assistant, save_folder
 
+from outrider.backends.cpu import KvCache
 from outrider.checkpoints import open_checkpoint
 from outrider.checkpoints.traffic import kv_bytes_per_position, weight_traffic
-from outrider.kernels import KvCache
 from outrider.models.gemma import kv_shapes
 
 

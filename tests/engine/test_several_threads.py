@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 from tiny_checkpoints import VOCAB
 
-from outrider import LLM, SamplingParams, kernels
+from outrider import LLM, SamplingParams
+from outrider.backends import cpu
 from outrider.errors import OutriderError
 from outrider.models.gemma import kv_shapes
 
@@ -140,7 +141,7 @@ def test_an_interrupt_ends_the_requests_of_its_pass_and_no_others(llm, monkeypat
 def test_the_core_refuses_a_second_thread(llm):
     """Below the engine nothing takes turns: whoever comes second gets an error, and memory stays whole."""
     program, rows, until = llm.target.forward.program, 64, time.monotonic() + 2
-    caches = [kernels.KvCache(kv_shapes(llm.config), 256, 256, "float16") for _ in range(6)]
+    caches = [cpu.KvCache(kv_shapes(llm.config), 256, 256, "float16") for _ in range(6)]
     chain = np.arange(rows, dtype=np.int32)
     problems: list[str] = []
 

@@ -30,7 +30,7 @@ from tiny_checkpoints import VARIANTS, VOCAB, WINDOW, make_assistant, make_model
 from word_tokenizer import speak_words
 
 from outrider import LLM, Grammar, RequestOutput, SamplingParams
-from outrider.speculation import mtp
+from outrider.drafters import mtp
 
 DRAFTERS = ("none", "dense", "clusters", "broken")
 FORMATS = [gguf.GGMLQuantizationType[name] for name in ("F32", "Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1")]

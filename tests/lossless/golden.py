@@ -23,7 +23,8 @@ import transformers
 from tiny_checkpoints import VARIANTS, VOCAB, make_assistant, make_model, save_folder
 from word_tokenizer import save_tokenizer
 
-from outrider import LLM, SamplingParams, kernels
+from outrider import LLM, SamplingParams
+from outrider.backends import cpu
 from outrider.engine.scoring import logits_of
 
 STORED = Path(__file__).with_name("golden.json")
@@ -40,11 +41,11 @@ _TINY = [name for name in VARIANTS if name.startswith("gemma4") or name == "gemm
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--write", action="store_true", help=f"store them in {STORED.name}")
-    parser.add_argument("--instruction-set", default=kernels.instruction_set(), help="of the core")
+    parser.add_argument("--instruction-set", default=cpu.instruction_set(), help="of the core")
     parser.add_argument("--flush-denormals", action="store_true", help="as a library built with -ffast-math would")
     options = parser.parse_args()
     torch.set_flush_denormal(options.flush_denormals)
-    kernels.choose_instruction_set(options.instruction_set)
+    cpu.choose_instruction_set(options.instruction_set)
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     found = dict(golden())

@@ -5,8 +5,8 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 
-from outrider.speculation.drafter import Ask
-from outrider.speculation.tree import ROOT
+from outrider.drafters.protocol import Ask
+from outrider.drafters.tree import ROOT
 
 
 class StandInDrafter:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from outrider import kernels
+from outrider.backends import cpu
 
 HERE = Path(__file__).parent
 STORED = json.loads((HERE / "golden.json").read_text("utf-8"))
@@ -37,11 +37,11 @@ def check(found: dict[str, Any]) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("instruction_set", kernels.instruction_sets())
+@pytest.mark.parametrize("instruction_set", cpu.instruction_sets())
 def test_every_instruction_set_gives_the_stored_answers(instruction_set):
     check(golden(instruction_set))
 
 
 @pytest.mark.slow
 def test_numpys_dispatch_and_flushed_denormals_change_nothing():
-    check(golden(kernels.instruction_set(), "--flush-denormals", NPY_DISABLE_CPU_FEATURES=DISPATCHED))
+    check(golden(cpu.instruction_set(), "--flush-denormals", NPY_DISABLE_CPU_FEATURES=DISPATCHED))

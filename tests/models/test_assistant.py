@@ -10,7 +10,7 @@ import torch
 from native_model import NativeModel
 from tiny_checkpoints import VARIANTS, VOCAB, make_assistant, save_folder, save_gguf
 
-from outrider import kernels
+from outrider.backends import cpu
 from outrider.checkpoints import open_checkpoint
 from outrider.errors import CheckpointError
 from outrider.models.assistant import check_pair, record_assistant
@@ -37,7 +37,7 @@ def pairs(tiny, tmp_path_factory):
 def recorded(target: NativeModel, target_path, path, *, kv_format="float32"):
     checkpoint = open_checkpoint(path)
     check_pair(target.config, checkpoint.config)
-    pool = kernels.ThreadPool(2)
+    pool = cpu.ThreadPool(2)
     return record_assistant(
         target.config,
         WeightStore(open_checkpoint(target_path).tensors, pool),

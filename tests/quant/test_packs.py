@@ -20,17 +20,18 @@ from hypothesis.extra.numpy import arrays
 from tiny_checkpoints import Tiny
 from word_tokenizer import save_tokenizer, speak_words
 
-from outrider import LLM, SamplingParams, kernels
+from outrider import LLM, SamplingParams
+from outrider.backends import cpu
 from outrider.checkpoints import Checkpoint, open_checkpoint
 from outrider.errors import CheckpointError, UsageError
 from outrider.quant import Packed, packs, quantized
 
-POOL = kernels.ThreadPool(2)
+POOL = cpu.ThreadPool(2)
 
 
 def to_blocks(kind: str, values: np.ndarray) -> tuple[np.ndarray, float, float]:
     rows, columns = values.shape
-    return kernels.quantize(kind, "F32", rows, columns, values.reshape(-1).view(np.uint8), POOL)
+    return cpu.quantize(kind, "F32", rows, columns, values.reshape(-1).view(np.uint8), POOL)
 
 
 def read(kind: str, blocks: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
@@ -91,7 +92,7 @@ def never(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     def fail(*_: object) -> None:
         raise AssertionError("quantized again")
 
-    return lambda: monkeypatch.setattr(kernels, "quantize", fail)
+    return lambda: monkeypatch.setattr(cpu, "quantize", fail)
 
 
 def pack(folder: Path) -> Packed:
@@ -175,16 +176,16 @@ def test_what_a_crash_leaves_is_made_again(folder: Path, damage: str) -> None:
 
 
 def _in_a_process(folder: Path, counts: object) -> None:
-    own = kernels.quantize
+    own = cpu.quantize
 
     def counted(*arguments: object) -> object:
         with counts.get_lock():  # type: ignore[attr-defined]
             counts.value += 1  # type: ignore[attr-defined]
         return own(*arguments)  # type: ignore[arg-type]
 
-    kernels.quantize = counted  # type: ignore[assignment]
+    cpu.quantize = counted  # type: ignore[assignment]
     checkpoint: Checkpoint = open_checkpoint(folder)
-    quantized(checkpoint, "q4_0", kernels.ThreadPool(1))
+    quantized(checkpoint, "q4_0", cpu.ThreadPool(1))
 
 
 def test_two_processes_make_one(folder: Path) -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from published_configs import PUBLISHED
 
 from outrider.checkpoints import open_checkpoint
-from outrider.checkpoints.hf_config import hf_config
+from outrider.checkpoints.hf.config import hf_config
 from outrider.checkpoints.settings import Settings
 from outrider.checkpoints.traffic import weight_traffic
 from outrider.roofline.sizes import SIZES, published_size

@@ -87,7 +87,7 @@ def test_typical_and_other_filters_keep_what_transformers_keeps(temperature):
         TypicalLogitsWarper,
     )
 
-    from outrider import kernels
+    from outrider.backends import cpu
 
     cases = [
         (TopKLogitsWarper(7), (7, 1.0, 0.0, 1.0)),
@@ -100,8 +100,7 @@ def test_typical_and_other_filters_keep_what_transformers_keeps(temperature):
         for warper, filters in cases:
             theirs = warper(None, torch.tensor(logits[None]) / temperature)[0]
             assert (
-                sorted(kernels.Sampler().kept(logits, temperature, *filters))
-                == torch.where(theirs > -np.inf)[0].tolist()
+                sorted(cpu.Sampler().kept(logits, temperature, *filters)) == torch.where(theirs > -np.inf)[0].tolist()
             )
 
 

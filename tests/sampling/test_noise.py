@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from outrider import kernels
+from outrider.backends import cpu
 
 KNOWN = [  # test vectors of the generator's authors (Random123)
     ((0, 0, 0, 0), (0, 0), (0x6627E8D5, 0xE169C58D, 0xBC57AC4C, 0x9B00DBD8)),
@@ -25,18 +25,18 @@ KNOWN = [  # test vectors of the generator's authors (Random123)
 
 @pytest.mark.parametrize(("counter", "key", "words"), KNOWN)
 def test_the_generator_gives_its_published_words(counter, key, words):
-    assert kernels.philox4x32(counter, key) == words
+    assert cpu.philox4x32(counter, key) == words
 
 
 def test_noise_is_gumbel():
-    draws = np.array([kernels.gumbel_noise(seed, seed * 7, seed % 99) for seed in range(20000)])
+    draws = np.array([cpu.gumbel_noise(seed, seed * 7, seed % 99) for seed in range(20000)])
     assert draws.mean() == pytest.approx(0.5772, abs=0.03)
     assert draws.std() == pytest.approx(math.pi / math.sqrt(6), abs=0.03)
 
 
 def test_noise_is_independent_from_token_to_token():
     """Whether a group's largest noise comes first or all at once: their ranks and their sums tell no difference."""
-    draws = np.array([[kernels.gumbel_noise(seed, 5, token) for token in range(60, 72)] for seed in range(8000)])
+    draws = np.array([[cpu.gumbel_noise(seed, 5, token) for token in range(60, 72)] for seed in range(8000)])
     uniform = np.sort(np.exp(-np.exp(-draws)), axis=0)  # of each token, as many as there are seeds
     steps = (np.arange(len(draws)) + 0.5) / len(draws)
     assert np.abs(uniform - steps[:, None]).max() * math.sqrt(len(draws)) < 2.2  # Kolmogorov and Smirnov, at 1 in 8,000
@@ -80,16 +80,16 @@ settings_of_a_request = st.tuples(
 @given(st.integers(0, 2**32), settings_of_a_request)
 def test_filters_keep_what_they_say(seed, request):
     logits = np.random.default_rng(seed).normal(0, 3, 200).astype(np.float32)
-    kept = kernels.Sampler().kept(logits, *request)
+    kept = cpu.Sampler().kept(logits, *request)
     assert kept == reference_kept([float(x) for x in logits], *request)
 
 
 @given(st.integers(0, 2**32), settings_of_a_request, st.integers(0, 2**63), st.integers(0, 10**6))
 def test_a_sample_is_the_argmax_of_logits_and_noise(seed, request, key, position):
     logits = np.random.default_rng(seed).normal(0, 3, 220).astype(np.float32)
-    sampler = kernels.Sampler()
+    sampler = cpu.Sampler()
     kept = sampler.kept(logits, *request)
-    expected = max(kept, key=lambda t: float(logits[t]) / request[0] + kernels.gumbel_noise(key, position, t))
+    expected = max(kept, key=lambda t: float(logits[t]) / request[0] + cpu.gumbel_noise(key, position, t))
     assert sampler.sample(logits, *request, key, position) == expected
     assert sampler.sample(logits, *request, key, position) == expected
 
@@ -99,7 +99,7 @@ def test_candidates_may_come_in_any_order_under_their_names(seed, request, key, 
     rng = np.random.default_rng(seed)
     logits = rng.normal(0, 3, 90).astype(np.float32)
     order = rng.permutation(90).astype(np.int32)
-    sampler = kernels.Sampler()
+    sampler = cpu.Sampler()
     whole = sampler.sample(logits, *request, key, position)
     assert sampler.foremost(logits[order], *request, key, position, 1, order)[0][0] == whole
 
@@ -120,7 +120,7 @@ def test_the_sampled_distribution_is_right(request_):
     from statistics import NormalDist
 
     logits = np.random.default_rng(1).normal(0, 1.3, 150).astype(np.float32)  # three groups of noise
-    sampler, draws = kernels.Sampler(), 100_000
+    sampler, draws = cpu.Sampler(), 100_000
     kept = sampler.kept(logits, *request_)
     weights = np.exp((logits[kept].astype(float) - logits[kept].max()) / request_[0])
     expected = draws * weights / weights.sum()
@@ -140,14 +140,14 @@ def test_nan_and_masked_logits_are_never_chosen(position):
     logits = np.full(40, -np.inf, np.float32)
     logits[7], logits[9], logits[11] = 1.0, np.nan, 0.5
     for request in [(0, 1, 0), (5, 1, 0), (0, 0.9, 0), (0, 1, 0.2)]:
-        assert kernels.Sampler().sample(logits, 1.0, *request, 1.0, 0, position) in (7, 11)
+        assert cpu.Sampler().sample(logits, 1.0, *request, 1.0, 0, position) in (7, 11)
 
 
 def test_temperature_zero_takes_the_likeliest():
     logits = np.array([np.nan, 3.0, -np.inf, 3.0, 2.0], np.float32)
-    assert kernels.Sampler().sample(logits, 0.0, 0, 1.0, 0.0, 1.0, 5, 6) == 1
+    assert cpu.Sampler().sample(logits, 0.0, 0, 1.0, 0.0, 1.0, 5, 6) == 1
     names = np.array([7, 6, 5, 4, 3], np.int32)
-    assert kernels.Sampler().foremost(logits, 0.0, 0, 1.0, 0.0, 1.0, 5, 6, 1, names) == [(4, 3.0)]
+    assert cpu.Sampler().foremost(logits, 0.0, 0, 1.0, 0.0, 1.0, 5, 6, 1, names) == [(4, 3.0)]
 
 
 @given(st.integers(0, 2**32), st.integers(1, 9))
@@ -155,7 +155,7 @@ def test_the_likeliest_and_their_probabilities(seed, count):
     logits = np.random.default_rng(seed).normal(0, 3, 60).astype(np.float32)
     weights = np.exp(logits.astype(float))
     expected = np.argsort(-logits, kind="stable")[:count]
-    found = kernels.likeliest(logits, count)
+    found = cpu.likeliest(logits, count)
     assert [token for token, _ in found] == expected.tolist()
     assert [p for _, p in found] == pytest.approx((weights / weights.sum())[expected], rel=1e-5)
 
@@ -163,8 +163,8 @@ def test_the_likeliest_and_their_probabilities(seed, count):
 @given(st.integers(0, 2**32), settings_of_a_request, st.integers(0, 2**63), st.integers(0, 10**6), st.integers(1, 6))
 def test_the_foremost_are_the_winner_and_its_runners_up(seed, request, key, position, count):
     logits = np.random.default_rng(seed).normal(0, 3, 220).astype(np.float32)
-    sampler = kernels.Sampler()
-    race = [(float(logits[t]) / request[0] + kernels.gumbel_noise(key, position, t), t) for t in range(len(logits))]
+    sampler = cpu.Sampler()
+    race = [(float(logits[t]) / request[0] + cpu.gumbel_noise(key, position, t), t) for t in range(len(logits))]
     kept = set(sampler.kept(logits, *request))
     expected = [(t, value) for value, t in sorted(race, reverse=True) if t in kept][:count]
     found = sampler.foremost(logits, *request, key, position, count)

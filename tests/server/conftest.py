@@ -13,7 +13,7 @@ from tiny_checkpoints import save_gguf
 from word_tokenizer import speak_words
 
 from outrider import LLM
-from outrider.tokenizer.chat_template import ChatTemplate
+from outrider.chat.template import ChatTemplate
 
 
 @pytest.fixture(scope="session")

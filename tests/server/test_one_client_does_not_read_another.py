@@ -15,7 +15,7 @@ import pytest
 from serving import serving
 
 from outrider import LLM, SamplingParams
-from outrider.speculation.lookup import HistoryDrafter
+from outrider.drafters.lookup import HistoryDrafter
 
 ROUTES = ["completions", "chat/completions"]
 ALICE, BOB = "key-of-alice", "key-of-bob"

@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 from json_tokenizer import SPECIAL
 
 from outrider import Grammar, SamplingParams
+from outrider.chat.calls import parse_call
+from outrider.chat.grammar import grammar_of_calls
 from outrider.engine.outputs import Piece, RequestOutput, RequestStats
 from outrider.errors import UsageError
 from outrider.server.answers import Chunks, Form
-from outrider.server.call_grammar import grammar_of_calls
-from outrider.server.calls import parse_call
 from outrider.server.schema import Message
 from outrider.server.tools import Function, GivenCall
 

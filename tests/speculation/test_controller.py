@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from outrider.drafters.tree import ROOT, Draft
 from outrider.speculation.controller import Calibration, Level, Pace, VerifyCost, VerifyCosts, best_nodes, best_pace
-from outrider.speculation.tree import ROOT, Draft
 
 
 def chain(chances):

@@ -14,7 +14,7 @@ import pytest
 from outrider.engine.drafting import DraftPlanner
 from outrider.engine.outputs import RequestStats
 from outrider.speculation.controller import VerifyCost
-from outrider.speculation.verify import walk
+from outrider.speculation.walk import walk
 
 CURVES = {
     "nearly free up to 8 rows": [7.6, 7.7, 8.3, 9.4, 15.6],

@@ -12,7 +12,8 @@ import transformers
 from native_model import NativeModel
 from tiny_checkpoints import VOCAB
 
-from outrider import LLM, SamplingParams, kernels
+from outrider import LLM, SamplingParams
+from outrider.backends import cpu
 from outrider.checkpoints import open_checkpoint
 from outrider.errors import UsageError
 from outrider.models.assistant import record_assistant
@@ -56,7 +57,7 @@ def captured(tiny, tmp_path_factory):
 def drafter_for(llm, folder, seed=0):
     torch.manual_seed(seed)
     tensor = open_checkpoint(llm.path).tensors["embed_tokens.weight"]
-    embedding = kernels.dequantize(tensor.format, *tensor.shape, tensor.data)
+    embedding = cpu.dequantize(tensor.format, *tensor.shape, tensor.data)
     drafter = Drafter(assistant_config(llm.config, SHAPE), torch.from_numpy(embedding), torch.arange(VOCAB))
     start_near(drafter, embedding, samples_of(Dataset(folder), VOCAB))
     return drafter
@@ -164,7 +165,7 @@ def test_an_export_drafts_in_the_engine_what_it_drafts_in_transformers(captured,
         export_gguf(assistant, path, lambda _: __import__("gguf").GGMLQuantizationType.F32)
     checkpoint = open_checkpoint(path)
     model = NativeModel(llm.path)
-    pool = kernels.ThreadPool(1)
+    pool = cpu.ThreadPool(1)
     store, target = WeightStore(checkpoint.tensors, pool), WeightStore(open_checkpoint(llm.path).tensors, pool)
     drafting = record_assistant(llm.config, target, checkpoint.config, store, pool, max_rows=2, kv_format="float16")
     embedding = drafter._embedding

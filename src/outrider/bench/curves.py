@@ -16,7 +16,7 @@ from rich.table import Table
 from outrider.bench.forecast import Forecast
 from outrider.bench.interleave import interleaved
 from outrider.bench.usual_pace import changes_of_pace, read_gauge
-from outrider.terminal import error_console, progress_bar
+from outrider.console import error_console, progress_bar
 
 if TYPE_CHECKING:
     from outrider import LLM
@@ -50,11 +50,11 @@ class MemoryLimit:
 
 def memory_limit(llm: LLM) -> MemoryLimit:
     """Measures how fast this machine reads memory, and says so before anything else is measured."""
-    from outrider import kernels
+    from outrider.backends import cpu
     from outrider.checkpoints import open_checkpoint
     from outrider.checkpoints.traffic import weight_traffic
 
-    bytes_per_second = kernels.read_bandwidth(kernels.ThreadPool(llm.threads))
+    bytes_per_second = cpu.read_bandwidth(cpu.ThreadPool(llm.threads))
     traffic = weight_traffic(open_checkpoint(llm.path).tensors, llm.config)
     # Some formats grow a little when they are packed; of a mixture of experts a token reads only a part.
     limit = MemoryLimit(bytes_per_second, round(llm.weight_bytes * traffic.per_token / traffic.swept))

@@ -19,7 +19,7 @@ from outrider.bench.pace import Lengths, Pace, measure_pace
 from outrider.bench.pass_costs import PassCosts
 from outrider.bench.prompt import Prompt
 from outrider.bench.usual_pace import changes_of_pace
-from outrider.terminal import error_console, progress_bar
+from outrider.console import error_console, progress_bar
 
 
 def measure_decode(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from outrider import kernels
+from outrider.backends import cpu
 from outrider.roofline.cost import pass_seconds
 from outrider.roofline.measured import Microbenchmarks
 from outrider.roofline.work import target_work
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from outrider import LLM
 
 
-_KV_BYTES: dict[kernels.KvFormat, float] = {"float32": 4, "float16": 2, "int8": 1}
+_KV_BYTES: dict[cpu.KvFormat, float] = {"float32": 4, "float16": 2, "int8": 1}
 """The scales of int8, one for each head and position, are left out."""
 
 

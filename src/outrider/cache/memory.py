@@ -6,18 +6,18 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from outrider import kernels
+from outrider.backends import cpu
 
 _PAGE_BYTES = 4096
-_ELEMENT_BYTES: dict[kernels.KvFormat, int] = {"float32": 4, "float16": 2, "int8": 1}
+_ELEMENT_BYTES: dict[cpu.KvFormat, int] = {"float32": 4, "float16": 2, "int8": 1}
 _SCALE_BYTES = 4  # of one head at one position, where the format has scales
 _BLOCK_POSITIONS = 16
 _RING_SLACK = 32
-"""Slots of a sliding layer beside its window and the rows in flight; see csrc/kv_cache.cpp."""
+"""Slots of a sliding layer beside its window and the rows in flight; see csrc/cache/kv_cache.cpp."""
 _MEMINFO, _CGROUP = Path("/proc/meminfo"), Path("/sys/fs/cgroup")
 
 
-def cache_bytes(shapes: Sequence[kernels.KvShape], positions: int, max_rows: int, kv_format: kernels.KvFormat) -> int:
+def cache_bytes(shapes: Sequence[cpu.KvShape], positions: int, max_rows: int, kv_format: cpu.KvFormat) -> int:
     """Bytes that the system has given to a cache in which `positions` positions were ever written.
 
     The whole context is reserved, but memory is taken page by page as it is touched: per layer and head, a run of keys

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence as Tokens
 from dataclasses import dataclass
 
-from outrider import kernels
+from outrider.backends import cpu
 from outrider.cache.memory import cache_bytes
 
 _MOST_KEPT = 256
@@ -20,7 +20,7 @@ class Sequence:
     the cache ever held: their memory stays taken when it goes back.
     """
 
-    cache: kernels.KvCache
+    cache: cpu.KvCache
     tokens: list[int]
     salt: str = ""
     written: int = 0
@@ -39,11 +39,11 @@ class CachePool:
 
     def __init__(
         self,
-        shapes: list[kernels.KvShape],
+        shapes: list[cpu.KvShape],
         max_positions: int,
         max_rows: int,
         *,
-        kv_format: kernels.KvFormat,
+        kv_format: cpu.KvFormat,
         kept_bytes: int = 0,
     ) -> None:
         self._shapes, self._max_positions, self._max_rows = shapes, max_positions, max_rows
@@ -110,9 +110,9 @@ class CachePool:
         self._finished.clear()
         self.kept_bytes = 0
 
-    def new(self) -> kernels.KvCache:
+    def new(self) -> cpu.KvCache:
         """An empty cache."""
-        return kernels.KvCache(self._shapes, self._max_positions, self._max_rows, self._kv_format)
+        return cpu.KvCache(self._shapes, self._max_positions, self._max_rows, self._kv_format)
 
     def bytes_of(self, sequence: Sequence) -> int:
         """Memory that a sequence takes."""

@@ -15,7 +15,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from outrider.checkpoints.gguf_split import part_names
+from outrider.checkpoints.gguf.split import part_names
 from outrider.errors import CheckpointError
 
 _ID = re.compile(

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from outrider.checkpoints.checkpoint import Checkpoint
 from outrider.checkpoints.demo import demo_path
-from outrider.checkpoints.gguf_reader import open_gguf
+from outrider.checkpoints.gguf.reader import open_gguf
+from outrider.checkpoints.hf.folder import open_folder
 from outrider.checkpoints.hub import fetch, parse_hub_id
-from outrider.checkpoints.safetensors_folder import open_folder
 from outrider.errors import CheckpointError
 
 _ACCEPTED = 'Pass "demo", a .gguf file, a folder with config.json and *.safetensors, or an id of the hub (owner/name)'

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from rich.table import Table
 
-from outrider.terminal import error_console
+from outrider.console import error_console
 
 if TYPE_CHECKING:
     from outrider import LLM, SamplingParams

@@ -14,13 +14,13 @@ from typer.core import TyperGroup
 from outrider.cli.inspect import inspect
 from outrider.cli.plan import plan
 from outrider.cli.run import run
+from outrider.console import exhausted, exhaustion, show_error
 from outrider.errors import OutriderError
-from outrider.terminal import exhausted, exhaustion, show_error
 
 COMMAND_FAMILIES = {
-    "bench": "outrider.bench.commands",
-    "serve": "outrider.server.command",
-    "train-drafter": "outrider.train.command",
+    "bench": "outrider.cli.bench",
+    "serve": "outrider.cli.serve",
+    "train-drafter": "outrider.cli.train",
 }
 """Commands of other packages, each an `app` in its module. Loaded by name when they are called: `outrider run` must not
 pay for them."""

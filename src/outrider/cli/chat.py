@@ -11,8 +11,8 @@ from types import FrameType, ModuleType
 from typing import TYPE_CHECKING
 
 from outrider.cli.answer import Answer, print_figures, stream_answer
+from outrider.console import error_console, show_error
 from outrider.errors import OutriderError
-from outrider.terminal import error_console, show_error
 
 if TYPE_CHECKING:
     from outrider import LLM, SamplingParams

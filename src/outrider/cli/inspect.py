@@ -21,7 +21,7 @@ def inspect(
 ) -> None:
     """Say what is in a checkpoint, without loading its weights."""
     from outrider.checkpoints import ModelConfig, open_checkpoint
-    from outrider.models.pairing import find_drafter
+    from outrider.drafters.pairing import find_drafter
 
     checkpoint = open_checkpoint(model)
     found = describe(checkpoint)

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from outrider.console import DrafterOption
 from outrider.errors import UsageError
-from outrider.terminal import DrafterOption
 
 if TYPE_CHECKING:
     from outrider.roofline.hardware import Hardware

@@ -8,8 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
+from outrider.console import DrafterOption, KvCacheDtype, KvCacheOption, Quantize, QuantizeOption
 from outrider.errors import UsageError
-from outrider.terminal import DrafterOption, KvCacheDtype, KvCacheOption, Quantize, QuantizeOption
 
 
 def draft_setting(value: str) -> str | int:
@@ -81,7 +81,7 @@ def run(
     # Nothing heavy is imported before a command runs: help and usage errors answer at once.
     from outrider import SamplingParams
     from outrider.cli.answer import print_figures, stream_answer
-    from outrider.terminal import error_console, load_model
+    from outrider.console import error_console, load_model
 
     params = SamplingParams(
         max_tokens=max_tokens,

@@ -6,15 +6,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from weakref import proxy
 
+from outrider.drafters.lookup import HistoryDrafter, LookupDrafter
+from outrider.drafters.mtp import MtpDrafter
+from outrider.drafters.protocol import Ask, Drafter
+from outrider.drafters.tree import ROOT, Draft, Situation, reported
 from outrider.engine.request import Request
 from outrider.engine.target import Floats
 from outrider.models.assistant import Drafting
 from outrider.speculation.controller import Calibration, Level, Pace, VerifyCost, VerifyCosts, best_nodes, best_pace
-from outrider.speculation.drafter import Ask, Drafter
-from outrider.speculation.lookup import HistoryDrafter, LookupDrafter
-from outrider.speculation.mtp import MtpDrafter
-from outrider.speculation.tree import ROOT, Draft, Situation, reported
-from outrider.speculation.verify import Verdict
+from outrider.speculation.walk import Verdict
 
 MOST_ROWS = 16
 """Rows that one sweep over the weights serves; the drafts of a pass never ask for more by themselves."""

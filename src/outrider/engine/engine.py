@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from outrider.cache import CachePool
+from outrider.drafters.tree import Draft
 from outrider.engine.drafting import DraftPlanner
 from outrider.engine.outputs import TargetPass
 from outrider.engine.prefill import PromptShare, divide
@@ -20,8 +21,7 @@ from outrider.engine.turns import Turns
 from outrider.errors import OutriderError
 from outrider.sampling.constraint import GrammarCompiler
 from outrider.sampling.params import SamplingParams
-from outrider.speculation.tree import Draft
-from outrider.speculation.verify import Verdict, walk
+from outrider.speculation.walk import Verdict, walk
 from outrider.tokenizer import Tokenizer
 
 _log = logging.getLogger("outrider")

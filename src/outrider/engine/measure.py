@@ -6,7 +6,7 @@ import time
 
 import numpy as np
 
-from outrider import kernels
+from outrider.backends import cpu
 from outrider.cache import CachePool
 from outrider.engine.target import Target, chain
 from outrider.speculation.controller import VerifyCost
@@ -23,7 +23,7 @@ class Measure:
 
     def __init__(self, target: Target, caches: CachePool) -> None:
         self._target, self._caches = target, caches
-        self._prepared: tuple[int, kernels.KvCache] | None = None  # the last context computed, and its cache
+        self._prepared: tuple[int, cpu.KvCache] | None = None  # the last context computed, and its cache
 
     def verify(self, rows: int, context: int, repeat: int) -> list[float]:
         """Seconds of `repeat` passes over `rows` rows, choices for all of them, after `context` tokens."""
@@ -61,7 +61,7 @@ class Measure:
             rows.append(_CURVE_ROWS[-1])
         return VerifyCost(rows, seconds)
 
-    def cache_of(self, length: int) -> kernels.KvCache:
+    def cache_of(self, length: int) -> cpu.KvCache:
         """A cache that holds `length` tokens. Passes that are not committed leave it as it is, so it serves again."""
         if self._prepared is None or self._prepared[0] != length:
             cache = self._caches.new()

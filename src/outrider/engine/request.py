@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 
 from outrider.cache import Sequence
+from outrider.drafters.tree import Draft, reported
 from outrider.engine.outputs import FinishReason, Piece, RequestOutput, RequestStats, TargetPass
 from outrider.engine.target import Floats, Ints
 from outrider.engine.text import TextStream
@@ -14,8 +15,7 @@ from outrider.sampling.choice import TokenChooser
 from outrider.sampling.constraint import GrammarCompiler
 from outrider.sampling.logprobs import TokenLogprobs, logprobs_of
 from outrider.sampling.params import SamplingParams
-from outrider.speculation.tree import Draft, reported
-from outrider.speculation.verify import Verdict
+from outrider.speculation.walk import Verdict
 from outrider.tokenizer import Tokenizer
 
 

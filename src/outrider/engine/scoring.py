@@ -7,7 +7,7 @@ from typing import Protocol
 
 import numpy as np
 
-from outrider import kernels
+from outrider.backends import cpu
 from outrider.cache import CachePool
 from outrider.engine.target import Floats, Target, chain
 
@@ -43,6 +43,6 @@ def score(llm: Loaded, token_ids: Sequence[int]) -> Floats:
         assert logits is not None
         following = np.asarray(token_ids[begin + 1 : begin + 1 + len(tokens)])
         rows = logits[: len(following)]
-        totals = np.array([kernels.log_total(row) for row in rows])
+        totals = np.array([cpu.log_total(row) for row in rows])
         scores.append(rows[np.arange(len(following)), following] - totals)
     return np.concatenate(scores).astype(np.float32)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from outrider import kernels
+from outrider.backends import cpu
 from outrider.models.gemma import Forward
 
 Floats = npt.NDArray[np.float32]
@@ -21,7 +21,7 @@ class Rows:
     """The rows of one sequence in a pass: `parents` are row numbers within it, -1 for the last committed token;
     `outputs` are the rows whose choice is wanted, ascending."""
 
-    cache: kernels.KvCache
+    cache: cpu.KvCache
     tokens: list[int]
     parents: list[int]
     outputs: list[int]
@@ -84,6 +84,6 @@ class Target:
         return self._logits[:rows]
 
 
-def chain(cache: kernels.KvCache, tokens: Sequence[int], outputs: list[int]) -> Rows:
+def chain(cache: cpu.KvCache, tokens: Sequence[int], outputs: list[int]) -> Rows:
     """Rows that follow each other."""
     return Rows(cache, list(tokens), list(range(-1, len(tokens) - 1)), outputs)

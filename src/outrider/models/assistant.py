@@ -12,11 +12,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from outrider import kernels
+from outrider.backends import cpu
+from outrider.backends.cpu.weights import Floats, WeightStore
 from outrider.checkpoints.config import AssistantConfig, Layer, ModelConfig, own_kv_layers
 from outrider.errors import CheckpointError
 from outrider.models.gemma import inverse_frequencies, kv_shapes
-from outrider.quant.packing import Floats, WeightStore
 
 POSITION_OFFSET = 0
 """Where a round stands: 0 is the position of the last certain token, as in the reference; -1 the last one that the
@@ -29,7 +29,7 @@ class Drafting:
     after a run, the next one. With clusters, `logits` is the buffer (rows * top_k, cluster size) of scores and
     `ordering` (clusters, cluster size) the tokens they belong to."""
 
-    program: kernels.Program
+    program: cpu.Program
     hidden: int
     logits: int | None
     ordering: np.ndarray[tuple[int, int], np.dtype[np.int32]] | None
@@ -74,10 +74,10 @@ def record_assistant(
     target_weights: WeightStore,
     assistant: AssistantConfig,
     weights: WeightStore,
-    pool: kernels.ThreadPool,
+    pool: cpu.ThreadPool,
     *,
     max_rows: int,
-    kv_format: kernels.KvFormat,
+    kv_format: cpu.KvFormat,
     position_offset: int = POSITION_OFFSET,
 ) -> Drafting:
     """Records one step of a drafter that was checked with `check_pair`.
@@ -86,7 +86,7 @@ def record_assistant(
         kv_format: as the target's cache.
     """
     c, eps = assistant.text, assistant.text.rms_norm_eps
-    program = kernels.Program(max_rows, kv_shapes(target), kv_format, pool, True, position_offset)
+    program = cpu.Program(max_rows, kv_shapes(target), kv_format, pool, True, position_offset)
     kv_layer = {layer: number for number, layer in enumerate(own_kv_layers(target))}
     hidden = program.buffer("hidden", assistant.backbone_hidden_size)
     embedding = program.buffer("embedding", target.hidden_size)
@@ -145,7 +145,7 @@ def record_assistant(
 
 
 def _clustered_head(
-    assistant: AssistantConfig, weights: WeightStore, program: kernels.Program, x: int, hidden: int
+    assistant: AssistantConfig, weights: WeightStore, program: cpu.Program, x: int, hidden: int
 ) -> Drafting:
     """Scores only the tokens of the `centroid_top_k` clusters whose centroids score best."""
     count, top_k = assistant.num_centroids, assistant.centroid_top_k

@@ -1,8 +1,8 @@
 """Gemma 3 and Gemma 4 text models: the architecture, and nothing else.
 
-The forward pass is written as calls in the order of the data; each records one kernel call (csrc/program.h), and the
-native core replays the list for any number of rows. Variants are data: what a layer has is read from its config and
-from which tensors the checkpoint holds. Reference: `transformers` models/gemma3 and models/gemma4.
+The forward pass is written as calls in the order of the data; each records one kernel call (csrc/program/program.h),
+and the native core replays the list for any number of rows. Variants are data: what a layer has is read from its config
+and from which tensors the checkpoint holds. Reference: `transformers` models/gemma3 and models/gemma4.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from decimal import Context, Decimal
 
 import numpy as np
 
-from outrider import kernels
+from outrider.backends import cpu
+from outrider.backends.cpu.weights import Floats, WeightStore
 from outrider.checkpoints.config import Layer, ModelConfig, Rope, own_kv_layers
-from outrider.quant.packing import Floats, WeightStore
 
 
 @dataclass(frozen=True)
@@ -27,15 +27,15 @@ class Forward:
     """
 
     config: ModelConfig
-    program: kernels.Program
+    program: cpu.Program
     hidden: int
     kv_layer: dict[int, int]
 
 
-def kv_shapes(config: ModelConfig) -> list[kernels.KvShape]:
+def kv_shapes(config: ModelConfig) -> list[cpu.KvShape]:
     """The cache layers of a model, in the order of the layers that make keys and values."""
     layers = [config.layers[i] for i in own_kv_layers(config)]
-    return [kernels.KvShape(layer.kv_heads, layer.head_dim, layer.window or 0) for layer in layers]
+    return [cpu.KvShape(layer.kv_heads, layer.head_dim, layer.window or 0) for layer in layers]
 
 
 def inverse_frequencies(rope: Rope) -> Floats:
@@ -52,7 +52,7 @@ def inverse_frequencies(rope: Rope) -> Floats:
 
 
 def record_gemma(
-    config: ModelConfig, weights: WeightStore, pool: kernels.ThreadPool, *, max_rows: int, kv_format: kernels.KvFormat
+    config: ModelConfig, weights: WeightStore, pool: cpu.ThreadPool, *, max_rows: int, kv_format: cpu.KvFormat
 ) -> Forward:
     """Records the forward pass of a target.
 
@@ -68,12 +68,12 @@ class _Recorder:
         self,
         config: ModelConfig,
         weights: WeightStore,
-        pool: kernels.ThreadPool,
+        pool: cpu.ThreadPool,
         max_rows: int,
-        kv_format: kernels.KvFormat,
+        kv_format: cpu.KvFormat,
     ) -> None:
         self.config, self.weights = config, weights
-        self.program = kernels.Program(max_rows, kv_shapes(config), kv_format, pool)
+        self.program = cpu.Program(max_rows, kv_shapes(config), kv_format, pool)
         self.kv_layer = {layer: number for number, layer in enumerate(own_kv_layers(config))}
         self.buffers: dict[tuple[str, int], int] = {}
         self.ropes: dict[Rope, int] = {}
@@ -201,7 +201,7 @@ class _Recorder:
             self.buffers[name, width] = self.program.buffer(name, width, rows_per_row)
         return self.buffers[name, width]
 
-    def matrix(self, name: str) -> kernels.Weight:
+    def matrix(self, name: str) -> cpu.Weight:
         return self.weights.matrix(f"{name}.weight")
 
     def norm(self, name: str) -> Floats:

@@ -29,11 +29,11 @@ import numpy as np
 import platformdirs
 from gguf import GGMLQuantizationType, GGUFWriter
 
-from outrider import kernels
+from outrider.backends import cpu
+from outrider.backends.cpu.weights import release_pages
 from outrider.checkpoints.checkpoint import BLOCKS, Checkpoint, Format, Tensor
-from outrider.checkpoints.gguf_file import GGUFFile
+from outrider.checkpoints.gguf.file import GGUFFile
 from outrider.errors import CheckpointError
-from outrider.quant.packing import release_pages
 
 Quantization = Literal["q4_0", "q8_0"]
 QUANTIZATIONS: tuple[Quantization, ...] = ("q4_0", "q8_0")
@@ -65,9 +65,7 @@ class Packed:
     worst: tuple[str, float]
 
 
-def quantized(
-    checkpoint: Checkpoint, to: Quantization, pool: kernels.ThreadPool, told: Told = lambda *_: None
-) -> Packed:
+def quantized(checkpoint: Checkpoint, to: Quantization, pool: cpu.ThreadPool, told: Told = lambda *_: None) -> Packed:
     """A checkpoint's tensors with the large floating-point matrices in blocks of `to`; from the cache, once made.
 
     Args:
@@ -137,7 +135,7 @@ def _make(
     formats: dict[str, Format],
     path: Path,
     source: dict[str, Any],
-    pool: kernels.ThreadPool,
+    pool: cpu.ThreadPool,
     told: Told,
 ) -> dict[str, Any]:
     sizes = {name: _bytes_as(checkpoint.tensors[name], kind) for name, kind in formats.items()}
@@ -172,7 +170,7 @@ def _write(
     formats: dict[str, Format],
     sizes: dict[str, int],
     path: Path,
-    pool: kernels.ThreadPool,
+    pool: cpu.ThreadPool,
     told: Told,
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     """Quantizes tensor after tensor into a GGUF file; yields each one's name, hash and error."""
@@ -190,7 +188,7 @@ def _write(
         tensor = checkpoint.tensors[name]
         rows, columns, data = math.prod(tensor.shape[:-1]), tensor.shape[-1], tensor.data
         try:
-            blocks, error, squares = kernels.quantize(kind, tensor.format, rows, columns, data, pool)
+            blocks, error, squares = cpu.quantize(kind, tensor.format, rows, columns, data, pool)
         except ValueError as problem:
             raise CheckpointError(
                 f"the tensor {name} cannot be quantized: {problem}",

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from outrider import kernels
+from outrider.backends import cpu
 from outrider.checkpoints.checkpoint import BLOCKS, Format
 from outrider.engine.drafting import MOST_ROWS
 from outrider.roofline.hardware import Arithmetic, Hardware
@@ -42,9 +42,9 @@ class Microbenchmarks:
     """
 
     def __init__(
-        self, formats: Sequence[Format], width: int, threads: int, kv_format: kernels.KvFormat = "float16"
+        self, formats: Sequence[Format], width: int, threads: int, kv_format: cpu.KvFormat = "float16"
     ) -> None:
-        self._pool, self._kv_format = kernels.ThreadPool(threads), kv_format
+        self._pool, self._kv_format = cpu.ThreadPool(threads), kv_format
         self._outputs = {format: self._warm_outputs(format) for format in formats}
         self._linear = {format: _Timed(self._linear_program(format), kv_format) for format in formats}
         self._attention = self._attention_program()
@@ -98,7 +98,7 @@ class Microbenchmarks:
         streamed = _ascending(list(alone.values()), self._width**2 * self._matrices)
         return streamed, Arithmetic(_START_ROWS, tuple(map(float, starts)))
 
-    def _linear_program(self, format: Format) -> kernels.Program:
+    def _linear_program(self, format: Format) -> cpu.Program:
         program, x = self._program(_COLUMNS)
         outputs = self._outputs[format]
         y, weight = program.buffer("y", outputs), self._weight(format, outputs, _COLUMNS)
@@ -106,14 +106,14 @@ class Microbenchmarks:
             program.linear(x, [weight], [y])
         return program
 
-    def _sweep(self) -> kernels.Program:
+    def _sweep(self) -> cpu.Program:
         """One over a matrix that no cache holds."""
         rows = self._width * self._matrices
         program, x = self._program(self._width)
         program.linear(x, [self._weight(self._cold, rows, self._width)], [program.buffer("y", rows)])
         return program
 
-    def _sweeps(self) -> kernels.Program:
+    def _sweeps(self) -> cpu.Program:
         """As many bytes in small matrices, each of which needs what the one before gave, added to the residual stream
         between two norms: as in a model."""
         program, x = self._program(self._width)
@@ -128,7 +128,7 @@ class Microbenchmarks:
         return program
 
     def _attention_program(self) -> _Timed:
-        shape = kernels.KvShape(1, _HEAD_DIM, 0)
+        shape = cpu.KvShape(1, _HEAD_DIM, 0)
         program, x = self._program(_HEADS * _HEAD_DIM, shape)
         key, mixed = program.buffer("key", _HEAD_DIM), program.buffer("mixed", _HEADS * _HEAD_DIM)
         program.store_kv(key, key, 0)
@@ -140,17 +140,17 @@ class Microbenchmarks:
             timed.cache.commit(np.arange(_ROWS[-1], dtype=np.int32))
         return timed
 
-    def _weight(self, format: Format, rows: int, columns: int) -> kernels.Weight:
+    def _weight(self, format: Format, rows: int, columns: int) -> cpu.Weight:
         """Zeros, which take as long as any weights: no kernel looks at what it multiplies."""
         per_block, size = BLOCKS[format]
         blocks = np.zeros(rows * columns // per_block * size, np.uint8)
-        return kernels.pack(format, rows, columns, blocks, self._pool)
+        return cpu.pack(format, rows, columns, blocks, self._pool)
 
-    def _program(self, width: int, *kv: kernels.KvShape) -> tuple[kernels.Program, int]:
+    def _program(self, width: int, *kv: cpu.KvShape) -> tuple[cpu.Program, int]:
         """A program that begins by filling a buffer of so many columns."""
-        program = kernels.Program(_ROWS[-1], kv, self._kv_format, self._pool)
+        program = cpu.Program(_ROWS[-1], kv, self._kv_format, self._pool)
         x = program.buffer("x", width)
-        program.gather(kernels.table("F32", 1, width, np.ones(width, np.float32).view(np.uint8)), 1.0, x)
+        program.gather(cpu.table("F32", 1, width, np.ones(width, np.float32).view(np.uint8)), 1.0, x)
         return program, x
 
 
@@ -159,13 +159,13 @@ class _Timed:
 
     def __init__(
         self,
-        program: kernels.Program,
-        kv_format: kernels.KvFormat,
-        kv: Sequence[kernels.KvShape] = (),
+        program: cpu.Program,
+        kv_format: cpu.KvFormat,
+        kv: Sequence[cpu.KvShape] = (),
         positions: int = 0,
     ) -> None:
         self.program = program
-        self.cache = kernels.KvCache(kv, positions + _ROWS[-1], _ROWS[-1], kv_format)
+        self.cache = cpu.KvCache(kv, positions + _ROWS[-1], _ROWS[-1], kv_format)
 
     def arithmetic(self, pieces: int) -> Arithmetic:
         """Seconds for each of so many pieces, over each of `_ROWS` rows."""

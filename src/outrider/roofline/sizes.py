@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from outrider.checkpoints import AssistantConfig, Format, ModelConfig, Tensor
 from outrider.checkpoints.checkpoint import BLOCKS, Bytes
-from outrider.checkpoints.hf_config import hf_config
+from outrider.checkpoints.hf.config import hf_config
 from outrider.checkpoints.settings import Settings
 from outrider.checkpoints.validate import expected_shapes
 

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from outrider.checkpoints import AssistantConfig, Format, ModelConfig, open_checkpoint
+from outrider.drafters.pairing import find_drafter
 from outrider.errors import UsageError
 from outrider.models.assistant import check_pair
-from outrider.models.pairing import find_drafter
 from outrider.roofline.sizes import SIZES, published_size
 from outrider.roofline.work import Work, drafter_work, target_work
 

@@ -9,7 +9,7 @@ from functools import cache
 
 import numpy as np
 
-from outrider import kernels
+from outrider.backends import cpu
 from outrider.checkpoints.checkpoint import Format, Tensor
 from outrider.checkpoints.config import AssistantConfig, Layer, ModelConfig, own_kv_layers
 from outrider.checkpoints.traffic import chosen_of, is_swept
@@ -112,4 +112,4 @@ def packed_bytes_per_weight(format: Format) -> float:
     """Bytes that a weight takes once it is packed; some formats grow a little (see quant/packing.py)."""
     tensor = Tensor("", format, (16, 256), lambda: np.zeros(0, np.uint8))
     blocks = np.zeros(tensor.nbytes, np.uint8)
-    return kernels.pack(format, 16, 256, blocks, kernels.ThreadPool(1)).nbytes / (16 * 256)
+    return cpu.pack(format, 16, 256, blocks, cpu.ThreadPool(1)).nbytes / (16 * 256)

@@ -8,7 +8,7 @@ from math import exp
 import numpy as np
 import numpy.typing as npt
 
-from outrider import kernels
+from outrider.backends import cpu
 from outrider.sampling.adjust import LogitAdjustments
 from outrider.sampling.constraint import Constraint
 from outrider.sampling.params import SamplingParams
@@ -37,7 +37,7 @@ class TokenChooser:
     ) -> None:
         self._params, self._constraint = params, constraint
         self._adjustments = LogitAdjustments(params, prompt, end_tokens)
-        self._sampler = kernels.Sampler()
+        self._sampler = cpu.Sampler()
 
     @property
     def needs_logits(self) -> bool:
@@ -107,7 +107,7 @@ class TokenChooser:
         if allowed is not None:
             logits[~(allowed if tokens is None else allowed[tokens])] = -np.inf
         if p.greedy:
-            return kernels.likeliest(logits, count, tokens)
+            return cpu.likeliest(logits, count, tokens)
         top_k = _bounded(p.top_k, logits)
         drawn = self._sampler.foremost(
             logits, p.temperature, top_k, p.top_p, p.min_p, p.typical_p, p.seed, position, count, tokens

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from outrider import kernels
+from outrider.backends import cpu
 
 Floats = npt.NDArray[np.float32]
 
@@ -28,7 +28,7 @@ def logprobs_of(logits: Floats, token: int, count: int) -> TokenLogprobs:
     Args:
         logits: (vocabulary,) float32, as the model gave them.
     """
-    total = kernels.log_total(logits)
-    likeliest = kernels.likeliest(logits, count) if count else []
+    total = cpu.log_total(logits)
+    likeliest = cpu.likeliest(logits, count) if count else []
     top = tuple((other, float(logits[other]) - total) for other, _ in likeliest)
     return TokenLogprobs(token, float(logits[token]) - total, top)

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from outrider.chat.calls import Call
+from outrider.chat.reader import AnswerReader, Parts
 from outrider.engine.outputs import Piece, RequestOutput
-from outrider.server.calls import Call
-from outrider.server.reading import AnswerReader, Parts
 from outrider.server.token_places import TokenPlaces
 from outrider.tokenizer import StreamDecoder, Tokenizer
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from outrider import Grammar
+from outrider.chat.calls import QUOTE
+from outrider.chat.grammar import after_a_thought, grammar_of_calls
+from outrider.chat.reader import CALL, CALL_END, CHANNEL, CHANNEL_END, RESPONSE
 from outrider.errors import UsageError
-from outrider.server.call_grammar import after_a_thought, grammar_of_calls
-from outrider.server.calls import QUOTE
-from outrider.server.reading import CALL, CALL_END, CHANNEL, CHANNEL_END, RESPONSE
 from outrider.server.schema import ChatRequest
 from outrider.tokenizer import Tokenizer
 

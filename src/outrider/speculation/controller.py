@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from itertools import accumulate
 from math import exp
 
-from outrider.speculation.tree import Draft, Situation
+from outrider.drafters.tree import Draft, Situation
 
 _PRIOR_WEIGHT = 4.0
 _MEMORY = 100.0

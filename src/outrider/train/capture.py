@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from outrider import LLM, SamplingParams, kernels
+from outrider import LLM, SamplingParams
+from outrider.backends import cpu
 from outrider.checkpoints.config import ModelConfig, own_kv_layers
 from outrider.engine.drafting import DraftPlanner
 from outrider.engine.request import Request
@@ -83,7 +84,7 @@ class _Recorder(DraftPlanner):
         return rows
 
 
-def _keys_and_values(cache: kernels.KvCache, layer: int, length: int) -> Floats:
+def _keys_and_values(cache: cpu.KvCache, layer: int, length: int) -> Floats:
     """(length, 2 * kv_heads * head_dim) float32."""
     keys, values = cache.read(layer, 0, length)
     return np.concatenate([keys.reshape(length, -1), values.reshape(length, -1)], axis=1)

@@ -14,7 +14,7 @@ import torch
 import transformers
 from gguf import GGMLQuantizationType as Type
 
-from outrider import kernels
+from outrider.backends import cpu
 from outrider.llm import usable_cores
 from outrider.train.model import FULL, SLIDING
 
@@ -64,7 +64,7 @@ def export_gguf(
     Args:
         kind: GGUF name of a matrix -> its type.
     """
-    assistant, pool = padded(assistant), kernels.ThreadPool(usable_cores())
+    assistant, pool = padded(assistant), cpu.ThreadPool(usable_cores())
     config, text = assistant.config, assistant.config.get_text_config()
     writer = gguf.GGUFWriter(path, _ARCHITECTURE)
     _write_metadata(writer, config, text)
@@ -111,14 +111,14 @@ def padded(assistant: transformers.Gemma4AssistantForCausalLM) -> transformers.G
 
 
 def _quantized(
-    array: np.ndarray[Any, np.dtype[np.float32]], kind: Type, pool: kernels.ThreadPool
+    array: np.ndarray[Any, np.dtype[np.float32]], kind: Type, pool: cpu.ThreadPool
 ) -> np.ndarray[Any, np.dtype[np.uint8]]:
     """(rows, bytes) blocks."""
     if kind not in (Type.Q4_0, Type.Q8_0):
         return gguf.quants.quantize(array, kind)
     rows, columns = array.shape
     data = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
-    blocks, _, _ = kernels.quantize(kind.name, "F32", rows, columns, data, pool)
+    blocks, _, _ = cpu.quantize(kind.name, "F32", rows, columns, data, pool)
     return np.asarray(blocks).reshape(rows, -1)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from outrider import kernels
+from outrider.backends import cpu
 from outrider.checkpoints import Checkpoint, open_checkpoint
 from outrider.checkpoints.config import AssistantConfig, ModelConfig
 from outrider.errors import CheckpointError
@@ -94,4 +94,4 @@ def known_drafter(target: Checkpoint, data: Dataset, path: Path | str) -> Drafte
 def _values(checkpoint: Checkpoint, name: str) -> Floats:
     tensor = checkpoint.tensors[name]
     rows, columns = int(np.prod(tensor.shape[:-1])), tensor.shape[-1]
-    return kernels.dequantize(tensor.format, rows, columns, tensor.data).reshape(tensor.shape)
+    return cpu.dequantize(tensor.format, rows, columns, tensor.data).reshape(tensor.shape)

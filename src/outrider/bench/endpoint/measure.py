@@ -16,8 +16,8 @@ from outrider.bench.endpoint.load import Job, Level, plan_levels, rotation, run_
 from outrider.bench.endpoint.probe import Probed, probe
 from outrider.bench.interleave import turns
 from outrider.bench.suite import shipped_prompts
+from outrider.console import error_console, progress_bar
 from outrider.errors import UsageError
-from outrider.terminal import error_console, progress_bar
 
 _TURNS = 2
 """Of each arm at each level: A B, then B A, so that a drift of the machine hits both alike. What one server keeps for

@@ -1,0 +1,58 @@
+// The kernels of one instruction set, chosen once at run time.
+#pragma once
+#include <cstddef>
+#include <cstdint>
+
+#include "kernels/attention_pack.h"
+#include "weights/layout.h"
+
+namespace outrider {
+
+struct Best {
+  float logit;
+  int32_t token;
+};
+
+// Where a race for the largest logit + temperature * noise stands: what a token must reach to join the foremost.
+struct Race {
+  uint64_t seed, position;  // of the noise
+  float temperature;
+  float bound;  // a logit and its noise times the temperature must exceed this, which lies below what is needed (race.h),
+  float least;  // and the logit must exceed this
+};
+
+// The second word of the generator's counter: what its words are for.
+constexpr uint32_t kOfTokens = 0, kOfLeaders = 1;
+
+struct KernelTable {
+  const char* name;
+  void (*linear_tile)(const Matrix&, size_t tile, const uint8_t* next, const QuantizedRow*, const float* const* dense,
+                      int rows, float* out, size_t stride);
+  void (*head_tiles)(const Matrix&, size_t begin, size_t end, const QuantizedRow*, const float* const* dense, int rows,
+                     Best* best, float* logits, size_t stride);
+  void (*rms_norm)(const float* x, const float* weight, float eps, int n, float* out);
+  void (*quantize_row)(const float* x, int n, ActivationGroup* out);
+  void (*add_row)(const float* x, int n, float* dst);
+  void (*scale_row)(float factor, int n, float* dst);
+  void (*multiply_row)(const float* x, int n, float* dst);
+  void (*gelu_gate)(const float* gate, const float* up, int n, float* dst);
+  void (*rope)(float* head, const float* cosine, const float* sine, int dims, float scale);
+  void (*softcap)(float cap, int n, float* x);
+  double (*sum_exp)(const float* x, int64_t n, float top, float scale);
+  float (*softmax)(float* scores, int64_t base, int64_t first, int64_t position);
+  void (*attend)(const AttentionPack&, float* scratch, size_t stride);
+  void (*store_kv)(const float* key, const float* value, int head_dim, int begin, int end, int64_t slot, const KvHead& to);
+  int64_t (*next_above)(const float* x, int64_t begin, int64_t end, float limit);
+  int64_t (*next_group)(const float* logits, int64_t begin, int64_t end, const Race&);
+  int64_t (*next_named_group)(const float* logits, const int32_t* tokens, int64_t begin, int64_t end, const Race&);
+};
+
+// The tables that this build contains and this processor can run, best first; the last is always "portable".
+const KernelTable* const* available_kernels(size_t* count);
+
+// The table in use: the first available, unless choose_kernels() named another. choose_kernels() returns false, and
+// changes nothing, if there is none of that name.
+const KernelTable& active_kernels();
+bool choose_kernels(const char* name);
+
+}  // namespace outrider

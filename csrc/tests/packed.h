@@ -1,0 +1,100 @@
+// A random matrix in a checkpoint's blocks and packed, and random activations for it.
+#pragma once
+#include "weights/half.h"
+#include "weights/weights.h"
+#include "check.h"
+
+namespace outrider::test {
+
+enum class Fill { kRandom, kLargestCodes, kSmallestCodes };
+
+// Byte offsets of the float16 numbers within a checkpoint's block.
+inline std::vector<int> half_offsets(Format f) {
+  switch (info(f).scales) {
+    case Scales::kNone: return {};
+    case Scales::kPlain: return {0};
+    case Scales::kSuperHalf: return {208};
+    default: return {0, 2};
+  }
+}
+
+inline std::vector<uint8_t> random_blocks(Format f, size_t rows, size_t columns, Random& random, Fill fill = Fill::kRandom) {
+  const FormatInfo& fi = info(f);
+  std::vector<uint8_t> blocks(rows * row_bytes(f, columns));
+  if (fi.bits == 0) {
+    for (size_t i = 0; i < rows * columns; ++i) {
+      const float x = random.bell();
+      const uint32_t bits = bits_of(x);
+      const uint16_t half = f == Format::F16 ? float_to_half(x) : static_cast<uint16_t>(bits >> 16);
+      if (f == Format::F32) std::memcpy(&blocks[i * 4], &bits, 4);
+      else std::memcpy(&blocks[i * 2], &half, 2);
+    }
+    return blocks;
+  }
+  for (uint8_t& b : blocks)
+    b = fill == Fill::kRandom ? static_cast<uint8_t>(random.next()) : fill == Fill::kLargestCodes ? 0xff : 0x00;
+  if (f == Format::Q8_0 && fill != Fill::kRandom)  // int8: the extremes are 127 and -128
+    for (uint8_t& b : blocks) b = fill == Fill::kLargestCodes ? 0x7f : 0x80;
+  for (size_t at = 0; at < blocks.size(); at += fi.block_bytes)
+    for (int offset : half_offsets(f)) {
+      float scale = random.uniform() * (random.below(8) == 0 ? 0x1p-16f : 0x1p-4f);  // some are subnormal halves
+      if (random.below(16) == 0) scale = 0.0f;
+      const uint16_t half = float_to_half(scale);
+      std::memcpy(&blocks[at + offset], &half, 2);
+    }
+  return blocks;
+}
+
+struct Packed {
+  Format format;
+  size_t rows, columns;
+  std::vector<uint8_t> blocks, codes, scales;
+  Matrix matrix;
+
+  Packed(Format f, size_t r, size_t c, std::vector<uint8_t> b) : format(f), rows(r), columns(c), blocks(std::move(b)) {
+    matrix = packed_shape(f, rows, columns);
+    codes.assign(matrix.tiles * matrix.tile_codes, 0xa5);
+    scales.assign(matrix.tiles * matrix.tile_scales + 1, 0xa5);  // never null
+    pack_matrix(f, rows, columns, blocks.data(), codes.data(), scales.data());
+    matrix.codes = codes.data();
+    matrix.scales = scales.data();
+  }
+  Packed(const Packed&) = delete;
+
+  bool quantized() const { return info(format).bits != 0; }
+  std::vector<float> row(size_t r) const {
+    std::vector<float> out(columns);
+    dequantize_row(format, blocks.data() + r * row_bytes(format, columns), columns, out.data());
+    return out;
+  }
+};
+
+// Activation rows, quantized as well where the columns allow it.
+struct Activations {
+  size_t rows, columns;
+  std::vector<float> x;
+  std::vector<ActivationGroup> groups;
+  std::vector<QuantizedRow> quantized;
+  std::vector<const float*> dense;
+
+  Activations(size_t r, size_t c, std::vector<float> values, const KernelTable& k = portable())
+      : rows(r), columns(c), x(std::move(values)), groups(r * (c / kGroup)) {
+    for (size_t i = 0; i < rows; ++i) {
+      dense.push_back(x.data() + i * c);
+      if (c % kGroup) continue;
+      ActivationGroup* of_row = groups.data() + i * (c / kGroup);
+      k.quantize_row(dense[i], static_cast<int>(c), of_row);
+      quantized.push_back(of_row);
+    }
+  }
+  Activations(const Activations&) = delete;
+
+  // What the kernels take as the value of column k of row r.
+  double value(bool as_quantized, size_t r, size_t k) const {
+    if (!as_quantized) return x[r * columns + k];
+    const ActivationGroup& group = quantized[r][k / kGroup];
+    return static_cast<double>(group.codes[k % kGroup]) * group.scale;
+  }
+};
+
+}  // namespace outrider::test

@@ -1,0 +1,181 @@
+// A small model with all that a layer may have, from tokens to drawn tokens: its bits are the same for every instruction set,
+// number of threads and cut of the rows into passes, and enter the checksum of all platforms.
+#include "program/program.h"
+#include "sampling/sampling.h"
+#include "packed.h"
+
+namespace outrider::test {
+namespace {
+
+constexpr int kVocabulary = 200, kHidden = 64, kHeads = 4, kHeadDim = 32, kWidth = 128, kExperts = 6, kTopK = 2, kRows = 24;
+const std::vector<KvShape> kShapes = {{2, kHeadDim, 16}, {1, kHeadDim, 0}};
+const std::vector<Format> kWeights = {Format::Q4_0, Format::Q8_0, Format::Q5_1, Format::BF16};
+
+// Records with weights from a seeded stream.
+class Recorder {
+ public:
+  Recorder(int threads, KvFormat format) : pool_(std::make_shared<ThreadPool>(threads)), random_(21), p_(kRows, kShapes, format, pool_) {}
+
+  Program& record() {
+    const int x = p_.buffer("x", kHidden), normed = p_.buffer("normed", kHidden), y = p_.buffer("y", kHidden);
+    const int q = p_.buffer("q", kHeads * kHeadDim), mixed = p_.buffer("mixed", kHeads * kHeadDim), turned = p_.buffer("rope", kHeadDim);
+    p_.gather(table(), 8.0f, x);
+    p_.rope_table(frequencies(), kHeadDim / 2, turned);
+    for (int layer = 0; layer < 2; ++layer) {
+      const int width = kShapes[layer].kv_heads * kHeadDim;
+      const int k = p_.buffer("k", width), v = p_.buffer("v", width), gated = p_.buffer("gated", kWidth);
+      p_.rms_norm(x, norm(kHidden), 1e-6f, normed);
+      p_.linear(normed, {matrix(kHeads * kHeadDim, kHidden), matrix(width, kHidden), matrix(width, kHidden)}, {q, k, v});
+      p_.head_norm(k, norm(kHeadDim), 1e-6f, kShapes[layer].kv_heads, kHeadDim, k);
+      p_.rope(k, turned, kShapes[layer].kv_heads, kHeadDim, 1.0f);
+      p_.store_kv(k, v, layer);
+      p_.head_norm(q, norm(kHeadDim), 1e-6f, kHeads, kHeadDim, q);
+      p_.rope(q, turned, kHeads, kHeadDim, 0.25f);
+      p_.attention(q, layer, kHeads, mixed);
+      p_.linear(mixed, {matrix(kHidden, kHeads * kHeadDim)}, {y});
+      p_.add(y, x);
+      p_.rms_norm(x, norm(kHidden), 1e-6f, normed);
+      const Weights gate = matrix(kWidth, kHidden), up = matrix(kWidth, kHidden);  // arguments are evaluated in any order
+      p_.gated_linear(normed, gate, up, gated);
+      p_.linear(gated, {matrix(kHidden, kWidth)}, {y});
+      experts(x, y);
+      p_.rms_norm(y, norm(kHidden), 1e-6f, y);
+      p_.add(y, x);
+      p_.scale(x, 0.75f);
+    }
+    p_.keep_outputs({x});
+    p_.rms_norm(x, norm(kHidden), 1e-6f, normed);
+    p_.head(normed, matrix(kVocabulary, kHidden), 20.0f);
+    return p_;
+  }
+
+ private:
+  void experts(int x, int y) {
+    const int normed = p_.buffer("expert input", kHidden), scores = p_.buffer("scores", kExperts), share = p_.buffer("share", kTopK);
+    const int gated = p_.buffer("expert gated", 32, kTopK), parts = p_.buffer("parts", kHidden, kTopK), mix = p_.buffer("mix", kHidden);
+    p_.rms_norm(x, nullptr, 1e-6f, normed);
+    p_.multiply(normed, norm(kHidden));
+    p_.linear(normed, {matrix(kExperts, kHidden)}, {scores});
+    p_.route(scores, kTopK, norm(kExperts), share);
+    p_.expert_gated_linear(normed, kTopK, matrix(64, kHidden, kExperts), gated);
+    p_.expert_linear(gated, kTopK, matrix(kHidden, 32, kExperts), parts);
+    p_.combine_experts(parts, share, kTopK, mix);
+    p_.add(mix, y);
+  }
+
+  Weights matrix(size_t rows, size_t columns, size_t count = 1) {
+    const Format f = kWeights[made_++ % kWeights.size()];
+    return std::make_shared<Weight>(f, count, rows, columns, random_blocks(f, count * rows, columns, random_).data(), *pool_);
+  }
+
+  std::shared_ptr<const Table> table() {
+    auto blocks = std::make_shared<std::vector<uint8_t>>(random_blocks(Format::F16, kVocabulary, kHidden, random_));
+    return std::make_shared<Table>(Table{Format::F16, kVocabulary, kHidden, blocks->data(), blocks});
+  }
+
+  Vector norm(int width) {
+    auto values = std::make_shared<std::vector<float>>((width + 31) / 32 * 32, 0.0f);
+    for (int i = 0; i < width; ++i) (*values)[i] = 1.0f + 0.2f * random_.uniform();
+    return values;
+  }
+
+  // 1 / 2^(i / 2), rounded once: no power function enters.
+  Vector frequencies() {
+    auto values = std::make_shared<std::vector<float>>(kHeadDim, 0.0f);
+    for (int i = 0; i < kHeadDim / 2; ++i) (*values)[i] = static_cast<float>(std::ldexp(i % 2 ? 0x1.6a09e667f3bcdp-1 : 1.0, -(i / 2)));
+    return values;
+  }
+
+  std::shared_ptr<ThreadPool> pool_;
+  Random random_;
+  Program p_;
+  size_t made_ = 0;
+};
+
+struct Answer {
+  std::vector<float> logits;
+  std::vector<int32_t> tokens;
+  bool operator==(const Answer& other) const { return same_bits(logits, other.logits) && tokens == other.tokens; }
+};
+
+// The logits after each of 60 tokens, computed `chunk` at a time, the likeliest token there, and one that is drawn.
+Answer answer(int threads, KvFormat format, int chunk) {
+  Recorder recorder(threads, format);
+  Program& program = recorder.record();
+  KvCache cache(kShapes, 80, kRows, format);
+  Sampler sampler;
+  Answer found;
+  constexpr int kTokens = 60;
+  for (int begin = 0; begin < kTokens; begin += chunk) {
+    const int rows = std::min(chunk, kTokens - begin);
+    RowBatch batch;
+    for (int r = 0; r < rows; ++r) {
+      batch.token.push_back((begin + r) * 37 % kVocabulary);
+      batch.sequence.push_back(0);
+      batch.parent.push_back(r - 1);
+      batch.outputs.push_back(r);
+    }
+    batch.caches = {&cache};
+    std::vector<float> logits(static_cast<size_t>(rows) * kVocabulary);
+    for (const Best& best : program.run(batch, logits.data())) found.tokens.push_back(best.token);
+    for (int r = 0; r < rows; ++r)
+      found.tokens.push_back(sampler.sample({logits.data() + r * kVocabulary, kVocabulary}, {0.8, 0, 0.9, 0.01, 1}, 5, begin + r));
+    found.logits.insert(found.logits.end(), logits.begin(), logits.end());
+    cache.commit(batch.outputs);
+  }
+  // Whatever the chunks, choices first and drawn tokens after them.
+  std::vector<int32_t> ordered;
+  for (int drawn = 0; drawn < 2; ++drawn)
+    for (int begin = 0, at = 0; begin < kTokens; begin += chunk) {
+      const int rows = std::min(chunk, kTokens - begin);
+      ordered.insert(ordered.end(), found.tokens.begin() + at + drawn * rows, found.tokens.begin() + at + (drawn + 1) * rows);
+      at += 2 * rows;
+    }
+  found.tokens = ordered;
+  return found;
+}
+
+void test_second_thread_is_refused() {
+  auto pool = std::make_shared<ThreadPool>(2);
+  KvCache cache(kShapes, 80, kRows, KvFormat::kFloat16);
+  const Exclusive held(cache.in_use(), "the key-value cache");
+  CHECK_THROWS(std::runtime_error, cache.commit({}), "a cache in a pass");
+  CHECK_THROWS(std::runtime_error, cache.truncate(0), "a cache in a pass");
+  Recorder recorder(1, KvFormat::kFloat16);
+  Program& program = recorder.record();
+  RowBatch batch{{1}, {0}, {-1}, {0}, {&cache}};
+  CHECK_THROWS(std::runtime_error, program.run(batch, nullptr), "a cache in a pass");
+  bool refused = false;
+  pool->run([&](int thread) {
+    if (thread != 0) return;
+    try {
+      pool->run([](int) {});
+    } catch (const std::runtime_error&) {
+      refused = true;
+    }
+  });
+  CHECK(refused, "a pool in a job");
+}
+
+}  // namespace
+
+void test_program() {
+  for (KvFormat format : {KvFormat::kFloat16, KvFormat::kInt8, KvFormat::kFloat32}) {
+    choose_kernels("portable");
+    const Answer definition = answer(1, format, kRows);
+    digest.add(definition.logits);
+    digest.add(definition.tokens);
+    bool finite = true;
+    for (float logit : definition.logits) finite &= std::isfinite(logit);
+    CHECK(finite, "logits are numbers");
+    for (const KernelTable* k : tables()) {
+      choose_kernels(k->name);
+      for (int threads : {1, 3})
+        for (int chunk : {1, 7, kRows}) CHECK(answer(threads, format, chunk) == definition, note(k->name, "threads", threads, "chunk", chunk));
+    }
+  }
+  choose_kernels(tables().back()->name);
+  test_second_thread_is_refused();
+}
+
+}  // namespace outrider::test

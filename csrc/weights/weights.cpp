@@ -1,0 +1,231 @@
+#include "weights/weights.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "weights/half.h"
+#include "weights/huge_pages.h"
+#include "runtime/threads.h"
+
+namespace outrider {
+namespace {
+
+float half_at(const uint8_t* p) {
+  uint16_t h;
+  std::memcpy(&h, p, 2);
+  return half_to_float(h);
+}
+
+// The 6-bit scale and minimum of sub-block j of a Q4_K or Q5_K block: 12 bytes hold 8 of each.
+void super_scale(const uint8_t* q, int j, uint8_t& scale, uint8_t& minimum) {
+  if (j < 4) {
+    scale = q[j] & 63;
+    minimum = q[j + 4] & 63;
+  } else {
+    scale = (q[j + 4] & 15) | ((q[j - 4] >> 6) << 4);
+    minimum = (q[j + 4] >> 4) | ((q[j] >> 6) << 4);
+  }
+}
+
+uint32_t word_at(const uint8_t* p) {
+  uint32_t word;
+  std::memcpy(&word, p, 4);
+  return word;
+}
+
+// Four codes side by side in a word, one a byte; no shift of such a word below leaves its byte.
+constexpr uint32_t kOnes = 0x01010101u, kPairs = 0x03030303u, kNibbles = 0x0f0f0f0fu, kSigns = 0x80808080u;
+
+// The unsigned codes of the 32 columns of group g of a checkpoint row, column 4k + i in byte i of quad k (block formats
+// as GGML defines them).
+void group_quads(Format f, const uint8_t* row, size_t g, uint32_t (&quad)[8]) {
+  const FormatInfo& fi = info(f);
+  const uint8_t* b = row + g * 32 / fi.block * fi.block_bytes;
+  const int j = static_cast<int>(g % 8);  // group within a super-block of 256
+  switch (f) {
+    case Format::Q4_0: case Format::Q4_1: case Format::Q5_0: case Format::Q5_1: {
+      const uint8_t* q = b + fi.block_bytes - 16;
+      for (int k = 0; k < 4; ++k) {
+        const uint32_t word = word_at(q + 4 * k);
+        quad[k] = word & kNibbles, quad[k + 4] = (word >> 4) & kNibbles;
+      }
+      if (fi.bits == 5) {
+        const uint32_t high = word_at(q - 4);
+        // The product puts bit i of four at bit 8i.
+        for (int k = 0; k < 8; ++k) quad[k] |= (((high >> (4 * k) & 15) * 0x00204081u) & kOnes) << 4;
+      }
+      break;
+    }
+    case Format::Q8_0:
+      for (int k = 0; k < 8; ++k) quad[k] = word_at(b + 2 + 4 * k) ^ kSigns;  // int8 + 128
+      break;
+    case Format::Q4_K: case Format::Q5_K: {
+      const uint8_t *q = b + fi.block_bytes - 128 + 32 * (j / 2), *high = b + 16;
+      for (int k = 0; k < 8; ++k) {
+        quad[k] = (word_at(q + 4 * k) >> (j % 2 * 4)) & kNibbles;
+        if (f == Format::Q5_K) quad[k] |= ((word_at(high + 4 * k) >> j) & kOnes) << 4;
+      }
+      break;
+    }
+    case Format::Q6_K: {  // halves of 128 columns: 64 bytes of low nibbles, 32 bytes of upper pairs
+      const int h = j / 4, quarter = j % 4;
+      const uint8_t *low = b + 64 * h + 32 * (quarter % 2), *high = b + 128 + 32 * h;
+      for (int k = 0; k < 8; ++k)
+        quad[k] = ((word_at(low + 4 * k) >> (quarter / 2 * 4)) & kNibbles) |
+                  (((word_at(high + 4 * k) >> (2 * quarter)) & kPairs) << 4);
+      break;
+    }
+    default: break;
+  }
+}
+
+// Puts the quads of a row's group into their bit planes.
+void put_quads(int bits, uint8_t* at, int row, const uint32_t (&quad)[8]) {
+  const auto put = [&](size_t plane, uint32_t four) { std::memcpy(at + 64 * plane + 4 * row, &four, 4); };
+  if (bits == 8) {
+    for (size_t k = 0; k < 8; ++k) put(k, quad[k]);
+    return;
+  }
+  for (size_t k = 0; k < 4; ++k) put(k, (quad[2 * k] & kNibbles) | ((quad[2 * k + 1] & kNibbles) << 4));
+  uint32_t high[2] = {};
+  if (bits == 5) {
+    for (int k = 0; k < 8; ++k) high[0] |= ((quad[k] >> 4) & kOnes) << k;
+    put(4, high[0]);
+  } else if (bits == 6) {
+    for (int k = 0; k < 8; ++k) high[k / 4] |= ((quad[k] >> 4) & kPairs) << (2 * (k % 4));
+    put(4, high[0]), put(5, high[1]);
+  }
+}
+
+void pack_scales(Format f, size_t columns, const uint8_t* row, int lane, uint8_t* at) {
+  const FormatInfo& fi = info(f);
+  for (size_t g = 0; g < columns / 32; ++g) {
+    const uint8_t* b = row + g * 32 / fi.block * fi.block_bytes;
+    const int j = static_cast<int>(g % 8);
+    switch (fi.scales) {
+      case Scales::kPlain: std::memcpy(at + g * 32 + 2 * lane, b, 2); break;
+      case Scales::kMin:
+        std::memcpy(at + g * 64 + 2 * lane, b, 2);
+        std::memcpy(at + g * 64 + 32 + 2 * lane, b + 2, 2);
+        break;
+      case Scales::kSuperMin: {
+        uint8_t* s = at + g / 8 * 320;
+        if (j == 0) std::memcpy(s + 2 * lane, b, 2), std::memcpy(s + 32 + 2 * lane, b + 2, 2);
+        super_scale(b + 4, j, s[64 + 32 * j + lane], s[64 + 32 * j + 16 + lane]);
+        break;
+      }
+      case Scales::kSuperHalf: {
+        uint8_t* s = at + g / 8 * 288;
+        if (j == 0) std::memcpy(s + 2 * lane, b + 208, 2);
+        s[32 + 32 * j + lane] = b[192 + 2 * j];
+        s[32 + 32 * j + 16 + lane] = b[192 + 2 * j + 1];
+        break;
+      }
+      case Scales::kNone: break;
+    }
+  }
+}
+
+}  // namespace
+
+void dequantize_row(Format f, const uint8_t* blocks, size_t columns, float* out) {
+  const FormatInfo& fi = info(f);
+  if (f == Format::F32) {
+    std::memcpy(out, blocks, columns * 4);
+    return;
+  }
+  if (f == Format::F16 || f == Format::BF16) {
+    for (size_t i = 0; i < columns; ++i) {
+      uint16_t h;
+      std::memcpy(&h, blocks + 2 * i, 2);
+      out[i] = f == Format::F16 ? half_to_float(h) : bfloat16_to_float(h);
+    }
+    return;
+  }
+  for (size_t g = 0; g < columns / 32; ++g) {
+    const uint8_t* b = blocks + g * 32 / fi.block * fi.block_bytes;
+    const int j = static_cast<int>(g % 8);
+    uint32_t quad[8];
+    group_quads(f, blocks, g, quad);
+    uint8_t q[32];
+    std::memcpy(q, quad, sizeof q);
+    float scale[2], minimum = 0.0f;
+    if (fi.scales == Scales::kSuperHalf) {
+      const float d = half_at(b + 208);
+      for (int h = 0; h < 2; ++h) scale[h] = d * static_cast<float>(static_cast<int8_t>(b[192 + 2 * j + h]));
+    } else if (fi.scales == Scales::kSuperMin) {
+      uint8_t s, m;
+      super_scale(b + 4, j, s, m);
+      scale[0] = scale[1] = half_at(b) * static_cast<float>(s);
+      minimum = -half_at(b + 2) * static_cast<float>(m);
+    } else {
+      scale[0] = scale[1] = half_at(b);
+      if (fi.scales == Scales::kMin) minimum = half_at(b + 2);
+    }
+    for (int i = 0; i < 32; ++i) out[32 * g + i] = scale[i / 16] * static_cast<float>(q[i] - fi.zero) + minimum;
+  }
+}
+
+void pack_tile(Format f, size_t rows, size_t columns, const uint8_t* blocks, size_t first, uint8_t* codes, uint8_t* scales) {
+  const FormatInfo& fi = info(f);
+  const Matrix shape = packed_shape(f, rows, columns);
+  if (first + kTile > rows) {
+    std::memset(codes, 0, shape.tile_codes);
+    if (shape.tile_scales) std::memset(scales, 0, shape.tile_scales);
+  }
+  for (int lane = 0; lane < kTile && first + lane < rows; ++lane) {
+    const uint8_t* row = blocks + (first + lane) * row_bytes(f, columns);
+    if (fi.bits == 0) {
+      const size_t width = fi.block_bytes;
+      for (size_t k = 0; k < columns; ++k) std::memcpy(codes + (k * kTile + lane) * width, row + k * width, width);
+      continue;
+    }
+    for (size_t g = 0; g < columns / 32; ++g) {
+      uint32_t quad[8];
+      group_quads(f, row, g, quad);
+      put_quads(fi.bits, codes + g * code_bytes(fi.bits), lane, quad);
+    }
+    pack_scales(f, columns, row, lane, scales);
+  }
+}
+
+Matrix packed_shape(Format f, size_t rows, size_t columns) {
+  const FormatInfo& fi = info(f);
+  Matrix m{};
+  m.format = f;
+  m.rows = rows;
+  m.columns = columns;
+  m.tiles = (rows + kTile - 1) / kTile;
+  m.tile_codes = fi.bits ? columns / kGroup * code_bytes(fi.bits) : columns * kTile * static_cast<size_t>(fi.block_bytes);
+  m.tile_scales = scale_bytes(fi.scales, columns);
+  return m;
+}
+
+void pack_matrix(Format f, size_t rows, size_t columns, const uint8_t* blocks, uint8_t* codes, uint8_t* scales) {
+  const Matrix m = packed_shape(f, rows, columns);
+  for (size_t t = 0; t < m.tiles; ++t)
+    pack_tile(f, rows, columns, blocks, t * kTile, codes + t * m.tile_codes, scales + t * m.tile_scales);
+}
+
+Weight::Weight(Format f, size_t count, size_t rows, size_t columns, const uint8_t* blocks, ThreadPool& pool)
+    : count_(count), shape_(packed_shape(f, rows, columns)), data_(huge_memory(bytes())) {
+  const size_t matrix_blocks = rows * row_bytes(f, columns);
+  pool.share(count_ * shape_.tiles, 8, [&](size_t begin, size_t end) {
+    for (size_t t = begin; t < end; ++t) {
+      const Matrix m = matrix(t / shape_.tiles);
+      const size_t tile = t % shape_.tiles;
+      pack_tile(f, rows, columns, blocks + t / shape_.tiles * matrix_blocks, tile * kTile,
+                const_cast<uint8_t*>(m.codes) + tile * m.tile_codes, const_cast<uint8_t*>(m.scales) + tile * m.tile_scales);
+    }
+  });
+}
+
+Matrix Weight::matrix(size_t index) const {
+  Matrix m = shape_;
+  const size_t all_codes = count_ * shape_.tiles * shape_.tile_codes;
+  m.codes = data_.get() + index * shape_.tiles * shape_.tile_codes;
+  m.scales = data_.get() + all_codes + index * shape_.tiles * shape_.tile_scales;
+  return m;
+}
+
+}  // namespace outrider

@@ -1,0 +1,1 @@
+"""Executors of recorded programs, one folder each."""

@@ -1,0 +1,114 @@
+"""Hands a checkpoint's tensors to the native core: matrices repacked, tables mapped, vectors as float32.
+
+Which layout holds what (csrc/weights/layout.h describes them byte by byte). Codes and scales go over as they are, so no
+weight changes its value:
+
+| checkpoint       | codes        | scales kept                                           | bits, there / here       |
+| ---------------- | ------------ | ----------------------------------------------------- | ------------------------ |
+| Q4_0, Q5_0, Q8_0 | 4, 5, 8 bits | float16 per 32                                        | 4.5, 5.5, 8.5 / the same |
+| Q4_1, Q5_1       | 4, 5 bits    | float16 scale and minimum per 32                      | 5, 6 / the same          |
+| Q4_K, Q5_K       | 4, 5 bits    | float16 pair per 256, 6-bit pairs per 32 kept in 8    | 4.5, 5.5 / 4.625, 5.625  |
+| Q6_K             | 6 bits       | float16 per 256, int8 per 16                          | 6.5625 / the same        |
+| F32, F16, BF16   | -            | -                                                     | the same                 |
+"""
+
+from __future__ import annotations
+
+import math
+import mmap
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import numpy.typing as npt
+
+from outrider.backends import cpu
+from outrider.checkpoints.checkpoint import Tensor
+
+Floats = npt.NDArray[np.float32]
+Progress = Callable[[int], None]
+
+
+def _no_progress(_: int) -> None:
+    """The progress callback of those who do not watch."""
+
+
+class WeightStore:
+    """Packs the tensors of one checkpoint on demand, each at most once.
+
+    Args:
+        tensors: by neutral name, as a checkpoint reader gives them.
+        pool: threads that pack.
+        progress: called with the number of checkpoint bytes just taken over.
+    """
+
+    def __init__(self, tensors: Mapping[str, Tensor], pool: cpu.ThreadPool, progress: Progress = _no_progress) -> None:
+        self._tensors = tensors
+        self._pool = pool
+        self._progress = progress
+        self._packed: dict[str, cpu.Weight] = {}
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._tensors
+
+    def matrix(self, name: str) -> cpu.Weight:
+        """The packed matrix of a (rows, columns) tensor, or of a stack (count, rows, columns)."""
+        if name not in self._packed:
+            tensor = self._tensors[name]
+            count, rows, data = math.prod(tensor.shape[:-2]), tensor.shape[-2], tensor.data
+            self._packed[name] = cpu.pack(tensor.format, rows, tensor.shape[-1], data, self._pool, count=count)
+            release_pages(data)
+            self._progress(tensor.nbytes)
+        return self._packed[name]
+
+    def table(self, name: str) -> cpu.Table:
+        """Rows gathered straight from the mapped file: of a big table only the rows in use are ever in memory."""
+        tensor = self._tensors[name]
+        return cpu.table(tensor.format, tensor.shape[-2], tensor.shape[-1], tensor.data)
+
+    def vector(self, name: str) -> Floats:
+        """A one-dimensional tensor as float32."""
+        tensor = self._tensors[name]
+        values: Floats = cpu.dequantize(tensor.format, 1, math.prod(tensor.shape), tensor.data)
+        return values.reshape(-1)
+
+    def integers(self, name: str) -> npt.NDArray[np.int32]:
+        """A tensor of format I32."""
+        return self._tensors[name].data.view(np.int32)
+
+    def reordered(self, name: str, order: npt.NDArray[np.int32]) -> cpu.Weight:
+        """A (rows, columns) matrix as a stack of clusters: matrix i holds the rows order[i], (count, size) in all."""
+        tensor = self._tensors[name]
+        rows = tensor.data.reshape(tensor.shape[0], tensor.row_bytes)[order.reshape(-1)]
+        return cpu.pack(
+            tensor.format, order.shape[1], tensor.shape[1], rows.reshape(-1), self._pool, count=order.shape[0]
+        )
+
+    def scalar(self, name: str) -> float:
+        """A tensor of one element."""
+        return float(self.vector(name)[0])
+
+    @property
+    def packed_bytes(self) -> int:
+        """Bytes held by all packed matrices."""
+        return sum(weight.nbytes for weight in self._packed.values())
+
+
+def release_pages(data: npt.NDArray[np.uint8]) -> None:
+    """Tells the system that a mapped tensor was read for the last time, so that it and its packed copy do not add up.
+
+    The pages stay in the file cache; only this process lets go of them. Without madvise nothing happens.
+    """
+    base: object = data
+    while isinstance(base, np.ndarray):
+        if isinstance(base, np.memmap):
+            break
+        base = base.base
+    mapped = getattr(base, "_mmap", None) if isinstance(base, np.memmap) else base
+    if not isinstance(mapped, mmap.mmap) or not hasattr(mmap, "MADV_DONTNEED"):
+        return
+    whole = np.frombuffer(mapped, np.uint8)
+    start = data.__array_interface__["data"][0] - whole.__array_interface__["data"][0]
+    first = -(-start // mmap.PAGESIZE) * mmap.PAGESIZE
+    length = (start + data.nbytes - first) // mmap.PAGESIZE * mmap.PAGESIZE
+    if length > 0:
+        mapped.madvise(mmap.MADV_DONTNEED, first, length)

@@ -1,0 +1,157 @@
+"""The Lark grammar of calls that have to be made, and of answers after a thought."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from typing import Any, Protocol
+
+from outrider.chat.calls import QUOTE
+from outrider.chat.reader import CALL, CALL_END, CHANNEL, CHANNEL_END
+from outrider.errors import UsageError
+from outrider.sampling.constraint import lark_body
+from outrider.sampling.grammar import Grammar
+from outrider.tokenizer import Tokenizer
+
+_MAX_DEPTH = 32
+# Digits are bounded so that every number that can be written is a finite float, and no model counts for ever.
+_VALUES = r"""
+any: text | number | "true" | "false" | "null" | anyobject | anyarray
+anyobject: "{" (anypair ("," anypair)*)? "}"
+anypair: KEY ":" any
+anyarray: "[" (any ("," any)*)? "]"
+number: /-?(0|[1-9][0-9]{0,19})(\.[0-9]{1,20})?([eE][+-]?[01]?[0-9]{1,2})?/
+integer: /-?(0|[1-9][0-9]{0,19})/
+KEY: /[A-Za-z_][A-Za-z0-9_\-]*/
+TEXT: /(.|\n)*/
+"""
+
+
+class Function(Protocol):
+    """A function that may be called."""
+
+    @property
+    def name(self) -> str:
+        """How calls name it."""
+
+    @property
+    def parameters(self) -> dict[str, Any] | None:
+        """The JSON schema of its arguments, if it has one."""
+
+
+def grammar_of_calls(functions: Sequence[Function], tokenizer: Tokenizer, *, several: bool, thinking: bool) -> Grammar:
+    """Calls of some functions and nothing else, but for a thought before them.
+
+    The names of arguments, the required ones, their types and enums are those of the functions' schemas, in the
+    order in which the chat template writes them; other keywords of the schemas are not enforced.
+
+    Args:
+        several: whether one call may follow another.
+        thinking: whether a thought may come first.
+    """
+    rules = _Rules(tokenizer)
+    calls = [rules.call(number, function) for number, function in enumerate(functions)]
+    start = ("thought? " if thinking else "") + ("call+" if several else "call")
+    lines = [f"start: {start}", f"call: {' | '.join(calls)}"]
+    return Grammar.lark("\n".join([*lines, *rules.lines, *_common(tokenizer, thinking)]) + _VALUES)
+
+
+def after_a_thought(grammar: Grammar, tokenizer: Tokenizer) -> Grammar:
+    """An answer of a given form, before which the model may think. A Lark grammar says itself what comes first."""
+    if grammar.kind == "lark":
+        return grammar
+    lines = ["start: thought? answer", f"answer: {lark_body(grammar)}", *_common(tokenizer, True)]
+    return Grammar.lark("\n".join([*lines, r"TEXT: /(.|\n)*/"]))
+
+
+def _common(tokenizer: Tokenizer, thinking: bool) -> list[str]:
+    quote = _mark(tokenizer, QUOTE)
+    thought = f"thought: {_mark(tokenizer, CHANNEL)} TEXT {_mark(tokenizer, CHANNEL_END)}"
+    return [f"text: {quote} TEXT {quote}", *([thought] if thinking else [])]
+
+
+def _mark(tokenizer: Tokenizer, text: str) -> str:
+    """A control token where the tokenizer has one, else its text."""
+    ids = tokenizer.special_tokens([text])
+    return f"<[{next(iter(ids))}]>" if ids else json.dumps(text)
+
+
+class _Rules:
+    """Rules for the arguments of functions, numbered as they are made."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self.lines: list[str] = []
+        self._tokenizer = tokenizer
+        self._count = 0
+
+    def call(self, number: int, function: Function) -> str:
+        """The rule of one function's calls."""
+        arguments = self._value(function.parameters or {"type": "object", "properties": {}}, 0, top=True)
+        begin, end = _mark(self._tokenizer, CALL), _mark(self._tokenizer, CALL_END)
+        self.lines.append(f"call{number}: {begin} {json.dumps('call:' + function.name)} {arguments} {end}")
+        return f"call{number}"
+
+    def _value(self, schema: Any, depth: int, *, top: bool = False) -> str:
+        if depth > _MAX_DEPTH:
+            raise UsageError(f"a function's parameters nest deeper than {_MAX_DEPTH}: make them flatter")
+        if not isinstance(schema, dict):
+            return "any"
+        options = schema.get("enum", [schema["const"]] if "const" in schema else None)
+        if isinstance(options, list) and options and not top:
+            return self._rule(" | ".join(self._literal(option, depth) for option in options))
+        kind = schema.get("type")
+        if isinstance(kind, list) and kind and not top:
+            return self._rule(" | ".join(self._value({**schema, "type": one}, depth + 1) for one in kind))
+        if kind == "object" or top:
+            return self._object(schema, depth)
+        if kind == "array":
+            item = self._value(schema.get("items"), depth + 1)
+            return self._rule(f'"[" ({item} ("," {item})*)? "]"')
+        simple = {"string": "text", "number": "number", "integer": "integer", "null": '"null"'}
+        if kind == "boolean":
+            return self._rule('"true" | "false"')
+        return simple.get(kind, "any") if isinstance(kind, str) else "any"
+
+    def _object(self, schema: dict[str, Any], depth: int) -> str:
+        properties = schema.get("properties")
+        if not isinstance(properties, dict):
+            return "anyobject"
+        required = schema.get("required")
+        required = required if isinstance(required, list) else []
+        # The template sorts keys so; the model has seen no other order.
+        names = sorted(properties, key=str.lower)
+        pairs = [self._rule(f"{_key(name)} {self._value(properties[name], depth + 1)}") for name in names]
+        # Two rules a place: nothing was written before it, or something was, so that a comma comes first.
+        first, later = '""', '""'
+        for name, pair in zip(reversed(names), reversed(pairs), strict=True):
+            skip_first, skip_later = ("", "") if name in required else (f" | {first}", f" | {later}")
+            first, later = (
+                self._rule(f"{pair} {later}{skip_first}"),
+                self._rule(f'"," {pair} {later}{skip_later}'),
+            )
+        return self._rule(f'"{{" {first} "}}"')
+
+    def _literal(self, value: Any, depth: int) -> str:
+        if isinstance(value, str):
+            quote = _mark(self._tokenizer, QUOTE)
+            return f"{quote} {json.dumps(value, ensure_ascii=False)} {quote}" if value else f"{quote} {quote}"
+        if isinstance(value, list):
+            return _joined('"["', [self._literal(item, depth + 1) for item in value], '"]"')
+        if isinstance(value, dict):
+            pairs = [f"{_key(key)} {self._literal(value[key], depth + 1)}" for key in sorted(value, key=str.lower)]
+            return _joined('"{"', pairs, '"}"')
+        return json.dumps(json.dumps(value))
+
+    def _rule(self, body: str) -> str:
+        self._count += 1
+        self.lines.append(f"r{self._count}: {body}")
+        return f"r{self._count}"
+
+
+def _joined(begin: str, parts: Iterable[str], end: str) -> str:
+    inner = ' "," '.join(parts)
+    return f"({begin} {inner} {end})"
+
+
+def _key(name: str) -> str:
+    return json.dumps(f"{name}:", ensure_ascii=False)

@@ -1,0 +1,123 @@
+"""Takes a chat answer apart as it comes: what the model thought, what it says, which functions it calls.
+
+Gemma 4 thinks between the control tokens `<|channel>` and `<channel|>`, and names the channel ("thought") in a first
+line; calls stand between `<|tool_call>` and `<tool_call|>` (see `calls`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from outrider.chat.calls import Call, parse_call
+
+CHANNEL, CHANNEL_END = "<|channel>", "<channel|>"
+CALL, CALL_END = "<|tool_call>", "<tool_call|>"
+RESPONSE = "<|tool_response>"
+"""With it the model waits for the results of its calls: its turn is over."""
+_LABEL = "thought\n"
+
+
+@dataclass
+class Parts:
+    """A piece of an answer. What `content`, `reasoning` and `calls` of all its pieces hold is the whole answer's."""
+
+    content: str = ""
+    reasoning: str = ""
+    calls: list[Call] = field(default_factory=list)
+
+    def __add__(self, other: Parts) -> Parts:
+        return Parts(self.content + other.content, self.reasoning + other.reasoning, [*self.calls, *other.calls])
+
+
+class AnswerReader:
+    """Reads one answer. However its text is cut into pieces, their parts add up to the same.
+
+    Args:
+        channels: whether the model can think; else the markers of that are text.
+        tools: whether it may call functions; else the markers of that are text.
+    """
+
+    def __init__(self, *, channels: bool, tools: bool) -> None:
+        self._openings = ([CHANNEL] if channels else []) + ([CALL] if tools else [])
+        self._inside = ""  # the opening of what is being read; "" for content
+        self._label = False  # whether the channel's name may still come
+        self._held = ""  # text that is not decided yet
+        self.calls = 0
+        """Calls read so far."""
+
+    def push(self, text: str) -> Parts:
+        """What is certain with this text."""
+        self._held += text
+        parts = Parts()
+        while self._advance(parts):
+            pass
+        return parts
+
+    def flush(self) -> Parts:
+        """The rest, at the end. A thought need not be finished; a call that is not is text."""
+        parts = Parts()
+        if self._inside == CHANNEL:
+            parts.reasoning = self._held
+        else:
+            parts.content = self._inside + self._held
+        self._held = self._inside = ""
+        return parts
+
+    def _advance(self, parts: Parts) -> bool:
+        """One step; False if more text is needed."""
+        if self._inside == CALL:
+            return self._read_call(parts)
+        if self._inside == CHANNEL:
+            return self._read_thought(parts)
+        return self._read_content(parts)
+
+    def _read_content(self, parts: Parts) -> bool:
+        found = [(at, mark) for mark in self._openings if (at := self._held.find(mark)) >= 0]
+        if not found:
+            parts.content += self._release(self._openings)
+            return False
+        at, mark = min(found)
+        parts.content += self._held[:at]
+        self._held = self._held[at + len(mark) :]
+        self._inside, self._label = mark, mark == CHANNEL
+        return True
+
+    def _read_thought(self, parts: Parts) -> bool:
+        if self._label:
+            if len(self._held) < len(_LABEL) and _LABEL.startswith(self._held):
+                return False
+            self._held = self._held.removeprefix(_LABEL)
+            self._label = False
+        at = self._held.find(CHANNEL_END)
+        if at < 0:
+            parts.reasoning += self._release(["\n" + CHANNEL_END, CHANNEL_END])
+            return False
+        # The template ends a thought that is given back with a newline of its own.
+        parts.reasoning += self._held[:at].removesuffix("\n")
+        self._held, self._inside = self._held[at + len(CHANNEL_END) :], ""
+        return True
+
+    def _read_call(self, parts: Parts) -> bool:
+        at = self._held.find(CALL_END)
+        if at < 0:
+            return False
+        call = parse_call(self._held[:at])
+        if call is None:
+            parts.content += CALL + self._held[:at] + CALL_END
+        else:
+            parts.calls.append(call)
+            self.calls += 1
+        self._held, self._inside = self._held[at + len(CALL_END) :], ""
+        return True
+
+    def _release(self, marks: list[str]) -> str:
+        """All of the held text but an end that may be the beginning of a mark."""
+        keep = max((_overlap(self._held, mark) for mark in marks), default=0)
+        cut = len(self._held) - keep
+        released, self._held = self._held[:cut], self._held[cut:]
+        return released
+
+
+def _overlap(text: str, mark: str) -> int:
+    """Length of the longest end of `text` that `mark` begins with."""
+    return next((n for n in range(min(len(text), len(mark) - 1), 0, -1) if text.endswith(mark[:n])), 0)

@@ -1,0 +1,72 @@
+"""Opening a GGUF file as a checkpoint."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+
+from outrider.checkpoints.checkpoint import Checkpoint, Format, Tensor
+from outrider.checkpoints.config import AssistantConfig, ModelConfig
+from outrider.checkpoints.gguf.config import gguf_config
+from outrider.checkpoints.gguf.file import GGUFFile
+from outrider.checkpoints.gguf.names import neutral_name
+from outrider.checkpoints.gguf.split import open_parts
+from outrider.checkpoints.settings import Settings
+from outrider.checkpoints.tokenizer_tables import TokenizerTables
+from outrider.checkpoints.validate import validate
+from outrider.errors import CheckpointError
+
+
+def open_gguf(path: Path) -> Checkpoint:
+    """The checkpoint in a .gguf file, or in the parts of which it is one. Its weights stay there until they are used.
+
+    Raises:
+        CheckpointError: the file is truncated, foreign, of an unsupported architecture or quantization, or its
+            tensors do not fit its settings.
+    """
+    parts = open_parts(path)
+    file = parts[0]
+    config = gguf_config(file)
+    tensors: dict[str, Tensor] = {}
+    for entry in file.table.values():
+        if (name := neutral_name(entry.name)) is not None:
+            if name in tensors:
+                raise CheckpointError(f"holds the tensor {name} twice", path=path, remedy="Convert it again")
+            tensors[name] = Tensor(name, cast(Format, entry.format), entry.shape, entry.data)
+    files = tuple(part.path for part in parts)
+    return Checkpoint(file.path, config, validate(config, tensors, path), _tokenizer_tables(file, config), files)
+
+
+def _tokenizer_tables(file: GGUFFile, config: ModelConfig | AssistantConfig) -> TokenizerTables | None:
+    """The tokenizer's tables, or None for a file that holds none."""
+    settings = Settings(file.values, file.path, "tokenizer.ggml.")
+    if not settings.has("tokens"):
+        return None
+    text = config.text if isinstance(config, AssistantConfig) else config
+    model, tokens = settings.text("model"), settings.texts("tokens")
+    size = len(tokens)
+    if size != text.vocab_size:
+        raise settings.fault(f"names {size} tokens, but its embedding has {text.vocab_size} rows")
+    scores = settings.array("scores", np.float32) if settings.has("scores") else None
+    types = settings.array("token_type", np.int32) if settings.has("token_type") else None
+    for key, column in (("scores", scores), ("token_type", types)):
+        if column is not None and len(column) != size:
+            raise settings.fault(f"has {len(column)} entries in tokenizer.ggml.{key} for {size} tokens")
+    return TokenizerTables(
+        model=model,
+        tokens=tokens,
+        scores=scores,
+        token_types=types,
+        merges=settings.texts("merges") if settings.has("merges") else None,
+        bos_token_id=settings.integer("bos_token_id", high=size - 1),
+        eos_token_id=settings.integer("eos_token_id", high=size - 1),
+        unknown_token_id=settings.integer("unknown_token_id", high=size - 1)
+        if settings.has("unknown_token_id")
+        else None,
+        add_bos=settings.flag("add_bos_token", True),
+        # SentencePiece vocabularies put a space in front unless told otherwise; Gemma's files always say.
+        add_space_prefix=settings.flag("add_space_prefix", model == "llama"),
+        chat_template=file.values.get("tokenizer.chat_template"),
+    )

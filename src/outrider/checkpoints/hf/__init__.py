@@ -1,0 +1,1 @@
+"""Checkpoints in folders of safetensors, as the Hugging Face hub has them."""

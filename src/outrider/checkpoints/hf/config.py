@@ -1,0 +1,309 @@
+"""config.json of a Hugging Face folder -> ModelConfig or AssistantConfig.
+
+The reference is transformers' gemma3, gemma4, gemma4_unified and the two assistants, text part only. Older and newer
+spellings of the same fact are both read: `global_head_dim` and `num_global_key_value_heads` or `per_layer_config`;
+`rope_theta`, `rope_local_base_freq` and `rope_scaling` or `rope_parameters`.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Literal
+
+from outrider.checkpoints.config import AssistantConfig, Experts, Kind, Layer, ModelConfig, kv_sources
+from outrider.checkpoints.hf.rope import ropes
+from outrider.checkpoints.settings import Settings
+from outrider.errors import CheckpointError
+
+_TEXT = {
+    "gemma3_text": "gemma3",
+    "gemma4_text": "gemma4",
+    "gemma4_unified_text": "gemma4",
+}
+_NESTED = {
+    "gemma3": "gemma3_text",
+    "gemma4": "gemma4_text",
+    "gemma4_unified": "gemma4_unified_text",
+    "gemma4_assistant": "gemma4_text",
+    "gemma4_unified_assistant": "gemma4_unified_text",
+}
+_ASSISTANTS = ("gemma4_assistant", "gemma4_unified_assistant")
+
+_MAX_LAYERS = 1024
+_MAX_WIDTH = 1 << 24
+_MAX_CONFIG_IDS = 64
+_KINDS: dict[str, Kind] = {"sliding_attention": "sliding", "full_attention": "full"}
+
+# Keys of any transformers config that say nothing about the arithmetic of a forward pass: where it came from, how it
+# was trained, and how other programs should hold it.
+_DESCRIPTIVE = frozenset(
+    (
+        "_attn_implementation",
+        "_attn_implementation_autoset",
+        "_from_model_config",
+        "_name_or_path",
+        "_sliding_window_pattern",
+        "architectures",
+        "attention_dropout",
+        "auto_map",
+        "cache_implementation",
+        "chunk_size_feed_forward",
+        "dtype",
+        "finetuning_task",
+        "id2label",
+        "initializer_range",
+        "is_decoder",
+        "is_encoder_decoder",
+        "label2id",
+        "model_name",
+        "model_type",
+        "output_attentions",
+        "output_hidden_states",
+        "pad_token_id",
+        "prefix",
+        "problem_type",
+        "return_dict",
+        "task_specific_params",
+        "tokenizer_class",
+        "torch_dtype",
+        "transformers_version",
+        "unsloth_fixed",
+        "unsloth_version",
+        "use_cache",
+    )
+)
+# What else stands beside a text_config: the encoders of images and sound, and the ids of their placeholders.
+_MULTIMODAL = frozenset(
+    (
+        "audio_config",
+        "audio_token_id",
+        "audio_token_index",
+        "boa_token_id",
+        "boa_token_index",
+        "boi_token_id",
+        "boi_token_index",
+        "eoa_token_id",
+        "eoa_token_index",
+        "eoi_token_id",
+        "eoi_token_index",
+        "image_token_id",
+        "image_token_index",
+        "mm_tokens_per_image",
+        "video_token_id",
+        "video_token_index",
+        "vision_config",
+        "vision_soft_tokens_per_image",
+    )
+)
+
+
+def hf_config(config: Settings, generation: Settings) -> ModelConfig | AssistantConfig:
+    """The config that config.json describes; end tokens are those of generation_config.json too.
+
+    Raises:
+        CheckpointError: a model type that is not supported, a setting that is missing, out of range, or not
+            understood.
+    """
+    kind = config.text("model_type")
+    if kind in _TEXT:
+        return _text(config, kind, _end_token_ids(config, generation), reads_target=False)
+    if kind not in _NESTED:
+        raise CheckpointError(
+            f"describes a model of type {kind!r}, which is not supported",
+            path=config.path,
+            remedy=f"Use a model of one of the types {', '.join([*_NESTED, *_TEXT])}",
+        )
+    text = config.section("text_config")
+    if text.text("model_type", _NESTED[kind]) != _NESTED[kind]:
+        raise config.fault(f"nests a {text.text('model_type')!r} text model in a {kind!r} model")
+    ends = _end_token_ids(config, generation, text)
+    config.skip("bos_token_id")
+    if kind in _ASSISTANTS:
+        return _assistant(config, _text(text, _NESTED[kind], ends, reads_target=True))
+    model = _text(text, _NESTED[kind], ends, reads_target=False)
+    _refuse_untied(config)
+    config.refuse_unread(_DESCRIPTIVE | _MULTIMODAL)
+    return model
+
+
+def _assistant(config: Settings, text: ModelConfig) -> AssistantConfig:
+    ordered = config.flag("use_ordered_embeddings", False)
+    centroids = config.integer("num_centroids", 2048, low=1, high=_MAX_WIDTH)
+    top_k = config.integer("centroid_intermediate_top_k", 32, low=1, high=_MAX_WIDTH)
+    if ordered and (text.vocab_size % centroids or top_k > centroids):
+        raise config.fault(
+            f"scores {top_k} of {centroids} centroids, which do not divide its vocabulary of {text.vocab_size}"
+        )
+    if text.ple_width or text.experts:
+        raise config.fault("is a drafter with per-layer embeddings or experts, which no published drafter has")
+    _refuse_untied(config)
+    backbone = config.integer("backbone_hidden_size", low=1, high=_MAX_WIDTH)
+    config.refuse_unread(_DESCRIPTIVE | _MULTIMODAL)
+    return AssistantConfig(
+        text=text,
+        backbone_hidden_size=backbone,
+        num_centroids=centroids if ordered else 0,
+        centroid_top_k=top_k if ordered else 0,
+        use_ordered_embeddings=ordered,
+    )
+
+
+def _text(config: Settings, kind: str, ends: tuple[int, ...], *, reads_target: bool) -> ModelConfig:
+    architecture: Literal["gemma3", "gemma4"] = "gemma3" if _TEXT[kind] == "gemma3" else "gemma4"
+    gemma4 = architecture == "gemma4"
+    heads = config.integer("num_attention_heads", low=1, high=_MAX_WIDTH)
+    vocab_size = config.integer("vocab_size", low=1, high=_MAX_WIDTH)
+    layers = _layers(config, gemma4=gemma4, reads_target=reads_target, heads=heads)
+    has_ple = kind == "gemma4_text"
+    ple_width = config.integer("hidden_size_per_layer_input", 256 if has_ple else 0, high=_MAX_WIDTH if has_ple else 0)
+    ple_vocab = config.integer("vocab_size_per_layer_input", vocab_size) if gemma4 else vocab_size
+    if ple_width and ple_vocab != vocab_size:
+        raise config.fault(f"has per-layer embeddings for {ple_vocab} tokens but a vocabulary of {vocab_size}")
+    _refuse_other_arithmetic(config, gemma4=gemma4)
+    model = ModelConfig(
+        architecture=architecture,
+        vocab_size=vocab_size,
+        hidden_size=config.integer("hidden_size", low=1, high=_MAX_WIDTH),
+        heads=heads,
+        layers=layers,
+        rms_norm_eps=config.number("rms_norm_eps", 1e-6),
+        attention_scale=1.0 if gemma4 else 1 / math.sqrt(config.number("query_pre_attn_scalar", 256, low=1e-3)),
+        value_norm=gemma4,
+        logit_softcap=config.number("final_logit_softcapping", 0.0) or None,
+        ple_width=ple_width,
+        experts=_experts(config) if gemma4 else None,
+        context_length=config.integer("max_position_embeddings", 131072, low=1),
+        bos_token_id=config.integer("bos_token_id", 2, high=vocab_size - 1),
+        end_token_ids=ends,
+    )
+    config.refuse_unread(_DESCRIPTIVE)
+    return model
+
+
+def _layers(config: Settings, *, gemma4: bool, reads_target: bool, heads: int) -> tuple[Layer, ...]:
+    count = config.integer("num_hidden_layers", low=1, high=_MAX_LAYERS)
+    kinds = _layer_kinds(config, count)
+    if gemma4 and kinds[-1] != "full":
+        raise config.fault("ends in a sliding layer; Gemma 4's last layer attends to everything")
+    width = config.integer("intermediate_size", low=1, high=_MAX_WIDTH)
+    window = config.integer("sliding_window", 512 if gemma4 else 4096, low=1)
+    k_eq_v = config.flag("attention_k_eq_v", False) if gemma4 else False
+    heads_of = _head_shapes(config, kinds, heads, gemma4=gemma4, k_eq_v=k_eq_v)
+    shared = config.integer("num_kv_shared_layers", 0, high=count) if gemma4 else 0
+    if reads_target and shared not in (0, count):
+        raise config.fault(f"shares {shared} of its {count} layers; a drafter reads all keys and values of its target")
+    wide = config.flag("use_double_wide_mlp", False) if gemma4 else False
+    try:
+        sources = (-1,) * count if reads_target else kv_sources(kinds, shared)
+    except ValueError as error:
+        raise config.fault(str(error)) from error
+    rope_of = ropes(config, {kind: heads_of[kinds.index(kind)][0] for kind in kinds}, gemma4=gemma4)
+    return tuple(
+        Layer(
+            kind=kind,
+            head_dim=heads_of[index][0],
+            kv_heads=heads_of[index if reads_target else sources[index]][1],
+            kv_source=sources[index],
+            mlp_width=2 * width if wide and sources[index] != index else width,
+            window=window if kind == "sliding" else None,
+            rope=rope_of[kind],
+            k_eq_v=k_eq_v and kind == "full" and not reads_target,
+        )
+        for index, kind in enumerate(kinds)
+    )
+
+
+def _layer_kinds(config: Settings, count: int) -> tuple[Kind, ...]:
+    period = config.integer("sliding_window_pattern", 6, low=1) if config.has("sliding_window_pattern") else 6
+    if not config.has("layer_types"):
+        return tuple("sliding" if (index + 1) % period else "full" for index in range(count))
+    names = config.texts("layer_types")
+    for name in names:
+        if name not in _KINDS:
+            raise config.fault(f"has a layer of type {name!r}, which is not one of {', '.join(_KINDS)}")
+    if len(names) != count:
+        raise config.fault(f"lists {len(names)} layer_types for {count} layers")
+    return tuple(_KINDS[name] for name in names)
+
+
+def _head_shapes(
+    config: Settings, kinds: tuple[Kind, ...], heads: int, *, gemma4: bool, k_eq_v: bool
+) -> list[tuple[int, int]]:
+    """(head_dim, kv_heads) of each layer."""
+    head_dim = config.integer("head_dim", 256, low=2, high=_MAX_WIDTH)
+    kv_heads = config.integer("num_key_value_heads", low=1, high=heads)
+    full = (head_dim, kv_heads)
+    if gemma4:
+        # As in the reference: the full layers' own number of KV heads counts only where keys are values.
+        global_heads = config.integer("num_global_key_value_heads", kv_heads, low=1, high=heads)
+        global_dim = config.integer("global_head_dim", 512, low=2, high=_MAX_WIDTH)
+        full = (global_dim, global_heads if k_eq_v else kv_heads)
+    shapes = [full if kind == "full" else (head_dim, kv_heads) for kind in kinds]
+    if gemma4 and config.has("per_layer_config"):
+        shapes = [(head_dim, kv_heads)] * len(kinds)
+        overrides = config.section("per_layer_config")
+        for index in range(len(kinds)):
+            if overrides.has(str(index)):
+                layer = overrides.section(str(index))
+                shapes[index] = (
+                    layer.integer("head_dim", head_dim, low=2, high=_MAX_WIDTH),
+                    layer.integer("num_key_value_heads", kv_heads, low=1, high=heads),
+                )
+                layer.refuse_unread()
+        overrides.refuse_unread()
+    for kind in set(kinds):
+        if len({shape for shape, of in zip(shapes, kinds, strict=True) if of == kind}) > 1:
+            raise config.fault(f"gives its {kind} layers heads of different shapes")
+    if any(dim % 2 for dim, _ in shapes):
+        raise config.fault("has heads of an odd size")
+    return shapes
+
+
+def _experts(config: Settings) -> Experts | None:
+    if not config.flag("enable_moe_block", False):
+        config.skip("num_experts", "top_k_experts", "moe_intermediate_size")
+        return None
+    count = config.integer("num_experts", low=1, high=_MAX_WIDTH)
+    return Experts(
+        count=count,
+        top_k=config.integer("top_k_experts", low=1, high=count),
+        width=config.integer("moe_intermediate_size", low=1, high=_MAX_WIDTH),
+    )
+
+
+def _refuse_other_arithmetic(config: Settings, *, gemma4: bool) -> None:
+    """Settings that are understood, and understood to need arithmetic that is not there."""
+    _refuse_untied(config)
+    if config.text("hidden_activation", "gelu_pytorch_tanh") != "gelu_pytorch_tanh":
+        raise config.fault("uses another activation than gelu_pytorch_tanh, which is not supported")
+    if config.flag("attention_bias", False):
+        raise config.fault("has attention biases, which are not supported")
+    if config.has("attn_logit_softcapping") and config.number("attn_logit_softcapping"):
+        raise config.fault("caps its attention scores, which is not supported")
+    config.skip("attn_logit_softcapping", "use_bidirectional_attention")
+    raw = config.raw("use_bidirectional_attention")
+    # "vision" concerns image tokens only; text is causal there too.
+    if raw not in (None, False, "vision"):
+        raise config.fault("attends in both directions, so it is an encoder and cannot generate text")
+    if gemma4 and raw is False:
+        raise config.fault('sets use_bidirectional_attention to false; Gemma 4 knows null, "vision" and "all"')
+
+
+def _refuse_untied(config: Settings) -> None:
+    if not config.flag("tie_word_embeddings", True):
+        raise config.fault(
+            "has an output head of its own (tie_word_embeddings is false), which is not supported",
+            "Use a checkpoint with a tied head, as Gemma is published",
+        )
+
+
+def _end_token_ids(*places: Settings) -> tuple[int, ...]:
+    """The end tokens that any of the configs names."""
+    ids: set[int] = set()
+    for place in places:
+        raw: Any = place.raw("eos_token_id")
+        found = raw if isinstance(raw, list) else [] if raw is None else [raw]
+        if len(found) > _MAX_CONFIG_IDS or not all(type(item) is int and item >= 0 for item in found):
+            raise place.fault("has an eos_token_id that is no token id or list of token ids")
+        ids.update(found)
+    return tuple(sorted(ids)) or (1,)

@@ -1,0 +1,171 @@
+"""Opening a folder with config.json and *.safetensors as a checkpoint."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+
+from outrider.checkpoints.checkpoint import Checkpoint, Format, Tensor
+from outrider.checkpoints.config import AssistantConfig
+from outrider.checkpoints.hf.compressed import check_scheme, unpacked
+from outrider.checkpoints.hf.config import hf_config
+from outrider.checkpoints.hf.names import neutral_name
+from outrider.checkpoints.hf.safetensors_file import StoredTensor, read_safetensors
+from outrider.checkpoints.settings import Settings
+from outrider.checkpoints.validate import expected_shapes, validate
+from outrider.errors import CheckpointError
+
+_INDEX = "model.safetensors.index.json"
+_SINGLE = "model.safetensors"
+_MAX_JSON_BYTES = 1 << 26
+_ORDERING = "masked_embedding.token_ordering"
+
+
+def open_folder(path: Path) -> Checkpoint:
+    """The checkpoint in a folder. Its weights stay in the files until they are used.
+
+    Two kinds of tensor are made anew, both small: Gemma 3's norms, which are stored as the multiplier less one, and a
+    drafter's token ordering, which is stored as 64-bit integers.
+
+    Raises:
+        CheckpointError: a file is missing, truncated or foreign, the model type is not supported, or the tensors do
+            not fit the config.
+    """
+    config_path = path / "config.json"
+    if not config_path.is_file():
+        raise CheckpointError(
+            "has no config.json", path=path, remedy="Pass the folder that holds config.json and the *.safetensors files"
+        )
+    generation_path = path / "generation_config.json"
+    generation = _read_json(generation_path) if generation_path.is_file() else {}
+    described = _read_json(config_path)
+    if (quantization := described.pop("quantization_config", None)) is not None:
+        check_scheme(quantization if isinstance(quantization, dict) else {}, config_path)
+    config = hf_config(Settings(described, config_path), Settings(generation, generation_path))
+    text = config.text if isinstance(config, AssistantConfig) else config
+    expected = expected_shapes(config)
+    tensors: dict[str, Tensor] = {}
+    packed: dict[str, dict[str, StoredTensor]] = {}
+    files = _weight_files(path)
+    for stored in _stored_tensors(path, files):
+        if (name := neutral_name(stored.name)) is None:
+            continue
+        matrix, _, part = name.rpartition(".")
+        if quantization is not None and part.startswith(("weight_", "input_")):
+            packed.setdefault(f"{matrix}.weight", {})[part] = stored
+            continue
+        if name in tensors:
+            raise CheckpointError(
+                f"holds the tensor {name} twice", path=path, remedy="Remove the files that are not the model's"
+            )
+        tensors[name] = _tensor(name, stored, path, norm_less_one=text.architecture == "gemma3" and name in expected)
+    tensors |= {name: unpacked(name, parts, path) for name, parts in packed.items()}
+    tokenizer = path / "tokenizer.json"
+    return Checkpoint(
+        path,
+        config,
+        validate(config, tensors, path),
+        tokenizer if tokenizer.is_file() else None,
+        (config_path, *files.values()),
+    )
+
+
+def _stored_tensors(path: Path, files: dict[str, Path]) -> list[StoredTensor]:
+    """The tensors of every file that belongs to the model, each where the index says it is."""
+    shards = {name: read_safetensors(file) for name, file in files.items()}
+    for name, file in _places(path).items():
+        if name not in shards[file]:
+            raise CheckpointError(
+                f"places tensor {name} in {file}, which does not hold it",
+                path=path / _INDEX,
+                remedy="The files are of different models: download all of them again",
+            )
+    return [tensor for shard in shards.values() for tensor in shard.values()]
+
+
+def _places(path: Path) -> dict[str, str]:
+    """Tensor -> file, as a folder's index has it; empty if it has none."""
+    index = path / _INDEX
+    if not index.is_file():
+        return {}
+    places = _read_json(index).get("weight_map")
+    if not isinstance(places, dict) or not places or not all(isinstance(file, str) for file in places.values()):
+        raise CheckpointError("has no weight_map", path=index, remedy="The file is damaged: download it again")
+    return places
+
+
+def _weight_files(path: Path) -> dict[str, Path]:
+    """The files that belong to the model, by name."""
+    places = _places(path)
+    if not places:
+        return {file.name: file for file in _files(path)}
+    for name, file in places.items():
+        # A name, not a path: an index must not reach outside its folder.
+        if Path(file).name != file or not (path / file).is_file():
+            raise CheckpointError(
+                f"places tensor {name} in {file!r}, which is not a file of this folder",
+                path=path / _INDEX,
+                remedy="A part of the model is missing: download it again",
+            )
+    return {file: path / file for file in dict.fromkeys(places.values())}
+
+
+def _files(path: Path) -> list[Path]:
+    """The weight files of a folder without an index."""
+    if (path / _SINGLE).is_file():
+        return [path / _SINGLE]
+    files = sorted(path.glob("*.safetensors"))
+    if len(files) == 1:
+        return files
+    found = "no *.safetensors file" if not files else f"{len(files)} *.safetensors files and no {_INDEX}"
+    raise CheckpointError(
+        f"has {found}",
+        path=path,
+        remedy="Pass a complete folder (PyTorch .bin files are not read, since loading them can run code)",
+    )
+
+
+def _tensor(name: str, stored: StoredTensor, path: Path, *, norm_less_one: bool) -> Tensor:
+    if stored.dtype == "I64" and name == _ORDERING:
+        ids = stored.data.view("<i8")
+        if len(ids) and not (ids.min() >= 0 and ids.max() < 1 << 31):
+            raise CheckpointError(
+                f"has token ids in {name} that are out of range", path=path, remedy="Download it again"
+            )
+        return Tensor(name, "I32", stored.shape, _frozen(ids.astype("<i4")))
+    floating = ("F32", "F16", "BF16")
+    if stored.dtype not in (floating if name != _ORDERING else ("I32",)):
+        raise CheckpointError(
+            f"stores tensor {stored.name} as {stored.dtype}, which is not supported",
+            path=path,
+            remedy="Use a checkpoint stored as F32, F16 or BF16, as compressed-tensors integers, or as GGUF",
+        )
+    tensor = Tensor(name, cast(Format, stored.dtype), stored.shape, stored.data)
+    if norm_less_one and name.endswith("norm.weight"):
+        return Tensor(name, "F32", stored.shape, _frozen(np.float32(1) + tensor.float32()))
+    return tensor
+
+
+def _frozen(values: np.ndarray[Any, Any]) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    data = values.reshape(-1).view(np.uint8)
+    data.flags.writeable = False
+    return data
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    """A JSON object from a file of bounded size."""
+    remedy = "The file is damaged: download it again"
+    try:
+        if path.stat().st_size > _MAX_JSON_BYTES:
+            raise CheckpointError(
+                f"is larger than {_MAX_JSON_BYTES >> 20} MB, which no config is", path=path, remedy=remedy
+            )
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise CheckpointError(f"cannot be read as JSON ({error})", path=path, remedy=remedy) from error
+    if not isinstance(content, dict):
+        raise CheckpointError("holds no JSON object", path=path, remedy=remedy)
+    return content

@@ -1,0 +1,110 @@
+"""`outrider serve`: the command. Nothing heavy is imported before it runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from outrider.console import DrafterOption, KvCacheDtype, KvCacheOption, Quantize, QuantizeOption
+from outrider.errors import UsageError
+
+app = typer.Typer(add_completion=False)
+
+
+@app.command()
+def serve(
+    model: Annotated[str, typer.Argument(help='"demo", a .gguf file, a folder, or a hub id.', show_default=False)],
+    host: Annotated[str, typer.Option(help="Address to listen at; 0.0.0.0 lets other machines in.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535)] = 8000,
+    drafter: DrafterOption = "auto",
+    lookup: Annotated[
+        bool, typer.Option("--lookup/--no-lookup", help="Draft what prompts and answers already said.")
+    ] = True,
+    context: Annotated[int | None, typer.Option(help="Most tokens of prompt and answer together.")] = None,
+    running: Annotated[int, typer.Option(min=1, max=64, help="Most requests that share a pass.")] = 8,
+    waiting: Annotated[int, typer.Option(min=0, help="Most requests that wait; beyond, 429.")] = 64,
+    queue_timeout: Annotated[
+        float, typer.Option(min=0, metavar="SECONDS", help="Longest that a request waits for a place; 0 for ever.")
+    ] = 60.0,
+    timeout: Annotated[
+        float, typer.Option(min=0, metavar="SECONDS", help="Longest that a request runs; 0 for ever.")
+    ] = 0.0,
+    prefix_cache: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            metavar="GIB",
+            help="Memory for what finished requests computed, for prompts that begin alike; 0 for none.",
+            show_default="a quarter of what is available",
+        ),
+    ] = None,
+    shared_history: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            metavar="TOKENS",
+            help="Tokens of earlier prompts and answers to draft from too (some 600 bytes each), shared between the "
+            "clients of one API key and cache_salt: accepted drafts can confirm a guess of another's text; 0: off.",
+        ),
+    ] = 0,
+    api_key: Annotated[
+        str | None, typer.Option(envvar="OUTRIDER_API_KEY", help="What clients have to send as bearer token.")
+    ] = None,
+    api_key_file: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="More API keys, one a line. Clients of different keys share no text or cache."
+        ),
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option(help="What clients call the model.", show_default="the file's name")
+    ] = None,
+    quantize: QuantizeOption = Quantize.none,
+    kv_cache_dtype: KvCacheOption = KvCacheDtype.float16,
+    threads: Annotated[int | None, typer.Option(help="Threads to compute with.", show_default="all cores")] = None,
+) -> None:
+    """Serve MODEL to everything that speaks the OpenAI API. Needs the extra "serve"."""
+    try:
+        from outrider.server.allocator import give_back_large_blocks
+        from outrider.server.app import Server
+        from outrider.server.keys import read_keys
+        from outrider.server.limits import Limits
+        from outrider.server.listening import address, bind
+        from outrider.server.metrics import Metrics
+        from outrider.server.origins import is_loopback
+        from outrider.server.running import run_until_stopped
+        from outrider.server.scheduler import Scheduler
+    except ImportError as error:
+        raise UsageError(f"serving needs {error.name}: pip install 'outrider[serve]'") from error
+    from outrider.console import error_console, load_model
+
+    if shared_history and not lookup:
+        raise UsageError("--shared-history drafts by lookup, which --no-lookup switches off: leave one of them out")
+    keys = read_keys(api_key, api_key_file)
+    listeners = bind(host, port)
+    give_back_large_blocks()
+    llm = load_model(
+        model,
+        quantize=quantize,
+        kv_cache_dtype=kv_cache_dtype,
+        drafter=None if drafter == "off" else drafter,
+        lookup=lookup,
+        lookup_history=shared_history,
+        prefix_cache_bytes=None if prefix_cache is None else int(prefix_cache * (1 << 30)),
+        threads=threads,
+        context=context,
+    )
+    metrics = Metrics()
+    limits = Limits(waiting=queue_timeout or None, running=timeout or None)
+    scheduler = Scheduler(llm, running=running, waiting=waiting, limits=limits, finished=metrics.finished)
+    called = name or (model if model == "demo" else llm.path.stem)
+    loopback = host if all(is_loopback(listener.getsockname()[0]) for listener in listeners) else None
+    server = Server(llm, scheduler, metrics, name=called, keys=keys, limits=limits, loopback=loopback)
+    console = error_console()
+    console.print(f"drafter: {llm.drafter.why}", style="dim", markup=False)
+    url = f"http://{address(host, listeners[0].getsockname()[1])}"
+    console.print(f"{called} at {url}/v1 (Ctrl-C stops, and finishes what is in work)", markup=False)
+    console.print(f"a page to try it: {url}/", markup=False)
+    run_until_stopped(server, scheduler, limits, listeners)

@@ -1,0 +1,70 @@
+"""Finding the drafter that belongs to a model, where people keep it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+
+from outrider.checkpoints import open_checkpoint
+from outrider.checkpoints.config import AssistantConfig, ModelConfig
+from outrider.checkpoints.hub import parse_hub_id
+from outrider.errors import CheckpointError
+from outrider.models.assistant import check_pair
+
+_SHIPPED = "gemma-3-270m-drafter.gguf"
+
+
+@dataclass(frozen=True)
+class FoundDrafter:
+    """A drafter's path, or None, and a sentence that says why."""
+
+    path: Path | None
+    why: str
+
+
+def find_drafter(source: str | Path, model: Path, config: ModelConfig) -> FoundDrafter:
+    """The drafter of a model that lies at `model`, named as `source`.
+
+    It is looked for, in this order: for the demo, in this package; `mtp-*.gguf` and `*-assistant*.gguf` beside a .gguf
+    file or in a folder; a subfolder `assistant`; a folder beside it named like it with `-assistant` at the end; the
+    same name on the hub, for a model from there. One that cannot be read or does not fit is passed over, and `why` says
+    so.
+    """
+    passed_over = []
+    for path, where in _candidates(source, model):
+        name = path if isinstance(path, str) else path.name
+        try:
+            checkpoint = open_checkpoint(path)
+            if not isinstance(checkpoint.config, AssistantConfig):
+                continue
+            check_pair(config, checkpoint.config)
+        except CheckpointError as problem:
+            if isinstance(path, Path):  # that the hub has none needs no words
+                passed_over.append(f"{name}: {problem}")
+            continue
+        return FoundDrafter(checkpoint.path, f"{name}, {where}")
+    reason = f" ({'; '.join(passed_over)})" if passed_over else ""
+    return FoundDrafter(
+        None, f"no MTP drafter found{reason}: drafts come from lookup. outrider train-drafter makes one"
+    )
+
+
+def _candidates(source: str | Path, model: Path) -> Iterator[tuple[Path | str, str]]:
+    if source == "demo":
+        shipped = Path(str(files("outrider") / "drafters" / "data" / _SHIPPED))
+        if shipped.is_file():
+            yield shipped, "which ships with outrider"
+        return
+    folder = model if model.is_dir() else model.parent
+    where = "in the model's folder" if model.is_dir() else "beside the model"
+    for pattern in ("mtp-*.gguf", "*-assistant*.gguf"):
+        for path in sorted(folder.glob(pattern)):
+            if path != model:
+                yield path, where
+    for path, place in ((model / "assistant", where), (model.with_name(f"{model.name}-assistant"), "beside the model")):
+        if model.is_dir() and path.is_dir():
+            yield path, place
+    if isinstance(source, str) and not Path(source).exists() and (wanted := parse_hub_id(source)):
+        yield f"{wanted.repository}-assistant", "from the hub"

@@ -1,0 +1,44 @@
+"""The accepting walk."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from outrider.drafters.tree import ROOT, Draft
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """`accepted`: the nodes of the accepted path, from the root down. `tokens`: what the target chose along it, that is
+    the accepted tokens and then the bonus token. `rejected`: the likeliest token that had been proposed at the bonus
+    token's position and may be reported (see `tree.HISTORY`), if any was."""
+
+    accepted: list[int]
+    tokens: list[int]
+    rejected: int | None = None
+
+
+def walk(draft: Draft, choose: Callable[[int], int | None]) -> Verdict:
+    """Follows the target's own choices down the tree.
+
+    Args:
+        choose: the target's token after a node (or after ROOT). It is asked once per node of the path, in order, so it
+            may keep state that depends on the tokens before, as plain decoding would. None ends the walk at once: the
+            request is finished.
+
+    One rule for greedy and sampled text alike: at each node the target's choice is known, follow the child that equals
+    it, stop where there is none. So the tokens are those of plain decoding, whatever was drafted.
+    """
+    accepted: list[int] = []
+    tokens: list[int] = []
+    at = ROOT
+    while (token := choose(at)) is not None:
+        tokens.append(token)
+        child = draft.child(at, token)
+        if child is None:
+            break
+        accepted.append(child)
+        at = child
+    wrong = draft.reportable_child(at) if len(tokens) > len(accepted) else None
+    return Verdict(accepted, tokens, None if wrong is None else draft.nodes[wrong].token)

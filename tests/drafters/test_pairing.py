@@ -1,0 +1,75 @@
+"""The drafter that belongs to a model is found where people keep it, and never in the way."""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+from tiny_checkpoints import make_assistant, save_folder, save_gguf
+
+from outrider import LLM
+from outrider.checkpoints import open_checkpoint
+from outrider.drafters import pairing
+from outrider.drafters.pairing import find_drafter
+
+
+@pytest.fixture(scope="module")
+def drafter_folder(tiny, tmp_path_factory):
+    text = tiny("gemma4-dense").model.config.get_text_config()
+    return save_folder(make_assistant(text, ordered=True), tmp_path_factory.mktemp("drafter") / "made")
+
+
+@pytest.fixture(scope="module")
+def drafter_file(tiny, tmp_path_factory):
+    text = tiny("gemma4-dense").model.config.get_text_config()
+    return save_gguf(make_assistant(text, ordered=False), tmp_path_factory.mktemp("drafter") / "made.gguf")
+
+
+def found(path):
+    return find_drafter(path, path, open_checkpoint(path).config)
+
+
+@pytest.mark.parametrize("name", ["mtp-model.gguf", "model-assistant-Q8_0.gguf"])
+def test_beside_a_file(tiny, copy_of, drafter_file, name):
+    model = copy_of(tiny("gemma4-dense").gguf)
+    assert found(model).path is None
+    assert "drafts come from lookup" in found(model).why
+    place = model.with_name(name)
+    shutil.copy(drafter_file, place)
+    assert found(model).path == place
+    assert found(model).why == f"{name}, beside the model"
+    llm = LLM(model, threads=1, context=64)
+    assert llm.drafter.path == place
+    assert llm.engine.planner.drafters[0].name == "mtp"
+    assert LLM(model, drafter=None, threads=1, context=64).drafter.path is None
+
+
+@pytest.mark.parametrize("place", ["assistant", "../{name}-assistant", "mtp-x.gguf"])
+def test_of_a_folder(tiny, copy_of, drafter_folder, drafter_file, place):
+    model = copy_of(tiny("gemma4-dense").folder)
+    at = (model / place.format(name=model.name)).resolve()
+    if at.suffix == ".gguf":
+        shutil.copy(drafter_file, at)
+    else:
+        shutil.copytree(drafter_folder, at)
+    assert found(model).path.resolve() == at
+
+
+def test_one_that_does_not_fit_is_passed_over_with_its_reason(tiny, copy_of, drafter_file):
+    model = copy_of(tiny("gemma4-k-eq-v").gguf)
+    shutil.copy(drafter_file, model.with_name("mtp-a.gguf"))
+    model.with_name("mtp-b.gguf").write_bytes(b"GGUF, but not really")
+    result = found(model)
+    assert result.path is None
+    assert "mtp-a.gguf: the drafter does not fit the model" in result.why
+    assert "mtp-b.gguf" in result.why
+
+
+def test_the_demos_own(tiny, monkeypatch, tmp_path, drafter_file):
+    model = tiny("gemma4-dense").gguf
+    config = open_checkpoint(model).config
+    monkeypatch.setattr(pairing, "files", lambda _: tmp_path)
+    assert find_drafter("demo", model, config).path is None
+    (tmp_path / "drafters" / "data").mkdir(parents=True)
+    shutil.copy(drafter_file, tmp_path / "drafters" / "data" / pairing._SHIPPED)
+    assert find_drafter("demo", model, config).why.endswith("which ships with outrider")
