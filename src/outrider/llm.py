@@ -16,10 +16,10 @@ from outrider.checkpoints import open_checkpoint
 from outrider.checkpoints.config import AssistantConfig, ModelConfig
 from outrider.drafters.pairing import FoundDrafter, find_drafter
 from outrider.engine.drafting import MOST_ROWS, DraftPlanner
+from outrider.engine.driver import Answer, Driver
 from outrider.engine.engine import Engine
 from outrider.engine.measure import Measure
 from outrider.engine.outputs import Piece, RequestOutput
-from outrider.engine.request import Request
 from outrider.engine.target import Target
 from outrider.errors import CheckpointError, UsageError
 from outrider.models.assistant import Drafting, check_pair, record_assistant
@@ -141,6 +141,11 @@ class LLM:
             self.target, self.tokenizer, self.caches, planner, self.grammars, context=self.context, chunk=PREFILL_CHUNK
         )
         self.load_seconds = time.perf_counter() - started
+        self._driver = Driver(self.engine, self.load_seconds)
+
+    def __del__(self) -> None:
+        if hasattr(self, "_driver"):
+            self._driver.stop()
 
     def _choose_drafter(self, model: str | Path, drafter: str | Path | None) -> FoundDrafter:
         if drafter is None:
@@ -186,19 +191,12 @@ class LLM:
         encoded = [self.encode(prompt) for prompt in several]
         params = params or SamplingParams()
         self.check(params)
-        requests: list[Request] = []
+        answers = self._driver.submit(encoded, params)
         try:
-            with self.engine.together():
-                for prompt in encoded:
-                    requests.append(self._add(prompt, params))
-            while not all(request.ended for request in requests):
-                self.engine.step()
-        finally:
-            for request in requests:
-                self.engine.cancel(request)
-        for request in requests:
-            _check_whole(request)
-        return [request.output() for request in requests]
+            return [answer.output() for answer in answers]
+        except BaseException:
+            self._driver.cancel(answers)
+            raise
 
     def stream(self, prompt: str | Sequence[int], params: SamplingParams | None = None) -> Iterator[Piece]:
         """The answer as it comes, pass by pass, with empty pieces while the prompt is computed.
@@ -207,25 +205,16 @@ class LLM:
         """
         ids, params = self.encode(prompt), params or SamplingParams()
         self.check(params)
-        pieces = self._pieces(self._add(ids, params))
-        next(pieces)
+        pieces = self._pieces(self._driver.submit([ids], params, streams=True)[0])
+        next(pieces)  # a generator that has not begun would not end the request either
         return pieces
 
-    def _pieces(self, request: Request) -> Iterator[Piece]:
+    def _pieces(self, answer: Answer) -> Iterator[Piece]:
         try:
-            yield request.take_piece()  # taken at once: a generator that has not begun would not end the request either
-            ended = False
-            while not ended:
-                if not request.has_news:  # another thread's pass may have brought some
-                    self.engine.step()
-                if request.error is not None:
-                    raise request.error
-                piece = request.take_piece()
-                yield piece
-                ended = piece.finish_reason is not None
-            _check_whole(request)
+            yield Piece("", (), (), ())  # taken by `stream`
+            yield from answer.pieces()
         finally:
-            self.engine.cancel(request)
+            self._driver.cancel([answer])
 
     def chat_prompt(
         self,
@@ -263,11 +252,6 @@ class LLM:
         if params.grammar is not None:
             self.grammars.compile(params.grammar)
 
-    def _add(self, prompt: list[int], params: SamplingParams) -> Request:
-        request = self.engine.add(prompt, params)
-        request.stats.load_seconds = self.load_seconds
-        return request
-
     def encode(self, prompt: str | Sequence[int]) -> list[int]:
         """The ids of a prompt, BOS included if it is a text.
 
@@ -296,11 +280,6 @@ class LLM:
             f"the prompt has {tokens} tokens and leaves no room in a context of {self.context}: shorten it"
             + ("" if self.context == self.config.context_length else " or raise context")
         )
-
-
-def _check_whole(request: Request) -> None:
-    if request.problem is not None:
-        raise UsageError(f"the grammar cannot go on after {len(request.answer)} tokens: {request.problem}")
 
 
 def usable_cores() -> int:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 import multiprocessing
 import os
 import random
+import signal
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -12,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+from idle import wait_until_idle
 from tiny_checkpoints import VOCAB
 
 from outrider import LLM, SamplingParams
@@ -105,37 +109,77 @@ def test_streams_and_cancels_at_random(llm):
         return left
 
     assert sum(in_threads(client, 16)) > 0
-    assert llm.caches.in_use == 0
+    wait_until_idle(llm)
 
 
-def test_an_interrupt_ends_the_requests_of_its_pass_and_no_others(llm, monkeypatch):
-    walk, interrupted = llm.engine._walk, threading.Event()
+def test_an_interrupt_at_any_moment_leaves_the_model_whole(llm):
+    """Ctrl-C in the main thread, while another thread goes on."""
+    expected, stop, others = answer_of(llm, 5), threading.Event(), []
 
-    def interrupt(*args):
-        if threading.current_thread().name == "interrupted" and not interrupted.is_set():
-            interrupted.set()
-            raise KeyboardInterrupt
-        return walk(*args)
+    def go_on() -> None:
+        while not stop.is_set():
+            others.append(answer_of(llm, 3))
 
-    monkeypatch.setattr(llm.engine, "_walk", interrupt)
-    problems: list[BaseException] = []
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
 
-    def run() -> None:
-        try:
-            answer_of(llm, 3)
-        except BaseException as problem:
-            problems.append(problem)
-
-    thread = threading.Thread(target=run, name="interrupted")
-    stream = llm.stream(*request(8))
+    before = signal.signal(signal.SIGALRM, interrupt)
+    rng, interrupted = random.Random(1), 0
+    thread = threading.Thread(target=go_on)
     thread.start()
-    thread.join()
-    assert [type(problem) for problem in problems] == [KeyboardInterrupt]
-    with pytest.raises(OutriderError, match="interrupted"):
+    try:
+        for _ in range(60):
+            try:
+                signal.setitimer(signal.ITIMER_REAL, rng.uniform(1e-4, 0.02))
+                while True:
+                    answer_of(llm, 5)
+            except KeyboardInterrupt:
+                interrupted += 1
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+        stop.set()
+        thread.join(60)
+    assert interrupted == 60
+    assert not thread.is_alive()
+    assert len(set(others)) == 1
+    assert answer_of(llm, 5) == expected
+    wait_until_idle(llm)
+
+
+def test_a_caller_at_the_recursion_limit_leaves_the_model_whole(llm):
+    expected = answer_of(llm, 5)
+
+    def down(frames: int) -> object:
+        return down(frames - 1) if frames else answer_of(llm, 5)
+
+    limit, failed = sys.getrecursionlimit(), 0
+    try:
+        for frames in range(150, 260):
+            sys.setrecursionlimit(len(inspect.stack(0)) + 260)
+            try:
+                down(frames)
+            except RecursionError:
+                failed += 1
+    finally:
+        sys.setrecursionlimit(limit)
+    assert failed > 0
+    assert in_threads(lambda _: answer_of(llm, 5), 2) == [expected, expected]
+    wait_until_idle(llm)
+
+
+def test_what_breaks_a_pass_ends_the_requests_in_it(llm, monkeypatch):
+    expected = answer_of(llm, 5)
+    stream = llm.stream(*request(8))
+    next(stream)
+    monkeypatch.setattr(llm.engine, "_gather", lambda: 1 / 0)
+    with pytest.raises(OutriderError, match="the pass failed: ZeroDivisionError"):
         list(stream)
+    with pytest.raises(OutriderError, match="the pass failed"):
+        answer_of(llm, 5)
     monkeypatch.undo()
-    assert llm.caches.in_use == 0
-    assert answer_of(llm, 8) == answer_of(llm, 8)
+    assert answer_of(llm, 5) == expected
+    wait_until_idle(llm)
 
 
 def test_the_core_refuses_a_second_thread(llm):
@@ -217,6 +261,46 @@ def test_a_fork_waits_for_the_pass_of_another_thread(llm):
     finally:
         stop.set()
         thread.join()
+
+
+@needs_fork
+def test_threads_that_fork_at_once_do_not_block_the_model(llm):
+    expected, stop = answer_of(llm, 4), threading.Event()
+
+    def busy() -> None:
+        while not stop.is_set():
+            answer_of(llm, 9)
+
+    threads = [threading.Thread(target=busy) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    try:
+        for _ in range(3):
+            assert in_threads(lambda _: in_child(lambda: answer_of(llm, 4)), 3) == [expected] * 3
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join(60)
+    assert answer_of(llm, 4) == expected
+
+
+@needs_fork
+def test_a_fork_waits_for_a_pass_and_not_for_a_request(llm, monkeypatch):
+    step = llm.engine.step
+
+    def slowly() -> None:
+        with llm.engine._gate:
+            time.sleep(0.05)
+            step()
+
+    monkeypatch.setattr(llm.engine, "step", slowly)
+    stream = llm.stream([5, 6, 7], SamplingParams(max_tokens=60, draft="off", ignore_end=True))
+    next(stream)
+    started = time.monotonic()
+    assert in_child(lambda: "forked") == "forked"
+    assert time.monotonic() - started < 1.5  # the request takes 3 s, a pass 0.05 s
+    stream.close()
+    wait_until_idle(llm)
 
 
 @needs_fork

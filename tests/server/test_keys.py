@@ -75,4 +75,6 @@ def test_a_key_may_have_any_letters(served_llm):
         for key, status in (("schlüssel", 200), ("plain", 200), ("schlüsse", 401)):
             headers = {"Authorization": f"Bearer {key}".encode()}
             assert httpx.get(f"{base}/v1/models", headers=headers).status_code == status
+        for scheme, status in (("bearer plain", 200), ("BEARER  plain", 200), ("plain", 401), ("Basic plain", 401)):
+            assert httpx.get(f"{base}/v1/models", headers={"Authorization": scheme}).status_code == status
         assert httpx.get(f"{base}/v1/models").status_code == 401

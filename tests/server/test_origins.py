@@ -13,6 +13,10 @@ from outrider.server.scheduler import Scheduler
 
 GETS = ["/", "/page/page.js", "/health", "/metrics", "/openapi.json", "/v1/models", "/v1/models/tiny"]
 FOREIGN_HOSTS = [
+    "evil.example@127.0.0.1",
+    "localhost:80:evil.example",
+    "[::1]evil.example",
+    "localhost#.evil.example",
     "evil.example",
     "evil.example:8000",
     "localhost.evil.example",
@@ -35,6 +39,7 @@ FOREIGN_ORIGINS = [
     "HTTPS://evil.example",
     "http://localhost.evil.example",
     "http://192.168.1.7",
+    "blob:https://evil.example",
     "http://",
     "localhost",
 ]

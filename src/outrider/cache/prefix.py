@@ -78,9 +78,11 @@ class CachePool:
             # A sliding layer holds its last positions alone: before `earliest` it has lost what a row would see.
             if common > shared and common >= sequence.cache.earliest and common >= length - common:
                 best, shared = sequence, common
-        self.in_use += 1
         if best is None:
-            return Sequence(self.new(), tokens, salt)
+            sequence = Sequence(self.new(), tokens, salt)
+            self.in_use += 1
+            return sequence
+        self.in_use += 1
         self._finished.remove(best)
         self.kept_bytes -= self.bytes_of(best)
         best.cache.truncate(shared)

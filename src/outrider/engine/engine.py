@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -13,11 +12,11 @@ import numpy as np
 from outrider.cache import CachePool
 from outrider.drafters.tree import Draft
 from outrider.engine.drafting import DraftPlanner
+from outrider.engine.gate import Gate
 from outrider.engine.outputs import TargetPass
 from outrider.engine.prefill import PromptShare, divide
 from outrider.engine.request import Request
 from outrider.engine.target import Ints, PassResult, Rows, Target
-from outrider.engine.turns import Turns
 from outrider.errors import OutriderError
 from outrider.sampling.constraint import GrammarCompiler
 from outrider.sampling.params import SamplingParams
@@ -54,7 +53,7 @@ def _certain_rows(request: Request, room: int) -> _Work:
 
 
 class Engine:
-    """Runs requests to their end, any number at a time. Several threads may call it, and share its passes.
+    """Runs requests to their end, any number at a time. One thread at a time is inside; a fork waits until none is.
 
     Args:
         context: most positions of one request, prompt and answer together.
@@ -79,18 +78,11 @@ class Engine:
         self._end_tokens = frozenset(target.config.end_token_ids)
         self._running: list[Request] = []
         self._count = 0
-        self._turns = Turns()
-
-    @contextmanager
-    def together(self) -> Iterator[None]:
-        """Within it no pass runs: what one thread adds here begins in the same pass."""
-        with self._turns.change(self._retire_ended):
-            self._drop_requests_of_the_parent()
-            yield
+        self._gate = Gate()
 
     def add(self, prompt: list[int], params: SamplingParams) -> Request:
         """Takes in a request; its prompt is computed by the next steps."""
-        with self.together():
+        with self._gate:
             return self._add(prompt, params)
 
     def _add(self, prompt: list[int], params: SamplingParams) -> Request:
@@ -108,42 +100,37 @@ class Engine:
         return request
 
     def step(self) -> None:
-        """One target pass for all requests; if another thread is in one, waits for its end instead.
+        """One target pass: gather rows, run them, and let every request walk as far as its draft was accepted.
 
-        What fails within one request ends that one alone; see `Request.error`. What breaks the pass ends all that are
-        in it, and is raised to the thread that ran it.
+        What fails within one request ends that one alone; see `Request.error`. What breaks the pass, an interrupt too,
+        ends all that are in it: none may go on from half a pass.
         """
-        self._turns.run_pass(self._pass, self._retire_ended)
-
-    def _pass(self) -> None:
-        """Gather rows, run them, and let every request walk as far as its draft was right."""
-        self._drop_requests_of_the_parent()
-        if not self._running:
-            return
-        try:
-            work, draft_seconds = self._gather()
-            for together, result in self._run(work):
-                self.planner.get_ready([w.request for w in together])
-                self._take(together, result, draft_seconds)
-        except BaseException as error:  # KeyboardInterrupt too: no request may go on from half a pass
-            self._end_all(f"the pass that computed the request was interrupted ({error!r})")
-            raise
+        with self._gate:
+            if not self._running:
+                return
+            try:
+                work, draft_seconds = self._gather()
+                for together, result in self._run(work):
+                    self.planner.get_ready([w.request for w in together])
+                    self._take(together, result, draft_seconds)
+            except BaseException as error:
+                for request in self._running:
+                    request.error = OutriderError(f"the pass that computed the request was interrupted ({error!r})")
+                raise
+            finally:
+                for request in [request for request in self._running if request.ended]:
+                    self._retire(request)
 
     def cancel(self, request: Request) -> None:
-        """Ends a request where it stands; its place is free before the next pass."""
-        request.cancelled = True
-        self._turns.at_once(self._retire_ended)
+        """Ends a request where it stands; its place is free at once."""
+        with self._gate:
+            if request in self._running:
+                self._retire(request)
 
-    def _drop_requests_of_the_parent(self) -> None:
-        """In a forked child: the threads that wait for the parent's requests are not here."""
-        if self._turns.in_new_child:
-            self._turns.in_new_child = False
-            self._end_all("the process was forked while the request ran: send it again in the child")
-            self._retire_ended()
-
-    def _end_all(self, why: str) -> None:
-        for request in self._running:
-            request.error = OutriderError(why)
+    def cancel_all(self) -> None:
+        """Ends all requests where they stand."""
+        for request in list(self._running):
+            self.cancel(request)
 
     def _run(self, work: list[_Work]) -> Iterator[tuple[list[_Work], PassResult]]:
         """One pass over all. Should it fail, one for each request: nothing was committed, and rows do not see each
@@ -244,15 +231,12 @@ class Engine:
             context = sum(w.request.sequence.cache.length for w in work) // len(work)
             self.planner.learn_cost([w.draft for w in decoding], context, verify_seconds, draft_seconds)
 
-    def _retire_ended(self) -> None:
-        """At the end of every turn. One at a time: a garbage collection in between may retire others."""
-        while leaving := next((r for r in self._running if r.ended or r.cancelled), None):
-            self._retire(leaving)
-
     def _retire(self, request: Request) -> None:
         self._running.remove(request)
-        self.planner.close(request)
-        self._caches.close(request.sequence, keep=request.error is None and request.params.cache_prompt)
+        try:
+            self.planner.close(request)
+        finally:
+            self._caches.close(request.sequence, keep=request.error is None and request.params.cache_prompt)
         s = request.stats
         ended = "failed" if request.error else request.finish_reason or "cancelled"
         _log.info(

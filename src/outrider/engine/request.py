@@ -44,8 +44,6 @@ class Request:
         """Why the answer is broken off, if it is: its grammar could not go on."""
         self.error: Exception | None = None
         """What went wrong within this request, and ended it."""
-        self.cancelled = False
-        """Whether nobody waits for the rest."""
         self.lock = threading.Lock()
         """Held while a pass adds to the answer, and while a piece of it is taken."""
         self.started = time.perf_counter()
@@ -76,11 +74,6 @@ class Request:
     def ended(self) -> bool:
         """Whether nothing more will come."""
         return self.finish_reason is not None or self.error is not None
-
-    @property
-    def has_news(self) -> bool:
-        """Whether `take_piece` has something to give."""
-        return self.ended or len(self.tokens) > self._given
 
     @property
     def decoding(self) -> bool:

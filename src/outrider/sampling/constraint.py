@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Sequence
@@ -128,7 +129,7 @@ class GrammarCompiler:
         self._vocabulary = vocabulary
         self._tokenizer: LLTokenizer | None = None
         self._compiled: OrderedDict[Grammar, LLMatcher] = OrderedDict()
-        self._lock, self._reading = threading.Lock(), threading.Lock()
+        self._make_locks()
 
     def compile(self, grammar: Grammar) -> None:
         """Makes sure that a grammar can be used, and that `constraint` is quick to answer.
@@ -143,7 +144,12 @@ class GrammarCompiler:
         """One request's hold on a grammar. Raises as `compile`."""
         return Constraint(self._matcher(grammar).deep_copy(), end_tokens, self._vocabulary, self._words)
 
+    def _make_locks(self) -> None:
+        self._lock, self._reading, self._process = threading.Lock(), threading.Lock(), os.getpid()
+
     def _matcher(self, grammar: Grammar) -> LLMatcher:
+        if self._process != os.getpid():  # a forked child: a thread of the parent may have held them
+            self._make_locks()
         with self._lock:
             if grammar in self._compiled:
                 self._compiled.move_to_end(grammar)

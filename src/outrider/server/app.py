@@ -243,7 +243,8 @@ class Server:
 
     def _key_of(self, request: Request) -> int | None:
         """Which of the keys a request has; None if the server has none."""
-        given = request.headers.get("authorization", "").removeprefix("Bearer ").strip()
+        scheme, _, given = request.headers.get("authorization", "").partition(" ")
+        given = given.strip() if scheme.lower() == "bearer" else ""
         key = self._keys.index(given.encode("latin-1"))  # the header's bytes
         if self._keys and key is None:
             raise ApiError(401, "authentication_error", "the API key is missing or wrong: send it as a bearer token")

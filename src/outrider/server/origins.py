@@ -6,6 +6,7 @@ rebinding) may read the answers too. Browsers report both: the page in Origin, t
 
 from __future__ import annotations
 
+import re
 from ipaddress import ip_address
 from urllib.parse import urlsplit
 
@@ -14,6 +15,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from outrider.server.problems import ApiError
 
+_HOST = re.compile(r"([A-Za-z0-9._~-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]*)?")
+_SCHEME = re.compile(r"[a-z][a-z0-9+.-]*")
+_OF_PAGES = ("http", "https")
 _REMEDY = "use http://127.0.0.1 or http://localhost, or start the server with --api-key"
 
 
@@ -36,12 +40,13 @@ class LoopbackOnly:
 
     def _problem(self, headers: Headers) -> str | None:
         for host in headers.getlist("host"):
-            if not self._allows(_hostname(f"//{host}")):
+            if not _HOST.fullmatch(host) or not self._allows(_hostname(f"//{host}")):
                 return f"the Host header names {host!r}, which is not this server: {_REMEDY}"
         for origin in headers.getlist("origin"):
             # Programs such as editors have schemes of their own, which no web page can have.
-            foreign_scheme = "://" in origin and origin.partition("://")[0].lower() not in ("http", "https")
-            if not foreign_scheme and not self._allows(_hostname(origin)):
+            scheme = origin.partition("://")[0].lower() if "://" in origin else ""
+            of_a_program = _SCHEME.fullmatch(scheme) and scheme not in _OF_PAGES
+            if not of_a_program and not self._allows(_hostname(origin)):
                 return (
                     f"a web page of {origin!r} sent this, and a server without a key serves none but its own: {_REMEDY}"
                 )

@@ -1,0 +1,182 @@
+"""The thread that runs an engine for the callers of an `LLM`.
+
+Callers of any thread put their requests into one queue and wait for what comes back; between passes the driver takes
+in what is new. So all calls share passes, and no interrupt, recursion limit or garbage collection of a caller's thread
+falls into a pass: what callers touch is a queue.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from queue import Empty, SimpleQueue
+from weakref import WeakSet
+
+from outrider.engine.engine import Engine
+from outrider.engine.outputs import Piece, RequestOutput
+from outrider.engine.request import Request
+from outrider.errors import OutriderError, UsageError
+from outrider.sampling.params import SamplingParams
+
+Event = Piece | RequestOutput | Exception
+
+
+class Answer:
+    """A request as its caller sees it. `events` are its pieces, if it streams, and then its output or what ended it."""
+
+    def __init__(self, *, streams: bool) -> None:
+        self.streams = streams
+        self.process = os.getpid()
+        self.events: SimpleQueue[Event] = SimpleQueue()
+        self.request: Request | None = None  # once it has begun; the driver's own
+
+    def next(self) -> Piece | RequestOutput:
+        """What comes next.
+
+        Raises:
+            OutriderError: the process was forked meanwhile.
+            Exception: what ended the request, as a broken pass; for a grammar that cannot go on, UsageError.
+        """
+        if self.process != os.getpid():
+            raise OutriderError("the process was forked while the request ran: send it again in the child")
+        event = self.events.get()
+        if isinstance(event, Exception):
+            raise event
+        return event
+
+    def pieces(self) -> Iterator[Piece]:
+        """The pieces up to the last one."""
+        while True:
+            piece = self.next()
+            assert isinstance(piece, Piece)
+            yield piece
+            if piece.finish_reason is not None:
+                self._check_whole()
+                return
+
+    def output(self) -> RequestOutput:
+        """The whole answer."""
+        output = self.next()
+        assert isinstance(output, RequestOutput)
+        self._check_whole()
+        return output
+
+    def _check_whole(self) -> None:
+        assert self.request is not None
+        if (problem := self.request.problem) is not None:
+            raise UsageError(f"the grammar cannot go on after {len(self.request.answer)} tokens: {problem}")
+
+
+class Driver:
+    """Runs an engine in a thread of its own, until `stop`.
+
+    Args:
+        load_seconds: what the statistics of every request report.
+    """
+
+    def __init__(self, engine: Engine, load_seconds: float) -> None:
+        self._engine, self._load_seconds = engine, load_seconds
+        self._begin_here()
+        _all.add(self)
+
+    def submit(self, prompts: Sequence[list[int]], params: SamplingParams, *, streams: bool = False) -> list[Answer]:
+        """Takes in requests that begin in the same pass."""
+        if self._process != os.getpid():  # a forked child: the thread and its requests exist in the parent alone
+            self._engine.cancel_all()
+            self._begin_here()
+        answers = [Answer(streams=streams) for _ in prompts]
+        self._calls.put(partial(self._begin, list(zip(answers, prompts, strict=True)), params))
+        return answers
+
+    def cancel(self, answers: Sequence[Answer]) -> None:
+        """Ends requests before the next pass. Takes no lock, so that a garbage collection may call it anywhere."""
+        if self._process == os.getpid():
+            self._calls.put(partial(self._drop, answers))
+
+    def stop(self) -> None:
+        """Ends the thread before its next pass, and waits for that."""
+        if self._process == os.getpid():
+            self._calls.put(None)
+            if self._thread is not threading.current_thread():
+                self._thread.join()
+
+    def _begin_here(self) -> None:
+        self._process = os.getpid()
+        self._calls: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self._running: list[Answer] = []  # the thread's own
+        self._thread = threading.Thread(target=self._run, name="outrider-driver", daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        while True:
+            for call in self._waiting_calls():
+                if call is None:
+                    self._end_all(OutriderError("the model was closed while the request ran"))
+                    return
+                call()
+            if self._running:
+                self._pass()
+
+    def _waiting_calls(self) -> Iterator[Callable[[], None] | None]:
+        """Those in the queue; where nothing runs, waits for one."""
+        if not self._running:
+            yield self._calls.get()
+        while True:
+            try:
+                yield self._calls.get_nowait()
+            except Empty:
+                return
+
+    def _begin(self, asked: list[tuple[Answer, list[int]]], params: SamplingParams) -> None:
+        for answer, prompt in asked:
+            try:
+                answer.request = self._engine.add(prompt, params)
+            except Exception as error:
+                answer.events.put(error)
+                continue
+            answer.request.stats.load_seconds = self._load_seconds
+            self._running.append(answer)
+
+    def _drop(self, answers: Sequence[Answer]) -> None:
+        for answer in answers:
+            if answer in self._running:
+                self._running.remove(answer)
+                assert answer.request is not None
+                self._engine.cancel(answer.request)
+
+    def _pass(self) -> None:
+        try:
+            self._engine.step()
+        except Exception as error:  # what breaks a pass is not known to belong to one request
+            self._end_all(OutriderError(f"the pass failed: {error!r}"))
+            return
+        for answer in list(self._running):
+            assert answer.request is not None
+            if answer.streams or answer.request.ended:
+                answer.events.put(_event(answer, answer.request))
+            if answer.request.ended:
+                self._running.remove(answer)
+
+    def _end_all(self, why: OutriderError) -> None:
+        for answer in list(self._running):
+            self._drop([answer])
+            answer.events.put(why)
+
+
+def _event(answer: Answer, request: Request) -> Event:
+    if request.error is not None:
+        return request.error
+    return request.take_piece() if answer.streams else request.output()
+
+
+_all: WeakSet[Driver] = WeakSet()
+
+
+@atexit.register
+def _stop_all() -> None:
+    """A thread that is inside the core when the interpreter ends would abort the process."""
+    for driver in list(_all):
+        driver.stop()
