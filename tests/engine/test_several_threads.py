@@ -20,6 +20,7 @@ from tiny_checkpoints import VOCAB
 
 from outrider import LLM, SamplingParams
 from outrider.backends import cpu
+from outrider.engine.scoring import score
 from outrider.errors import OutriderError
 from outrider.models.gemma import kv_shapes
 
@@ -180,6 +181,23 @@ def test_what_breaks_a_pass_ends_the_requests_in_it(llm, monkeypatch):
     monkeypatch.undo()
     assert answer_of(llm, 5) == expected
     wait_until_idle(llm)
+
+
+def test_measuring_and_scoring_take_their_turn(llm):
+    """They run passes of their own, between those of requests."""
+    alone, text = answer_of(llm, 7), [5, 6, 7, 8] * 20
+    scores = score(llm, text)
+
+    def work(number: int) -> None:
+        for _ in range(4):
+            if number % 3 == 0:
+                assert answer_of(llm, 7) == alone
+            elif number % 3 == 1:
+                assert np.array_equal(score(llm, text), scores)
+            else:
+                llm.measure.verify(4, 0, 20)
+
+    in_threads(work, 6)
 
 
 def test_the_core_refuses_a_second_thread(llm):

@@ -12,7 +12,6 @@ import numpy as np
 from outrider.cache import CachePool
 from outrider.drafters.tree import Draft
 from outrider.engine.drafting import DraftPlanner
-from outrider.engine.gate import Gate
 from outrider.engine.outputs import TargetPass
 from outrider.engine.prefill import PromptShare, divide
 from outrider.engine.request import Request
@@ -78,7 +77,7 @@ class Engine:
         self._end_tokens = frozenset(target.config.end_token_ids)
         self._running: list[Request] = []
         self._count = 0
-        self._gate = Gate()
+        self._gate = target.gate
 
     def add(self, prompt: list[int], params: SamplingParams) -> Request:
         """Takes in a request; its prompt is computed by the next steps."""

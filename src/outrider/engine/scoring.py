@@ -25,8 +25,9 @@ def logits_of(llm: Loaded, token_ids: Sequence[int], *, chunk: int | None = None
     cache, parts = llm.caches.new(), []
     for begin in range(0, len(token_ids), size):
         tokens = token_ids[begin : begin + size]
-        result = llm.target.run([chain(cache, tokens, list(range(len(tokens))))], logits=True)
-        parts.append(np.array(result.logits[0]))
+        with llm.target.gate:
+            result = llm.target.run([chain(cache, tokens, list(range(len(tokens))))], logits=True)
+            parts.append(np.array(result.logits[0]))
         cache.commit(np.arange(len(tokens), dtype=np.int32))
     return np.concatenate(parts)
 
@@ -37,10 +38,10 @@ def score(llm: Loaded, token_ids: Sequence[int]) -> Floats:
     cache = llm.caches.new()
     for begin in range(0, len(token_ids) - 1, size):
         tokens = token_ids[begin : begin + size]
-        result = llm.target.run([chain(cache, tokens, list(range(len(tokens))))], logits=True)
+        with llm.target.gate:
+            result = llm.target.run([chain(cache, tokens, list(range(len(tokens))))], logits=True)
+            logits = np.array(result.logits[0])
         cache.commit(np.arange(len(tokens), dtype=np.int32))
-        logits = result.logits[0]
-        assert logits is not None
         following = np.asarray(token_ids[begin + 1 : begin + 1 + len(tokens)])
         rows = logits[: len(following)]
         totals = np.array([cpu.log_total(row) for row in rows])

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from outrider.backends import cpu
+from outrider.engine.gate import Gate
 from outrider.models.gemma import Forward
 
 Floats = npt.NDArray[np.float32]
@@ -45,10 +46,14 @@ class Target:
         self.config = forward.config
         self.max_rows = forward.program.max_rows
         self.vocabulary = forward.program.vocabulary
+        self.gate = Gate()
+        """Held during a pass, and for as long as what it left in buffers is read."""
         self._logits = np.empty((0, self.vocabulary), np.float32)
 
     def run(self, sequences: Sequence[Rows], *, logits: bool = False) -> PassResult:
         """Computes all rows in one pass and stages them in their caches; the caller commits.
+
+        The logits lie in memory that the next pass uses again.
 
         Raises:
             ValueError: the rows do not fit the model or the cache (a bug of the caller, not of the input).
@@ -63,11 +68,12 @@ class Target:
             outputs.append(np.asarray(s.outputs, np.int32) + np.int32(offset))
         wanted = np.concatenate(outputs)
         buffer = self._logits_for(len(wanted)) if logits and len(wanted) else None
-        started = time.perf_counter()
-        best, _ = self.forward.program.run(
-            token, sequence, np.concatenate(parent), wanted, [s.cache for s in sequences], buffer
-        )
-        seconds = time.perf_counter() - started
+        with self.gate:
+            started = time.perf_counter()
+            best, _ = self.forward.program.run(
+                token, sequence, np.concatenate(parent), wanted, [s.cache for s in sequences], buffer
+            )
+            seconds = time.perf_counter() - started
         ends = np.cumsum([len(s.outputs) for s in sequences])[:-1]
         parts: list[Floats | None] = [None] * len(sequences) if buffer is None else list(np.split(buffer, ends))
         return PassResult(np.split(best, ends), parts, seconds)
