@@ -16,12 +16,13 @@ from statistics import median
 
 import numpy as np
 
+from outrider.assembly import cpu_target
 from outrider.backends import cpu
 from outrider.cache import cache_bytes
 from outrider.checkpoints import ModelConfig, open_checkpoint
 from outrider.engine.target import Target, chain
 from outrider.llm import PREFILL_CHUNK, usable_cores
-from outrider.models.gemma import kv_shapes, record_gemma
+from outrider.models.gemma import kv_layers
 from outrider.quant import WeightStore
 
 ROWS = (1, 4)
@@ -34,18 +35,18 @@ class Bench:
         self, config: ModelConfig, weights: WeightStore, pool: cpu.ThreadPool, kv_format: cpu.KvFormat
     ) -> None:
         self.config, self.kv_format = config, kv_format
-        self.target = Target(record_gemma(config, weights, pool, max_rows=PREFILL_CHUNK, kv_format=kv_format))
+        self.target = Target(cpu_target(config, weights, pool, max_rows=PREFILL_CHUNK, kv_format=kv_format))
         # Stores a key and a value in every layer, and computes nothing.
-        self.filler = cpu.Program(PREFILL_CHUNK, kv_shapes(config), kv_format, pool)
+        self.filler = cpu.Program(PREFILL_CHUNK, cpu.kv_shapes(kv_layers(config)), kv_format, pool)
         self.filler.gather(weights.table("embed_tokens.weight"), 1.0, self.filler.buffer("x", config.hidden_size))
-        for number, shape in enumerate(kv_shapes(config)):
+        for number, shape in enumerate(cpu.kv_shapes(kv_layers(config))):
             width = shape.kv_heads * shape.head_dim
             key, value = (self.filler.buffer(f"{what} {number}", width) for what in ("key", "value"))
             self.filler.store_kv(key, value, number)
 
     def cache(self, length: int) -> cpu.KvCache:
         """An empty one with room for so many positions."""
-        return cpu.KvCache(kv_shapes(self.config), length + PREFILL_CHUNK, PREFILL_CHUNK, self.kv_format)
+        return cpu.KvCache(cpu.kv_shapes(kv_layers(self.config)), length + PREFILL_CHUNK, PREFILL_CHUNK, self.kv_format)
 
     def filled(self, length: int) -> cpu.KvCache:
         """A cache of so many positions."""
@@ -110,7 +111,7 @@ def main() -> None:
     for bench, context in caches:
         one, four = (1e3 * median(taken[bench, context, rows]) for rows in ROWS)
         memory = grown[bench, context] / 1e6
-        said = cache_bytes(kv_shapes(config), context, PREFILL_CHUNK, bench.kv_format) / 1e6
+        said = cache_bytes(cpu.kv_shapes(kv_layers(config)), context, PREFILL_CHUNK, bench.kv_format) / 1e6
         line = f"{bench.kv_format:>12} {context:>8} {one:>6.1f} ms {four:>6.1f} ms {memory:>7.1f} MB {said:>13.1f} MB"
         print(line, flush=True)
     for bench in benches if arguments.prefill else ():

@@ -21,7 +21,7 @@ PASSES = 10
 def main(model: str, rows: list[int]) -> None:
     """Prints milliseconds by kind of call, one column per row count, row counts interleaved."""
     llm = LLM(model, lookup=False)
-    program, cache = llm.target.forward.program, llm.caches.new()
+    program, cache = llm.target.forward.program.native, llm.caches.new()
     context = list(range(100, 228))
     llm.target.run([chain(cache, context, [len(context) - 1])])
     cache.commit(np.arange(len(context), dtype=np.int32))

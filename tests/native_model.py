@@ -6,10 +6,11 @@ from pathlib import Path
 
 import numpy as np
 
+from outrider.assembly import cpu_target
 from outrider.backends import cpu
 from outrider.checkpoints import open_checkpoint
 from outrider.checkpoints.checkpoint import Tensor
-from outrider.models.gemma import kv_shapes, record_gemma
+from outrider.models.gemma import kv_layers
 from outrider.quant import WeightStore
 
 MAX_POSITIONS = 4096
@@ -43,11 +44,11 @@ class NativeModel:
         self.max_rows, self.kv_format = max_rows, kv_format
         pool = cpu.ThreadPool(threads)
         store = WeightStore(tensors, pool)
-        self.forward = record_gemma(self.config, store, pool, max_rows=max_rows, kv_format=kv_format)
+        self.forward = cpu_target(self.config, store, pool, max_rows=max_rows, kv_format=kv_format)
         self.vocabulary = self.forward.program.vocabulary
 
     def cache(self, max_positions: int = MAX_POSITIONS) -> cpu.KvCache:
-        return cpu.KvCache(kv_shapes(self.config), max_positions, self.max_rows, self.kv_format)
+        return cpu.KvCache(cpu.kv_shapes(kv_layers(self.config)), max_positions, self.max_rows, self.kv_format)
 
     def run(self, cache, tokens, *, parents=None, outputs=None, commit=None):
         """One pass over one sequence: (logits, hidden) of the outputs (default: all rows)."""

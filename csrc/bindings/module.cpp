@@ -30,6 +30,7 @@ namespace {
 using ByteArray = nb::ndarray<const uint8_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 using FloatArray = nb::ndarray<const float, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 using IntArray = nb::ndarray<const int32_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+using FloatMatrix = nb::ndarray<const float, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
 using Logits = nb::ndarray<float, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
 
 Format format_named(const std::string& name) {
@@ -120,8 +121,13 @@ std::tuple<nb::ndarray<nb::numpy, uint8_t>, double, double> quantize(const std::
 }
 
 std::tuple<nb::ndarray<nb::numpy, int32_t>, nb::ndarray<nb::numpy, float>> run(Program& p, const IntArray& token, const IntArray& sequence, const IntArray& parent, const IntArray& outputs,
-              std::vector<KvCache*> caches, std::optional<Logits> logits) {
+              std::vector<KvCache*> caches, std::optional<Logits> logits, std::optional<IntArray> embedding, std::optional<FloatMatrix> embeddings) {
   RowBatch batch{ints(token), ints(sequence), ints(parent), ints(outputs), std::move(caches)};
+  if (embedding.has_value() != embeddings.has_value()) throw std::invalid_argument("embedding names rows of embeddings: give both");
+  if (embedding) {
+    batch.embedding = ints(*embedding);
+    batch.embeddings = embeddings->data(), batch.embedding_count = embeddings->shape(0), batch.embedding_width = embeddings->shape(1);
+  }
   for (const KvCache* c : batch.caches)
     if (!c) throw std::invalid_argument("a sequence has no cache");
   if (logits && (logits->shape(0) != batch.outputs.size() || static_cast<int64_t>(logits->shape(1)) != p.vocabulary()))
@@ -276,7 +282,7 @@ NB_MODULE(_native, m) {
       .def_prop_ro("vocabulary", &Program::vocabulary)
       .def_prop_ro("buffer_bytes", &Program::buffer_bytes)
       .def("buffer", &Program::buffer, "name"_a, "width"_a, "rows_per_row"_a = 1)
-      .def("gather", &Program::gather, "table"_a, "scale"_a, "dst"_a)
+      .def("gather", &Program::gather, "table"_a, "scale"_a, "dst"_a, "embeddings"_a = false)
       .def("rms_norm", [](Program& p, int src, std::optional<FloatArray> w, float eps, int dst) { p.rms_norm(src, w ? vector_from(*w) : nullptr, eps, dst); },
            "src"_a, "weight"_a.none(), "eps"_a, "dst"_a)
       .def("head_norm", [](Program& p, int src, std::optional<FloatArray> w, float eps, int heads, int head_dim, int dst) { p.head_norm(src, w ? vector_from(*w) : nullptr, eps, heads, head_dim, dst); },
@@ -299,9 +305,10 @@ NB_MODULE(_native, m) {
       .def("combine_experts", &Program::combine_experts, "src"_a, "weights"_a, "top_k"_a, "dst"_a)
       .def("copy", &Program::copy, "src"_a, "dst"_a, "offset"_a)
       .def("cluster_linear", [](Program& p, int src, int top_k, std::shared_ptr<Weight> w, int dst) { p.cluster_linear(src, top_k, w, dst); }, "src"_a, "top_k"_a, "clusters"_a, "dst"_a)
-      .def("write", [](Program& p, int id, nb::ndarray<const float, nb::ndim<2>, nb::c_contig, nb::device::cpu> values) { p.write(id, values.data(), values.shape(0), values.shape(1)); }, "buffer"_a, "values"_a, "Fills a buffer's first rows before a run, from (rows, width) float32.")
+      .def("write", [](Program& p, int id, FloatMatrix values) { p.write(id, values.data(), values.shape(0), values.shape(1)); }, "buffer"_a, "values"_a, "Fills a buffer's first rows before a run, from (rows, width) float32.")
       .def("chosen", [](const Program& p, size_t rows, size_t top_k) { return owned(p.chosen(rows, top_k), {rows, top_k}); }, "rows"_a, "top_k"_a, "The experts or clusters that each row chose in the last run, (rows, top_k) int32.")
       .def("run", &run, "token"_a, "sequence"_a, "parent"_a, "outputs"_a, "caches"_a, "logits"_a.none() = nb::none(),
+           "embedding"_a.none() = nb::none(), "embeddings"_a.none() = nb::none(),
            "One pass: returns (chosen token ids, their logits before softcap), one per output row. RuntimeError if another thread is\n"
            "in a pass of this program, its pool or one of the caches.")
       .def("warm", &Program::warm, "Before a run that follows soon: the pool's other threads bring its weights into the caches, until something else is run.")

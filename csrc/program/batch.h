@@ -13,6 +13,10 @@ struct RowBatch {
   std::vector<int32_t> token, sequence, parent;  // (rows)
   std::vector<int32_t> outputs;                  // ascending rows whose hidden state and choice are wanted
   std::vector<KvCache*> caches;                  // by sequence number
+  // Of rows that carry an embedding in place of a token: by row its index, -1 for the others; empty where none does.
+  std::vector<int32_t> embedding = {};
+  const float* embeddings = nullptr;             // (embedding_count, embedding_width)
+  size_t embedding_count = 0, embedding_width = 0;
 };
 
 // The rows of one sequence within a pass.
@@ -35,6 +39,10 @@ class Pass {
   const std::vector<int32_t>& outputs() const { return outputs_; }
 
   int32_t token(int row) const { return token_[row]; }
+  // Null where the row is a token.
+  const float* embedding(int row) const {
+    return embedding_.empty() || embedding_[row] < 0 ? nullptr : embeddings_ + static_cast<size_t>(embedding_[row]) * embedding_width_;
+  }
   int64_t position(int row) const { return position_[row]; }
   // The last position whose key the row sees: its own, or the last committed one.
   int64_t last_seen(int row) const { return reader_ ? cache_[row]->length() - 1 : position_[row]; }
@@ -47,7 +55,9 @@ class Pass {
  private:
   int rows_ = 0;
   bool reader_ = false;
-  std::vector<int32_t> token_, outputs_, path_;
+  std::vector<int32_t> token_, embedding_, outputs_, path_;
+  const float* embeddings_ = nullptr;
+  size_t embedding_width_ = 0;
   std::vector<int64_t> position_, staged_at_, path_at_;
   std::vector<KvCache*> cache_;
   std::vector<RowRange> ranges_, narrow_ranges_;

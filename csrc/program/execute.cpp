@@ -60,7 +60,12 @@ class Executor {
   void run(const Gather& c) {
     Buffer& dst = buffer(c.dst);
     for (int i = first_row(); i < last_row(); ++i) {
-      const size_t token = p_.pass_.token(p_.pass_.row(narrow_, i));
+      const int row = p_.pass_.row(narrow_, i);
+      if (const float* own = c.embeddings ? p_.pass_.embedding(row) : nullptr) {
+        std::memcpy(dst.row(i), own, dst.width * sizeof(float));
+        continue;
+      }
+      const size_t token = p_.pass_.token(row);
       dequantize_row(c.table->format, c.table->blocks + token * row_bytes(c.table->format, c.table->columns), c.table->columns, dst.row(i));
       k_.scale_row(c.scale, dst.stride, dst.row(i));
     }
@@ -395,6 +400,8 @@ class HeldCaches {
 
 std::vector<Best> Program::run(const RowBatch& batch, float* logits) {
   const Exclusive held = hold();
+  if (!batch.embedding.empty() && batch.embedding_width != embedding_width_)
+    throw std::invalid_argument("embeddings are " + std::to_string(embedding_width_) + " wide, not " + std::to_string(batch.embedding_width));
   const HeldCaches caches(batch.caches);
   pass_.prepare(batch, max_rows_, vocabulary_, reader_, reader_offset_);
   size_t scratch = 4096;

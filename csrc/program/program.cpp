@@ -80,10 +80,11 @@ bool Program::last_call_quantizes(int src) {
   return false;
 }
 
-void Program::gather(std::shared_ptr<const Table> table, float scale, int dst) {
+void Program::gather(std::shared_ptr<const Table> table, float scale, int dst, bool embeddings) {
+  if (embeddings) embedding_width_ = table->columns;
   checked(dst, static_cast<int>(table->columns), "gathered row").fresh = false;
   if (vocabulary_ == 0 || static_cast<int64_t>(table->rows) < vocabulary_) vocabulary_ = static_cast<int64_t>(table->rows);
-  push(Gather{std::move(table), scale, dst});
+  push(Gather{std::move(table), scale, dst, embeddings});
 }
 
 void Program::rms_norm(int src, Vector weight, float eps, int dst) {

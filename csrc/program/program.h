@@ -44,7 +44,7 @@ using Weights = std::shared_ptr<const Weight>;
 using Vector = std::shared_ptr<const std::vector<float>>;  // padded to 32 floats; null where a norm has no weight
 
 // The kinds of call. Buffers are named by number. "One row at a time" kinds need no barrier between each other.
-struct Gather { std::shared_ptr<const Table> table; float scale; int dst; };
+struct Gather { std::shared_ptr<const Table> table; float scale; int dst; bool embeddings; };  // or the row's own embedding
 struct RmsNorm { int src; Vector weight; float eps; int dst; };
 struct HeadNorm { int src; Vector weight; float eps; int heads, head_dim, dst; };  // each head on its own
 struct Quantize { int src; };
@@ -92,7 +92,8 @@ class Program {
 
   // Recording. Each checks shapes and throws std::invalid_argument naming the buffer that does not fit.
   int buffer(const std::string& name, int width, int rows_per_row = 1);
-  void gather(std::shared_ptr<const Table> table, float scale, int dst);
+  // embeddings: rows that carry an embedding get that instead.
+  void gather(std::shared_ptr<const Table> table, float scale, int dst, bool embeddings = false);
   void rms_norm(int src, Vector weight, float eps, int dst);
   void head_norm(int src, Vector weight, float eps, int heads, int head_dim, int dst);
   void add(int src, int dst);
@@ -149,6 +150,7 @@ class Program {
   int reader_offset_;
   std::shared_ptr<ThreadPool> pool_;
   int64_t vocabulary_ = 0;
+  size_t embedding_width_ = 0;  // of rows that carry one; 0 if none may
   std::vector<Buffer> buffers_;
   std::vector<Op> ops_;
   // Replaced, never changed: threads of warm() may be reading it.

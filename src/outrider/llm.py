@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from outrider.assembly import cpu_drafter, cpu_target
 from outrider.backends import cpu
 from outrider.cache import CachePool, available_bytes
 from outrider.chat.template import chat_template_of
@@ -22,8 +23,8 @@ from outrider.engine.measure import Measure
 from outrider.engine.outputs import Piece, RequestOutput
 from outrider.engine.target import Target
 from outrider.errors import CheckpointError, UsageError
-from outrider.models.assistant import Drafting, check_pair, record_assistant
-from outrider.models.gemma import kv_shapes, record_gemma
+from outrider.models.assistant import Drafting, check_pair
+from outrider.models.gemma import kv_layers
 from outrider.quant import QUANTIZATIONS, Packed, Quantization, WeightStore, quantized
 from outrider.sampling.constraint import GrammarCompiler
 from outrider.sampling.params import SamplingParams
@@ -106,7 +107,7 @@ class LLM:
         tensors = self.packed.tensors if self.packed else checkpoint.tensors
         total = sum(tensor.nbytes for tensor in tensors.values() if len(tensor.shape) > 1)
         weights = WeightStore(tensors, pool, _fraction_of(total, progress))
-        forward = record_gemma(self.config, weights, pool, max_rows=PREFILL_CHUNK, kv_format=kv_cache_dtype)
+        forward = cpu_target(self.config, weights, pool, max_rows=PREFILL_CHUNK, kv_format=kv_cache_dtype)
         self.weight_bytes = weights.packed_bytes
         if progress:
             progress("building the tokenizer", 1.0)
@@ -117,7 +118,7 @@ class LLM:
         self.drafter = self._choose_drafter(model, drafter)
         drafting = self._open_drafter(self.drafter.path, weights, pool, kv_cache_dtype, quantize)
         self.caches = CachePool(
-            kv_shapes(self.config),
+            cpu.kv_shapes(kv_layers(self.config)),
             self.context + PREFILL_CHUNK,
             PREFILL_CHUNK,
             kv_format=kv_cache_dtype,
@@ -171,7 +172,7 @@ class LLM:
         check_pair(self.config, checkpoint.config)
         tensors = quantized(checkpoint, quantize, pool).tensors if quantize else checkpoint.tensors
         store = WeightStore(tensors, pool)
-        return record_assistant(
+        return cpu_drafter(
             self.config, weights, checkpoint.config, store, pool, max_rows=MOST_ROWS, kv_format=kv_format
         )
 

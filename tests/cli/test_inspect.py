@@ -7,10 +7,10 @@ import json
 import pytest
 from tiny_checkpoints import make_assistant, save_folder
 
-from outrider.backends.cpu import KvCache
+from outrider.backends.cpu import KvCache, kv_shapes
 from outrider.checkpoints import open_checkpoint
 from outrider.checkpoints.traffic import kv_bytes_per_position, weight_traffic
-from outrider.models.gemma import kv_shapes
+from outrider.models.gemma import kv_layers
 
 
 def test_json_adds_up(tiny, call):
@@ -59,7 +59,7 @@ def test_what_a_context_takes(tiny, call):
     found = json.loads(call("inspect", str(path), "--json").out)
     assert list(found["context_bytes"]) == ["4096"]  # its own limit, which lies below 8k
     assert found["memory_bytes"]["4096"] > found["context_bytes"]["4096"] > 0
-    cache = KvCache(kv_shapes(open_checkpoint(path).config), 4096, 256, "float16")
+    cache = KvCache(kv_shapes(kv_layers(open_checkpoint(path).config)), 4096, 256, "float16")
     assert found["context_bytes"]["4096"] == pytest.approx(cache.reserved_bytes, rel=0.05)
 
 
@@ -71,3 +71,12 @@ def test_the_drafter_that_fits_is_named(tiny, call, copy_of):
     found = json.loads(call("inspect", str(folder), "--json").out)
     assert found["drafter_path"].endswith("-assistant")
     assert "beside the model" in found["drafter_why"]
+
+
+def test_the_recorded_pass_can_be_read(tiny, call):
+    shown = call("inspect", str(tiny("gemma4-moe").folder), "--program").out
+    assert "buffer             x  width=64\n" in shown
+    assert "  weight=layers.5.experts.gate_up_proj  dst=expert gated\n" in shown
+    refused = call("inspect", str(tiny("assistant-dense").folder), "--program")
+    assert "name the target instead" in refused.err
+    assert refused.code == 2

@@ -22,7 +22,7 @@ from outrider import LLM, SamplingParams
 from outrider.backends import cpu
 from outrider.engine.scoring import score
 from outrider.errors import OutriderError
-from outrider.models.gemma import kv_shapes
+from outrider.models.gemma import kv_layers
 
 
 @pytest.fixture(scope="module")
@@ -203,7 +203,7 @@ def test_measuring_and_scoring_take_their_turn(llm):
 def test_the_core_refuses_a_second_thread(llm):
     """Below the engine nothing takes turns: whoever comes second gets an error, and memory stays whole."""
     program, rows, until = llm.target.forward.program, 64, time.monotonic() + 2
-    caches = [cpu.KvCache(kv_shapes(llm.config), 256, 256, "float16") for _ in range(6)]
+    caches = [cpu.KvCache(cpu.kv_shapes(kv_layers(llm.config)), 256, 256, "float16") for _ in range(6)]
     chain = np.arange(rows, dtype=np.int32)
     problems: list[str] = []
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from outrider.checkpoints.config import Rope
-from outrider.models.gemma import inverse_frequencies
+from outrider.rope import inverse_frequencies
 
 ROOT = Path(__file__).parents[2]
 ROOMS = ["cache", "checkpoints", "models", "quant", "sampling", "tokenizer"]

@@ -10,10 +10,11 @@ import torch
 from native_model import NativeModel
 from tiny_checkpoints import VARIANTS, VOCAB, make_assistant, save_folder, save_gguf
 
+from outrider.assembly import cpu_drafter
 from outrider.backends import cpu
 from outrider.checkpoints import open_checkpoint
 from outrider.errors import CheckpointError
-from outrider.models.assistant import check_pair, record_assistant
+from outrider.models.assistant import check_pair
 from outrider.quant import WeightStore
 
 TARGETS = [name for name in VARIANTS if name.startswith("gemma4")]
@@ -38,7 +39,7 @@ def recorded(target: NativeModel, target_path, path, *, kv_format="float32"):
     checkpoint = open_checkpoint(path)
     check_pair(target.config, checkpoint.config)
     pool = cpu.ThreadPool(2)
-    return record_assistant(
+    return cpu_drafter(
         target.config,
         WeightStore(open_checkpoint(target_path).tensors, pool),
         checkpoint.config,

@@ -13,10 +13,10 @@ from native_model import NativeModel
 from tiny_checkpoints import VOCAB
 
 from outrider import LLM, SamplingParams
+from outrider.assembly import cpu_drafter
 from outrider.backends import cpu
 from outrider.checkpoints import open_checkpoint
 from outrider.errors import UsageError
-from outrider.models.assistant import record_assistant
 from outrider.quant import WeightStore
 from outrider.train.batches import Batches
 from outrider.train.capture import Job, capture, drafter_layers
@@ -167,7 +167,7 @@ def test_an_export_drafts_in_the_engine_what_it_drafts_in_transformers(captured,
     model = NativeModel(llm.path)
     pool = cpu.ThreadPool(1)
     store, target = WeightStore(checkpoint.tensors, pool), WeightStore(open_checkpoint(llm.path).tensors, pool)
-    drafting = record_assistant(llm.config, target, checkpoint.config, store, pool, max_rows=2, kv_format="float16")
+    drafting = cpu_drafter(llm.config, target, checkpoint.config, store, pool, max_rows=2, kv_format="float16")
     embedding = drafter._embedding
     one, equal = np.zeros(1, np.int32), 0
     for span in data.spans[:10]:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from outrider.backends import cpu
+from outrider.program import KvLayer
 
 _PAGE_BYTES = 4096
 _ELEMENT_BYTES: dict[cpu.KvFormat, int] = {"float32": 4, "float16": 2, "int8": 1}
@@ -17,7 +18,7 @@ _RING_SLACK = 32
 _MEMINFO, _CGROUP = Path("/proc/meminfo"), Path("/sys/fs/cgroup")
 
 
-def cache_bytes(shapes: Sequence[cpu.KvShape], positions: int, max_rows: int, kv_format: cpu.KvFormat) -> int:
+def cache_bytes(shapes: Sequence[cpu.KvShape | KvLayer], positions: int, max_rows: int, kv_format: cpu.KvFormat) -> int:
     """Bytes that the system has given to a cache in which `positions` positions were ever written.
 
     The whole context is reserved, but memory is taken page by page as it is touched: per layer and head, a run of keys

@@ -8,8 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from outrider.errors import UsageError
+
 if TYPE_CHECKING:
     from outrider.checkpoints import Checkpoint, Layer
+    from outrider.program import Program
 
 
 _CONTEXTS = (8192, 32768, 131072)
@@ -18,12 +21,16 @@ _CONTEXTS = (8192, 32768, 131072)
 def inspect(
     model: Annotated[str, typer.Argument(help='"demo", a .gguf file, a folder, or a hub id.', show_default=False)],
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
+    program: Annotated[bool, typer.Option("--program", help="Print the operations of a target pass instead.")] = False,
 ) -> None:
     """Say what is in a checkpoint, without loading its weights."""
     from outrider.checkpoints import ModelConfig, open_checkpoint
     from outrider.drafters.pairing import find_drafter
 
     checkpoint = open_checkpoint(model)
+    if program:
+        print(program_of(checkpoint))
+        return
     found = describe(checkpoint)
     if isinstance(checkpoint.config, ModelConfig):
         drafter = find_drafter(model, checkpoint.path, checkpoint.config)
@@ -34,13 +41,23 @@ def inspect(
         show(found)
 
 
+def program_of(checkpoint: Checkpoint) -> Program:
+    """The recorded pass of a model. Raises UsageError for a drafter."""
+    from outrider.checkpoints import ModelConfig
+    from outrider.models.gemma import record_gemma
+
+    if not isinstance(checkpoint.config, ModelConfig):
+        raise UsageError(f"{checkpoint.path} is a drafter, whose pass depends on its target: name the target instead")
+    return record_gemma(checkpoint.config, checkpoint.tensors)
+
+
 def describe(checkpoint: Checkpoint) -> dict[str, Any]:
     """The facts as plain data; sizes in bytes."""
     from outrider.cache import cache_bytes
     from outrider.checkpoints import AssistantConfig
     from outrider.checkpoints.traffic import kv_bytes_per_position, weight_traffic
     from outrider.llm import PREFILL_CHUNK
-    from outrider.models.gemma import kv_shapes
+    from outrider.models.gemma import kv_layers
 
     drafter = checkpoint.config if isinstance(checkpoint.config, AssistantConfig) else None
     config = checkpoint.config.text if isinstance(checkpoint.config, AssistantConfig) else checkpoint.config
@@ -53,7 +70,7 @@ def describe(checkpoint: Checkpoint) -> dict[str, Any]:
     kv = kv_bytes_per_position(config)
     weights = sum(entry["bytes"] for entry in formats.values())
     contexts = [length for length in _CONTEXTS if length < config.context_length] + [config.context_length]
-    context_bytes = {length: cache_bytes(kv_shapes(config), length, PREFILL_CHUNK, "float16") for length in contexts}
+    context_bytes = {length: cache_bytes(kv_layers(config), length, PREFILL_CHUNK, "float16") for length in contexts}
     return {
         "path": str(checkpoint.path),
         "architecture": config.architecture,

@@ -3,6 +3,7 @@
 Everything above this package speaks to it in numpy arrays and never asks where arrays live.
 """
 
+from collections.abc import Iterable
 from typing import Literal, get_args
 
 from outrider.backends.cpu._native import (
@@ -26,6 +27,13 @@ from outrider.backends.cpu._native import (
     read_bandwidth,
     table,
 )
+from outrider.program import KvLayer
+
+
+def kv_shapes(layers: Iterable[KvLayer]) -> list[KvShape]:
+    """Cache layers as the core takes them."""
+    return [KvShape(layer.kv_heads, layer.head_dim, layer.window) for layer in layers]
+
 
 KvFormat = Literal["float32", "float16", "int8"]
 """How a cache keeps keys and values. int8: codes of one head at one position, and their scale."""
@@ -46,6 +54,7 @@ __all__ = [
     "gumbel_noise",
     "instruction_set",
     "instruction_sets",
+    "kv_shapes",
     "likeliest",
     "log_total",
     "pack",

@@ -47,7 +47,7 @@ class WeightStore:
         self._progress = progress
         self._packed: dict[str, cpu.Weight] = {}
 
-    def __contains__(self, name: str) -> bool:
+    def __contains__(self, name: object) -> bool:
         return name in self._tensors
 
     def matrix(self, name: str) -> cpu.Weight:

@@ -1,0 +1,57 @@
+"""Recorded models, lowered to the CPU's executor."""
+
+from __future__ import annotations
+
+from outrider.backends.cpu import KvFormat, ThreadPool
+from outrider.backends.cpu.lowering import CpuExecutor
+from outrider.backends.cpu.weights import WeightStore
+from outrider.checkpoints.config import AssistantConfig, ModelConfig
+from outrider.models.assistant import LOGITS, POSITION_OFFSET, Drafting, record_assistant
+from outrider.models.gemma import Forward, kv_numbers, record_gemma, tap
+
+
+def cpu_target(
+    config: ModelConfig,
+    weights: WeightStore,
+    pool: ThreadPool,
+    *,
+    max_rows: int,
+    kv_format: KvFormat,
+    taps: tuple[int, ...] = (),
+) -> Forward:
+    """A target ready to run.
+
+    Args:
+        max_rows: most rows of one pass.
+        kv_format: how keys and values are kept.
+        taps: layers whose hidden state is kept for every row of a pass.
+    """
+    program = record_gemma(config, weights, taps=taps)
+    executor = CpuExecutor(program, weights, pool, max_rows=max_rows, kv_format=kv_format)
+    return Forward(config, executor, kv_numbers(config), taps={layer: tap(layer) for layer in taps})
+
+
+def cpu_drafter(
+    target: ModelConfig,
+    target_weights: WeightStore,
+    assistant: AssistantConfig,
+    weights: WeightStore,
+    pool: ThreadPool,
+    *,
+    max_rows: int,
+    kv_format: KvFormat,
+    position_offset: int = POSITION_OFFSET,
+) -> Drafting:
+    """An MTP drafter ready to run; it was checked with `check_pair`.
+
+    Args:
+        kv_format: as the target's cache.
+    """
+    program = record_assistant(target, assistant, weights, position_offset=position_offset)
+    executor = CpuExecutor(
+        program, weights, pool, max_rows=max_rows, kv_format=kv_format, target_weights=target_weights
+    )
+    if not assistant.use_ordered_embeddings:
+        return Drafting(executor)
+    ordering = weights.integers("masked_embedding.token_ordering").reshape(assistant.num_centroids, -1)
+    return Drafting(executor, logits=LOGITS, ordering=ordering, top_k=assistant.centroid_top_k)

@@ -1,0 +1,71 @@
+"""What runs a program: the interface of every folder under `backends`."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float32]
+Ints = npt.NDArray[np.int32]
+
+
+class Cache(Protocol):
+    """Keys and values of one sequence, as an executor makes them."""
+
+    @property
+    def length(self) -> int:
+        """Committed positions."""
+
+    def commit(self, path: Ints) -> None:
+        """Makes staged rows, ascending, the next positions."""
+
+
+class Executor(Protocol):
+    """Runs a program. Rows of a pass: see `run`."""
+
+    @property
+    def max_rows(self) -> int:
+        """Most rows of one pass."""
+
+    @property
+    def vocabulary(self) -> int:
+        """Tokens that the program has embeddings and logits for."""
+
+    def run(
+        self,
+        token: Ints,
+        sequence: Ints,
+        parent: Ints,
+        outputs: Ints,
+        caches: list[Any],
+        logits: Floats | None = None,
+        embeddings: tuple[Ints, Floats] | None = None,
+    ) -> tuple[Ints, Floats]:
+        """One pass; stages the rows in their caches.
+
+        Args:
+            token, sequence, parent: (rows,) int32. The rows of a sequence lie together; a parent is an earlier row of
+                the same sequence, or -1 for the last committed token.
+            outputs: ascending rows whose choice is wanted.
+            caches: by sequence number.
+            logits: (outputs, vocabulary) float32, filled; None if they are not wanted.
+            embeddings: (rows,) int32, the index of a row's embedding or -1, and (n, width) float32. The token of a row
+                that has one counts only where a table without `embeddings` is gathered from.
+
+        Returns:
+            The largest logit's token of each output, ties to the lower id, and that logit before softcap.
+        """
+
+    def read(self, buffer: str, rows: int) -> Floats:
+        """A copy of a buffer's first rows after a pass, (rows, width) float32."""
+
+    def write(self, buffer: str, values: Floats) -> None:
+        """Fills a buffer's first rows before a pass: an input that is no token."""
+
+    def chosen(self, rows: int, top_k: int) -> Ints:
+        """The indices that the last Route chose for the first rows of the last pass, (rows, top_k) int32."""
+
+    def warm(self) -> None:
+        """Prepares for a pass that follows soon, where that saves time."""

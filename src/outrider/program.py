@@ -1,0 +1,358 @@
+"""A forward pass as data: operations over named buffers, in the order in which they run.
+
+The models record it (`models`), an executor runs it (`backends`), and a person reads it (`outrider inspect --program`).
+It names weights by their neutral names, cache layers by number and buffers by name; it knows no backend. What only one
+processor needs (quantizing activations, fusing, packing weights, dropping rows early) is the executor's.
+
+A pass computes rows: each is a token, or an embedding in place of one, at a position of a sequence. Row r of a buffer
+belongs to row r of the pass. Buffers are float32, (rows, width), or (rows * rows_per_row, width).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Container, Iterator
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar
+
+from outrider.checkpoints.config import Rope
+
+TARGET = "target."
+"""In front of the name of a weight that a drafter shares with its target."""
+
+
+@dataclass(frozen=True)
+class Buffer:
+    """Values of a pass. Layers share buffers: each is done with one before the next begins."""
+
+    name: str
+    width: int
+    rows_per_row: int = 1
+
+
+@dataclass(frozen=True)
+class KvLayer:
+    """A layer of the key-value cache. `window`: the positions that a sliding layer sees, 0 for a full one."""
+
+    kv_heads: int
+    head_dim: int
+    window: int
+
+
+class Op:
+    """An operation. `READS` and `WRITES` name its fields that name buffers; some read what they write."""
+
+    READS: ClassVar[tuple[str, ...]] = ()
+    WRITES: ClassVar[tuple[str, ...]] = ("dst",)
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """The buffers whose values it needs."""
+        return tuple(getattr(self, name) for name in self.READS)
+
+    @property
+    def writes(self) -> tuple[str, ...]:
+        """The buffers that it changes."""
+        return tuple(getattr(self, name) for name in self.WRITES)
+
+    @property
+    def kind(self) -> str:
+        """Its name as text: `rms_norm` of RmsNorm."""
+        return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", type(self).__name__).lower()
+
+    def __str__(self) -> str:
+        return f"{self.kind:<19}" + "  ".join(f"{f.name}={_shown(getattr(self, f.name))}" for f in _fields(self))
+
+
+@dataclass(frozen=True)
+class Gather(Op):
+    """dst = table[token] * scale. With `embeddings`, a row that carries an embedding gets that instead, unscaled."""
+
+    table: str
+    scale: float
+    dst: str
+    embeddings: bool = False
+
+
+@dataclass(frozen=True)
+class RmsNorm(Op):
+    """dst = src / sqrt(mean(src^2) + eps) * weight (Zhang and Sennrich 2019); no weight means 1."""
+
+    READS = ("src",)
+    src: str
+    weight: str | None
+    eps: float
+    dst: str
+
+
+@dataclass(frozen=True)
+class HeadNorm(Op):
+    """As RmsNorm, over each head on its own; the weight has head_dim values."""
+
+    READS = ("src",)
+    src: str
+    weight: str | None
+    eps: float
+    heads: int
+    head_dim: int
+    dst: str
+
+
+@dataclass(frozen=True)
+class Add(Op):
+    """dst += src"""
+
+    READS = ("src", "dst")
+    src: str
+    dst: str
+
+
+@dataclass(frozen=True)
+class Scale(Op):
+    """dst *= factor, or *= the one value of `weight` if that is named."""
+
+    READS = ("dst",)
+    dst: str
+    factor: float = 1.0
+    weight: str | None = None
+
+
+@dataclass(frozen=True)
+class Multiply(Op):
+    """dst *= weight * factor, the weight being a vector of dst's width."""
+
+    READS = ("dst",)
+    dst: str
+    weight: str
+    factor: float = 1.0
+
+
+@dataclass(frozen=True)
+class GeluGate(Op):
+    """dst = gelu(gate) * up[offset : offset + width of gate], GELU in its tanh form (Hendrycks and Gimpel 2016)."""
+
+    READS = ("gate", "up")
+    gate: str
+    up: str
+    dst: str
+    offset: int = 0
+
+
+@dataclass(frozen=True)
+class RopeTable(Op):
+    """dst = cosines, then sines, of position * frequency, for each pair of a head's dimensions."""
+
+    rope: Rope
+    dst: str
+
+
+@dataclass(frozen=True)
+class Turn(Op):
+    """Rotary positions (Su et al. 2021) on each head of dst, halves layout, times `scale`."""
+
+    READS = ("dst", "table")
+    dst: str
+    table: str
+    heads: int
+    head_dim: int
+    scale: float = 1.0
+
+
+@dataclass(frozen=True)
+class StoreKv(Op):
+    """The row's keys and values, (kv_heads * head_dim) each, are staged in a layer of the cache."""
+
+    READS = ("key", "value")
+    WRITES = ()
+    key: str
+    value: str
+    layer: int
+
+
+@dataclass(frozen=True)
+class Attention(Op):
+    """dst = softmax(query . keys) values, over what the row sees of a layer: committed positions and its own ancestors.
+
+    The query is scaled already. Heads share the keys and values of their group (Ainslie et al. 2023).
+    """
+
+    READS = ("query",)
+    query: str
+    layer: int
+    heads: int
+    dst: str
+
+
+@dataclass(frozen=True)
+class Linear(Op):
+    """dst = weight src, the weight being (width of dst, width of src)."""
+
+    READS = ("src",)
+    src: str
+    weight: str
+    dst: str
+
+
+@dataclass(frozen=True)
+class Copy(Op):
+    """dst[offset : offset + width of src] = src"""
+
+    READS = ("src", "dst")
+    src: str
+    dst: str
+    offset: int = 0
+
+
+@dataclass(frozen=True)
+class Route(Op):
+    """The top_k largest of softmax(src), ties to the lower index: their indices to `chosen`, and to dst their shares,
+    scaled to sum 1 and then by `scale` of each."""
+
+    READS = ("src",)
+    WRITES = ("chosen", "dst")
+    src: str
+    top_k: int
+    scale: str | None
+    chosen: str
+    dst: str
+
+
+@dataclass(frozen=True)
+class ExpertGated(Op):
+    """dst = gelu(gate src) * (up src) for each chosen expert: gate and up are the halves of its matrix in `weight`."""
+
+    READS = ("src", "chosen")
+    src: str
+    chosen: str
+    top_k: int
+    weight: str
+    dst: str
+
+
+@dataclass(frozen=True)
+class ExpertLinear(Op):
+    """dst = weight[expert] src for each chosen expert; src and dst have top_k rows a row."""
+
+    READS = ("src", "chosen")
+    src: str
+    chosen: str
+    top_k: int
+    weight: str
+    dst: str
+
+
+@dataclass(frozen=True)
+class CombineExperts(Op):
+    """dst = sum of the row's top_k rows of src, each times its share."""
+
+    READS = ("src", "share")
+    src: str
+    share: str
+    top_k: int
+    dst: str
+
+
+@dataclass(frozen=True)
+class ClusterLinear(Op):
+    """dst = scores of the tokens of each chosen cluster: rows ordering[cluster] of `weight`, top_k rows a row."""
+
+    READS = ("src", "chosen")
+    src: str
+    chosen: str
+    top_k: int
+    weight: str
+    ordering: str
+    clusters: int
+    dst: str
+
+
+@dataclass(frozen=True)
+class Head(Op):
+    """The logits of rows whose result is wanted: weight src, then softcap * tanh(logit / softcap) unless that is 0."""
+
+    READS = ("src",)
+    WRITES = ()
+    src: str
+    weight: str
+    softcap: float
+
+
+@dataclass(frozen=True)
+class Program:
+    """A recorded pass.
+
+    `every_row` are the buffers whose values are wanted of every row after a pass; those of other buffers only of rows
+    with an output. A `reader`'s rows make no keys and values: each stands at the first free position of its sequence
+    plus `reader_offset` and sees all that is committed.
+    """
+
+    buffers: tuple[Buffer, ...]
+    kv_layers: tuple[KvLayer, ...]
+    ops: tuple[Op, ...]
+    every_row: frozenset[str] = frozenset()
+    reader: bool = False
+    reader_offset: int = 0
+
+    def buffer(self, name: str) -> Buffer:
+        """The buffer of that name. Raises KeyError if there is none."""
+        found = next((buffer for buffer in self.buffers if buffer.name == name), None)
+        if found is None:
+            raise KeyError(f"the program has no buffer {name!r}")
+        return found
+
+    def __str__(self) -> str:
+        rows = [f"buffer             {b.name}  width={b.width}" + _per_row(b) for b in self.buffers]
+        layers = [
+            f"kv_layer           {number}  kv_heads={kv.kv_heads}  head_dim={kv.head_dim}  window={kv.window or 'none'}"
+            for number, kv in enumerate(self.kv_layers)
+        ]
+        return "\n".join([*rows, *layers, *map(str, self.ops)])
+
+
+class Recorder:
+    """Collects the buffers and operations of a program.
+
+    Args:
+        names: of the checkpoint's tensors; a variant is told by which there are.
+    """
+
+    def __init__(self, names: Container[str], kv_layers: tuple[KvLayer, ...]) -> None:
+        self.names, self.kv_layers = names, kv_layers
+        self._buffers: dict[str, Buffer] = {}
+        self._ops: list[Op] = []
+
+    def buffer(self, name: str, width: int, rows_per_row: int = 1) -> str:
+        """The name of a buffer; the same for the same width, with the width in it where another has the plain name."""
+        known = self._buffers.setdefault(name, Buffer(name, width, rows_per_row))
+        if known == Buffer(name, width, rows_per_row):
+            return name
+        return self.buffer(f"{name} {width}", width, rows_per_row)
+
+    def __call__(self, *ops: Op) -> None:
+        """Appends operations.
+
+        Raises:
+            ValueError: one names a buffer that does not exist.
+        """
+        for op in ops:
+            for name in (*op.reads, *op.writes):
+                if name not in self._buffers:
+                    raise ValueError(f"{type(op).__name__} names {name!r}, which is no buffer")
+            self._ops.append(op)
+
+    def program(self, *, every_row: Collection[str] = (), reader: bool = False, reader_offset: int = 0) -> Program:
+        """What was recorded."""
+        buffers = tuple(self._buffers.values())
+        return Program(buffers, self.kv_layers, tuple(self._ops), frozenset(every_row), reader, reader_offset)
+
+
+def _fields(op: Op) -> Iterator[Any]:
+    return iter(fields(op))  # type: ignore[arg-type]
+
+
+def _shown(value: object) -> str:
+    return f"{value:.8g}" if isinstance(value, float) else str(value)
+
+
+def _per_row(buffer: Buffer) -> str:
+    return f"  rows_per_row={buffer.rows_per_row}" if buffer.rows_per_row > 1 else ""
