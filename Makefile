@@ -31,6 +31,7 @@ lint: $(VENV)/.installed-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	find csrc -name "*.h" -o -name "*.cpp" | xargs $(BIN)/clang-format --dry-run --Werror
 
 # The kernels' own tests, under the address and undefined-behaviour sanitizers.
 sanitize: $(VENV)/.installed-test

@@ -67,9 +67,12 @@ void KvCache::read(int layer, int64_t position, float* key, float* value) const 
 }
 
 void KvCache::check_room(int rows) const {
-  if (rows > max_rows_) throw std::invalid_argument("a pass may stage at most " + std::to_string(max_rows_) + " rows of a sequence, not " + std::to_string(rows));
+  if (rows > max_rows_)
+    throw std::invalid_argument("a pass may stage at most " + std::to_string(max_rows_) + " rows of a sequence, not " +
+                                std::to_string(rows));
   if (length_ + rows > max_positions_)
-    throw std::invalid_argument("the sequence has room for " + std::to_string(max_positions_) + " positions; " + std::to_string(length_) + " are used and " + std::to_string(rows) + " more were asked for");
+    throw std::invalid_argument("the sequence has room for " + std::to_string(max_positions_) + " positions; " +
+                                std::to_string(length_) + " are used and " + std::to_string(rows) + " more were asked for");
 }
 
 void KvCache::stage(int rows) {
@@ -82,7 +85,8 @@ void KvCache::commit(const std::vector<int32_t>& path) {
   const Exclusive held = hold();
   for (size_t d = 0; d < path.size(); ++d)
     if (path[d] < 0 || path[d] >= staged_ || (d > 0 && path[d] <= path[d - 1]))
-      throw std::invalid_argument("a committed path must name staged rows in ascending order; row " + std::to_string(path[d]) + " of " + std::to_string(staged_) + " staged does not fit");
+      throw std::invalid_argument("a committed path must name staged rows in ascending order; row " + std::to_string(path[d]) +
+                                  " of " + std::to_string(staged_) + " staged does not fit");
   for (size_t d = 0; d < path.size(); ++d) {
     const int64_t from = length_ + path[d], to = length_ + static_cast<int64_t>(d);
     if (from == to) continue;
@@ -95,7 +99,8 @@ void KvCache::commit(const std::vector<int32_t>& path) {
 void KvCache::move_row(int layer, int64_t from, int64_t to) {
   const KvShape& shape = layers_[layer].shape;
   const size_t element = element_bytes(format_), dim = shape.head_dim;
-  const size_t source = static_cast<size_t>(from / 16) * dim * 16 + from % 16, target = static_cast<size_t>(to / 16) * dim * 16 + to % 16;
+  const size_t source = static_cast<size_t>(from / 16) * dim * 16 + from % 16,
+               target = static_cast<size_t>(to / 16) * dim * 16 + to % 16;
   for (int h = 0; h < shape.kv_heads; ++h) {
     const KvHead at = head(layer, h);
     uint8_t *k = static_cast<uint8_t*>(at.keys), *v = static_cast<uint8_t*>(at.values);
@@ -115,9 +120,13 @@ int64_t KvCache::earliest() const {
 
 void KvCache::truncate(int64_t length) {
   const Exclusive held = hold();
-  if (length < 0 || length > length_) throw std::invalid_argument("cannot truncate a sequence of " + std::to_string(length_) + " positions to " + std::to_string(length));
+  if (length < 0 || length > length_)
+    throw std::invalid_argument("cannot truncate a sequence of " + std::to_string(length_) + " positions to " +
+                                std::to_string(length));
   if (length != 0 && length < earliest())
-    throw std::invalid_argument("the sliding layers no longer hold what position " + std::to_string(length) + " would see; the earliest length to go back to is " + std::to_string(earliest()) + ", or 0 to start again");
+    throw std::invalid_argument("the sliding layers no longer hold what position " + std::to_string(length) +
+                                " would see; the earliest length to go back to is " + std::to_string(earliest()) +
+                                ", or 0 to start again");
   length_ = length;
   if (length == 0) written_ = 0;
   staged_ = 0;

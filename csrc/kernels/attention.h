@@ -42,8 +42,7 @@ inline void score_blocks(const float* const* query, const T* keys, const float* 
 }
 
 // Scores of positions base .. last, base a multiple of 16, into scores[q][position - base].
-template <class T, int kQueries>
-void score_range(const AttentionPack& a, int64_t base, int64_t last, float* const* scores) {
+template <class T, int kQueries> void score_range(const AttentionPack& a, int64_t base, int64_t last, float* const* scores) {
   const T* keys = static_cast<const T*>(a.cache.keys);
   for (int64_t p = base; p <= last;) {
     const int64_t slot = p % a.capacity;
@@ -57,10 +56,8 @@ void score_range(const AttentionPack& a, int64_t base, int64_t last, float* cons
     constexpr int kMany = kQueries > 2 ? 3 : 4;
     while (blocks > 0) {
       const int n = blocks >= kMany ? kMany : 1;
-      if (n == kMany)
-        score_blocks<T, kQueries, kMany>(a.query, at, scales, a.head_dim, out);
-      else
-        score_blocks<T, kQueries, 1>(a.query, at, scales, a.head_dim, out);
+      if (n == kMany) score_blocks<T, kQueries, kMany>(a.query, at, scales, a.head_dim, out);
+      else score_blocks<T, kQueries, 1>(a.query, at, scales, a.head_dim, out);
       at += static_cast<size_t>(n) * 16 * a.head_dim;
       if constexpr (kScaled<T>) scales += 16 * n;
       for (int q = 0; q < kQueries; ++q) out[q] += 16 * n;
@@ -103,8 +100,8 @@ inline void scale_weights(const AttentionPack& a, int q, float* weights, int64_t
 
 // acc += weight * value for one query over positions from .. to - 1, in order.
 template <class T, int kVectors>
-inline void add_values(const AttentionPack& a, const T* values, const float* weights, int64_t base, int64_t from,
-                       int64_t to, F (&acc)[kVectors]) {
+inline void add_values(const AttentionPack& a, const T* values, const float* weights, int64_t base, int64_t from, int64_t to,
+                       F (&acc)[kVectors]) {
   for (int64_t p = from; p < to; ++p) {
     const T* v = values + (p % a.capacity) * a.head_dim;
     for (int i = 0; i < kVectors; ++i) acc[i] = fma(set1(weights[p - base]), load_cached(v + 16 * i), acc[i]);
@@ -147,8 +144,7 @@ void mix_values(const AttentionPack& a, int dimension, int64_t base, float* cons
   }
 }
 
-template <class T, int kQueries>
-void attend_pack(const AttentionPack& a, float* scratch, size_t stride) {
+template <class T, int kQueries> void attend_pack(const AttentionPack& a, float* scratch, size_t stride) {
   float* scores[kQueries];
   float inverse[kQueries];
   int64_t base = INT64_MAX, last = 0;

@@ -26,10 +26,10 @@ constexpr uint32_t kOfTokens = 0, kOfLeaders = 1;
 
 struct KernelTable {
   const char* name;
-  void (*linear_tile)(const Matrix&, size_t tile, const uint8_t* next, const QuantizedRow*, const float* const* dense,
-                      int rows, float* out, size_t stride);
-  void (*head_tiles)(const Matrix&, size_t begin, size_t end, const QuantizedRow*, const float* const* dense, int rows,
-                     Best* best, float* logits, size_t stride);
+  void (*linear_tile)(const Matrix&, size_t tile, const uint8_t* next, const QuantizedRow*, const float* const* dense, int rows,
+                      float* out, size_t stride);
+  void (*head_tiles)(const Matrix&, size_t begin, size_t end, const QuantizedRow*, const float* const* dense, int rows, Best* best,
+                     float* logits, size_t stride);
   void (*rms_norm)(const float* x, const float* weight, float eps, int n, float* out);
   void (*quantize_row)(const float* x, int n, ActivationGroup* out);
   void (*add_row)(const float* x, int n, float* dst);

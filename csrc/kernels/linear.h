@@ -42,8 +42,7 @@ constexpr int steps_ahead(int bits, int rows) {
 }
 
 // Quad `number` of the group at p, unpacked.
-template <int kBits, int kZero>
-inline Codes quad(const uint8_t* p, int number) {
+template <int kBits, int kZero> inline Codes quad(const uint8_t* p, int number) {
   if constexpr (kBits == 8) {
     return codes<8, kZero>(load_bytes(p + 64 * number));
   } else {
@@ -184,8 +183,7 @@ void quantized_tile(const Matrix& m, size_t tile, const uint8_t* next, const Qua
   for (int r = 0; r < kRows; ++r) store(out + r * stride, acc[r]);
 }
 
-template <Format kFormat>
-inline F dense_column(const uint8_t* tile, size_t k) {
+template <Format kFormat> inline F dense_column(const uint8_t* tile, size_t k) {
   if constexpr (kFormat == Format::F32) return load(reinterpret_cast<const float*>(tile) + k * kTile);
   if constexpr (kFormat == Format::F16) return load_f16(reinterpret_cast<const uint16_t*>(tile) + k * kTile);
   if constexpr (kFormat == Format::BF16) return load_bf16(reinterpret_cast<const uint16_t*>(tile) + k * kTile);
@@ -225,25 +223,21 @@ void dense_tile(const Matrix& m, size_t tile, const uint8_t* next, const float* 
 using QuantizedTile = void (*)(const Matrix&, size_t, const uint8_t*, const QuantizedRow*, float*, size_t);
 using DenseTile = void (*)(const Matrix&, size_t, const uint8_t*, const float* const*, float*, size_t);
 
-template <Format kFormat, int... kLess>
-inline QuantizedTile quantized_for(int rows, std::integer_sequence<int, kLess...>) {
+template <Format kFormat, int... kLess> inline QuantizedTile quantized_for(int rows, std::integer_sequence<int, kLess...>) {
   static constexpr QuantizedTile by_rows[] = {quantized_tile<kFormat, kLess + 1>...};
   return by_rows[rows - 1];
 }
 
-template <Format kFormat>
-inline QuantizedTile quantized_for(int rows) {
+template <Format kFormat> inline QuantizedTile quantized_for(int rows) {
   return quantized_for<kFormat>(rows, std::make_integer_sequence<int, kMaxRows>());
 }
 
-template <Format kFormat, int... kLess>
-inline DenseTile dense_for(int rows, std::integer_sequence<int, kLess...>) {
+template <Format kFormat, int... kLess> inline DenseTile dense_for(int rows, std::integer_sequence<int, kLess...>) {
   static constexpr DenseTile by_rows[] = {dense_tile<kFormat, kLess + 1>...};
   return by_rows[rows - 1];
 }
 
-template <Format kFormat>
-inline DenseTile dense_for(int rows) {
+template <Format kFormat> inline DenseTile dense_for(int rows) {
   return dense_for<kFormat>(rows, std::make_integer_sequence<int, kMaxDenseRows>());
 }
 
@@ -272,16 +266,14 @@ inline DenseTile dense_for(Format f, int rows) {
 
 // Tile `tile` times `rows` activation rows: out[r * stride + lane]. Rows come as `quantized` or, for dense formats,
 // as `dense` pointers. next: the codes that will be read after this tile.
-inline void linear_tile(const Matrix& m, size_t tile, const uint8_t* next, const QuantizedRow* quantized,
-                        const float* const* dense, int rows, float* out, size_t stride) {
+inline void linear_tile(const Matrix& m, size_t tile, const uint8_t* next, const QuantizedRow* quantized, const float* const* dense,
+                        int rows, float* out, size_t stride) {
   const bool is_dense = info(m.format).bits == 0;
   const int most = is_dense ? kMaxDenseRows : kMaxRows;
   for (int r = 0; r < rows;) {
     const int n = rows - r < most ? rows - r : most;
-    if (is_dense)
-      dense_for(m.format, n)(m, tile, next, dense + r, out + r * stride, stride);
-    else
-      quantized_for(m.format, n)(m, tile, next, quantized + r, out + r * stride, stride);
+    if (is_dense) dense_for(m.format, n)(m, tile, next, dense + r, out + r * stride, stride);
+    else quantized_for(m.format, n)(m, tile, next, quantized + r, out + r * stride, stride);
     r += n;
   }
 }

@@ -86,7 +86,8 @@ inline int64_t next_named_group(const float* logits, const int32_t* tokens, int6
     float tail[16];
     int32_t tail_names[16];
     if (end - begin < 16) {
-      for (int i = 0; i < 16; ++i) tail[i] = i < end - begin ? at[i] : -__builtin_inff(), tail_names[i] = i < end - begin ? names[i] : 0;
+      for (int i = 0; i < 16; ++i)
+        tail[i] = i < end - begin ? at[i] : -__builtin_inff(), tail_names[i] = i < end - begin ? names[i] : 0;
       at = tail, names = tail_names;
     }
     if (!any_above(load(at), set1(race.least))) continue;

@@ -25,8 +25,8 @@ inline void quantize_row(const float* x, int n, ActivationGroup* out) {
     const F a = load(x), b = load(x + 16);
     // A NaN counts as an infinity: the group's scale becomes infinity, its codes 0, and every sum over it NaN.
     const F infinity = set1(__builtin_inff()), a_size = abs(a), b_size = abs(b);
-    const float largest = reduce_max(max(select_below(a_size, infinity, a_size, infinity),
-                                         select_below(b_size, infinity, b_size, infinity)));
+    const float largest =
+        reduce_max(max(select_below(a_size, infinity, a_size, infinity), select_below(b_size, infinity, b_size, infinity)));
     const bool fits = largest > 1e-30f && largest < __builtin_inff();  // below, 127 / largest may overflow: zeros
     const F inverse = set1(fits ? 127.0f / largest : 0.0f);
     const I qa = fits ? round_to_int(mul(a, inverse)) : izero(), qb = fits ? round_to_int(mul(b, inverse)) : izero();

@@ -21,7 +21,8 @@ void Pass::prepare(const RowBatch& b, int max_rows, int64_t vocabulary, bool rea
   if (!b.embedding.empty() && b.embedding.size() != rows) refuse("token and embedding differ in length");
   for (size_t r = 0; r < b.embedding.size(); ++r)
     if (b.embedding[r] < -1 || b.embedding[r] >= static_cast<int64_t>(b.embedding_count))
-      refuse("row " + std::to_string(r) + " names embedding " + std::to_string(b.embedding[r]) + " of " + std::to_string(b.embedding_count));
+      refuse("row " + std::to_string(r) + " names embedding " + std::to_string(b.embedding[r]) + " of " +
+             std::to_string(b.embedding_count));
   token_ = b.token;
   embedding_ = b.embedding;
   embeddings_ = b.embeddings;

@@ -15,7 +15,7 @@ struct RowBatch {
   std::vector<KvCache*> caches;                  // by sequence number
   // Of rows that carry an embedding in place of a token: by row its index, -1 for the others; empty where none does.
   std::vector<int32_t> embedding = {};
-  const float* embeddings = nullptr;             // (embedding_count, embedding_width)
+  const float* embeddings = nullptr;  // (embedding_count, embedding_width)
   size_t embedding_count = 0, embedding_width = 0;
 };
 
@@ -41,7 +41,8 @@ class Pass {
   int32_t token(int row) const { return token_[row]; }
   // Null where the row is a token.
   const float* embedding(int row) const {
-    return embedding_.empty() || embedding_[row] < 0 ? nullptr : embeddings_ + static_cast<size_t>(embedding_[row]) * embedding_width_;
+    return embedding_.empty() || embedding_[row] < 0 ? nullptr
+                                                     : embeddings_ + static_cast<size_t>(embedding_[row]) * embedding_width_;
   }
   int64_t position(int row) const { return position_[row]; }
   // The last position whose key the row sees: its own, or the last committed one.

@@ -66,7 +66,8 @@ class Executor {
         continue;
       }
       const size_t token = p_.pass_.token(row);
-      dequantize_row(c.table->format, c.table->blocks + token * row_bytes(c.table->format, c.table->columns), c.table->columns, dst.row(i));
+      dequantize_row(c.table->format, c.table->blocks + token * row_bytes(c.table->format, c.table->columns), c.table->columns,
+                     dst.row(i));
       k_.scale_row(c.scale, dst.stride, dst.row(i));
     }
   }
@@ -207,7 +208,8 @@ class Executor {
         Buffer& dst = buffer(c.dst[w]);
         if (std::max(begin, offset) < std::min(end, offset + m.tiles)) ask_for(m, std::max(begin, offset) - offset);
         for (size_t t = std::max(begin, offset); t < std::min(end, offset + m.tiles); ++t)
-          k_.linear_tile(m, t - offset, m.codes_of(t - offset + 1), src.quantized.data(), src.dense.data(), rows_, dst.row(0) + (t - offset) * kTile, dst.stride);
+          k_.linear_tile(m, t - offset, m.codes_of(t - offset + 1), src.quantized.data(), src.dense.data(), rows_,
+                         dst.row(0) + (t - offset) * kTile, dst.stride);
         offset += m.tiles;
       }
     });
@@ -276,14 +278,16 @@ class Executor {
 
   void run(const ExpertLinear& c) {
     Buffer &src = buffer(c.src), &dst = buffer(c.dst);
-    each_expert(c.down->count(), c.down->shape().tiles, c.top_k, [&](size_t expert, size_t begin, size_t end, const int* pairs, int count) {
-      const Matrix m = c.down->matrix(expert);
-      float out[kBatch * kTile];
-      for (size_t t = begin; t < end; ++t) {
-        expert_tile(m, t, m.codes_of(t + 1), src, pairs, count, out);
-        for (int i = 0; i < count; ++i) std::memcpy(dst.row(pairs[i]) + t * kTile, out + i * kTile, kTile * sizeof(float));
-      }
-    });
+    each_expert(c.down->count(), c.down->shape().tiles, c.top_k,
+                [&](size_t expert, size_t begin, size_t end, const int* pairs, int count) {
+                  const Matrix m = c.down->matrix(expert);
+                  float out[kBatch * kTile];
+                  for (size_t t = begin; t < end; ++t) {
+                    expert_tile(m, t, m.codes_of(t + 1), src, pairs, count, out);
+                    for (int i = 0; i < count; ++i)
+                      std::memcpy(dst.row(pairs[i]) + t * kTile, out + i * kTile, kTile * sizeof(float));
+                  }
+                });
   }
 
   // The clusters that each row chose, one task a (row, rank) pair; few rows, so nothing is shared between them.
@@ -308,13 +312,16 @@ class Executor {
     each(total, [&](size_t task) {
       for (const RowRange& r : p_.pass_.ranges(narrow_)) {
         const size_t here = packs(r, group, size);
-        if (task < here * shape.kv_heads) return attend(c, shape, r, static_cast<int>(task / here), static_cast<int>(task % here) * size, size, group);
+        if (task < here * shape.kv_heads)
+          return attend(c, shape, r, static_cast<int>(task / here), static_cast<int>(task % here) * size, size, group);
         task -= here * shape.kv_heads;
       }
     });
   }
 
-  static size_t packs(const RowRange& r, int group, int size) { return (static_cast<size_t>(r.end - r.begin) * group + size - 1) / size; }
+  static size_t packs(const RowRange& r, int group, int size) {
+    return (static_cast<size_t>(r.end - r.begin) * group + size - 1) / size;
+  }
 
   // Queries first .. first + size - 1 of (row, head of the group), row by row, against one KV head.
   void attend(const Attention& c, const KvShape& shape, const RowRange& range, int kv_head, int first, int size, int group) {
@@ -359,7 +366,8 @@ class Executor {
     std::fill(best.begin(), best.begin() + rows_, Best{-std::numeric_limits<float>::infinity(), 0});
     if (rows_ == 0) return;
     divide(m.tiles, 16, [&](size_t begin, size_t end) {
-      k_.head_tiles(m, begin, end, src.quantized.empty() ? nullptr : src.quantized.data(), src.dense.data(), rows_, best.data(), logits_, m.rows);
+      k_.head_tiles(m, begin, end, src.quantized.empty() ? nullptr : src.quantized.data(), src.dense.data(), rows_, best.data(),
+                    logits_, m.rows);
       if (!logits_ || c.softcap == 0.0f) return;
       const size_t first = begin * kTile, count = std::min(end * kTile, m.rows) - first;
       float part[kTile];
@@ -401,7 +409,8 @@ class HeldCaches {
 std::vector<Best> Program::run(const RowBatch& batch, float* logits) {
   const Exclusive held = hold();
   if (!batch.embedding.empty() && batch.embedding_width != embedding_width_)
-    throw std::invalid_argument("embeddings are " + std::to_string(embedding_width_) + " wide, not " + std::to_string(batch.embedding_width));
+    throw std::invalid_argument("embeddings are " + std::to_string(embedding_width_) + " wide, not " +
+                                std::to_string(batch.embedding_width));
   const HeldCaches caches(batch.caches);
   pass_.prepare(batch, max_rows_, vocabulary_, reader_, reader_offset_);
   size_t scratch = 4096;

@@ -26,7 +26,11 @@ void Buffer::make_quantized() {
 
 Program::Program(int max_rows, std::vector<KvShape> kv, KvFormat format, std::shared_ptr<ThreadPool> pool, bool reader,
                  int reader_offset)
-    : max_rows_(max_rows), kv_(std::move(kv)), kv_format_(format), reader_(reader), reader_offset_(reader_offset),
+    : max_rows_(max_rows),
+      kv_(std::move(kv)),
+      kv_format_(format),
+      reader_(reader),
+      reader_offset_(reader_offset),
       pool_(std::move(pool)) {
   if (max_rows_ < 1) misfit("a program needs room for at least one row");
   thread_best_.assign(pool_->size(), std::vector<Best>(max_rows_));
@@ -127,7 +131,8 @@ void Program::gelu_gate(int gate, int up, int up_offset, int dst) {
 }
 
 void Program::rope_table(Vector inverse_frequency, int half, int dst) {
-  if (half % 16 || static_cast<int>(inverse_frequency->size()) < half) misfit("rope needs head_dim / 2 frequencies, a multiple of 16");
+  if (half % 16 || static_cast<int>(inverse_frequency->size()) < half)
+    misfit("rope needs head_dim / 2 frequencies, a multiple of 16");
   checked(dst, 2 * half, "rope table");
   push(RopeTable{std::move(inverse_frequency), half, dst});
 }
@@ -169,7 +174,8 @@ void Program::gated_linear(int src, Weights gate, Weights up, int dst) {
 
 void Program::attention(int query, int layer, int heads, int dst) {
   if (layer < 0 || static_cast<size_t>(layer) >= kv_.size()) misfit("there is no KV layer " + std::to_string(layer));
-  if (heads % kv_[layer].kv_heads) misfit(std::to_string(heads) + " query heads do not divide among " + std::to_string(kv_[layer].kv_heads) + " KV heads");
+  if (heads % kv_[layer].kv_heads)
+    misfit(std::to_string(heads) + " query heads do not divide among " + std::to_string(kv_[layer].kv_heads) + " KV heads");
   checked(query, heads * kv_[layer].head_dim, "queries");
   checked(dst, heads * kv_[layer].head_dim, "attention output").fresh = false;
   push(Attention{query, layer, heads, dst});
@@ -219,7 +225,8 @@ void Program::combine_experts(int src, int weights, int top_k, int dst) {
 }
 
 void Program::copy(int src, int dst, int offset) {
-  if (offset < 0 || offset + checked(src, 0, "copied row").width > checked(dst, 0, "copy").width) misfit("a copy does not fit its row");
+  if (offset < 0 || offset + checked(src, 0, "copied row").width > checked(dst, 0, "copy").width)
+    misfit("a copy does not fit its row");
   buffers_[dst].fresh = false;
   push(Copy{src, dst, offset});
 }
@@ -235,7 +242,8 @@ void Program::write(int id, const float* values, size_t rows, size_t width) {
   const Exclusive held = hold();
   if (id < 0 || static_cast<size_t>(id) >= buffers_.size()) throw std::invalid_argument("there is no such buffer");
   Buffer& b = buffers_[id];
-  if (rows > b.dense.size() || width != static_cast<size_t>(b.width)) throw std::invalid_argument("the values do not fit buffer " + b.name);
+  if (rows > b.dense.size() || width != static_cast<size_t>(b.width))
+    throw std::invalid_argument("the values do not fit buffer " + b.name);
   for (size_t r = 0; r < rows; ++r) std::copy_n(values + r * width, width, b.row(static_cast<int>(r)));
 }
 
@@ -262,12 +270,14 @@ std::vector<double> Program::seconds() const {
 void Program::warm() const {
   // The threads take turns of kPiece bytes, each in one line; one load brings a whole cache line.
   static constexpr size_t kPiece = 4096, kLine = 64;
-  const auto read = [weights = always_read_, others = static_cast<size_t>(pool_->size() - 1)](int thread, const std::atomic<bool>& enough) {
+  const auto read = [weights = always_read_, others = static_cast<size_t>(pool_->size() - 1)](int thread,
+                                                                                              const std::atomic<bool>& enough) {
     for (const Weights& weight : *weights) {
       const uint8_t* begin = weight->matrix().codes;
       for (size_t at = (thread - 1) * kPiece; at < weight->bytes(); at += others * kPiece) {
         if (enough.load(std::memory_order_relaxed)) return;
-        for (size_t i = at; i < std::min(at + kPiece, weight->bytes()); i += kLine) *static_cast<const volatile uint8_t*>(begin + i);
+        for (size_t i = at; i < std::min(at + kPiece, weight->bytes()); i += kLine)
+          *static_cast<const volatile uint8_t*>(begin + i);
       }
     }
   };
@@ -275,10 +285,28 @@ void Program::warm() const {
 }
 
 std::vector<std::string> Program::describe() const {
-  static const char* const names[] = {"gather", "rms_norm", "head_norm", "quantize", "add", "scale", "multiply",
-                                      "gelu_gate", "rope_table", "rope", "route", "combine_experts", "copy", "store_kv", "linear",
-                                      "gated_linear", "expert_gated_linear", "expert_linear", "cluster_linear", "attention",
-                                      "keep_outputs", "head"};
+  static const char* const names[] = {"gather",
+                                      "rms_norm",
+                                      "head_norm",
+                                      "quantize",
+                                      "add",
+                                      "scale",
+                                      "multiply",
+                                      "gelu_gate",
+                                      "rope_table",
+                                      "rope",
+                                      "route",
+                                      "combine_experts",
+                                      "copy",
+                                      "store_kv",
+                                      "linear",
+                                      "gated_linear",
+                                      "expert_gated_linear",
+                                      "expert_linear",
+                                      "cluster_linear",
+                                      "attention",
+                                      "keep_outputs",
+                                      "head"};
   static_assert(std::size(names) == std::variant_size_v<Call>);
   std::vector<std::string> out;
   for (const Op& op : ops_) out.push_back(names[op.call.index()]);

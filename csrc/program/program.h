@@ -31,10 +31,10 @@ struct Buffer {
   std::string name;
   int width, stride;
   std::vector<float> data;
-  std::vector<ActivationGroup> groups;   // (max_rows, stride / 32)
-  std::vector<QuantizedRow> quantized;   // (max_rows), pointing into groups
-  std::vector<const float*> dense;       // (max_rows), pointing into data
-  bool fresh = false;                    // while recording: the quantized copy is that of the data
+  std::vector<ActivationGroup> groups;  // (max_rows, stride / 32)
+  std::vector<QuantizedRow> quantized;  // (max_rows), pointing into groups
+  std::vector<const float*> dense;      // (max_rows), pointing into data
+  bool fresh = false;                   // while recording: the quantized copy is that of the data
   float* row(int r) { return data.data() + static_cast<size_t>(r) * stride; }
   ActivationGroup* group_at(int r, size_t column) { return groups.data() + (static_cast<size_t>(r) * stride + column) / kGroup; }
   void make_quantized();
@@ -44,33 +44,98 @@ using Weights = std::shared_ptr<const Weight>;
 using Vector = std::shared_ptr<const std::vector<float>>;  // padded to 32 floats; null where a norm has no weight
 
 // The kinds of call. Buffers are named by number. "One row at a time" kinds need no barrier between each other.
-struct Gather { std::shared_ptr<const Table> table; float scale; int dst; bool embeddings; };  // or the row's own embedding
-struct RmsNorm { int src; Vector weight; float eps; int dst; };
-struct HeadNorm { int src; Vector weight; float eps; int heads, head_dim, dst; };  // each head on its own
+struct Gather {
+  std::shared_ptr<const Table> table;
+  float scale;
+  int dst;
+  bool embeddings;
+};  // or the row's own embedding
+struct RmsNorm {
+  int src;
+  Vector weight;
+  float eps;
+  int dst;
+};
+struct HeadNorm {
+  int src;
+  Vector weight;
+  float eps;
+  int heads, head_dim, dst;
+};  // each head on its own
 struct Quantize { int src; };
-struct Add { int src, dst; };                                                       // dst += src
-struct Scale { int dst; float factor; };
-struct Multiply { int dst; Vector by; };
+struct Add { int src, dst; };  // dst += src
+struct Scale {
+  int dst;
+  float factor;
+};
+struct Multiply {
+  int dst;
+  Vector by;
+};
 struct GeluGate { int gate, up, up_offset, width, dst; };
-struct RopeTable { Vector inverse_frequency; int half; int dst; };                  // dst: cosines, then sines
-struct Rope { int src, table, heads, head_dim; float scale; };
-struct Route { int src; int experts, top_k; Vector expert_scale; int dst; };        // dst: top_k weights; ids aside
-struct CombineExperts { int src, weights, top_k; int dst; };
-struct Copy { int src, dst, offset; };                                              // dst[offset ...] = src
+struct RopeTable {
+  Vector inverse_frequency;
+  int half;
+  int dst;
+};  // dst: cosines, then sines
+struct Rope {
+  int src, table, heads, head_dim;
+  float scale;
+};
+struct Route {
+  int src;
+  int experts, top_k;
+  Vector expert_scale;
+  int dst;
+};  // dst: top_k weights; ids aside
+struct CombineExperts {
+  int src, weights, top_k;
+  int dst;
+};
+struct Copy { int src, dst, offset; };  // dst[offset ...] = src
 // Shared among threads. Where `quantizes`, the thread that made a group of the output quantizes it too, while it is at hand.
 struct StoreKv { int key, value, layer, heads; };
-struct Linear { int src; std::vector<Weights> weights; std::vector<int> dst; };
-struct GatedLinear { int src; Weights gate, up; int dst; bool quantizes = false; };  // gelu(gate x) * (up x)
-struct ExpertGatedLinear { int src, top_k; Weights gate_up; int dst; };             // dst: (rows * top_k, width)
-struct ExpertLinear { int src, top_k; Weights down; int dst; };                     // src, dst: (rows * top_k, ...)
-struct ClusterLinear { int src, top_k; Weights clusters; int dst; };                // dst: (rows * top_k, cluster size)
-struct Attention { int query, layer, heads; int dst; bool quantizes = false; };
+struct Linear {
+  int src;
+  std::vector<Weights> weights;
+  std::vector<int> dst;
+};
+struct GatedLinear {
+  int src;
+  Weights gate, up;
+  int dst;
+  bool quantizes = false;
+};  // gelu(gate x) * (up x)
+struct ExpertGatedLinear {
+  int src, top_k;
+  Weights gate_up;
+  int dst;
+};  // dst: (rows * top_k, width)
+struct ExpertLinear {
+  int src, top_k;
+  Weights down;
+  int dst;
+};  // src, dst: (rows * top_k, ...)
+struct ClusterLinear {
+  int src, top_k;
+  Weights clusters;
+  int dst;
+};  // dst: (rows * top_k, cluster size)
+struct Attention {
+  int query, layer, heads;
+  int dst;
+  bool quantizes = false;
+};
 struct KeepOutputs { std::vector<int> buffers; };
-struct Head { int src; Weights weight; float softcap; };                            // softcap 0: none
+struct Head {
+  int src;
+  Weights weight;
+  float softcap;
+};  // softcap 0: none
 
-using Call = std::variant<Gather, RmsNorm, HeadNorm, Quantize, Add, Scale, Multiply, GeluGate, RopeTable, Rope, Route,
-                          CombineExperts, Copy, StoreKv, Linear, GatedLinear, ExpertGatedLinear, ExpertLinear,
-                          ClusterLinear, Attention, KeepOutputs, Head>;
+using Call =
+    std::variant<Gather, RmsNorm, HeadNorm, Quantize, Add, Scale, Multiply, GeluGate, RopeTable, Rope, Route, CombineExperts, Copy,
+                 StoreKv, Linear, GatedLinear, ExpertGatedLinear, ExpertLinear, ClusterLinear, Attention, KeepOutputs, Head>;
 
 struct Op {
   Call call;
@@ -157,9 +222,9 @@ class Program {
   std::shared_ptr<const std::vector<Weights>> always_read_ = std::make_shared<std::vector<Weights>>();  // in their order
   std::vector<double> seconds_;
   Pass pass_;
-  std::vector<std::vector<Best>> thread_best_;   // (threads, max_rows)
+  std::vector<std::vector<Best>> thread_best_;                    // (threads, max_rows)
   std::vector<std::vector<float>> tile_scratch_, score_scratch_;  // by thread
-  std::vector<int32_t> expert_of_;               // (max_rows * top_k): the chosen experts
+  std::vector<int32_t> expert_of_;                                // (max_rows * top_k): the chosen experts
   mutable std::atomic_flag in_use_;
   std::unique_ptr<Shares> shares_;
   bool odd_pass_ = false;

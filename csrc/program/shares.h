@@ -28,8 +28,7 @@ class Shares {
 
   // Calls work(begin, end) for pieces of [0, count) until all is taken, each beginning at a multiple of `unit`. Together the
   // threads, which must all come here with the same numbers, do everything once.
-  template <class Work>
-  void divide(int thread, size_t call, bool odd, size_t count, size_t unit, const Work& work) {
+  template <class Work> void divide(int thread, size_t call, bool odd, size_t count, size_t unit, const Work& work) {
     const size_t units = (count + unit - 1) / unit, threads = notes_.size();
     for (size_t i = 0; i < threads; ++i) {
       const size_t whose = (thread + i) % threads, first = units * whose / threads, last = units * (whose + 1) / threads;

@@ -54,16 +54,15 @@ inline double exp(double x) {
   return (1.0 + (r + r2 * (a + b * r4 + c * r8))) * power;
 }
 
-struct SineCosine {
-  float sine, cosine;
-};
+struct SineCosine { float sine, cosine; };
 
 // Sine and cosine of an angle in radians, of magnitude below 2^20 (positions times frequencies of at most 1), rounded to
 // float once from results within 1e-13. Larger angles lose accuracy, never reproducibility, up to 2^50.
 inline SineCosine sine_cosine(float angle) {
   const double x = angle, k = nearest(x * 0x1.45f306dc9c883p-1);
   const double r = ((x - k * kHalfPi[0]) - k * kHalfPi[1]) - k * kHalfPi[2], z = r * r, z2 = z * z, z4 = z2 * z2;
-  const double odd = (-1.0 / 6 + 1.0 / 120 * z) + (-1.0 / 5040 + 1.0 / 362880 * z) * z2 + (-1.0 / 39916800 + 1.0 / 6227020800.0 * z) * z4;
+  const double odd =
+      (-1.0 / 6 + 1.0 / 120 * z) + (-1.0 / 5040 + 1.0 / 362880 * z) * z2 + (-1.0 / 39916800 + 1.0 / 6227020800.0 * z) * z4;
   const double even = (-1.0 / 2 + 1.0 / 24 * z) + (-1.0 / 720 + 1.0 / 40320 * z) * z2 + (-1.0 / 3628800 + 1.0 / 479001600 * z) * z4;
   const auto sine = static_cast<float>(r + r * (z * odd)), cosine = static_cast<float>(1.0 + z * even);
   switch (static_cast<int64_t>(k) & 3) {  // quarter turns

@@ -60,8 +60,7 @@ constexpr float kNothing = -std::numeric_limits<float>::infinity();  // the logi
 
 // Calls visit(index) for all scores above the limit, in order; visit() may raise it. Made for many scores of which few
 // are above.
-template <class Visit>
-void for_each_above(const Scores& s, const float& limit, const Visit& visit) {
+template <class Visit> void for_each_above(const Scores& s, const float& limit, const Visit& visit) {
   const auto end = static_cast<int64_t>(s.count);
   for (int64_t group = 0; (group = active_kernels().next_above(s.logits, group, end, limit)) < end; group += 16)
     for (int64_t i = group; i < std::min(group + 16, end); ++i)
@@ -83,7 +82,8 @@ float below(double x) {
 
 // Sum of e^((logit - top) / temperature) over all scores.
 double total_weight(const Scores& s, double top, double temperature) {
-  return active_kernels().sum_exp(s.logits, static_cast<int64_t>(s.count), static_cast<float>(top), static_cast<float>(1.0 / temperature));
+  return active_kernels().sum_exp(s.logits, static_cast<int64_t>(s.count), static_cast<float>(top),
+                                  static_cast<float>(1.0 / temperature));
 }
 
 // Orders indices: likelier first, equal logits by token.
@@ -108,7 +108,8 @@ std::vector<uint32_t> best_of(const Scores& s, size_t count) {
     }
     best.push_back(i);
     std::push_heap(best.begin(), best.end(), likelier);
-    if (best.size() == count) limit = std::nextafter(s.logits[best.front()], kNothing);  // an equal logit may come first by its token
+    if (best.size() == count)
+      limit = std::nextafter(s.logits[best.front()], kNothing);  // an equal logit may come first by its token
   });
   std::sort_heap(best.begin(), best.end(), likelier);
   return best;
@@ -238,7 +239,8 @@ int32_t Sampler::sample(const Scores& s, const SamplingFilter& f, uint64_t seed,
   return found.empty() ? s.token(0) : found.front().token;
 }
 
-const std::vector<Contender>& Sampler::foremost(const Scores& s, const SamplingFilter& f, uint64_t seed, uint64_t position, size_t count) {
+const std::vector<Contender>& Sampler::foremost(const Scores& s, const SamplingFilter& f, uint64_t seed, uint64_t position,
+                                                size_t count) {
   const DefaultFloatEnvironment environment;
   if (f.temperature == 0.0 || count == 0) {
     likeliest_.clear();
@@ -254,7 +256,8 @@ const std::vector<Contender>& Sampler::foremost(const Scores& s, const SamplingF
   const auto [top, likeliest] = largest(s);
   const bool bounded = f.min_p > 0.0 && top > kNothing;
   contest_.begin(seed, position, f.temperature, count, bounded ? top + f.temperature * reproducible::log(f.min_p) : kNothing);
-  const int64_t all = static_cast<int64_t>(s.count), first = static_cast<int64_t>(likeliest) / 64 * 64, after = std::min(first + 64, all);
+  const int64_t all = static_cast<int64_t>(s.count), first = static_cast<int64_t>(likeliest) / 64 * 64,
+                after = std::min(first + 64, all);
   contest_.join(s, first, after);  // the likeliest token: it leaves the least hope to the others
   contest_.join(s, 0, first);
   contest_.join(s, after, all);

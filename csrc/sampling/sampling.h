@@ -38,9 +38,9 @@ struct Scores {
 };
 
 struct SamplingFilter {
-  double temperature;  // 0: the likeliest token, whatever the filters
-  int64_t top_k;       // 0: all
-  double top_p, min_p, typical_p; // 1, 0, 1: all
+  double temperature;              // 0: the likeliest token, whatever the filters
+  int64_t top_k;                   // 0: all
+  double top_p, min_p, typical_p;  // 1, 0, 1: all
 };
 
 // A token and its logit / temperature + noise; at temperature 0 its logit.
@@ -50,14 +50,17 @@ struct Contender {
 };
 
 // Who comes first: a larger value, and of equal ones the lower token.
-inline bool before(const Contender& a, const Contender& b) { return a.value > b.value || (a.value == b.value && a.token < b.token); }
+inline bool before(const Contender& a, const Contender& b) {
+  return a.value > b.value || (a.value == b.value && a.token < b.token);
+}
 
 // A race in work: the foremost of the tokens seen so far. Tokens may join in any order: those that cannot come first any
 // more are skipped, and which these are depends on the order, but who is foremost does not.
 class Contest {
  public:
   // Begins anew, with the noise of (seed, position). count: how many to find; least: no smaller logit takes part.
-  void begin(uint64_t seed, uint64_t position, double temperature, size_t count, double least = -std::numeric_limits<double>::infinity());
+  void begin(uint64_t seed, uint64_t position, double temperature, size_t count,
+             double least = -std::numeric_limits<double>::infinity());
   // Tokens whose index in `scores` lies in [begin, end); `begin` is a multiple of 64.
   void join(const Scores& scores, int64_t begin, int64_t end);
   // One token.
@@ -66,7 +69,8 @@ class Contest {
   const std::vector<Contender>& foremost() const { return foremost_; }
 
  private:
-  double temperature_ = 1.0, least_ = 0.0, least_value_ = 0.0;  // least_value_: what the last of the foremost has, once they are so many
+  double temperature_ = 1.0, least_ = 0.0,
+         least_value_ = 0.0;  // least_value_: what the last of the foremost has, once they are so many
   size_t count_ = 1;
   Race race_{};
   Leader leader_{};  // of the group of the token that joined last
@@ -82,7 +86,8 @@ class Sampler {
 
   // The `count` foremost of this race: the winner is what sample() returns, the others are what it would most likely
   // have been had the logits been a little different. Fewer if fewer have a finite logit.
-  const std::vector<Contender>& foremost(const Scores& scores, const SamplingFilter& filter, uint64_t seed, uint64_t position, size_t count);
+  const std::vector<Contender>& foremost(const Scores& scores, const SamplingFilter& filter, uint64_t seed, uint64_t position,
+                                         size_t count);
 
   // The tokens that the filters keep, likeliest first: for tests of the distribution.
   std::vector<int32_t> kept(const Scores& scores, const SamplingFilter& filter);
@@ -93,7 +98,7 @@ class Sampler {
 
   Contest contest_;
   std::vector<Contender> likeliest_;  // at temperature 0, best first
-  std::vector<uint32_t> ranked_;     // candidates by index, after a call of rank()
+  std::vector<uint32_t> ranked_;      // candidates by index, after a call of rank()
   std::vector<std::pair<double, uint32_t>> surprises_;
 };
 

@@ -8,9 +8,9 @@
 
 namespace outrider::OUTRIDER_ISA {
 
-struct F { __m256 a, b; };        // 16 float32
-struct I { __m256i a, b; };       // 16 int32
-struct Bytes { __m256i a, b; };   // 64 uint8
+struct F { __m256 a, b; };       // 16 float32
+struct I { __m256i a, b; };      // 16 int32
+struct Bytes { __m256i a, b; };  // 64 uint8
 
 inline F zero() { return {_mm256_setzero_ps(), _mm256_setzero_ps()}; }
 inline F set1(float x) { return {_mm256_set1_ps(x), _mm256_set1_ps(x)}; }
@@ -71,8 +71,10 @@ inline Products imul_wide(I x, uint32_t factor) {
   const __m256i f = _mm256_set1_epi32(static_cast<int32_t>(factor));
   const __m256i even_a = _mm256_mul_epu32(x.a, f), odd_a = _mm256_mul_epu32(_mm256_srli_epi64(x.a, 32), f);
   const __m256i even_b = _mm256_mul_epu32(x.b, f), odd_b = _mm256_mul_epu32(_mm256_srli_epi64(x.b, 32), f);
-  return {{_mm256_blend_epi32(even_a, _mm256_slli_epi64(odd_a, 32), 0xAA), _mm256_blend_epi32(even_b, _mm256_slli_epi64(odd_b, 32), 0xAA)},
-          {_mm256_blend_epi32(_mm256_srli_epi64(even_a, 32), odd_a, 0xAA), _mm256_blend_epi32(_mm256_srli_epi64(even_b, 32), odd_b, 0xAA)}};
+  return {{_mm256_blend_epi32(even_a, _mm256_slli_epi64(odd_a, 32), 0xAA),
+           _mm256_blend_epi32(even_b, _mm256_slli_epi64(odd_b, 32), 0xAA)},
+          {_mm256_blend_epi32(_mm256_srli_epi64(even_a, 32), odd_a, 0xAA),
+           _mm256_blend_epi32(_mm256_srli_epi64(even_b, 32), odd_b, 0xAA)}};
 }
 inline int32_t reduce_sum(I x) {
   const __m256i m = _mm256_add_epi32(x.a, x.b);
@@ -82,7 +84,7 @@ inline int32_t reduce_sum(I x) {
 }
 inline F to_float(I x) { return {_mm256_cvtepi32_ps(x.a), _mm256_cvtepi32_ps(x.b)}; }
 inline I round_to_int(F x) { return {_mm256_cvtps_epi32(x.a), _mm256_cvtps_epi32(x.b)}; }  // nearest, ties to even
-inline I as_int(F x) { return {_mm256_castps_si256(x.a), _mm256_castps_si256(x.b)}; }  // the same bits
+inline I as_int(F x) { return {_mm256_castps_si256(x.a), _mm256_castps_si256(x.b)}; }      // the same bits
 inline F pow2(I n) {
   const __m256i bias = _mm256_set1_epi32(127);
   return {_mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(n.a, bias), 23)),
@@ -153,7 +155,7 @@ inline void keep_order(I& sum) { asm("" : "+x"(sum.a), "+x"(sum.b)); }
 
 // Sixteen registers are too few for a group's codes: a quad is unpacked when its turn comes and serves kRowBlock rows, whose
 // sums, of 16 bits at first, are what stays in registers.
-inline constexpr int kMaxRows = 8, kMaxDenseRows = 4;  // that share one unpacking of a group
+inline constexpr int kMaxRows = 8, kMaxDenseRows = 4;       // that share one unpacking of a group
 #define OUTRIDER_INLINE_ROWS [[gnu::always_inline]] inline  // or the sums would be handed over in memory
 inline constexpr bool kHoldsCodes = false;
 template <int kBits> inline constexpr int kRowBlock = kBits == 6 ? 2 : 4;
@@ -178,8 +180,7 @@ template <int kBits, int kCount, class Quads, int kRows>
         std::memcpy(&four, x[r] + 4 * i, 4);
         const __m256i activation = _mm256_set1_epi32(four);
         const I products{pair_products<kBits>(w.a, activation), pair_products<kBits>(w.b, activation)};
-        narrow[r] = i == j ? products
-                           : I{_mm256_add_epi16(narrow[r].a, products.a), _mm256_add_epi16(narrow[r].b, products.b)};
+        narrow[r] = i == j ? products : I{_mm256_add_epi16(narrow[r].a, products.a), _mm256_add_epi16(narrow[r].b, products.b)};
         keep_order(narrow[r]);
       }
     }

@@ -7,9 +7,9 @@
 
 namespace outrider::OUTRIDER_ISA {
 
-struct F { __m512 v; };        // 16 float32
-struct I { __m512i v; };       // 16 int32
-struct Bytes { __m512i v; };   // 64 uint8
+struct F { __m512 v; };       // 16 float32
+struct I { __m512i v; };      // 16 int32
+struct Bytes { __m512i v; };  // 64 uint8
 
 inline F zero() { return {_mm512_setzero_ps()}; }
 inline F set1(float x) { return {_mm512_set1_ps(x)}; }
@@ -48,7 +48,8 @@ struct Products { I low, high; };  // the halves of 64 bits
 inline Products imul_wide(I a, uint32_t factor) {
   const __m512i f = _mm512_set1_epi32(static_cast<int32_t>(factor));
   const __m512i even = _mm512_mul_epu32(a.v, f), odd = _mm512_mul_epu32(_mm512_srli_epi64(a.v, 32), f);
-  return {{_mm512_mask_shuffle_epi32(even, 0xAAAA, odd, _MM_PERM_CCAA)}, {_mm512_mask_shuffle_epi32(odd, 0x5555, even, _MM_PERM_DDBB)}};
+  return {{_mm512_mask_shuffle_epi32(even, 0xAAAA, odd, _MM_PERM_CCAA)},
+          {_mm512_mask_shuffle_epi32(odd, 0x5555, even, _MM_PERM_DDBB)}};
 }
 inline I as_int(F a) { return {_mm512_castps_si512(a.v)}; }  // the same bits
 inline int32_t reduce_sum(I a) { return _mm512_reduce_add_epi32(a.v); }
@@ -57,9 +58,7 @@ inline I round_to_int(F a) { return {_mm512_cvtps_epi32(a.v)}; }  // nearest, ti
 inline F pow2(I n) { return {_mm512_castsi512_ps(_mm512_slli_epi32(_mm512_add_epi32(n.v, _mm512_set1_epi32(127)), 23))}; }
 inline void store_int8(int8_t* p, I a) { _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtepi32_epi8(a.v)); }
 
-inline F load_f16(const uint16_t* p) {
-  return {_mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)))};
-}
+inline F load_f16(const uint16_t* p) { return {_mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)))}; }
 inline void store_f16(uint16_t* p, F a) {
   _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm512_cvtps_ph(a.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
 }

@@ -13,19 +13,43 @@ struct Bytes { uint8x16_t v[4]; };  // 64 uint8
 
 template <class R, class Fn> inline R quarters(Fn fn) { return {{fn(0), fn(1), fn(2), fn(3)}}; }
 
-inline F zero() { return quarters<F>([](int) { return vdupq_n_f32(0.0f); }); }
-inline F set1(float x) { return quarters<F>([=](int) { return vdupq_n_f32(x); }); }
-inline F load(const float* p) { return quarters<F>([=](int i) { return vld1q_f32(p + 4 * i); }); }
-inline void store(float* p, F a) { for (int i = 0; i < 4; ++i) vst1q_f32(p + 4 * i, a.v[i]); }
-inline F add(F a, F b) { return quarters<F>([&](int i) { return vaddq_f32(a.v[i], b.v[i]); }); }
-inline F sub(F a, F b) { return quarters<F>([&](int i) { return vsubq_f32(a.v[i], b.v[i]); }); }
-inline F mul(F a, F b) { return quarters<F>([&](int i) { return vmulq_f32(a.v[i], b.v[i]); }); }
-inline F div(F a, F b) { return quarters<F>([&](int i) { return vdivq_f32(a.v[i], b.v[i]); }); }
-inline F fma(F a, F b, F c) { return quarters<F>([&](int i) { return vfmaq_f32(c.v[i], a.v[i], b.v[i]); }); }
+inline F zero() {
+  return quarters<F>([](int) { return vdupq_n_f32(0.0f); });
+}
+inline F set1(float x) {
+  return quarters<F>([=](int) { return vdupq_n_f32(x); });
+}
+inline F load(const float* p) {
+  return quarters<F>([=](int i) { return vld1q_f32(p + 4 * i); });
+}
+inline void store(float* p, F a) {
+  for (int i = 0; i < 4; ++i) vst1q_f32(p + 4 * i, a.v[i]);
+}
+inline F add(F a, F b) {
+  return quarters<F>([&](int i) { return vaddq_f32(a.v[i], b.v[i]); });
+}
+inline F sub(F a, F b) {
+  return quarters<F>([&](int i) { return vsubq_f32(a.v[i], b.v[i]); });
+}
+inline F mul(F a, F b) {
+  return quarters<F>([&](int i) { return vmulq_f32(a.v[i], b.v[i]); });
+}
+inline F div(F a, F b) {
+  return quarters<F>([&](int i) { return vdivq_f32(a.v[i], b.v[i]); });
+}
+inline F fma(F a, F b, F c) {
+  return quarters<F>([&](int i) { return vfmaq_f32(c.v[i], a.v[i], b.v[i]); });
+}
 // b where the comparison is false, so a NaN in a is dropped; the instruction itself would keep it.
-inline F max(F a, F b) { return quarters<F>([&](int i) { return vbslq_f32(vcgtq_f32(a.v[i], b.v[i]), a.v[i], b.v[i]); }); }
-inline F min(F a, F b) { return quarters<F>([&](int i) { return vbslq_f32(vcltq_f32(a.v[i], b.v[i]), a.v[i], b.v[i]); }); }
-inline F abs(F a) { return quarters<F>([&](int i) { return vabsq_f32(a.v[i]); }); }
+inline F max(F a, F b) {
+  return quarters<F>([&](int i) { return vbslq_f32(vcgtq_f32(a.v[i], b.v[i]), a.v[i], b.v[i]); });
+}
+inline F min(F a, F b) {
+  return quarters<F>([&](int i) { return vbslq_f32(vcltq_f32(a.v[i], b.v[i]), a.v[i], b.v[i]); });
+}
+inline F abs(F a) {
+  return quarters<F>([&](int i) { return vabsq_f32(a.v[i]); });
+}
 // x where a < limit (false for NaN), else y.
 inline F select_below(F a, F limit, F x, F y) {
   return quarters<F>([&](int i) { return vbslq_f32(vcltq_f32(a.v[i], limit.v[i]), x.v[i], y.v[i]); });
@@ -46,18 +70,31 @@ inline float reduce_max(F a) {
   return best;
 }
 
-inline I izero() { return quarters<I>([](int) { return vdupq_n_s32(0); }); }
-inline I iadd(I a, I b) { return quarters<I>([&](int i) { return vaddq_s32(a.v[i], b.v[i]); }); }
-inline I isub(I a, I b) { return quarters<I>([&](int i) { return vsubq_s32(a.v[i], b.v[i]); }); }
-inline I ibroadcast(const int32_t* p) { return quarters<I>([=](int) { return vdupq_n_s32(*p); }); }
-inline I iload(const int32_t* p) { return quarters<I>([=](int i) { return vld1q_s32(p + 4 * i); }); }
-inline void istore(int32_t* p, I a) { for (int i = 0; i < 4; ++i) vst1q_s32(p + 4 * i, a.v[i]); }
-inline I ixor(I a, I b, I c) { return quarters<I>([&](int i) { return veorq_s32(veorq_s32(a.v[i], b.v[i]), c.v[i]); }); }
+inline I izero() {
+  return quarters<I>([](int) { return vdupq_n_s32(0); });
+}
+inline I iadd(I a, I b) {
+  return quarters<I>([&](int i) { return vaddq_s32(a.v[i], b.v[i]); });
+}
+inline I isub(I a, I b) {
+  return quarters<I>([&](int i) { return vsubq_s32(a.v[i], b.v[i]); });
+}
+inline I ibroadcast(const int32_t* p) {
+  return quarters<I>([=](int) { return vdupq_n_s32(*p); });
+}
+inline I iload(const int32_t* p) {
+  return quarters<I>([=](int i) { return vld1q_s32(p + 4 * i); });
+}
+inline void istore(int32_t* p, I a) {
+  for (int i = 0; i < 4; ++i) vst1q_s32(p + 4 * i, a.v[i]);
+}
+inline I ixor(I a, I b, I c) {
+  return quarters<I>([&](int i) { return veorq_s32(veorq_s32(a.v[i], b.v[i]), c.v[i]); });
+}
 // The lanes as unsigned numbers.
 inline I imax_unsigned(I a, I b) {
-  return quarters<I>([&](int i) {
-    return vreinterpretq_s32_u32(vmaxq_u32(vreinterpretq_u32_s32(a.v[i]), vreinterpretq_u32_s32(b.v[i])));
-  });
+  return quarters<I>(
+      [&](int i) { return vreinterpretq_s32_u32(vmaxq_u32(vreinterpretq_u32_s32(a.v[i]), vreinterpretq_u32_s32(b.v[i]))); });
 }
 template <int N> inline I ishift_right(I a) {
   return quarters<I>([&](int i) { return vreinterpretq_s32_u32(vshrq_n_u32(vreinterpretq_u32_s32(a.v[i]), N)); });
@@ -74,15 +111,17 @@ inline Products imul_wide(I a, uint32_t factor) {
   }
   return r;
 }
-inline I as_int(F a) { return quarters<I>([&](int i) { return vreinterpretq_s32_f32(a.v[i]); }); }  // the same bits
+inline I as_int(F a) {
+  return quarters<I>([&](int i) { return vreinterpretq_s32_f32(a.v[i]); });
+}  // the same bits
 inline int32_t reduce_sum(I a) { return vaddvq_s32(vaddq_s32(vaddq_s32(a.v[0], a.v[1]), vaddq_s32(a.v[2], a.v[3]))); }
-inline F to_float(I a) { return quarters<F>([&](int i) { return vcvtq_f32_s32(a.v[i]); }); }
+inline F to_float(I a) {
+  return quarters<F>([&](int i) { return vcvtq_f32_s32(a.v[i]); });
+}
 // Nearest, ties to even. Where x86 gives its "integer indefinite" (out of range, NaN), this instruction saturates.
 inline I round_to_int(F a) {
   const float32x4_t limit = vdupq_n_f32(2147483648.0f);
-  return quarters<I>([&](int i) {
-    return vbslq_s32(vcaltq_f32(a.v[i], limit), vcvtnq_s32_f32(a.v[i]), vdupq_n_s32(INT32_MIN));
-  });
+  return quarters<I>([&](int i) { return vbslq_s32(vcaltq_f32(a.v[i], limit), vcvtnq_s32_f32(a.v[i]), vdupq_n_s32(INT32_MIN)); });
 }
 inline F pow2(I n) {
   return quarters<F>([&](int i) { return vreinterpretq_f32_s32(vshlq_n_s32(vaddq_s32(n.v[i], vdupq_n_s32(127)), 23)); });
@@ -116,11 +155,15 @@ inline F load_i8(const uint8_t* p) {
 }
 
 inline void prefetch(const void* p) { __builtin_prefetch(p, 0, 2); }
-inline Bytes load_bytes(const uint8_t* p) { return quarters<Bytes>([=](int i) { return vld1q_u8(p + 16 * i); }); }
+inline Bytes load_bytes(const uint8_t* p) {
+  return quarters<Bytes>([=](int i) { return vld1q_u8(p + 16 * i); });
+}
 inline Bytes and_bytes(Bytes a, uint8_t mask) {
   return quarters<Bytes>([&](int i) { return vandq_u8(a.v[i], vdupq_n_u8(mask)); });
 }
-inline Bytes or_bytes(Bytes a, Bytes b) { return quarters<Bytes>([&](int i) { return vorrq_u8(a.v[i], b.v[i]); }); }
+inline Bytes or_bytes(Bytes a, Bytes b) {
+  return quarters<Bytes>([&](int i) { return vorrq_u8(a.v[i], b.v[i]); });
+}
 // by: bits to the left, or below zero to the right; known when compiling.
 inline Bytes shift(Bytes a, int by) {
   return quarters<Bytes>([&](int i) { return vshlq_u8(a.v[i], vdupq_n_s8(static_cast<int8_t>(by))); });

@@ -12,26 +12,56 @@ struct F { float v[16]; };
 struct I { int32_t v[16]; };
 struct Bytes { uint8_t v[64]; };
 
-template <class Fn> inline F each(Fn fn) { F r; for (int i = 0; i < 16; ++i) r.v[i] = fn(i); return r; }
-template <class Fn> inline I each_int(Fn fn) { I r; for (int i = 0; i < 16; ++i) r.v[i] = fn(i); return r; }
+template <class Fn> inline F each(Fn fn) {
+  F r;
+  for (int i = 0; i < 16; ++i) r.v[i] = fn(i);
+  return r;
+}
+template <class Fn> inline I each_int(Fn fn) {
+  I r;
+  for (int i = 0; i < 16; ++i) r.v[i] = fn(i);
+  return r;
+}
 template <class Fn> inline Bytes each_byte(Fn fn) {
   Bytes r;
   for (int i = 0; i < 64; ++i) r.v[i] = static_cast<uint8_t>(fn(i));
   return r;
 }
 
-inline F zero() { return each([](int) { return 0.0f; }); }
-inline F set1(float x) { return each([=](int) { return x; }); }
-inline F load(const float* p) { return each([=](int i) { return p[i]; }); }
+inline F zero() {
+  return each([](int) { return 0.0f; });
+}
+inline F set1(float x) {
+  return each([=](int) { return x; });
+}
+inline F load(const float* p) {
+  return each([=](int i) { return p[i]; });
+}
 inline void store(float* p, F a) { std::memcpy(p, a.v, sizeof a.v); }
-inline F add(F a, F b) { return each([&](int i) { return a.v[i] + b.v[i]; }); }
-inline F sub(F a, F b) { return each([&](int i) { return a.v[i] - b.v[i]; }); }
-inline F mul(F a, F b) { return each([&](int i) { return a.v[i] * b.v[i]; }); }
-inline F div(F a, F b) { return each([&](int i) { return a.v[i] / b.v[i]; }); }
-inline F fma(F a, F b, F c) { return each([&](int i) { return std::fma(a.v[i], b.v[i], c.v[i]); }); }
-inline F max(F a, F b) { return each([&](int i) { return a.v[i] > b.v[i] ? a.v[i] : b.v[i]; }); }
-inline F min(F a, F b) { return each([&](int i) { return a.v[i] < b.v[i] ? a.v[i] : b.v[i]; }); }
-inline F abs(F a) { return each([&](int i) { return std::fabs(a.v[i]); }); }
+inline F add(F a, F b) {
+  return each([&](int i) { return a.v[i] + b.v[i]; });
+}
+inline F sub(F a, F b) {
+  return each([&](int i) { return a.v[i] - b.v[i]; });
+}
+inline F mul(F a, F b) {
+  return each([&](int i) { return a.v[i] * b.v[i]; });
+}
+inline F div(F a, F b) {
+  return each([&](int i) { return a.v[i] / b.v[i]; });
+}
+inline F fma(F a, F b, F c) {
+  return each([&](int i) { return std::fma(a.v[i], b.v[i], c.v[i]); });
+}
+inline F max(F a, F b) {
+  return each([&](int i) { return a.v[i] > b.v[i] ? a.v[i] : b.v[i]; });
+}
+inline F min(F a, F b) {
+  return each([&](int i) { return a.v[i] < b.v[i] ? a.v[i] : b.v[i]; });
+}
+inline F abs(F a) {
+  return each([&](int i) { return std::fabs(a.v[i]); });
+}
 inline F select_below(F a, F limit, F x, F y) {
   return each([&](int i) { return a.v[i] < limit.v[i] ? x.v[i] : y.v[i]; });
 }
@@ -48,18 +78,32 @@ inline float reduce_max(F a) {
   return best;
 }
 
-inline I izero() { return each_int([](int) { return 0; }); }
-inline I iadd(I a, I b) { return each_int([&](int i) { return a.v[i] + b.v[i]; }); }
-inline I isub(I a, I b) { return each_int([&](int i) { return a.v[i] - b.v[i]; }); }
-inline I ibroadcast(const int32_t* p) { return each_int([=](int) { return *p; }); }
-inline I iload(const int32_t* p) { return each_int([=](int i) { return p[i]; }); }
+inline I izero() {
+  return each_int([](int) { return 0; });
+}
+inline I iadd(I a, I b) {
+  return each_int([&](int i) { return a.v[i] + b.v[i]; });
+}
+inline I isub(I a, I b) {
+  return each_int([&](int i) { return a.v[i] - b.v[i]; });
+}
+inline I ibroadcast(const int32_t* p) {
+  return each_int([=](int) { return *p; });
+}
+inline I iload(const int32_t* p) {
+  return each_int([=](int i) { return p[i]; });
+}
 inline void istore(int32_t* p, I a) { std::memcpy(p, a.v, sizeof a.v); }
-inline I ixor(I a, I b, I c) { return each_int([&](int i) { return a.v[i] ^ b.v[i] ^ c.v[i]; }); }
+inline I ixor(I a, I b, I c) {
+  return each_int([&](int i) { return a.v[i] ^ b.v[i] ^ c.v[i]; });
+}
 // The lanes as unsigned numbers.
 inline I imax_unsigned(I a, I b) {
   return each_int([&](int i) { return static_cast<uint32_t>(a.v[i]) > static_cast<uint32_t>(b.v[i]) ? a.v[i] : b.v[i]; });
 }
-template <int N> inline I ishift_right(I a) { return each_int([&](int i) { return static_cast<int32_t>(static_cast<uint32_t>(a.v[i]) >> N); }); }
+template <int N> inline I ishift_right(I a) {
+  return each_int([&](int i) { return static_cast<int32_t>(static_cast<uint32_t>(a.v[i]) >> N); });
+}
 struct Products { I low, high; };  // the halves of 64 bits
 inline Products imul_wide(I a, uint32_t factor) {
   Products r;
@@ -80,12 +124,13 @@ inline int32_t reduce_sum(I a) {
   for (int i = 0; i < 16; ++i) sum += static_cast<uint32_t>(a.v[i]);
   return static_cast<int32_t>(sum);
 }
-inline F to_float(I a) { return each([&](int i) { return static_cast<float>(a.v[i]); }); }
+inline F to_float(I a) {
+  return each([&](int i) { return static_cast<float>(a.v[i]); });
+}
 inline I round_to_int(F a) {
   // Out of range or NaN gives the x86 "integer indefinite" value, so that all instruction sets agree.
-  return each_int([&](int i) {
-    return std::fabs(a.v[i]) < 2147483648.0f ? static_cast<int32_t>(std::nearbyintf(a.v[i])) : INT32_MIN;
-  });
+  return each_int(
+      [&](int i) { return std::fabs(a.v[i]) < 2147483648.0f ? static_cast<int32_t>(std::nearbyintf(a.v[i])) : INT32_MIN; });
 }
 inline F pow2(I n) {
   return each([&](int i) {
@@ -95,20 +140,40 @@ inline F pow2(I n) {
     return r;
   });
 }
-inline void store_int8(int8_t* p, I a) { for (int i = 0; i < 16; ++i) p[i] = static_cast<int8_t>(a.v[i]); }
+inline void store_int8(int8_t* p, I a) {
+  for (int i = 0; i < 16; ++i) p[i] = static_cast<int8_t>(a.v[i]);
+}
 
-inline F load_f16(const uint16_t* p) { return each([=](int i) { return half_to_float(p[i]); }); }
-inline void store_f16(uint16_t* p, F a) { for (int i = 0; i < 16; ++i) p[i] = float_to_half(a.v[i]); }
-inline F load_bf16(const uint16_t* p) { return each([=](int i) { return bfloat16_to_float(p[i]); }); }
-inline F load_u8(const uint8_t* p) { return each([=](int i) { return static_cast<float>(p[i]); }); }
-inline F load_i8(const uint8_t* p) { return each([=](int i) { return static_cast<float>(static_cast<int8_t>(p[i])); }); }
+inline F load_f16(const uint16_t* p) {
+  return each([=](int i) { return half_to_float(p[i]); });
+}
+inline void store_f16(uint16_t* p, F a) {
+  for (int i = 0; i < 16; ++i) p[i] = float_to_half(a.v[i]);
+}
+inline F load_bf16(const uint16_t* p) {
+  return each([=](int i) { return bfloat16_to_float(p[i]); });
+}
+inline F load_u8(const uint8_t* p) {
+  return each([=](int i) { return static_cast<float>(p[i]); });
+}
+inline F load_i8(const uint8_t* p) {
+  return each([=](int i) { return static_cast<float>(static_cast<int8_t>(p[i])); });
+}
 
 inline void prefetch(const void* p) { __builtin_prefetch(p, 0, 2); }
-inline Bytes load_bytes(const uint8_t* p) { return each_byte([=](int i) { return p[i]; }); }
-inline Bytes and_bytes(Bytes a, uint8_t mask) { return each_byte([&](int i) { return a.v[i] & mask; }); }
-inline Bytes or_bytes(Bytes a, Bytes b) { return each_byte([&](int i) { return a.v[i] | b.v[i]; }); }
+inline Bytes load_bytes(const uint8_t* p) {
+  return each_byte([=](int i) { return p[i]; });
+}
+inline Bytes and_bytes(Bytes a, uint8_t mask) {
+  return each_byte([&](int i) { return a.v[i] & mask; });
+}
+inline Bytes or_bytes(Bytes a, Bytes b) {
+  return each_byte([&](int i) { return a.v[i] | b.v[i]; });
+}
 // by: bits to the left, or below zero to the right.
-inline Bytes shift(Bytes a, int by) { return each_byte([&](int i) { return by < 0 ? a.v[i] >> -by : a.v[i] << by; }); }
+inline Bytes shift(Bytes a, int by) {
+  return each_byte([&](int i) { return by < 0 ? a.v[i] >> -by : a.v[i] << by; });
+}
 
 template <int kBits> inline constexpr bool kUnsignedDot = false;  // the zero point is off the codes already
 struct Codes { int16_t v[64]; };

@@ -22,7 +22,9 @@ struct Head {
     const float poison = infinite ? infinity() : not_a_number();
     switch (format) {
       case KvFormat::kFloat32: keys.assign(n, poison), values.assign(n, infinite ? -poison : poison); break;
-      case KvFormat::kFloat16: half_keys.assign(n, infinite ? 0x7c00 : 0x7e00), half_values.assign(n, infinite ? 0xfc00 : 0x7e00); break;
+      case KvFormat::kFloat16:
+        half_keys.assign(n, infinite ? 0x7c00 : 0x7e00), half_values.assign(n, infinite ? 0xfc00 : 0x7e00);
+        break;
       case KvFormat::kInt8:
         codes_of_keys.assign(n, 101), codes_of_values.assign(n, -101);
         key_scales.assign(static_cast<size_t>(c), poison), value_scales.assign(static_cast<size_t>(c), poison);
@@ -59,7 +61,9 @@ std::vector<double> cached(KvFormat format, const std::vector<float>& x) {
   std::vector<double> out;
   const Codes as(x);
   for (size_t d = 0; d < x.size(); ++d)
-    out.push_back(format == KvFormat::kFloat32 ? x[d] : format == KvFormat::kFloat16 ? half_to_float(float_to_half(x[d])) : double{as.scale} * as.codes[d]);
+    out.push_back(format == KvFormat::kFloat32   ? x[d]
+                  : format == KvFormat::kFloat16 ? half_to_float(float_to_half(x[d]))
+                                                 : double{as.scale} * as.codes[d]);
   return out;
 }
 
@@ -68,7 +72,7 @@ struct Scene {
   int head_dim;
   KvFormat format;
   int64_t committed, window;
-  std::vector<int> parent;                   // by staged row; -1: the last committed position
+  std::vector<int> parent;                     // by staged row; -1: the last committed position
   std::vector<std::vector<float>> key, value;  // by position, then by staged row
   std::vector<std::vector<float>> query;       // (staged rows * heads)
   int heads;
@@ -99,7 +103,8 @@ struct Scene {
   }
 };
 
-Scene random_scene(int head_dim, KvFormat format, int64_t committed, int64_t window, std::vector<int> parent, int heads, float spread, Random& random) {
+Scene random_scene(int head_dim, KvFormat format, int64_t committed, int64_t window, std::vector<int> parent, int heads,
+                   float spread, Random& random) {
   Scene s{head_dim, format, committed, window, std::move(parent), {}, {}, {}, heads};
   for (int64_t i = 0; i < committed + s.rows(); ++i) {
     s.key.push_back(random.bells(head_dim));
@@ -204,7 +209,8 @@ void check_scene(const Scene& s, const std::string& what, uint64_t seed) {
         for (int repeat = 0; repeat < (pack == 1 ? s.rows() : 6); ++repeat) {
           std::vector<int> chosen;  // row * heads + head: packs as the engine makes them, then any
           const int start = random.below(s.rows() * s.heads);
-          for (int i = 0; i < pack; ++i) chosen.push_back(repeat % 2 ? (start + i) % (s.rows() * s.heads) : random.below(s.rows() * s.heads));
+          for (int i = 0; i < pack; ++i)
+            chosen.push_back(repeat % 2 ? (start + i) % (s.rows() * s.heads) : random.below(s.rows() * s.heads));
           std::vector<const float*> query;
           std::vector<int64_t> first, position;
           std::vector<const int32_t*> path;
@@ -228,8 +234,9 @@ void check_scene(const Scene& s, const std::string& what, uint64_t seed) {
           const size_t i = s.index(r, p);
           poisoned.store(*k, static_cast<int64_t>(i), s.key[i], s.value[i]);
         }
-        clean &= same_bits(run(*k, poisoned, s.committed, {s.query[r * s.heads].data()}, {s.first(r)}, {s.position(r)}, {paths[r].data()})[0],
-                           expected[r * s.heads]);
+        clean &= same_bits(
+            run(*k, poisoned, s.committed, {s.query[r * s.heads].data()}, {s.first(r)}, {s.position(r)}, {paths[r].data()})[0],
+            expected[r * s.heads]);
       }
       CHECK(clean, note(here, "capacity", capacity));
     }
@@ -241,7 +248,8 @@ void test_store(Random& random) {
     for (KvFormat format : {KvFormat::kFloat32, KvFormat::kFloat16, KvFormat::kInt8}) {
       const int64_t capacity = 32;
       std::vector<std::vector<float>> keys, values;
-      for (int64_t slot = 0; slot < capacity; ++slot) keys.push_back(random.bells(head_dim, 100.0f)), values.push_back(random.bells(head_dim, 1e-6f));
+      for (int64_t slot = 0; slot < capacity; ++slot)
+        keys.push_back(random.bells(head_dim, 100.0f)), values.push_back(random.bells(head_dim, 1e-6f));
       keys[3][0] = 1e6f, keys[3][1] = -1e6f, values[3][2] = 65519.0f, values[3][3] = 65520.0f;
       for (const KernelTable* k : tables()) {
         Head h(format, head_dim, capacity, false);
@@ -253,7 +261,8 @@ void test_store(Random& random) {
           if (format == KvFormat::kInt8) right &= same_bits(h.key_scales[slot], stored ? key.scale : not_a_number());
           if (format == KvFormat::kInt8) right &= same_bits(h.value_scales[slot], stored ? value.scale : not_a_number());
           for (int d = 0; d < head_dim; ++d) {
-            const size_t key_at = static_cast<size_t>((slot / 16 * head_dim + d) * 16 + slot % 16), value_at = static_cast<size_t>(slot * head_dim + d);
+            const size_t key_at = static_cast<size_t>((slot / 16 * head_dim + d) * 16 + slot % 16),
+                         value_at = static_cast<size_t>(slot * head_dim + d);
             if (format == KvFormat::kInt8) {
               right &= h.codes_of_keys[key_at] == (stored ? key.codes[d] : 101);
               right &= h.codes_of_values[value_at] == (stored ? value.codes[d] : -101);
@@ -282,8 +291,8 @@ std::vector<int> chain(int rows) {
 void test_attention() {
   Random random(6);
   test_store(random);
-  std::vector<std::vector<int>> trees = {
-      {-1}, chain(5), {-1, -1, -1}, {-1, 0, 0, 1, 2, 2, 4}, {-1, 0, 1, 0, 3, -1, 5, 6, 7}, chain(21)};
+  std::vector<std::vector<int>> trees = {{-1},     chain(5), {-1, -1, -1}, {-1, 0, 0, 1, 2, 2, 4}, {-1, 0, 1, 0, 3, -1, 5, 6, 7},
+                                         chain(21)};
   std::vector<int> large(19);
   for (int r = 0; r < 19; ++r) large[r] = random.below(r + 1) - 1;
   trees.push_back(large);

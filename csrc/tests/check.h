@@ -13,9 +13,7 @@
 
 namespace outrider::test {
 
-struct Tally {
-  long passed = 0, failed = 0;
-};
+struct Tally { long passed = 0, failed = 0; };
 inline Tally tally;
 
 // Counts a check; the first failures are printed, with `note` to say which case it was.
@@ -28,14 +26,12 @@ inline bool record(bool ok, const char* file, int line, const char* what, const 
   return ok;
 }
 #define CHECK(condition, note) ::outrider::test::record((condition), __FILE__, __LINE__, #condition, (note))
-#define CHECK_THROWS(exception, statement, note)                                                     \
-  do {                                                                                               \
-    bool thrown = false;                                                                             \
-    try {                                                                                            \
-      statement;                                                                                     \
-    } catch (const exception&) {                                                                     \
-      thrown = true;                                                                                 \
-    }                                                                                                \
+#define CHECK_THROWS(exception, statement, note)                                                    \
+  do {                                                                                              \
+    bool thrown = false;                                                                            \
+    try {                                                                                           \
+      statement;                                                                                    \
+    } catch (const exception&) { thrown = true; }                                                   \
     ::outrider::test::record(thrown, __FILE__, __LINE__, #statement " throws " #exception, (note)); \
   } while (0)
 

@@ -41,7 +41,8 @@ void test_half() {
   CHECK(half_to_float(0x7c00) == infinity() && half_to_float(0xfc00) == -infinity(), "");
   CHECK(std::signbit(half_to_float(0x8000)) && half_to_float(0x8000) == 0.0f, "");
   CHECK(float_to_half(65519.996f) == 0x7bff && float_to_half(65520.0f) == 0x7c00, "the border to infinity");
-  CHECK(float_to_half(0x1p-25f) == 0 && float_to_half(0x1.000002p-25f) == 1 && float_to_half(0x1.8p-24f) == 2, "ties of subnormals");
+  CHECK(float_to_half(0x1p-25f) == 0 && float_to_half(0x1.000002p-25f) == 1 && float_to_half(0x1.8p-24f) == 2,
+        "ties of subnormals");
   CHECK(float_to_half(1.0f + 0x1p-11f) == 0x3c00 && float_to_half(1.0f + 0x3p-11f) == 0x3c02, "ties to even");
   CHECK(bfloat16_to_float(0x3f80) == 1.0f && bfloat16_to_float(0xff80) == -infinity(), "");
 

@@ -24,7 +24,7 @@ std::vector<float> content(int number, int layer, int head, bool value) {
 
 struct Model {
   KvCache& cache;
-  std::vector<int> rows;                       // by position: number of the row that stands there
+  std::vector<int> rows;  // by position: number of the row that stands there
   std::vector<int> staged;
   std::vector<std::map<int64_t, int64_t>> position_in_slot;  // by layer: which position was written last, by slot
   int next_row = 1;
@@ -96,7 +96,9 @@ void random_walk(KvFormat format, uint64_t seed) {
       const int count = 1 + random.below(max_rows);
       if (length + count > most) {
         bool thrown = false;
-        try { cache.stage(count); } catch (const std::invalid_argument&) { thrown = true; }
+        try {
+          cache.stage(count);
+        } catch (const std::invalid_argument&) { thrown = true; }
         refused &= thrown && cache.length() == length;
         model.truncate(random.coin() ? 0 : length - random.below(10));
         continue;
@@ -112,7 +114,9 @@ void random_walk(KvFormat format, uint64_t seed) {
       for (int64_t n = 1; n <= length; ++n) earliest &= (n >= least) == model.survives(n);
       if (least > 1) {
         bool thrown = false;
-        try { cache.truncate(least - 1); } catch (const std::invalid_argument&) { thrown = true; }
+        try {
+          cache.truncate(least - 1);
+        } catch (const std::invalid_argument&) { thrown = true; }
         refused &= thrown && cache.length() == length;
       }
       if (what == 19) model.truncate(0);
@@ -165,12 +169,14 @@ void memory() {
       for (int h = 0; h < cache.shape(l).kv_heads; ++h) {
         const KvHead head = cache.head(l, h);
         const size_t slots = static_cast<size_t>(cache.capacity(l));
-        for (void* p : {head.keys, head.values}) parts.push_back({static_cast<uint8_t*>(p), slots * cache.shape(l).head_dim * element_bytes(format)});
+        for (void* p : {head.keys, head.values})
+          parts.push_back({static_cast<uint8_t*>(p), slots * cache.shape(l).head_dim * element_bytes(format)});
         for (float* p : {head.key_scales, head.value_scales})
           if (p) parts.push_back({reinterpret_cast<uint8_t*>(p), slots * sizeof(float)});
       }
     size_t total = 0;
-    for (size_t i = 0; i < parts.size(); ++i) std::memset(parts[i].first, static_cast<int>(i + 1), parts[i].second), total += parts[i].second;
+    for (size_t i = 0; i < parts.size(); ++i)
+      std::memset(parts[i].first, static_cast<int>(i + 1), parts[i].second), total += parts[i].second;
     bool apart = total <= cache.reserved_bytes();
     for (size_t i = 0; i < parts.size(); ++i)
       for (size_t b = 0; b < parts[i].second; ++b) apart &= parts[i].first[b] == i + 1;

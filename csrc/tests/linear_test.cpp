@@ -10,8 +10,8 @@ constexpr int kMost = 17;  // rows: two full blocks of the kernel and one
 const float kCanary = -1.2345e30f;
 
 // Rows `chosen` of `a` times one tile, into (rows, stride).
-void multiply(const KernelTable& k, const Packed& w, size_t tile, const Activations& a, const std::vector<int>& chosen,
-              float* out, size_t stride) {
+void multiply(const KernelTable& k, const Packed& w, size_t tile, const Activations& a, const std::vector<int>& chosen, float* out,
+              size_t stride) {
   std::vector<QuantizedRow> quantized;
   std::vector<const float*> dense;
   for (int r : chosen) {

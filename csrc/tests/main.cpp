@@ -17,8 +17,8 @@ void timed(const char* name, void (*test)()) {
   const auto start = std::chrono::steady_clock::now();
   test();
   const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-  std::printf("%-12s %6ld passed %4ld failed %6.2f s  %016" PRIx64 "\n", name, tally.passed - passed, tally.failed - failed, seconds,
-              digest.value());
+  std::printf("%-12s %6ld passed %4ld failed %6.2f s  %016" PRIx64 "\n", name, tally.passed - passed, tally.failed - failed,
+              seconds, digest.value());
   std::fflush(stdout);
 }
 

@@ -14,11 +14,13 @@ const std::vector<Format> kWeights = {Format::Q4_0, Format::Q8_0, Format::Q5_1, 
 // Records with weights from a seeded stream.
 class Recorder {
  public:
-  Recorder(int threads, KvFormat format) : pool_(std::make_shared<ThreadPool>(threads)), random_(21), p_(kRows, kShapes, format, pool_) {}
+  Recorder(int threads, KvFormat format)
+      : pool_(std::make_shared<ThreadPool>(threads)), random_(21), p_(kRows, kShapes, format, pool_) {}
 
   Program& record() {
     const int x = p_.buffer("x", kHidden), normed = p_.buffer("normed", kHidden), y = p_.buffer("y", kHidden);
-    const int q = p_.buffer("q", kHeads * kHeadDim), mixed = p_.buffer("mixed", kHeads * kHeadDim), turned = p_.buffer("rope", kHeadDim);
+    const int q = p_.buffer("q", kHeads * kHeadDim), mixed = p_.buffer("mixed", kHeads * kHeadDim),
+              turned = p_.buffer("rope", kHeadDim);
     p_.gather(table(), 8.0f, x);
     p_.rope_table(frequencies(), kHeadDim / 2, turned);
     for (int layer = 0; layer < 2; ++layer) {
@@ -51,8 +53,10 @@ class Recorder {
 
  private:
   void experts(int x, int y) {
-    const int normed = p_.buffer("expert input", kHidden), scores = p_.buffer("scores", kExperts), share = p_.buffer("share", kTopK);
-    const int gated = p_.buffer("expert gated", 32, kTopK), parts = p_.buffer("parts", kHidden, kTopK), mix = p_.buffer("mix", kHidden);
+    const int normed = p_.buffer("expert input", kHidden), scores = p_.buffer("scores", kExperts),
+              share = p_.buffer("share", kTopK);
+    const int gated = p_.buffer("expert gated", 32, kTopK), parts = p_.buffer("parts", kHidden, kTopK),
+              mix = p_.buffer("mix", kHidden);
     p_.rms_norm(x, nullptr, 1e-6f, normed);
     p_.multiply(normed, norm(kHidden));
     p_.linear(normed, {matrix(kExperts, kHidden)}, {scores});
@@ -82,7 +86,8 @@ class Recorder {
   // 1 / 2^(i / 2), rounded once: no power function enters.
   Vector frequencies() {
     auto values = std::make_shared<std::vector<float>>(kHeadDim, 0.0f);
-    for (int i = 0; i < kHeadDim / 2; ++i) (*values)[i] = static_cast<float>(std::ldexp(i % 2 ? 0x1.6a09e667f3bcdp-1 : 1.0, -(i / 2)));
+    for (int i = 0; i < kHeadDim / 2; ++i)
+      (*values)[i] = static_cast<float>(std::ldexp(i % 2 ? 0x1.6a09e667f3bcdp-1 : 1.0, -(i / 2)));
     return values;
   }
 
@@ -150,9 +155,7 @@ void test_second_thread_is_refused() {
     if (thread != 0) return;
     try {
       pool->run([](int) {});
-    } catch (const std::runtime_error&) {
-      refused = true;
-    }
+    } catch (const std::runtime_error&) { refused = true; }
   });
   CHECK(refused, "a pool in a job");
 }
@@ -171,7 +174,8 @@ void test_program() {
     for (const KernelTable* k : tables()) {
       choose_kernels(k->name);
       for (int threads : {1, 3})
-        for (int chunk : {1, 7, kRows}) CHECK(answer(threads, format, chunk) == definition, note(k->name, "threads", threads, "chunk", chunk));
+        for (int chunk : {1, 7, kRows})
+          CHECK(answer(threads, format, chunk) == definition, note(k->name, "threads", threads, "chunk", chunk));
     }
   }
   choose_kernels(tables().back()->name);

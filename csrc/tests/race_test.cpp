@@ -18,7 +18,8 @@ namespace {
 double noise_of(uint32_t word) { return std::log(64.0) - std::log(-std::log((word + 0.5) / 4294967296.0)); }
 
 uint32_t naive_word(const Race& race, uint32_t token) {
-  const uint32_t counter[4] = {token / 64, 1, static_cast<uint32_t>(race.position & 0xffffffffu), static_cast<uint32_t>(race.position >> 32)};
+  const uint32_t counter[4] = {token / 64, 1, static_cast<uint32_t>(race.position & 0xffffffffu),
+                               static_cast<uint32_t>(race.position >> 32)};
   const uint32_t key[2] = {static_cast<uint32_t>(race.seed & 0xffffffffu), static_cast<uint32_t>(race.seed >> 32)};
   uint32_t words[4];
   philox4x32(counter, key, words);
@@ -35,13 +36,15 @@ std::vector<int32_t> random_tokens(Random& random, size_t count) {
 void test_leaders(Random& random) {
   for (int draw = 0; draw < 8; ++draw) {
     // Draws 0 to 2 have a seed or a position (or both) within 32 bits, the others beyond.
-    const uint64_t seed = random.next() >> (draw % 3 == 0 && draw < 3 ? 40 : 0), position = random.next() >> (draw == 1 || draw == 0 ? 40 : 0);
+    const uint64_t seed = random.next() >> (draw % 3 == 0 && draw < 3 ? 40 : 0),
+                   position = random.next() >> (draw == 1 || draw == 0 ? 40 : 0);
     const Race race{seed, position, 1.0f, -infinity(), -infinity()};
     int32_t groups[16], words[16];
     for (int32_t& g : groups) g = static_cast<int32_t>(random.next() >> (39 + random.below(20)));
     race_test::istore(words, race_test::leader_word(race, race_test::iload(groups)));
     bool equal = true;
-    for (int i = 0; i < 16; ++i) equal &= static_cast<uint32_t>(words[i]) == naive_word(race, static_cast<uint32_t>(groups[i]) * 64);
+    for (int i = 0; i < 16; ++i)
+      equal &= static_cast<uint32_t>(words[i]) == naive_word(race, static_cast<uint32_t>(groups[i]) * 64);
     CHECK(equal, note("leaders", "draw", draw));
     digest.add(words, 16);
   }
@@ -57,7 +60,8 @@ void test_all_found(Random& random) {
     for (const KernelTable* k : tables()) {
       bool found = k->next_group(logits.data(), all, all, race) == all;
       for (int64_t begin = 0; begin < all; begin += 64) found &= k->next_group(logits.data(), begin, all, race) == begin;
-      for (int64_t begin = 0; begin < all; begin += 16) found &= k->next_named_group(logits.data(), tokens.data(), begin, all, race) == begin;
+      for (int64_t begin = 0; begin < all; begin += 16)
+        found &= k->next_named_group(logits.data(), tokens.data(), begin, all, race) == begin;
       CHECK(found, note(std::string(k->name) + " finds all", "count", count));
     }
   }
@@ -101,9 +105,11 @@ void test_search(Random& random) {
         for (float noise : {0.0f, 5.0f, 7.0f, 10.0f}) {  // what a token needs whose logit is among the larger
           std::vector<float> logits = random.bells(count, spread);
           for (size_t i = 3; i < count; i += 9) logits[i] = i % 2 ? -infinity() : not_a_number();
-          for (size_t i = 128; i < std::min<size_t>(count, 256); ++i) logits[i] = i % 3 ? -infinity() : not_a_number();  // whole groups
+          for (size_t i = 128; i < std::min<size_t>(count, 256); ++i)
+            logits[i] = i % 3 ? -infinity() : not_a_number();  // whole groups
           const std::vector<int32_t> tokens = random_tokens(random, count);
-          const Race race{random.next(), random.next(), temperature, 2 * spread + noise * temperature, random.coin() ? -infinity() : -spread};
+          const Race race{random.next(), random.next(), temperature, 2 * spread + noise * temperature,
+                          random.coin() ? -infinity() : -spread};
           for (bool named : {false, true}) {
             const auto token = [&](size_t i) { return named ? static_cast<uint32_t>(tokens[i]) : static_cast<uint32_t>(i); };
             const auto all = static_cast<int64_t>(count), group = int64_t{named ? 16 : 64};
@@ -111,7 +117,8 @@ void test_search(Random& random) {
             for (const KernelTable* k : tables()) {
               std::vector<int64_t> found;
               for (int64_t at = 0; at < all; at += group) {
-                at = named ? k->next_named_group(logits.data(), tokens.data(), at, all, race) : k->next_group(logits.data(), at, all, race);
+                at = named ? k->next_named_group(logits.data(), tokens.data(), at, all, race)
+                           : k->next_group(logits.data(), at, all, race);
                 if (at < all) found.push_back(at);
                 else CHECK(at == all, k->name);
               }
@@ -119,7 +126,8 @@ void test_search(Random& random) {
               CHECK(found == definition, note(k->name, "search of", count, "named", named));
             }
             digest.add(definition);
-            groups += static_cast<size_t>((all + group - 1) / group), passed_over += static_cast<size_t>((all + group - 1) / group) - definition.size();
+            groups += static_cast<size_t>((all + group - 1) / group),
+                passed_over += static_cast<size_t>((all + group - 1) / group) - definition.size();
             bool complete = true, strict = true;
             for (int64_t begin = 0; begin < all; begin += group) {
               const bool found = std::find(definition.begin(), definition.end(), begin) != definition.end();

@@ -28,7 +28,9 @@ void test_log_and_exp(Random& random) {
   double worst_log = 0, worst_exp = 0;
   for (int i = 0; i < 200000; ++i) {
     const double fraction = static_cast<double>(random.next() >> 11) * 0x1p-53;
-    const double x = i % 3 == 0 ? fraction + 1e-300 : i % 3 == 1 ? 0.7 + 0.6 * fraction : std::ldexp(1 + fraction, random.below(2000) - 1000);
+    const double x = i % 3 == 0   ? fraction + 1e-300
+                     : i % 3 == 1 ? 0.7 + 0.6 * fraction
+                                  : std::ldexp(1 + fraction, random.below(2000) - 1000);
     const double y = i % 2 ? -50 * fraction : 1400 * fraction - 700;
     worst_log = std::max(worst_log, ulps(reproducible::log(x), std::log(x)));
     worst_exp = std::max(worst_exp, ulps(reproducible::exp(y), std::exp(y)));
@@ -37,9 +39,13 @@ void test_log_and_exp(Random& random) {
   }
   CHECK(worst_log <= 2 && worst_exp <= 2, note("log and exp", "log", std::llround(worst_log), "exp", std::llround(worst_exp)));
   constexpr double kInfinity = std::numeric_limits<double>::infinity();
-  CHECK(reproducible::log(0) == -kInfinity && reproducible::log(kInfinity) == kInfinity && reproducible::log(1) == 0, "ends of log");
-  CHECK(std::isnan(reproducible::log(-1)) && std::isnan(reproducible::log(std::nan(""))) && std::isnan(reproducible::exp(std::nan(""))), "no number");
-  CHECK(reproducible::exp(-kInfinity) == 0 && reproducible::exp(kInfinity) == kInfinity && reproducible::exp(0) == 1, "ends of exp");
+  CHECK(reproducible::log(0) == -kInfinity && reproducible::log(kInfinity) == kInfinity && reproducible::log(1) == 0,
+        "ends of log");
+  CHECK(std::isnan(reproducible::log(-1)) && std::isnan(reproducible::log(std::nan(""))) &&
+            std::isnan(reproducible::exp(std::nan(""))),
+        "no number");
+  CHECK(reproducible::exp(-kInfinity) == 0 && reproducible::exp(kInfinity) == kInfinity && reproducible::exp(0) == 1,
+        "ends of exp");
   CHECK(ulps(reproducible::log(5e-324), std::log(5e-324)) <= 2, "log of a subnormal number");
 }
 

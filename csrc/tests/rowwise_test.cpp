@@ -106,7 +106,8 @@ void test_quantize(Random& random) {
         right &= code >= -127 && std::fabs(double{x[32 * g + i]} - double{scale} * code) <= 0.50001 * scale;
       }
       const int sum = halves[0] + halves[1];
-      sums &= definition.half_sum[2 * g] == static_cast<float>(halves[0]) && definition.half_sum[2 * g + 1] == static_cast<float>(halves[1]);
+      sums &= definition.half_sum[2 * g] == static_cast<float>(halves[0]) &&
+              definition.half_sum[2 * g + 1] == static_cast<float>(halves[1]);
       sums &= definition.times8[g] == 8 * sum && definition.times128[g] == 128 * sum;
       sums &= definition.scaled_sum[g] == scale * static_cast<float>(sum);
     }
@@ -240,7 +241,9 @@ void test_sum_exp(Random& random) {
       double wanted = 0;
       for (float v : x)
         if (v == v) wanted += std::exp((static_cast<double>(v) - top) * scale);
-      const std::vector<float> got = agreed("sum_exp", [&](const KernelTable& k) { return std::vector<float>{static_cast<float>(k.sum_exp(x.data(), n, top, scale))}; });
+      const std::vector<float> got = agreed("sum_exp", [&](const KernelTable& k) {
+        return std::vector<float>{static_cast<float>(k.sum_exp(x.data(), n, top, scale))};
+      });
       CHECK(std::fabs(got[0] - wanted) < 1e-6 * wanted, "sum_exp");
     }
   }
@@ -253,7 +256,9 @@ void test_softmax(Random& random) {
         for (int64_t seen : {1, 2, 15, 16, 17, 100}) {
           const int64_t first = base + before, position = first + seen - 1;
           const size_t size = static_cast<size_t>((position - base) / 16 + 1) * 16;
-          const auto sees = [&](size_t i) { return base + static_cast<int64_t>(i) >= first && base + static_cast<int64_t>(i) <= position; };
+          const auto sees = [&](size_t i) {
+            return base + static_cast<int64_t>(i) >= first && base + static_cast<int64_t>(i) <= position;
+          };
           std::vector<float> scores = random.bells(size, spread);
           for (size_t i = 0; i < size; ++i)
             if (!sees(i)) scores[i] = i % 2 ? not_a_number() : infinity();

@@ -18,7 +18,9 @@ void test_philox() {
   // Known answers of the authors' Random123 library.
   CHECK(equals({0, 0, 0, 0}, {0, 0}, {0x6627e8d5, 0xe169c58d, 0xbc57ac4c, 0x9b00dbd8}), "zeros");
   CHECK(equals({~0u, ~0u, ~0u, ~0u}, {~0u, ~0u}, {0x408f276d, 0x41c83b0e, 0xa20bc7c6, 0x6d5451fd}), "ones");
-  CHECK(equals({0x243f6a88, 0x85a308d3, 0x13198a2e, 0x03707344}, {0xa4093822, 0x299f31d0}, {0xd16cfe09, 0x94fdcceb, 0x5001e420, 0x24126ea1}), "pi");
+  CHECK(equals({0x243f6a88, 0x85a308d3, 0x13198a2e, 0x03707344}, {0xa4093822, 0x299f31d0},
+               {0xd16cfe09, 0x94fdcceb, 0x5001e420, 0x24126ea1}),
+        "pi");
   Random random(10);
   for (int i = 0; i < 100; ++i) {
     uint32_t words[6], out[4];
@@ -29,7 +31,8 @@ void test_philox() {
 }
 
 std::vector<uint32_t> naive_words(uint64_t seed, uint64_t position, uint32_t number, uint32_t purpose) {
-  const uint32_t counter[4] = {number, purpose, static_cast<uint32_t>(position & 0xffffffffu), static_cast<uint32_t>(position >> 32)};
+  const uint32_t counter[4] = {number, purpose, static_cast<uint32_t>(position & 0xffffffffu),
+                               static_cast<uint32_t>(position >> 32)};
   const uint32_t key[2] = {static_cast<uint32_t>(seed & 0xffffffffu), static_cast<uint32_t>(seed >> 32)};
   std::vector<uint32_t> words(4);
   philox4x32(counter, key, words.data());
@@ -100,7 +103,8 @@ std::vector<int32_t> naive_kept(const std::vector<float>& logits, const Sampling
 }
 
 // Tokens by logit / temperature + noise, the largest first.
-std::vector<int32_t> naive_race(const std::vector<float>& logits, std::vector<int32_t> kept, double temperature, uint64_t seed, uint64_t position) {
+std::vector<int32_t> naive_race(const std::vector<float>& logits, std::vector<int32_t> kept, double temperature, uint64_t seed,
+                                uint64_t position) {
   std::sort(kept.begin(), kept.end());
   const auto value = [&](int32_t t) { return logits[t] / temperature + naive_noise(seed, position, static_cast<uint32_t>(t)); };
   std::stable_sort(kept.begin(), kept.end(), [&](int32_t a, int32_t b) { return value(a) > value(b); });
@@ -135,8 +139,9 @@ void test_settings() {
               same_sample &= token == (race.empty() ? 0 : race.front());
               const size_t places = 1 + random.next() % 5;
               const std::vector<Contender> found = sampler.foremost({logits.data(), count}, f, seed, position, places);
-              same_race &= found.size() == std::min(places, race.size()) &&
-                           std::equal(found.begin(), found.end(), race.begin(), [](const Contender& c, int32_t t) { return c.token == t; });
+              same_race &=
+                  found.size() == std::min(places, race.size()) &&
+                  std::equal(found.begin(), found.end(), race.begin(), [](const Contender& c, int32_t t) { return c.token == t; });
               named &= std::find(kept.begin(), kept.end(), token) != kept.end();
               same_sample &= token == sampler.sample({logits.data(), count}, f, seed, position);
               // The same candidates in another order, by name.
@@ -155,7 +160,8 @@ void test_settings() {
   for (int64_t top_k : {0, 3})
     for (double min_p : {0.0, 0.1}) {
       const SamplingFilter f{1.0, top_k, 1.0, min_p, 1.0};
-      CHECK(sampler.sample({none.data(), none.size()}, f, 1, 2) == 0 && sampler.kept({none.data(), none.size()}, f).empty(), "no candidate");
+      CHECK(sampler.sample({none.data(), none.size()}, f, 1, 2) == 0 && sampler.kept({none.data(), none.size()}, f).empty(),
+            "no candidate");
       std::vector<float> one = none;
       one[17] = -1e30f;
       CHECK(sampler.sample({one.data(), one.size()}, f, 1, 2) == 17, "one candidate");
@@ -176,9 +182,12 @@ void test_unfiltered() {
         if (shape == 2) logits.assign(count, -7.25f);
         if (shape == 3) logits.assign(count, 0.0f);
         if (shape == 4) logits.assign(count, 1e30f);
-        if (shape == 5) for (float& x : logits) x *= 1e30f;
-        if (shape == 6) for (float& x : logits) x *= 1e-40f;
-        if (shape == 7) for (float& x : logits) x += 30000.0f;  // where a float's steps are not small beside the noise
+        if (shape == 5)
+          for (float& x : logits) x *= 1e30f;
+        if (shape == 6)
+          for (float& x : logits) x *= 1e-40f;
+        if (shape == 7)
+          for (float& x : logits) x += 30000.0f;  // where a float's steps are not small beside the noise
         if (shape != 3)
           for (size_t i = 2; i < count; i += 7) logits[i] = i % 2 ? -infinity() : not_a_number();
         if (shape == 5 && count > 70) logits[70] = logits[10] = infinity();
@@ -192,13 +201,15 @@ void test_unfiltered() {
             const SamplingFilter f{temperature, 0, 1.0, min_p, 1.0};
             std::vector<int32_t> kept = naive_kept(logits, f);
             const uint64_t seed = random.next(), position = random.next() >> (shape * 8);
-            const bool numbers = std::all_of(kept.begin(), kept.end(), [&](int32_t t) { return logits[t] / temperature == logits[t] / temperature; });
+            const bool numbers = std::all_of(kept.begin(), kept.end(),
+                                             [&](int32_t t) { return logits[t] / temperature == logits[t] / temperature; });
             if (!numbers) continue;
             const std::vector<int32_t> race = naive_race(logits, kept, temperature, seed, position);
             const auto is_race = [&](const Scores& s, size_t places) {
               const std::vector<Contender> found = sampler.foremost(s, f, seed, position, places);
               return found.size() == std::min(places, race.size()) &&
-                     std::equal(found.begin(), found.end(), race.begin(), [](const Contender& c, int32_t t) { return c.token == t; });
+                     std::equal(found.begin(), found.end(), race.begin(),
+                                [](const Contender& c, int32_t t) { return c.token == t; });
             };
             for (size_t places : {1, 4, 100}) {
               same &= is_race({logits.data(), count}, places);
@@ -232,7 +243,8 @@ void test_likeliest() {
       for (size_t i = 0; i < count; ++i) names[i] = static_cast<int32_t>(count - 1 - i), shuffled[i] = logits[count - 1 - i];
       const auto named = likeliest({shuffled.data(), count, names.data()}, wanted);
       const auto same_token = [](const auto& a, const auto& b) { return a.first == b.first; };
-      CHECK(std::equal(named.begin(), named.end(), found.begin(), found.end(), same_token), note("likeliest of named tokens", "count", count));
+      CHECK(std::equal(named.begin(), named.end(), found.begin(), found.end(), same_token),
+            note("likeliest of named tokens", "count", count));
       CHECK(Sampler().sample({logits.data(), count}, {0.0, 0, 1.0, 0.0, 1.0}, 1, 2) == all[0], note("greedy", "count", count));
     }
   }

@@ -34,7 +34,9 @@ void test_meanwhile() {
     begun[0] += times;  // the caller's own thread has better things to do
     for (int b : begun) CHECK(b == times, note("meanwhile", "threads", threads));
     CHECK(over, note("meanwhile is over", "threads", threads));
-    pool.meanwhile([](int, const std::atomic<bool>& enough) { while (!enough) std::this_thread::yield(); });
+    pool.meanwhile([](int, const std::atomic<bool>& enough) {
+      while (!enough) std::this_thread::yield();
+    });
   }  // and a pool can be dropped with it
 }
 
@@ -50,7 +52,7 @@ void test_shares() {
       for (int pass = 0; pass < kPasses; ++pass)
         pool.run([&](int thread) {
           shares.start(thread, pass % 2);
-          for (size_t call = 0; call < kCalls; ++call) {  // no barriers: others may still be at an earlier call
+          for (size_t call = 0; call < kCalls; ++call) {   // no barriers: others may still be at an earlier call
             if (pass % 5 == 4 && call % 3 == 0) continue;  // one that this pass has nothing for
             shares.divide(thread, call, pass % 2, kCounts[call], unit, [&](size_t begin, size_t end) {
               astray += begin % unit != 0 || begin >= end || end > kCounts[call];
@@ -90,13 +92,18 @@ void test_fork() {
   for (bool busy : {false, true}) {
     ThreadPool pool(3);
     pool.run([](int) {});
-    if (busy) pool.meanwhile([](int, const std::atomic<bool>& enough) { while (!enough) std::this_thread::yield(); });
+    if (busy)
+      pool.meanwhile([](int, const std::atomic<bool>& enough) {
+        while (!enough) std::this_thread::yield();
+      });
     const pid_t child = fork();
     if (child == 0) {
       alarm(20);  // rather than hang for ever
       std::atomic<int> ran{0};
       for (int i = 0; i < 3; ++i) pool.run([&](int) { ++ran; });
-      pool.meanwhile([](int, const std::atomic<bool>& enough) { while (!enough) std::this_thread::yield(); });
+      pool.meanwhile([](int, const std::atomic<bool>& enough) {
+        while (!enough) std::this_thread::yield();
+      });
       pool.run([&](int) { ++ran; });
       _exit(ran == 12 ? 0 : 1);
     }

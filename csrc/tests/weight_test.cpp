@@ -30,7 +30,8 @@ void test_huge_memory(Random& random) {
       pieces.pop_back();
     }
   }
-  for (const Piece& p : pieces) kept &= std::all_of(p.memory.get(), p.memory.get() + p.bytes, [&](uint8_t b) { return b == p.value; });
+  for (const Piece& p : pieces)
+    kept &= std::all_of(p.memory.get(), p.memory.get() + p.bytes, [&](uint8_t b) { return b == p.value; });
   CHECK(kept && aligned, "huge_memory");
 }
 
@@ -69,9 +70,11 @@ void test_weight() {
       const Activations a(1, columns, std::move(x), *tables().back());
       float out[2 * kTile];
       for (size_t t = 0; t < 2; ++t)
-        tables().back()->linear_tile(w.matrix, t, w.matrix.codes_of(t + 1), a.quantized.data(), a.dense.data(), 1, out + t * kTile, kTile);
+        tables().back()->linear_tile(w.matrix, t, w.matrix.codes_of(t + 1), a.quantized.data(), a.dense.data(), 1, out + t * kTile,
+                                     kTile);
       // A code of up to 63 and a minimum may cancel, so the error is measured against the format's largest weight here.
-      for (size_t r = 0; r < rows; ++r) right &= std::fabs(out[r] / 127.0f - values[r][k]) <= 1e-6f * (std::fabs(values[r][k]) + 64.0f);
+      for (size_t r = 0; r < rows; ++r)
+        right &= std::fabs(out[r] / 127.0f - values[r][k]) <= 1e-6f * (std::fabs(values[r][k]) + 64.0f);
     }
     CHECK(right, info(f).name);
   }

@@ -5,8 +5,16 @@
 
 namespace outrider {
 
-inline float float_from_bits(uint32_t bits) { float f; std::memcpy(&f, &bits, 4); return f; }
-inline uint32_t bits_of(float f) { uint32_t u; std::memcpy(&u, &f, 4); return u; }
+inline float float_from_bits(uint32_t bits) {
+  float f;
+  std::memcpy(&f, &bits, 4);
+  return f;
+}
+inline uint32_t bits_of(float f) {
+  uint32_t u;
+  std::memcpy(&u, &f, 4);
+  return u;
+}
 
 static inline float bfloat16_to_float(uint16_t b) { return float_from_bits(static_cast<uint32_t>(b) << 16); }
 
@@ -25,7 +33,7 @@ static inline uint16_t float_to_half(float f) {
   const uint32_t bits = bits_of(f), magnitude = bits & 0x7fffffffu;
   const uint16_t sign = static_cast<uint16_t>((bits >> 16) & 0x8000u);
   if (magnitude > 0x7f800000u) return static_cast<uint16_t>(sign | 0x7e00u | ((magnitude >> 13) & 0x3ffu));  // NaN
-  if (magnitude >= 0x477ff000u) return static_cast<uint16_t>(sign | 0x7c00u);  // rounds to infinity
+  if (magnitude >= 0x477ff000u) return static_cast<uint16_t>(sign | 0x7c00u);                                // rounds to infinity
   if (magnitude < 0x38800000u) {  // subnormal: let the float adder round at the right bit
     const float rounded = float_from_bits(magnitude) + 0.5f;
     return static_cast<uint16_t>(sign | (bits_of(rounded) - 0x3f000000u));

@@ -31,19 +31,24 @@ enum class Scales : uint8_t { kNone, kPlain, kMin, kSuperMin, kSuperHalf };
 
 struct FormatInfo {
   const char* name;
-  int bits;             // of a code; 0 for dense formats
-  int zero;             // what is taken off a code
+  int bits;  // of a code; 0 for dense formats
+  int zero;  // what is taken off a code
   Scales scales;
-  int block;            // columns of a block in the checkpoint
-  int block_bytes;      // bytes of such a block
+  int block;        // columns of a block in the checkpoint
+  int block_bytes;  // bytes of such a block
 };
 
 constexpr FormatInfo kFormats[] = {
-    {"F32", 0, 0, Scales::kNone, 1, 4},          {"F16", 0, 0, Scales::kNone, 1, 2},
-    {"BF16", 0, 0, Scales::kNone, 1, 2},         {"Q4_0", 4, 8, Scales::kPlain, 32, 18},
-    {"Q4_1", 4, 0, Scales::kMin, 32, 20},        {"Q5_0", 5, 16, Scales::kPlain, 32, 22},
-    {"Q5_1", 5, 0, Scales::kMin, 32, 24},        {"Q8_0", 8, 128, Scales::kPlain, 32, 34},
-    {"Q4_K", 4, 0, Scales::kSuperMin, 256, 144}, {"Q5_K", 5, 0, Scales::kSuperMin, 256, 176},
+    {"F32", 0, 0, Scales::kNone, 1, 4},
+    {"F16", 0, 0, Scales::kNone, 1, 2},
+    {"BF16", 0, 0, Scales::kNone, 1, 2},
+    {"Q4_0", 4, 8, Scales::kPlain, 32, 18},
+    {"Q4_1", 4, 0, Scales::kMin, 32, 20},
+    {"Q5_0", 5, 16, Scales::kPlain, 32, 22},
+    {"Q5_1", 5, 0, Scales::kMin, 32, 24},
+    {"Q8_0", 8, 128, Scales::kPlain, 32, 34},
+    {"Q4_K", 4, 0, Scales::kSuperMin, 256, 144},
+    {"Q5_K", 5, 0, Scales::kSuperMin, 256, 176},
     {"Q6_K", 6, 32, Scales::kSuperHalf, 256, 210},
 };
 constexpr int kFormatCount = sizeof(kFormats) / sizeof(kFormats[0]);

@@ -43,7 +43,10 @@ void group_quads(Format f, const uint8_t* row, size_t g, uint32_t (&quad)[8]) {
   const uint8_t* b = row + g * 32 / fi.block * fi.block_bytes;
   const int j = static_cast<int>(g % 8);  // group within a super-block of 256
   switch (f) {
-    case Format::Q4_0: case Format::Q4_1: case Format::Q5_0: case Format::Q5_1: {
+    case Format::Q4_0:
+    case Format::Q4_1:
+    case Format::Q5_0:
+    case Format::Q5_1: {
       const uint8_t* q = b + fi.block_bytes - 16;
       for (int k = 0; k < 4; ++k) {
         const uint32_t word = word_at(q + 4 * k);
@@ -59,7 +62,8 @@ void group_quads(Format f, const uint8_t* row, size_t g, uint32_t (&quad)[8]) {
     case Format::Q8_0:
       for (int k = 0; k < 8; ++k) quad[k] = word_at(b + 2 + 4 * k) ^ kSigns;  // int8 + 128
       break;
-    case Format::Q4_K: case Format::Q5_K: {
+    case Format::Q4_K:
+    case Format::Q5_K: {
       const uint8_t *q = b + fi.block_bytes - 128 + 32 * (j / 2), *high = b + 16;
       for (int k = 0; k < 8; ++k) {
         quad[k] = (word_at(q + 4 * k) >> (j % 2 * 4)) & kNibbles;
@@ -71,8 +75,8 @@ void group_quads(Format f, const uint8_t* row, size_t g, uint32_t (&quad)[8]) {
       const int h = j / 4, quarter = j % 4;
       const uint8_t *low = b + 64 * h + 32 * (quarter % 2), *high = b + 128 + 32 * h;
       for (int k = 0; k < 8; ++k)
-        quad[k] = ((word_at(low + 4 * k) >> (quarter / 2 * 4)) & kNibbles) |
-                  (((word_at(high + 4 * k) >> (2 * quarter)) & kPairs) << 4);
+        quad[k] =
+            ((word_at(low + 4 * k) >> (quarter / 2 * 4)) & kNibbles) | (((word_at(high + 4 * k) >> (2 * quarter)) & kPairs) << 4);
       break;
     }
     default: break;
