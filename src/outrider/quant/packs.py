@@ -210,7 +210,7 @@ def _write(
 def _opened(path: Path, report: dict[str, Any]) -> dict[str, Tensor]:
     """The tensors of a pack, checked by hash; of the one that is only gathered from, the file's size must do."""
     table = GGUFFile(path).table
-    tensors = {name: Tensor(name, cast(Format, entry.format), entry.shape, entry.data) for name, entry in table.items()}
+    tensors = {name: Tensor(name, entry.format, entry.shape, entry.data) for name, entry in table.items()}
 
     def intact(name: str) -> bool:
         found = hashlib.sha256(tensors[name].data.data).hexdigest()

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import cast
 
 import numpy as np
 
-from outrider.checkpoints.checkpoint import Checkpoint, Format, Tensor
+from outrider.checkpoints.checkpoint import Checkpoint, Tensor
 from outrider.checkpoints.config import AssistantConfig, ModelConfig
 from outrider.checkpoints.gguf.config import gguf_config
 from outrider.checkpoints.gguf.file import GGUFFile
@@ -34,7 +33,7 @@ def open_gguf(path: Path) -> Checkpoint:
         if (name := neutral_name(entry.name)) is not None:
             if name in tensors:
                 raise CheckpointError(f"holds the tensor {name} twice", path=path, remedy="Convert it again")
-            tensors[name] = Tensor(name, cast(Format, entry.format), entry.shape, entry.data)
+            tensors[name] = Tensor(name, entry.format, entry.shape, entry.data)
     files = tuple(part.path for part in parts)
     return Checkpoint(file.path, config, validate(config, tensors, path), _tokenizer_tables(file, config), files)
 

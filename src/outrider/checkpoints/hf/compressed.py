@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from outrider.checkpoints.checkpoint import Bytes, Format, Tensor
+from outrider.arrays import Bytes
+from outrider.checkpoints.checkpoint import Format, Tensor
 from outrider.checkpoints.hf.safetensors_file import StoredTensor
 from outrider.errors import CheckpointError
 
