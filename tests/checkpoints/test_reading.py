@@ -18,6 +18,7 @@ from tiny_checkpoints import Tiny
 from outrider.checkpoints import AssistantConfig, Checkpoint, ModelConfig, Tensor, TokenizerTables, open_checkpoint
 from outrider.checkpoints.checkpoint import BLOCKS, FORMATS
 from outrider.checkpoints.gguf.file import TENSOR_TYPES, GGUFFile
+from outrider.checkpoints.gguf.names import ROPE_FREQS, gguf_name, neutral_name
 from outrider.checkpoints.hf.config import hf_config
 from outrider.checkpoints.settings import Settings
 
@@ -92,6 +93,12 @@ def test_tensor_types_are_numbered_as_in_the_format() -> None:
     known = {name: number for number, name in enumerate(TENSOR_TYPES) if name != "-"}
     assert {Type[name].value: name for name in known} == {number: name for name, number in known.items()}
     assert set(FORMATS) <= known.keys()
+
+
+@pytest.mark.parametrize("variant", ALL)
+def test_names_lead_back(variant: str, tiny: Callable[[str], Tiny]) -> None:
+    names = [name for name in GGUFFile(tiny(variant).gguf).table if name != ROPE_FREQS]
+    assert [gguf_name(neutral_name(name) or "") for name in names] == names
 
 
 @pytest.mark.parametrize("version", [2, 3])

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from outrider.chat.calls import Call, parse_call
+from outrider.tokenizer.stream import partial_match
 
 CHANNEL, CHANNEL_END = "<|channel>", "<channel|>"
 CALL, CALL_END = "<|tool_call>", "<tool_call|>"
@@ -111,13 +112,7 @@ class AnswerReader:
         return True
 
     def _release(self, marks: list[str]) -> str:
-        """All of the held text but an end that may be the beginning of a mark."""
-        keep = max((_overlap(self._held, mark) for mark in marks), default=0)
-        cut = len(self._held) - keep
+        """The held text, except an end that may be the beginning of a mark."""
+        cut = len(self._held) - partial_match(self._held, marks)
         released, self._held = self._held[:cut], self._held[cut:]
         return released
-
-
-def _overlap(text: str, mark: str) -> int:
-    """Length of the longest end of `text` that `mark` begins with."""
-    return next((n for n in range(min(len(text), len(mark) - 1), 0, -1) if text.endswith(mark[:n])), 0)

@@ -1,4 +1,4 @@
-"""A checkpoint as the rest of the program sees it: a config, named tensors and a tokenizer."""
+"""An opened checkpoint: a config, named tensors and a tokenizer, independent of the file format."""
 
 from __future__ import annotations
 
@@ -33,7 +33,10 @@ BLOCKS: dict[Format, tuple[int, int]] = {
 """(weights, bytes) of one block. A row is a whole number of blocks, so rows never share one."""
 
 FORMATS: tuple[Format, ...] = tuple(BLOCKS)
-"""Every tensor format that can be read. I32 occurs only in a drafter's token ordering."""
+"""Every tensor format that can be read."""
+
+WEIGHT_FORMATS: tuple[Format, ...] = tuple(format for format in FORMATS if format != "I32")
+"""The formats of weights. I32 is that of a drafter's token ordering alone."""
 
 FLOAT_FORMATS: tuple[Format, ...] = ("F32", "F16", "BF16")
 """The formats of weights that are not quantized."""
@@ -47,11 +50,13 @@ def bytes_as(shape: tuple[int, ...], format: Format) -> int:
 
 @dataclass(frozen=True)
 class Tensor:
-    """One tensor where it lies.
+    """One tensor of a checkpoint.
 
-    `shape` is row-major and logical, e.g. (rows, columns); row r of a matrix is the bytes
-    [r * row_bytes, (r + 1) * row_bytes) of `data`. `name` is the neutral name. `stored` is the (bytes,) uint8
-    read-only view of the mapped file, or what makes these bytes of tensors that the file stores in another form.
+    Attributes:
+        name: the neutral name.
+        format: of its blocks.
+        shape: row-major, e.g. (rows, columns); row r of a matrix is the bytes [r * row_bytes, (r + 1) * row_bytes).
+        stored: the (bytes,) uint8 read-only view of the mapped file, or a function that converts what the file stores.
     """
 
     name: str
@@ -61,7 +66,7 @@ class Tensor:
 
     @property
     def data(self) -> Bytes:
-        """(nbytes,) uint8, read-only. Made anew at each call if the file stores another form."""
+        """(nbytes,) uint8, read-only. Converted at each call if the file stores another format."""
         return self.stored() if callable(self.stored) else self.stored
 
     @property
@@ -90,10 +95,14 @@ class Tensor:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """An opened checkpoint. Nothing is copied out of its files yet; the tensors keep the mapping alive.
+    """An opened checkpoint. Its weights stay in its files; the tensors keep the mapping alive.
 
-    `tokenizer` is a GGUF file's tables, or the path of a folder's tokenizer.json, or None where there is neither.
-    `files` are those that say what the model computes: config and weights.
+    Attributes:
+        path: the GGUF file (its first part, if it is split) or the folder.
+        config: of the target or the drafter.
+        tensors: by neutral name, in order of layer.
+        tokenizer: a GGUF file's tables, or the path of a folder's tokenizer.json; None if there is neither.
+        files: the files that determine what the model computes: config and weights.
     """
 
     path: Path

@@ -92,6 +92,11 @@ def own_kv_layers(config: ModelConfig) -> Iterator[int]:
     return (index for index, layer in enumerate(config.layers) if layer.kv_source == index)
 
 
+def last_kv_layers(config: ModelConfig) -> dict[Kind, int]:
+    """Kind -> the last layer that computes keys and values of its own: the one whose cache a drafter reads."""
+    return {config.layers[index].kind: index for index in own_kv_layers(config)}
+
+
 def kv_sources(kinds: tuple[Kind, ...], shared: int) -> tuple[int, ...]:
     """The KV source of each layer when the last `shared` layers reuse the KV of the last unshared layer of their kind.
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
-import numpy.typing as npt
+from outrider.arrays import Floats, Ints
 
 
 @dataclass(frozen=True)
@@ -20,8 +19,8 @@ class TokenizerTables:
 
     model: str
     tokens: list[str]
-    scores: npt.NDArray[np.float32] | None
-    token_types: npt.NDArray[np.int32] | None
+    scores: Floats | None
+    token_types: Ints | None
     merges: list[str] | None
     bos_token_id: int
     eos_token_id: int

@@ -13,19 +13,18 @@ from collections.abc import Iterable
 from itertools import pairwise
 
 import numpy as np
-import numpy.typing as npt
 
+from outrider.arrays import Ints
 from outrider.checkpoints.tokenizer_tables import TokenizerTables
 from outrider.errors import CheckpointError
 from outrider.tokenizer import merge_cache
 from outrider.tokenizer.token_kinds import NORMAL, UNUSED, kinds_of
 
-Pairs = npt.NDArray[np.int32]
 _WORTH_KEEPING = 16384  # tokens; the merges of a smaller vocabulary are found sooner than read
 _LONGEST = 256  # characters of a token; Gemma's longest has 31, and finding a merge takes the square of the length
 
 
-def merges_of(tables: TokenizerTables) -> Pairs:
+def merges_of(tables: TokenizerTables) -> Ints:
     """(merges, 2) int32 ids (left, right), best first: from the cache, where Gemma's took two seconds to find.
 
     Raises:
@@ -42,7 +41,7 @@ def merges_of(tables: TokenizerTables) -> Pairs:
     return found
 
 
-def find_merges(tables: TokenizerTables) -> Pairs:
+def find_merges(tables: TokenizerTables) -> Ints:
     """As `merges_of`, without the cache."""
     if tables.model == "llama":
         ranks = _ranks_by_score(tables)
@@ -55,7 +54,7 @@ def find_merges(tables: TokenizerTables) -> Pairs:
     )
 
 
-def _last_merges(tables: TokenizerTables, texts: Iterable[str], ranks: dict[str, int], *, separator: str) -> Pairs:
+def _last_merges(tables: TokenizerTables, texts: Iterable[str], ranks: dict[str, int], *, separator: str) -> Ints:
     """The merge that makes each of `texts` out of its characters, if one does.
 
     `ranks[left + separator + right]` is the rank of a merge; the best pair is joined, the leftmost of equals.

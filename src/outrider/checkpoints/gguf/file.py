@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from outrider.arrays import Bytes
-from outrider.checkpoints.checkpoint import BLOCKS, FORMATS, Format, bytes_as
+from outrider.checkpoints.checkpoint import BLOCKS, FORMATS, WEIGHT_FORMATS, Format, bytes_as
 from outrider.errors import CheckpointError
 
 _DAMAGED = "The file is damaged or incomplete: download or convert it again"
@@ -221,9 +221,8 @@ class _Header:
         known = TENSOR_TYPES[kind] if kind < len(TENSOR_TYPES) else "-"
         if known not in FORMATS:
             shown = known if known != "-" else f"number {kind}"
-            readable = ", ".join(format for format in FORMATS if format != "I32")
             problem = f"stores tensor {name} as type {shown}, which is not supported"
-            raise self._fault(problem, f"Use a file quantized to one of {readable}")
+            raise self._fault(problem, f"Use a file quantized to one of {', '.join(WEIGHT_FORMATS)}")
         if 0 in shape:
             raise self._fault(f"gives tensor {name} the empty shape {shape}")
         if shape[-1] % (block := BLOCKS[known][0]):

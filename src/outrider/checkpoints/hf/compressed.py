@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from outrider.arrays import Bytes
+from outrider.arrays import Bytes, Floats
 from outrider.checkpoints.checkpoint import Format, Tensor
 from outrider.checkpoints.hf.safetensors_file import StoredTensor
 from outrider.errors import CheckpointError
@@ -92,7 +92,7 @@ def _blocks(codes: Bytes, bits: int, scales: npt.NDArray[np.float16], repeated: 
     return out.reshape(-1)
 
 
-def _floats(codes: Bytes, bits: int, scales: npt.NDArray[np.float32], group: int) -> Bytes:
+def _floats(codes: Bytes, bits: int, scales: Floats, group: int) -> Bytes:
     unsigned = codes if bits == 8 else _nibbles(codes)
     values = unsigned.astype(np.float32) - np.float32(1 << (bits - 1))
     return (values.reshape(-1, group) * scales.reshape(-1, 1)).astype(np.float32).reshape(-1).view(np.uint8)

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 from safetensors import SafetensorError, safe_open
 
+from outrider.arrays import Bytes
 from outrider.errors import CheckpointError
 
 _ITEM_BYTES = {"F32": 4, "F16": 2, "BF16": 2, "I32": 4, "I64": 8, "F64": 8, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
@@ -28,7 +28,7 @@ class StoredTensor:
     name: str
     dtype: str
     shape: tuple[int, ...]
-    data: npt.NDArray[np.uint8]
+    data: Bytes
 
 
 def read_safetensors(path: Path) -> dict[str, StoredTensor]:
