@@ -1,4 +1,4 @@
-"""Merges kept on disk between runs.
+"""A cache of merges on disk.
 
 A file holds the SHA-256 digest of what follows, and the pairs, (merges, 2) little-endian int32. Its name is a hash of
 the tables that the merges come from, so no other vocabulary finds it. A damaged or unreadable file is ignored, and the

@@ -1,4 +1,4 @@
-"""What a token of a vocabulary is for, in GGUF's numbers."""
+"""Kinds of token, numbered as in GGUF."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6
 
 
 def kinds_of(tables: TokenizerTables) -> Ints:
-    """(vocab,) int32; without a table of them all tokens are normal."""
+    """(vocab,) int32; all normal if the tables list none."""
     if tables.token_types is None:
         return np.full(len(tables.tokens), NORMAL, np.int32)
     return tables.token_types

@@ -1,8 +1,8 @@
 """One .safetensors file, memory-mapped.
 
-The safetensors package parses and checks the header (sizes, offsets, no holes, no overlaps). It hands tensors out as
-arrays, though, and numpy has no bfloat16; so the bytes are taken from a mapping of our own. The package guarantees that
-the tensors follow one another without holes, in the order of `offset_keys()`, which gives each one's place.
+The safetensors package parses and checks the header (sizes, offsets, no holes, no overlaps). It returns tensors as
+arrays, but numpy has no bfloat16, so this module maps the file itself. The package guarantees that the tensors follow
+one another without holes in the order of `offset_keys()`, which determines their offsets.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _AGAIN = "The file is damaged or incomplete: download it again"
 
 @dataclass(frozen=True)
 class StoredTensor:
-    """A tensor as stored: its own name, dtype ("F32", "BF16", ...), shape, and (bytes,) uint8 read-only view."""
+    """A tensor as stored: the file's name, dtype ("F32", "BF16", ...) and shape, and (bytes,) uint8 read-only view."""
 
     name: str
     dtype: str
@@ -32,18 +32,17 @@ class StoredTensor:
 
 
 def read_safetensors(path: Path) -> dict[str, StoredTensor]:
-    """Every tensor of a file, by name. Nothing is read but the header.
+    """Every tensor of a file, by name. Only the header is read.
 
     Raises:
-        CheckpointError: the file cannot be read, its header does not hold together, or it holds a dtype that no
-            unquantized model uses.
+        CheckpointError: the file cannot be read, its header is inconsistent, or a dtype is not supported.
     """
     try:
         with safe_open(path, framework="numpy") as file:
             names = file.offset_keys()
             heads = [(name, file.get_slice(name)) for name in names]
             entries = [(name, piece.get_dtype(), tuple(piece.get_shape())) for name, piece in heads]
-        # The package has opened it, so it is longer than its length field and its header.
+        # The package has checked that the file is longer than its length field and its header.
         mapping = np.memmap(path, mode="r").view(np.ndarray)
     except (SafetensorError, OSError, ValueError, OverflowError) as error:
         raise CheckpointError(
