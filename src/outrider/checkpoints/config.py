@@ -6,7 +6,7 @@ keys. A fact that a file does not state is derived as its reference implementati
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -109,6 +109,32 @@ class AssistantConfig:
     num_centroids: int
     centroid_top_k: int
     use_ordered_embeddings: bool
+
+
+def make_layers(
+    kinds: Sequence[Kind],
+    ropes: Mapping[Kind, Rope],
+    sources: Sequence[int],
+    kv_heads: Sequence[int],
+    mlp_widths: Sequence[int],
+    window: int,
+    *,
+    k_eq_v: bool,
+) -> tuple[Layer, ...]:
+    """The layers of these kinds. A layer that shares another's cache has the key-value heads of that layer."""
+    return tuple(
+        Layer(
+            kind=kind,
+            head_dim=ropes[kind].dims,
+            kv_heads=kv_heads[index if source < 0 else source],
+            kv_source=source,
+            mlp_width=mlp_widths[index],
+            window=window if kind == "sliding" else None,
+            rope=ropes[kind],
+            k_eq_v=k_eq_v and kind == "full",
+        )
+        for index, (kind, source) in enumerate(zip(kinds, sources, strict=True))
+    )
 
 
 def own_kv_layers(config: ModelConfig) -> Iterator[int]:

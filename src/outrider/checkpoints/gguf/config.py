@@ -7,7 +7,7 @@ many dims the full layers rotate (`rope_freqs.weight`).
 from __future__ import annotations
 
 import math
-from typing import Literal, cast
+from typing import cast
 
 import numpy as np
 
@@ -15,10 +15,10 @@ from outrider.checkpoints.config import (
     AssistantConfig,
     Experts,
     Kind,
-    Layer,
     ModelConfig,
     Rope,
     kv_sources,
+    make_layers,
 )
 from outrider.checkpoints.gguf.file import GGUFFile
 from outrider.checkpoints.gguf.names import ROPE_FREQS, gguf_name
@@ -52,102 +52,43 @@ def gguf_config(file: GGUFFile) -> ModelConfig | AssistantConfig:
             remedy=f"Use a model of one of the architectures {', '.join(_SUPPORTED)}",
         )
     settings = Settings(file.values, file.path, f"{architecture}.")
-    config: ModelConfig | AssistantConfig
-    if architecture == "gemma3":
-        config = _gemma3(file, settings)
-    elif architecture == "gemma4":
-        config = _gemma4(file, settings, reads_target=False)
-    else:
-        config = _assistant(file, settings)
+    config = (
+        _drafter(file, settings)
+        if architecture == "gemma4-assistant"
+        else _text(file, settings, gemma4=architecture == "gemma4", reads_target=False)
+    )
     settings.refuse_unread(_DESCRIPTIVE)
     return config
 
 
-def _gemma3(file: GGUFFile, settings: Settings) -> ModelConfig:
+def _text(file: GGUFFile, settings: Settings, *, gemma4: bool, reads_target: bool) -> ModelConfig:
     count = settings.integer("block_count", low=1, high=MAX_LAYERS)
-    heads = settings.size("attention.head_count")
-    head_dim = _head_dim(settings, "attention.key_length", "attention.value_length", "rope.dimension_count", 256)
-    window = settings.integer("attention.sliding_window", low=1)
-    kinds = _gemma3_kinds(settings, count)
-    kv_heads = settings.sizes("attention.head_count_kv", count, high=heads)
-    widths = settings.sizes("feed_forward_length", count)
-    full = Rope(settings.number("rope.freq_base", 1e6, low=1.0), head_dim, head_dim, _linear_factor(settings))
-    sliding = Rope(settings.number("rope.freq_base_swa", 1e4, low=1.0), head_dim, head_dim)
+    heads, hidden_size = settings.size("attention.head_count"), settings.size("embedding_length")
+    vocab_size = _vocab_size(file)
+    kinds = _kinds(settings, count) if gemma4 else _gemma3_kinds(settings, count)
+    ropes = _gemma4_ropes(file, settings) if gemma4 else _gemma3_ropes(settings)
+    shared = settings.integer("attention.shared_kv_layers", 0, high=count) if gemma4 else 0
+    sources = (-1,) * count if reads_target else _sources(settings, kinds, shared)
+    layers = make_layers(
+        kinds,
+        ropes,
+        sources,
+        settings.sizes("attention.head_count_kv", count, high=heads),
+        settings.sizes("feed_forward_length", count),
+        settings.integer("attention.sliding_window", low=1),
+        k_eq_v=gemma4 and not reads_target and _keys_are_values(file, kinds, sources),
+    )
     # Gemma 3 27B alone scales its queries by hidden_size / heads instead of head_dim. No setting records it; the number
     # of layers identifies the model.
-    scaled = settings.size("embedding_length") / heads if count == _GEMMA3_27B_LAYERS else head_dim
-    layers = tuple(
-        Layer(
-            kind=kind,
-            head_dim=head_dim,
-            kv_heads=kv_heads[index],
-            kv_source=index,
-            mlp_width=widths[index],
-            window=window if kind == "sliding" else None,
-            rope=sliding if kind == "sliding" else full,
-            k_eq_v=False,
-        )
-        for index, kind in enumerate(kinds)
-    )
-    return _model(file, settings, "gemma3", heads, layers, attention_scale=1 / math.sqrt(scaled))
-
-
-def _gemma4(file: GGUFFile, settings: Settings, *, reads_target: bool) -> ModelConfig:
-    count = settings.integer("block_count", low=1, high=MAX_LAYERS)
-    heads = settings.size("attention.head_count")
-    kinds = _kinds(settings, count)
-    shared = settings.integer("attention.shared_kv_layers", 0, high=count)
-    kv_heads = settings.sizes("attention.head_count_kv", count, high=heads)
-    widths = settings.sizes("feed_forward_length", count)
-    window = settings.integer("attention.sliding_window", low=1)
-    dims = {
-        "full": _head_dim(settings, "attention.key_length", "attention.value_length", "rope.dimension_count"),
-        "sliding": _head_dim(
-            settings, "attention.key_length_swa", "attention.value_length_swa", "rope.dimension_count_swa"
-        ),
-    }
-    if _linear_factor(settings) != 1.0:
-        raise settings.fault("scales its rotary embedding, which is not defined for Gemma 4")
-    ropes = {
-        "full": Rope(settings.number("rope.freq_base", low=1.0), dims["full"], _rotated(file, dims["full"])),
-        "sliding": Rope(settings.number("rope.freq_base_swa", low=1.0), dims["sliding"], dims["sliding"]),
-    }
-    sources = (-1,) * count if reads_target else _sources(settings, kinds, shared)
-    k_eq_v = False if reads_target else _keys_are_values(file, kinds, sources)
-    layers = tuple(
-        Layer(
-            kind=kind,
-            head_dim=dims[kind],
-            kv_heads=kv_heads[index if reads_target else sources[index]],
-            kv_source=sources[index],
-            mlp_width=widths[index],
-            window=window if kind == "sliding" else None,
-            rope=ropes[kind],
-            k_eq_v=k_eq_v and kind == "full",
-        )
-        for index, kind in enumerate(kinds)
-    )
-    return _model(file, settings, "gemma4", heads, layers, attention_scale=1.0)
-
-
-def _model(
-    file: GGUFFile,
-    settings: Settings,
-    architecture: Literal["gemma3", "gemma4"],
-    heads: int,
-    layers: tuple[Layer, ...],
-    *,
-    attention_scale: float,
-) -> ModelConfig:
-    gemma4, vocab_size = architecture == "gemma4", _vocab_size(file)
+    scaled = hidden_size / heads if count == _GEMMA3_27B_LAYERS else layers[0].head_dim
     return ModelConfig(
-        architecture=architecture,
+        architecture="gemma4" if gemma4 else "gemma3",
         vocab_size=vocab_size,
-        hidden_size=settings.size("embedding_length"),
+        hidden_size=hidden_size,
         heads=heads,
         layers=layers,
         rms_norm_eps=settings.number("attention.layer_norm_rms_epsilon"),
-        attention_scale=attention_scale,
+        attention_scale=1.0 if gemma4 else 1 / math.sqrt(scaled),
         value_norm=gemma4,
         logit_softcap=settings.number("final_logit_softcapping", 0.0) or None,
         ple_width=settings.size("embedding_length_per_layer_input", 0, low=0) if gemma4 else 0,
@@ -158,8 +99,26 @@ def _model(
     )
 
 
-def _assistant(file: GGUFFile, settings: Settings) -> AssistantConfig:
-    text = _gemma4(file, settings, reads_target=True)
+def _gemma3_ropes(settings: Settings) -> dict[Kind, Rope]:
+    dims = _head_dim(settings, default=256)
+    return {
+        "full": Rope(settings.number("rope.freq_base", 1e6, low=1.0), dims, dims, _linear_factor(settings)),
+        "sliding": Rope(settings.number("rope.freq_base_swa", 1e4, low=1.0), dims, dims),
+    }
+
+
+def _gemma4_ropes(file: GGUFFile, settings: Settings) -> dict[Kind, Rope]:
+    if _linear_factor(settings) != 1.0:
+        raise settings.fault("scales its rotary embedding, which is not defined for Gemma 4")
+    full, sliding = _head_dim(settings), _head_dim(settings, "_swa")
+    return {
+        "full": Rope(settings.number("rope.freq_base", low=1.0), full, _rotated(file, full)),
+        "sliding": Rope(settings.number("rope.freq_base_swa", low=1.0), sliding, sliding),
+    }
+
+
+def _drafter(file: GGUFFile, settings: Settings) -> AssistantConfig:
+    text = _text(file, settings, gemma4=True, reads_target=True)
     if settings.integer("nextn_predict_layers", len(text.layers)) != len(text.layers):
         raise settings.fault(
             f"sets {settings.name('nextn_predict_layers')} to other than its {len(text.layers)} layers"
@@ -190,15 +149,14 @@ def _kinds(settings: Settings, count: int) -> tuple[Kind, ...]:
     return cast(tuple[Kind, ...], tuple("sliding" if flag else "full" for flag in sliding))
 
 
-def _head_dim(settings: Settings, keys: str, values: str, rotated: str, default: int | None = None) -> int:
-    """The one size of queries, keys, values and rotary embedding; a file that sets them apart is refused."""
+def _head_dim(settings: Settings, suffix: str = "", *, default: int | None = None) -> int:
+    """The one size of queries, keys, values and rotary embedding; a file in which they differ is refused."""
+    keys = f"attention.key_length{suffix}"
     head_dim = settings.size(keys, default, low=2)
-    for key in (values, rotated):
-        if settings.integer(key, head_dim) != head_dim:
-            raise settings.fault(
-                f"sets {settings.name(key)} to {settings.integer(key)} and {settings.name(keys)} to {head_dim}, "
-                "which must be equal"
-            )
+    for key in (f"attention.value_length{suffix}", f"rope.dimension_count{suffix}"):
+        if (other := settings.integer(key, head_dim)) != head_dim:
+            sizes = f"{settings.name(key)} to {other} and {settings.name(keys)} to {head_dim}"
+            raise settings.fault(f"sets {sizes}, which must be equal")
     return head_dim
 
 

@@ -8,18 +8,14 @@ spellings are both read: `global_head_dim` and `num_global_key_value_heads` or `
 from __future__ import annotations
 
 import math
-from typing import Any, Literal
+from typing import Any
 
-from outrider.checkpoints.config import AssistantConfig, Experts, Kind, Layer, ModelConfig, kv_sources
+from outrider.checkpoints.config import AssistantConfig, Experts, Kind, Layer, ModelConfig, kv_sources, make_layers
 from outrider.checkpoints.hf.rope import ropes
 from outrider.checkpoints.settings import MAX_LAYERS, MAX_SIZE, Settings
 from outrider.errors import CheckpointError
 
-_TEXT = {
-    "gemma3_text": "gemma3",
-    "gemma4_text": "gemma4",
-    "gemma4_unified_text": "gemma4",
-}
+_TEXT = ("gemma3_text", "gemma4_text", "gemma4_unified_text")
 _NESTED = {
     "gemma3": "gemma3_text",
     "gemma4": "gemma4_text",
@@ -98,8 +94,7 @@ def _assistant(config: Settings, text: ModelConfig) -> AssistantConfig:
 
 
 def _text(config: Settings, kind: str, ends: tuple[int, ...], *, reads_target: bool) -> ModelConfig:
-    architecture: Literal["gemma3", "gemma4"] = "gemma3" if _TEXT[kind] == "gemma3" else "gemma4"
-    gemma4 = architecture == "gemma4"
+    gemma4 = kind != "gemma3_text"
     heads = config.size("num_attention_heads")
     vocab_size = config.size("vocab_size")
     layers = _layers(config, gemma4=gemma4, reads_target=reads_target, heads=heads)
@@ -110,7 +105,7 @@ def _text(config: Settings, kind: str, ends: tuple[int, ...], *, reads_target: b
         raise config.fault(f"has per-layer embeddings for {ple_vocab} tokens but a vocabulary of {vocab_size}")
     _refuse_other_arithmetic(config, gemma4=gemma4)
     model = ModelConfig(
-        architecture=architecture,
+        architecture="gemma4" if gemma4 else "gemma3",
         vocab_size=vocab_size,
         hidden_size=config.size("hidden_size"),
         heads=heads,
@@ -147,18 +142,14 @@ def _layers(config: Settings, *, gemma4: bool, reads_target: bool, heads: int) -
     except ValueError as error:
         raise config.fault(str(error)) from error
     rope_of = ropes(config, {kind: heads_of[kinds.index(kind)][0] for kind in kinds}, gemma4=gemma4)
-    return tuple(
-        Layer(
-            kind=kind,
-            head_dim=heads_of[index][0],
-            kv_heads=heads_of[index if reads_target else sources[index]][1],
-            kv_source=sources[index],
-            mlp_width=2 * width if wide and sources[index] != index else width,
-            window=window if kind == "sliding" else None,
-            rope=rope_of[kind],
-            k_eq_v=k_eq_v and kind == "full" and not reads_target,
-        )
-        for index, kind in enumerate(kinds)
+    return make_layers(
+        kinds,
+        rope_of,
+        sources,
+        [kv_heads for _, kv_heads in heads_of],
+        [2 * width if wide and source != index else width for index, source in enumerate(sources)],
+        window,
+        k_eq_v=k_eq_v and not reads_target,
     )
 
 
