@@ -16,7 +16,9 @@ from published_configs import PUBLISHED
 from tiny_checkpoints import Tiny
 
 from outrider.checkpoints import AssistantConfig, Checkpoint, ModelConfig, Tensor, TokenizerTables, open_checkpoint
-from outrider.checkpoints.gguf.file import GGUFFile
+from outrider.checkpoints.checkpoint import BLOCKS, FORMATS
+from outrider.checkpoints.gguf.file import TENSOR_TYPES, GGUFFile
+from outrider.checkpoints.gguf.names import ROPE_FREQS, gguf_name, neutral_name
 from outrider.checkpoints.hf.config import hf_config
 from outrider.checkpoints.settings import Settings
 
@@ -81,6 +83,30 @@ def test_the_formats_own_reader_agrees(tiny: Callable[[str], Tiny]) -> None:
             assert np.float32(value) == np.float32(expected), key
         else:
             assert value == expected, key
+
+
+def test_blocks_are_those_of_the_format() -> None:
+    assert {Type[name]: size for name, size in BLOCKS.items()}.items() <= gguf.GGML_QUANT_SIZES.items()
+
+
+def test_tensor_types_are_numbered_as_in_the_format() -> None:
+    known = {name: number for number, name in enumerate(TENSOR_TYPES) if name != "-"}
+    assert {Type[name].value: name for name in known} == {number: name for name, number in known.items()}
+    assert set(FORMATS) <= known.keys()
+
+
+@pytest.mark.parametrize("variant", ALL)
+def test_names_lead_back(variant: str, tiny: Callable[[str], Tiny]) -> None:
+    names = [name for name in GGUFFile(tiny(variant).gguf).table if name != ROPE_FREQS]
+    assert [gguf_name(neutral_name(name) or "") for name in names] == names
+
+
+@pytest.mark.parametrize("version", [2, 3])
+def test_both_versions_read_alike(version: int, tiny: Callable[[str], Tiny], tmp_path: Path) -> None:
+    raw = bytearray(tiny("gemma3").gguf.read_bytes())
+    raw[4:8] = version.to_bytes(4, "little")
+    (tmp_path / "model.gguf").write_bytes(raw)
+    assert open_checkpoint(tmp_path / "model.gguf").config == open_checkpoint(tiny("gemma3").gguf).config
 
 
 @pytest.mark.parametrize("kind", [Type.Q4_K, Type.Q5_K, Type.Q6_K])

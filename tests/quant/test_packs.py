@@ -110,7 +110,7 @@ def test_a_pack_is_made_once(cache: Path, folder: Path, never: Callable[[], None
     first = pack(folder)
     assert first.path is not None
     assert first.path.parent == cache
-    assert {file.suffix for file in cache.iterdir()} == {".gguf", ".json", ".lock"}
+    assert {file.suffix for file in cache.iterdir()} == {".blocks", ".json", ".lock"}
     never()
     again = pack(folder)
     same(first, again)
@@ -218,6 +218,24 @@ def test_a_folder_that_cannot_be_written(cache: Path, folder: Path) -> None:
         pack(folder)
 
 
+def test_a_user_without_a_home(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setattr(Path, "home", lambda: (_ for _ in ()).throw(RuntimeError("no home")))
+    with pytest.raises(CheckpointError, match="no home folder"):
+        pack(folder)
+
+
+def test_a_report_of_other_tensors_is_not_used(folder: Path) -> None:
+    whole = pack(folder)
+    assert whole.path is not None
+    path = whole.path.with_suffix(".json")
+    report = json.loads(path.read_text())
+    report["tensors"] = dict(reversed(report["tensors"].items()))
+    path.write_text(json.dumps(report))
+    same(pack(folder), whole)
+    assert list(json.loads(path.read_text())["tensors"]) == list(report["tensors"])[::-1]
+
+
 def test_a_weight_that_is_not_a_number(cache: Path, tmp_path: Path) -> None:
     model = tiny_files.make_model("gemma3")
     with torch.no_grad():
@@ -225,7 +243,7 @@ def test_a_weight_that_is_not_a_number(cache: Path, tmp_path: Path) -> None:
     folder = tiny_files.save_folder(model, tmp_path / "broken")
     with pytest.raises(CheckpointError, match=r"layers\.0\.mlp\.up_proj\.weight cannot be quantized"):
         pack(folder)
-    assert not list(cache.glob("*.gguf"))
+    assert not list(cache.glob("*.blocks"))
     assert not list(cache.glob("*.partial"))
 
 
@@ -265,5 +283,5 @@ def quantized_llm(tiny: Callable[[str], Tiny], tmp_path_factory: pytest.TempPath
 
 def test_the_version_is_part_of_the_key(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = pack(folder).path
-    monkeypatch.setattr(packs, "_VERSION", 2)
+    monkeypatch.setattr(packs, "_VERSION", packs._VERSION + 1)
     assert pack(folder).path != first

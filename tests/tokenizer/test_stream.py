@@ -9,6 +9,7 @@ from texts import TEXTS
 
 from outrider.errors import UsageError
 from outrider.tokenizer import StreamDecoder
+from outrider.tokenizer.stream import partial_match
 
 BYTE = 238  # the id of <0x00>
 
@@ -59,3 +60,9 @@ def test_an_unfinished_character_is_replaced_when_it_is_certain_to_stay_so(token
 def test_an_id_outside_the_vocabulary_is_refused(tokenizer):
     with pytest.raises(UsageError, match="token id 262144 is outside the vocabulary"):
         StreamDecoder(tokenizer).push(262144)
+
+
+@given(text=st.text("ab<", max_size=12), marks=st.lists(st.text("ab<", max_size=5), max_size=3))
+def test_what_is_held_back_may_become_a_mark(text, marks):
+    beginnings = {mark[:length] for mark in marks for length in range(len(mark))}
+    assert partial_match(text, marks) == max((len(b) for b in beginnings if text.endswith(b)), default=0)

@@ -16,10 +16,11 @@ from outrider import LLM, SamplingParams
 from outrider.assembly import cpu_drafter
 from outrider.backends import cpu
 from outrider.checkpoints import open_checkpoint
+from outrider.checkpoints.config import last_kv_layers
 from outrider.errors import UsageError
 from outrider.quant import WeightStore
 from outrider.train.batches import Batches
-from outrider.train.capture import Job, capture, drafter_layers
+from outrider.train.capture import Job, capture
 from outrider.train.clusters import order_tokens, recall, train_centroids
 from outrider.train.dataset import Dataset, DatasetWriter, Shapes
 from outrider.train.export import export_folder, export_gguf, padded
@@ -68,7 +69,7 @@ def test_what_is_captured_is_what_the_target_computes(captured, variant):
     llm, folder = captured(variant)
     data = Dataset(folder)
     model = NativeModel(llm.path)
-    kinds = drafter_layers(llm.config)
+    kinds = last_kv_layers(llm.config)
     for span in data.spans[:6]:
         rows = slice(span.start, span.start + span.length)
         tokens = data.fields["tokens"][rows].tolist()

@@ -1,8 +1,8 @@
-"""Gemma 4's way to write a function call, read into OpenAI's.
+"""Parses Gemma 4's tool calls into OpenAI's.
 
-A call is `call:NAME{key:value,...}` between the control tokens `<|tool_call>` and `<tool_call|>`. Texts stand between
-two `<|"|>` as they are, without escapes; keys are bare; numbers, `true`, `false` and `null` are JSON's; `{...}` and
-`[...]` nest. See https://ai.google.dev/gemma/docs/core/prompt-formatting-gemma4 and the macro `format_argument` of the
+A call is `call:NAME{key:value,...}` between the control tokens `<|tool_call>` and `<tool_call|>`. Strings are delimited
+by `<|"|>` and have no escapes; keys are bare; numbers, `true`, `false` and `null` are as in JSON; `{...}` and `[...]`
+nest. See https://ai.google.dev/gemma/docs/core/prompt-formatting-gemma4 and the macro `format_argument` of the
 models' chat template.
 """
 
@@ -27,14 +27,14 @@ _WORDS: dict[str, Any] = {"true": True, "false": False, "null": None, "None": No
 
 @dataclass(frozen=True)
 class Call:
-    """A function call. `arguments`: a JSON object, as text."""
+    """A tool call: the function's name, and a JSON object of arguments as text."""
 
     name: str
     arguments: str
 
 
 def parse_call(text: str) -> Call | None:
-    """What stands between the control tokens as a call; None if it is none."""
+    """The call in a text from between the control tokens; None if it is malformed."""
     head = _HEAD.match(text)
     if head is None:
         return None
@@ -49,17 +49,17 @@ def parse_call(text: str) -> Call | None:
 
 
 class _MalformedError(Exception):
-    """It is no call."""
+    """The text is not a call."""
 
 
 class _Reader:
-    """Reads values from `at` on."""
+    """A recursive-descent parser; `at` is the index of the next character."""
 
     def __init__(self, text: str, at: int) -> None:
         self._text, self.at = text, at
 
     def value(self, depth: int) -> Any:
-        """One value, and the space around it."""
+        """The next value; skips the space around it."""
         if depth > MAX_DEPTH:
             raise _MalformedError
         self._skip(_SPACE)
@@ -120,7 +120,7 @@ class _Reader:
 
 
 def _bare(text: str) -> Any:
-    """A value without delimiters; what is no number and no word is a text whose delimiters were forgotten."""
+    """A value without delimiters: a number, a JSON constant, or a string whose delimiters the model left out."""
     if text in _WORDS:
         return _WORDS[text]
     if _NUMBER.fullmatch(text) and len(text) < 400:

@@ -1,4 +1,4 @@
-"""The Lark grammar of calls that have to be made, and of answers after a thought."""
+"""Lark grammars of required tool calls, and of constrained answers after reasoning."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from outrider.sampling.grammar import Grammar
 from outrider.tokenizer import Tokenizer
 
 _MAX_DEPTH = 32
-# Digits are bounded so that every number that can be written is a finite float, and no model counts for ever.
+# The number of digits is bounded: every number is a finite float, and no number is endless.
 _VALUES = r"""
 any: text | number | "true" | "false" | "null" | anyobject | anyarray
 anyobject: "{" (anypair ("," anypair)*)? "}"
@@ -28,26 +28,29 @@ TEXT: /(.|\n)*/
 
 
 class Function(Protocol):
-    """A function that may be called."""
+    """A function that the model may call."""
 
     @property
     def name(self) -> str:
-        """How calls name it."""
+        """Its name in calls."""
 
     @property
     def parameters(self) -> dict[str, Any] | None:
-        """The JSON schema of its arguments, if it has one."""
+        """The JSON schema of its arguments, or None."""
 
 
 def grammar_of_calls(functions: Sequence[Function], tokenizer: Tokenizer, *, several: bool, thinking: bool) -> Grammar:
-    """Calls of some functions and nothing else, but for a thought before them.
+    """The grammar of an answer that consists of tool calls, after optional reasoning.
 
-    The names of arguments, the required ones, their types and enums are those of the functions' schemas, in the
-    order in which the chat template writes them; other keywords of the schemas are not enforced.
+    It enforces the names, types and enums of arguments and which of them are required, in the order in which the chat
+    template lists them. It does not enforce other keywords of the schemas.
 
     Args:
-        several: whether one call may follow another.
-        thinking: whether a thought may come first.
+        several: allow more than one call.
+        thinking: allow reasoning before the calls.
+
+    Raises:
+        UsageError: a schema nests too deeply.
     """
     rules = _Rules(tokenizer)
     calls = [rules.call(number, function) for number, function in enumerate(functions)]
@@ -57,7 +60,8 @@ def grammar_of_calls(functions: Sequence[Function], tokenizer: Tokenizer, *, sev
 
 
 def after_a_thought(grammar: Grammar, tokenizer: Tokenizer) -> Grammar:
-    """An answer of a given form, before which the model may think. A Lark grammar says itself what comes first."""
+    """The grammar of an answer with optional reasoning before it. A Lark grammar is returned as is: it can allow
+    reasoning itself."""
     if grammar.kind == "lark":
         return grammar
     lines = ["start: thought? answer", f"answer: {lark_body(grammar)}", *_common(tokenizer, True)]
@@ -71,13 +75,13 @@ def _common(tokenizer: Tokenizer, thinking: bool) -> list[str]:
 
 
 def _mark(tokenizer: Tokenizer, text: str) -> str:
-    """A control token where the tokenizer has one, else its text."""
+    """The terminal of a control token; of its text, if the tokenizer has no such token."""
     ids = tokenizer.special_tokens([text])
     return f"<[{next(iter(ids))}]>" if ids else json.dumps(text)
 
 
 class _Rules:
-    """Rules for the arguments of functions, numbered as they are made."""
+    """Rules for the arguments of functions, numbered in order."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self.lines: list[str] = []
@@ -85,7 +89,7 @@ class _Rules:
         self._count = 0
 
     def call(self, number: int, function: Function) -> str:
-        """The rule of one function's calls."""
+        """Add the rule of one function's calls; its name."""
         arguments = self._value(function.parameters or {"type": "object", "properties": {}}, 0, top=True)
         begin, end = _mark(self._tokenizer, CALL), _mark(self._tokenizer, CALL_END)
         self.lines.append(f"call{number}: {begin} {json.dumps('call:' + function.name)} {arguments} {end}")
@@ -118,10 +122,10 @@ class _Rules:
             return "anyobject"
         required = schema.get("required")
         required = required if isinstance(required, list) else []
-        # The template sorts keys so; the model has seen no other order.
+        # The chat template's order, the only one in the training data.
         names = sorted(properties, key=str.lower)
         pairs = [self._rule(f"{_key(name)} {self._value(properties[name], depth + 1)}") for name in names]
-        # Two rules a place: nothing was written before it, or something was, so that a comma comes first.
+        # Two rules per argument: as the first one written, and after others, with a comma before it.
         first, later = '""', '""'
         for name, pair in zip(reversed(names), reversed(pairs), strict=True):
             skip_first, skip_later = ("", "") if name in required else (f" | {first}", f" | {later}")

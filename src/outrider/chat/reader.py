@@ -1,7 +1,7 @@
-"""Takes a chat answer apart as it comes: what the model thought, what it says, which functions it calls.
+"""Splits a streamed chat answer into content, reasoning and tool calls.
 
-Gemma 4 thinks between the control tokens `<|channel>` and `<channel|>`, and names the channel ("thought") in a first
-line; calls stand between `<|tool_call>` and `<tool_call|>` (see `calls`).
+Gemma 4 writes reasoning between the control tokens `<|channel>` and `<channel|>`, after the channel's name ("thought")
+and a newline, and tool calls between `<|tool_call>` and `<tool_call|>` (see `calls`).
 """
 
 from __future__ import annotations
@@ -9,17 +9,18 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from outrider.chat.calls import Call, parse_call
+from outrider.tokenizer.stream import partial_match
 
 CHANNEL, CHANNEL_END = "<|channel>", "<channel|>"
 CALL, CALL_END = "<|tool_call>", "<tool_call|>"
 RESPONSE = "<|tool_response>"
-"""With it the model waits for the results of its calls: its turn is over."""
+"""An end token: the model waits for the results of its calls."""
 _LABEL = "thought\n"
 
 
 @dataclass
 class Parts:
-    """A piece of an answer. What `content`, `reasoning` and `calls` of all its pieces hold is the whole answer's."""
+    """The parts of a piece of an answer; the sum over all pieces is the whole answer."""
 
     content: str = ""
     reasoning: str = ""
@@ -30,23 +31,23 @@ class Parts:
 
 
 class AnswerReader:
-    """Reads one answer. However its text is cut into pieces, their parts add up to the same.
+    """Reads one answer. The sum of the parts does not depend on how the text is cut into pieces.
 
     Args:
-        channels: whether the model can think; else the markers of that are text.
-        tools: whether it may call functions; else the markers of that are text.
+        channels: read reasoning; without it, its control tokens are content.
+        tools: read tool calls; without it, their control tokens are content.
     """
 
     def __init__(self, *, channels: bool, tools: bool) -> None:
         self._openings = ([CHANNEL] if channels else []) + ([CALL] if tools else [])
-        self._inside = ""  # the opening of what is being read; "" for content
-        self._label = False  # whether the channel's name may still come
-        self._held = ""  # text that is not decided yet
+        self._inside = ""  # the opening control token of the part being read; "" for content
+        self._label = False  # whether the channel's name may follow
+        self._held = ""  # text whose part is undecided
         self.calls = 0
         """Calls read so far."""
 
     def push(self, text: str) -> Parts:
-        """What is certain with this text."""
+        """The parts that are decided with this text."""
         self._held += text
         parts = Parts()
         while self._advance(parts):
@@ -54,7 +55,7 @@ class AnswerReader:
         return parts
 
     def flush(self) -> Parts:
-        """The rest, at the end. A thought need not be finished; a call that is not is text."""
+        """The rest, at the end of the answer. Unfinished reasoning is reasoning; an unfinished call is content."""
         parts = Parts()
         if self._inside == CHANNEL:
             parts.reasoning = self._held
@@ -64,7 +65,7 @@ class AnswerReader:
         return parts
 
     def _advance(self, parts: Parts) -> bool:
-        """One step; False if more text is needed."""
+        """Read one part; False if more text is needed."""
         if self._inside == CALL:
             return self._read_call(parts)
         if self._inside == CHANNEL:
@@ -92,7 +93,7 @@ class AnswerReader:
         if at < 0:
             parts.reasoning += self._release(["\n" + CHANNEL_END, CHANNEL_END])
             return False
-        # The template ends a thought that is given back with a newline of its own.
+        # The chat template adds this newline when the reasoning is sent back.
         parts.reasoning += self._held[:at].removesuffix("\n")
         self._held, self._inside = self._held[at + len(CHANNEL_END) :], ""
         return True
@@ -111,13 +112,7 @@ class AnswerReader:
         return True
 
     def _release(self, marks: list[str]) -> str:
-        """All of the held text but an end that may be the beginning of a mark."""
-        keep = max((_overlap(self._held, mark) for mark in marks), default=0)
-        cut = len(self._held) - keep
+        """The held text, except an end that may be the beginning of a mark."""
+        cut = len(self._held) - partial_match(self._held, marks)
         released, self._held = self._held[:cut], self._held[cut:]
         return released
-
-
-def _overlap(text: str, mark: str) -> int:
-    """Length of the longest end of `text` that `mark` begins with."""
-    return next((n for n in range(min(len(text), len(mark) - 1), 0, -1) if text.endswith(mark[:n])), 0)

@@ -1,4 +1,4 @@
-"""A checkpoint's own chat template: from messages to the text that the model was trained on."""
+"""A checkpoint's chat template: from messages to a prompt in the format that the model was trained on."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from outrider.errors import CheckpointError, UsageError
 
 
 class ChatTemplate:
-    """A template, compiled. It runs in a sandbox: it can read what it is given and nothing else.
+    """A compiled template. It runs in a sandbox that gives access to the arguments only.
 
     Args:
-        source: the Jinja text that the checkpoint came with.
-        bos: text of the BOS token, which templates write themselves.
+        source: the Jinja source from the checkpoint.
+        bos: the text of the BOS token, which templates write into the prompt.
 
     Raises:
-        CheckpointError: the text is no template.
+        CheckpointError: the source is not a valid template.
     """
 
     def __init__(self, source: str, *, bos: str) -> None:
         environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols])
         environment.filters["tojson"] = _to_json
         environment.globals["raise_exception"] = _refuse
-        environment.globals["strftime_now"] = lambda form: datetime.now().astimezone().strftime(form)
+        environment.globals["strftime_now"] = lambda format: datetime.now().astimezone().strftime(format)
         try:
             self._template = environment.from_string(source)
         except jinja2.TemplateError as error:
@@ -45,12 +45,12 @@ class ChatTemplate:
         tools: Sequence[Mapping[str, Any]] | None = None,
         thinking: bool = False,
     ) -> str:
-        """The prompt of a conversation, up to where the model's turn begins. It holds its own BOS.
+        """The prompt of a conversation, BOS included, up to the beginning of the model's turn.
 
         Args:
-            messages: OpenAI's: objects with `role` and `content`.
-            tools: functions that the model may call, as OpenAI describes them.
-            thinking: let the model reason before it answers, where its template knows of that.
+            messages: in OpenAI's format: objects with `role` and `content`.
+            tools: functions that the model may call, in OpenAI's format.
+            thinking: allow reasoning before the answer, if the template supports it.
 
         Raises:
             UsageError: the template refuses these messages, or fails on them.
@@ -68,10 +68,13 @@ class ChatTemplate:
 
 
 def chat_template_of(source: TokenizerTables | Path) -> ChatTemplate | None:
-    """The template that came with a tokenizer: in a GGUF's tables, or in files beside a tokenizer.json.
+    """The chat template of a checkpoint; None if it has none.
+
+    Args:
+        source: a GGUF file's tables, or the path of a tokenizer.json, beside which the template is.
 
     Raises:
-        CheckpointError: there is one, and it cannot be read.
+        CheckpointError: the template cannot be read.
     """
     if isinstance(source, TokenizerTables):
         bos = source.tokens[source.bos_token_id]
@@ -89,7 +92,7 @@ def chat_template_of(source: TokenizerTables | Path) -> ChatTemplate | None:
 
 
 def _to_json(value: Any, indent: int | None = None) -> str:
-    """As transformers writes it: not escaped for HTML, non-ASCII characters as they are."""
+    """JSON as transformers' filter writes it: neither HTML nor non-ASCII characters are escaped."""
     return json.dumps(value, ensure_ascii=False, indent=indent)
 
 

@@ -1,4 +1,4 @@
-"""Reading what people have: GGUF files, safetensors folders, the built-in demo. Many namings in, one out."""
+"""Reads GGUF files, safetensors folders, hub ids and the built-in demo into configs and tensors of one naming."""
 
 from outrider.checkpoints.checkpoint import Checkpoint, Format, Tensor
 from outrider.checkpoints.config import AssistantConfig, Experts, Layer, ModelConfig, Rope

@@ -1,4 +1,4 @@
-"""A checkpoint as the rest of the program sees it: a config, named tensors and a tokenizer."""
+"""An opened checkpoint: a config, named tensors and a tokenizer, independent of the file format."""
 
 from __future__ import annotations
 
@@ -6,24 +6,20 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 
+from outrider.arrays import Bytes, Floats
 from outrider.checkpoints.config import AssistantConfig, ModelConfig
 from outrider.checkpoints.tokenizer_tables import TokenizerTables
 
 Format = Literal["F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q4_K", "Q5_K", "Q6_K", "I32"]
 
-FORMATS: tuple[Format, ...] = get_args(Format)
-"""Every tensor format that can be read. I32 occurs only in a drafter's token ordering."""
-
 BLOCKS: dict[Format, tuple[int, int]] = {
     "F32": (1, 4),
     "F16": (1, 2),
     "BF16": (1, 2),
-    "I32": (1, 4),
     "Q8_0": (32, 34),
     "Q4_0": (32, 18),
     "Q4_1": (32, 20),
@@ -32,20 +28,35 @@ BLOCKS: dict[Format, tuple[int, int]] = {
     "Q4_K": (256, 144),
     "Q5_K": (256, 176),
     "Q6_K": (256, 210),
+    "I32": (1, 4),
 }
 """(weights, bytes) of one block. A row is a whole number of blocks, so rows never share one."""
 
+FORMATS: tuple[Format, ...] = tuple(BLOCKS)
+"""Every tensor format that can be read."""
 
-Bytes = npt.NDArray[np.uint8]
+WEIGHT_FORMATS: tuple[Format, ...] = tuple(format for format in FORMATS if format != "I32")
+"""The formats of weights. I32 is that of a drafter's token ordering alone."""
+
+FLOAT_FORMATS: tuple[Format, ...] = ("F32", "F16", "BF16")
+"""The formats of weights that are not quantized."""
+
+
+def bytes_as(shape: tuple[int, ...], format: Format) -> int:
+    """Bytes of a tensor of this shape, whose rows are whole blocks, in this format."""
+    weights, size = BLOCKS[format]
+    return math.prod(shape) // weights * size
 
 
 @dataclass(frozen=True)
 class Tensor:
-    """One tensor where it lies.
+    """One tensor of a checkpoint.
 
-    `shape` is row-major and logical, e.g. (rows, columns); row r of a matrix is the bytes
-    [r * row_bytes, (r + 1) * row_bytes) of `data`. `name` is the neutral name. `stored` is the (bytes,) uint8
-    read-only view of the mapped file, or what makes these bytes of tensors that the file stores in another form.
+    Attributes:
+        name: the neutral name.
+        format: of its blocks.
+        shape: row-major, e.g. (rows, columns); row r of a matrix is the bytes [r * row_bytes, (r + 1) * row_bytes).
+        stored: the (bytes,) uint8 read-only view of the mapped file, or a function that converts what the file stores.
     """
 
     name: str
@@ -55,21 +66,20 @@ class Tensor:
 
     @property
     def data(self) -> Bytes:
-        """(nbytes,) uint8, read-only. Made anew at each call if the file stores another form."""
+        """(nbytes,) uint8, read-only. Converted at each call if the file stores another format."""
         return self.stored() if callable(self.stored) else self.stored
 
     @property
     def row_bytes(self) -> int:
         """Bytes of one row (the last dimension)."""
-        weights, size = BLOCKS[self.format]
-        return self.shape[-1] // weights * size
+        return bytes_as(self.shape[-1:], self.format)
 
     @property
     def nbytes(self) -> int:
         """Bytes of all rows."""
-        return math.prod(self.shape[:-1]) * self.row_bytes
+        return bytes_as(self.shape, self.format)
 
-    def float32(self) -> npt.NDArray[np.float32]:
+    def float32(self) -> Floats:
         """The values of an unquantized tensor in its shape, as a new float32 array; exact for F32, F16 and BF16.
 
         Raises:
@@ -78,17 +88,21 @@ class Tensor:
         if self.format == "BF16":
             # A bfloat16 is the upper half of a float32.
             return (self.data.view("<u2").astype(np.uint32) << 16).view(np.float32).reshape(self.shape)
-        if self.format not in ("F32", "F16"):
+        if self.format not in FLOAT_FORMATS:
             raise ValueError(f"{self.name} is stored as {self.format}, not as floating point")
         return self.data.view("<f4" if self.format == "F32" else "<f2").astype(np.float32).reshape(self.shape)
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """An opened checkpoint. Nothing is copied out of its files yet; the tensors keep the mapping alive.
+    """An opened checkpoint. Its weights stay in its files; the tensors keep the mapping alive.
 
-    `tokenizer` is a GGUF file's tables, or the path of a folder's tokenizer.json, or None where there is neither.
-    `files` are those that say what the model computes: config and weights.
+    Attributes:
+        path: the GGUF file (its first part, if it is split) or the folder.
+        config: of the target or the drafter.
+        tensors: by neutral name, in order of layer.
+        tokenizer: a GGUF file's tables, or the path of a folder's tokenizer.json; None if there is neither.
+        files: the files that determine what the model computes: config and weights.
     """
 
     path: Path

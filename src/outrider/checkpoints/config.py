@@ -1,13 +1,12 @@
-"""What a checkpoint says about its architecture, as typed facts per layer.
+"""The architecture of a model or a drafter, as typed facts per layer.
 
-Every reader (GGUF, safetensors folder) ends in one of these two dataclasses; nothing above this layer looks at a
-checkpoint's own key names again. Values are exact: what a file does not state is derived here or refused, never
-guessed.
+Both readers (GGUF, safetensors folder) return one of these two dataclasses, and nothing else reads a checkpoint's own
+keys. A fact that a file does not state is derived as its reference implementation derives it, or the file is refused.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -18,8 +17,8 @@ Kind = Literal["sliding", "full"]
 class Rope:
     """Rotary embedding of one layer.
 
-    Pair i (dims i and i + dims/2) turns by position * theta**(-2i/dims) / factor for i < rotated/2, and not at all
-    beyond: "default" rope has rotated == dims, "proportional" rope int(partial_factor * dims).
+    Pair i (dims i and i + dims/2) is rotated by position * theta**(-2i/dims) / factor radians if i < rotated/2, and not
+    at all beyond. "default" rope has rotated == dims, "proportional" rope int(partial_factor * dims).
     """
 
     theta: float
@@ -30,8 +29,19 @@ class Rope:
 
 @dataclass(frozen=True)
 class Layer:
-    """One transformer layer. `kv_source` is the layer whose keys and values this one reads (itself, if it makes its
-    own; -1 in a drafter, which reads the target's)."""
+    """One transformer layer.
+
+    Attributes:
+        kind: of attention.
+        head_dim: width of a head.
+        kv_heads: heads of keys and values that it reads.
+        kv_source: the layer whose cache it reads: itself if it computes keys and values, an earlier layer if it shares
+            that one's, -1 in a drafter, which reads the target's.
+        mlp_width: of the dense MLP.
+        window: positions that sliding attention sees, itself included; None in full layers.
+        rope: its rotary embedding.
+        k_eq_v: whether the key projection serves as the value projection.
+    """
 
     kind: Kind
     head_dim: int
@@ -45,7 +55,7 @@ class Layer:
 
 @dataclass(frozen=True)
 class Experts:
-    """The mixture of experts that stands beside each layer's dense MLP."""
+    """The mixture of experts in parallel to each layer's dense MLP: `top_k` of `count` experts of width `width`."""
 
     count: int
     top_k: int
@@ -54,7 +64,17 @@ class Experts:
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """A Gemma 3 or Gemma 4 text model."""
+    """A Gemma 3 or Gemma 4 text model.
+
+    Attributes:
+        heads: query heads of every layer.
+        attention_scale: factor of the query-key products.
+        value_norm: whether values pass an RMS norm without weight.
+        logit_softcap: logits become softcap * tanh(logits / softcap); None leaves them.
+        ple_width: of the per-layer embedding of each layer; 0 without one.
+        context_length: positions that the model was trained for.
+        end_token_ids: tokens that end an answer, ascending.
+    """
 
     architecture: Literal["gemma3", "gemma4"]
     vocab_size: int
@@ -74,10 +94,14 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class AssistantConfig:
-    """A drafter for a Gemma 4 target: `text.layers` have kv_source -1, since they read the target's keys and values.
+    """An MTP drafter for a Gemma 4 target.
 
-    `num_centroids` and `centroid_top_k` are 0 when the drafter scores the whole vocabulary
-    (`use_ordered_embeddings` false).
+    Attributes:
+        text: its transformer; every layer has kv_source -1, as it attends to the target's cache.
+        backbone_hidden_size: the target's hidden size.
+        num_centroids: clusters of its head; 0 if it scores the whole vocabulary.
+        centroid_top_k: clusters that it scores per step; 0 if it scores the whole vocabulary.
+        use_ordered_embeddings: whether its head has clusters.
     """
 
     text: ModelConfig
@@ -87,22 +111,55 @@ class AssistantConfig:
     use_ordered_embeddings: bool
 
 
+def make_layers(
+    kinds: Sequence[Kind],
+    ropes: Mapping[Kind, Rope],
+    sources: Sequence[int],
+    kv_heads: Sequence[int],
+    mlp_widths: Sequence[int],
+    window: int,
+    *,
+    k_eq_v: bool,
+) -> tuple[Layer, ...]:
+    """The layers of these kinds. A layer that shares another's cache has the key-value heads of that layer."""
+    return tuple(
+        Layer(
+            kind=kind,
+            head_dim=ropes[kind].dims,
+            kv_heads=kv_heads[index if source < 0 else source],
+            kv_source=source,
+            mlp_width=mlp_widths[index],
+            window=window if kind == "sliding" else None,
+            rope=ropes[kind],
+            k_eq_v=k_eq_v and kind == "full",
+        )
+        for index, (kind, source) in enumerate(zip(kinds, sources, strict=True))
+    )
+
+
 def own_kv_layers(config: ModelConfig) -> Iterator[int]:
     """Indices of the layers that compute keys and values of their own."""
     return (index for index, layer in enumerate(config.layers) if layer.kv_source == index)
 
 
+def last_kv_layers(config: ModelConfig) -> dict[Kind, int]:
+    """Kind -> the last layer that computes keys and values of its own: the one whose cache a drafter reads."""
+    return {config.layers[index].kind: index for index in own_kv_layers(config)}
+
+
 def kv_sources(kinds: tuple[Kind, ...], shared: int) -> tuple[int, ...]:
-    """The KV source of each layer when the last `shared` layers reuse the KV of the last unshared layer of their kind.
+    """`Layer.kv_source` of each layer if the last `shared` layers read the cache of the last other layer of their kind.
 
     Raises:
-        ValueError: a shared layer has no unshared layer of its kind to read from.
+        ValueError: a layer that shares has no earlier layer of its kind to read from.
     """
     first_shared = len(kinds) - shared
     last_of_kind = {kind: index for index, kind in enumerate(kinds[:first_shared])}
     sources = []
     for index, kind in enumerate(kinds):
         if index >= first_shared and kind not in last_of_kind:
-            raise ValueError(f"layer {index} ({kind} attention) shares keys and values, but no layer below makes any")
+            raise ValueError(
+                f"layer {index} ({kind} attention) shares keys and values, but no layer below computes any"
+            )
         sources.append(index if index < first_shared else last_of_kind[kind])
     return tuple(sources)

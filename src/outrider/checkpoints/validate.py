@@ -1,18 +1,23 @@
-"""The check every checkpoint passes before anything is made of it: the tensors are the ones its config implies."""
+"""The check of every checkpoint before it is used: its tensors are those that its config implies."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
 
-from outrider.checkpoints.checkpoint import Tensor
+from outrider.arrays import Ints
+from outrider.checkpoints.checkpoint import FLOAT_FORMATS, WEIGHT_FORMATS, Tensor
 from outrider.checkpoints.config import AssistantConfig, Layer, ModelConfig
 from outrider.errors import CheckpointError
 
-_KV_OF_SHARED = re.compile(r"layers\.(\d+)\.self_attn\.(?:[kv]_proj|[kv]_norm)\.weight")
+_KV_TENSOR = re.compile(r"layers\.(\d+)\.self_attn\.(?:[kv]_proj|[kv]_norm)\.weight")
+_ORDERING = "masked_embedding.token_ordering"
+_AGAIN = "download or convert it again"
+_Problem = tuple[str, str]  # what is wrong, what to do
 _UNTIED = ("lm_head.weight", "output.weight")
 
 
@@ -24,30 +29,21 @@ def expected_shapes(config: ModelConfig | AssistantConfig) -> dict[str, tuple[in
 
 
 def validate(config: ModelConfig | AssistantConfig, tensors: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
-    """The tensors that make up the model, in order of layer: all there, none unknown, each of its shape and kind.
+    """The model's tensors in order of layer: none missing, none unknown, each of its shape and a possible format.
 
-    Keys and values of layers that share another's are left out: published checkpoints carry them, and nobody reads
-    them.
+    Key and value projections of layers that share another layer's cache are left out: published checkpoints hold them,
+    and no pass reads them.
+
+    Args:
+        path: the checkpoint, for errors.
 
     Raises:
-        CheckpointError: names the first tensor that is missing, unknown, or of another shape than the config implies.
+        CheckpointError: settings contradict each other, or a tensor is missing, unknown, or of another shape or format
+            than the config implies; the first such tensor is named.
     """
-    text = config.text if isinstance(config, AssistantConfig) else config
-    _check_config(text, path)
     expected = expected_shapes(config)
-    for name in tensors:
-        if name not in expected and not _is_unread_kv(name, text):
-            raise _unknown(name, path)
-    for name, shape in expected.items():
-        if name not in tensors:
-            raise CheckpointError(
-                f"lacks the tensor {name} {shape}",
-                path=path,
-                remedy="The file is incomplete, or its settings describe another model: download or convert it again",
-            )
-        _check_tensor(tensors[name], shape, path)
-    if isinstance(config, AssistantConfig) and config.use_ordered_embeddings:
-        _check_ordering(tensors["masked_embedding.token_ordering"], path)
+    for problem, remedy in chain(_contradictions(config), _misfits(config, expected, tensors)):
+        raise CheckpointError(problem, path=path, remedy=remedy)
     return {name: tensors[name] for name in expected}
 
 
@@ -117,72 +113,67 @@ def _assistant_shapes(config: AssistantConfig) -> dict[str, tuple[int, ...]]:
     }
     if config.use_ordered_embeddings:
         shapes["masked_embedding.centroids.weight"] = (config.num_centroids, hidden)
-        shapes["masked_embedding.token_ordering"] = (config.text.vocab_size,)
+        shapes[_ORDERING] = (config.text.vocab_size,)
     return shapes
 
 
-def _check_config(config: ModelConfig, path: Path) -> None:
-    """What no single setting can say wrong, but two together can."""
-    for index, layer in enumerate(config.layers):
-        if config.heads % layer.kv_heads:
-            raise CheckpointError(
-                f"gives layer {index} {config.heads} query heads for {layer.kv_heads} key-value heads, which does not "
-                "divide evenly",
-                path=path,
-                remedy="Its settings are inconsistent: download or convert it again",
+def _contradictions(config: ModelConfig | AssistantConfig) -> Iterator[_Problem]:
+    """Settings that are possible by themselves but not together."""
+    remedy = f"Its settings are inconsistent: {_AGAIN}"
+    drafter, text = (config, config.text) if isinstance(config, AssistantConfig) else (None, config)
+    for index, layer in enumerate(text.layers):
+        if text.heads % layer.kv_heads:
+            heads = f"{text.heads} query heads for {layer.kv_heads} key-value heads"
+            yield f"gives layer {index} {heads}, which does not divide evenly", remedy
+        if layer.head_dim % 2:
+            yield f"has heads of an odd size ({layer.head_dim})", remedy
+    if drafter and (text.ple_width or text.experts):
+        yield "is a drafter with per-layer embeddings or experts, which no published drafter has", remedy
+    if drafter and (count := drafter.num_centroids):
+        if text.vocab_size % count:
+            yield f"has {count} centroids, which do not divide its vocabulary of {text.vocab_size}", remedy
+        if drafter.centroid_top_k > count:
+            yield f"scores {drafter.centroid_top_k} of {count} centroids", remedy
+
+
+def _misfits(
+    config: ModelConfig | AssistantConfig, expected: Mapping[str, tuple[int, ...]], tensors: Mapping[str, Tensor]
+) -> Iterator[_Problem]:
+    """Tensors that are unknown, missing, or not as expected."""
+    text = config.text if isinstance(config, AssistantConfig) else config
+    for name in tensors:
+        if name in expected or _is_shared_kv(name, text):
+            continue
+        if name in _UNTIED:
+            problem = (
+                f"has an output head of its own ({name}), and only models whose head is the embedding are supported"
             )
-    experts = config.experts
-    if experts and experts.top_k > experts.count:
-        raise CheckpointError(
-            f"uses {experts.top_k} experts per token but has {experts.count}",
-            path=path,
-            remedy="Its settings are inconsistent: download or convert it again",
-        )
+            yield problem, "Use a checkpoint with a tied head, as Gemma is published"
+        remedy = "Use a checkpoint of a plain Gemma 3 or Gemma 4 model, with adapters merged into it"
+        yield f"holds the tensor {name}, which is no part of the Gemma models that are supported", remedy
+    for name, shape in expected.items():
+        tensor, ordering = tensors.get(name), name == _ORDERING
+        if tensor is None:
+            remedy = f"It is incomplete, or its settings describe another model: {_AGAIN}"
+            yield f"lacks the tensor {name} {shape}", remedy
+        elif tensor.shape != shape:
+            remedy = f"The settings describe another model than the tensors: {_AGAIN}"
+            yield f"holds the tensor {name} in the shape {tensor.shape}, but its settings imply {shape}", remedy
+        elif tensor.format not in (("I32",) if ordering else FLOAT_FORMATS if len(shape) == 1 else WEIGHT_FORMATS):
+            remedy = f"Convert it again with this tensor as {'I32' if ordering else 'F32'}"
+            yield f"stores the tensor {name} as {tensor.format}", remedy
+        elif ordering and not _is_permutation(tensor.data.view("<i4")):
+            remedy = f"It is damaged: {_AGAIN}"
+            yield f"holds token ids in {_ORDERING} that are not 0 to {shape[0] - 1}, each once", remedy
 
 
-def _check_tensor(tensor: Tensor, shape: tuple[int, ...], path: Path) -> None:
-    if tensor.shape != shape:
-        raise CheckpointError(
-            f"holds the tensor {tensor.name} in the shape {tensor.shape}, but its settings imply {shape}",
-            path=path,
-            remedy="The settings describe another model than the tensors: download or convert it again",
-        )
-    ordering = tensor.name == "masked_embedding.token_ordering"
-    if ordering != (tensor.format == "I32") or (len(shape) == 1 and tensor.format not in ("F32", "F16", "BF16", "I32")):
-        raise CheckpointError(
-            f"stores the tensor {tensor.name} as {tensor.format}",
-            path=path,
-            remedy=f"Convert it again with this tensor as {'I32' if ordering else 'F32'}",
-        )
+def _is_permutation(ids: Ints) -> bool:
+    """Every id once. An id outside the vocabulary would read outside the embedding table."""
+    return np.array_equal(np.sort(ids), np.arange(len(ids), dtype=np.int32))
 
 
-def _check_ordering(ordering: Tensor, path: Path) -> None:
-    """Every token exactly once: an id outside the vocabulary would be a read outside the embedding table."""
-    ids = ordering.data.view("<i4")
-    if not np.array_equal(np.sort(ids), np.arange(len(ids), dtype=np.int32)):
-        raise CheckpointError(
-            f"lists tokens in masked_embedding.token_ordering that are not the ids 0 to {len(ids) - 1}, each once",
-            path=path,
-            remedy="The file is damaged: download or convert it again",
-        )
-
-
-def _is_unread_kv(name: str, config: ModelConfig) -> bool:
-    match = _KV_OF_SHARED.fullmatch(name)
+def _is_shared_kv(name: str, config: ModelConfig) -> bool:
+    match = _KV_TENSOR.fullmatch(name)
     if not match or int(match[1]) >= len(config.layers):
         return False
     return config.layers[int(match[1])].kv_source != int(match[1])
-
-
-def _unknown(name: str, path: Path) -> CheckpointError:
-    if name in _UNTIED:
-        return CheckpointError(
-            f"has an output head of its own ({name}), and only models whose head is the embedding are supported",
-            path=path,
-            remedy="Use a checkpoint with a tied head, as Gemma is published",
-        )
-    return CheckpointError(
-        f"holds the tensor {name}, which is no part of the Gemma models that are supported",
-        path=path,
-        remedy="Use a checkpoint of a plain Gemma 3 or Gemma 4 model, with adapters merged into it",
-    )

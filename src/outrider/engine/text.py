@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from outrider.tokenizer import StreamDecoder, Tokenizer
+from outrider.tokenizer.stream import partial_match
 
 
 class TextStream:
@@ -40,11 +41,6 @@ class TextStream:
             self.stopped = True
             self._held = self._held[: min(found)]
             return self._held
-        keep = max((_overlap(self._held, stop) for stop in self._stop), default=0)
+        keep = partial_match(self._held, self._stop)
         shown, self._held = self._held[: len(self._held) - keep], self._held[len(self._held) - keep :]
         return shown
-
-
-def _overlap(text: str, stop: str) -> int:
-    """Length of the longest end of `text` that `stop` begins with."""
-    return next((n for n in range(min(len(text), len(stop) - 1), 0, -1) if text.endswith(stop[:n])), 0)

@@ -1,14 +1,15 @@
 """Quantize on load: floating-point weights as Q4_0 or Q8_0, made once per checkpoint and kept on disk as a pack.
 
-A pack is two files in the user's cache folder. The first is a GGUF file of the quantized tensors, under their neutral
-names. The second, a .json, names what it was made from, each tensor's error and SHA-256, and is written last: a pack
-without it does not exist. So a crash in the middle leaves nothing that is taken for a pack, and a lock keeps two
-processes from making the same one at once.
+A pack is two files in the user's cache folder. NAME.blocks holds the blocks of each quantized tensor, one tensor after
+another; the checkpoint and the wanted quantization imply their names, formats and shapes. NAME.json is the report: what
+the pack was made from, and each tensor's SHA-256 and error, in the order of the blocks. It is written last, and a pack
+without it does not exist, so a crash leaves nothing that is taken for a pack. A lock keeps two processes from making
+the same pack at once.
 
-What stays as the checkpoint stores it: tensors that are quantized already (a QAT release's exact 4-bit values),
-vectors, and matrices that are small and sensitive (the router, the projection of the per-layer embedding). What is kept
-at 8 bits when the rest is at 4: the embedding, which is also the head, and the per-layer embedding, of which single
-rows are read.
+Three kinds of tensor stay as stored in the checkpoint: those that are quantized already (a QAT release's exact 4-bit
+values), vectors, and small sensitive matrices (the router, the projection of the per-layer embedding). With q4_0 two
+tables are kept at 8 bits: the embedding, which is also the head, and the per-layer embedding, of which passes gather
+single rows.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,37 +27,37 @@ from typing import Any, Literal, cast
 
 import filelock
 import numpy as np
-import platformdirs
-from gguf import GGMLQuantizationType, GGUFWriter
 
+from outrider.arrays import Bytes
 from outrider.backends import cpu
 from outrider.backends.cpu.weights import release_pages
-from outrider.checkpoints.checkpoint import BLOCKS, Checkpoint, Format, Tensor
-from outrider.checkpoints.gguf.file import GGUFFile
+from outrider.checkpoints.checkpoint import BLOCKS, FLOAT_FORMATS, Checkpoint, Format, Tensor, bytes_as
+from outrider.checkpoints.traffic import is_swept
 from outrider.errors import CheckpointError
+from outrider.user_cache import user_cache
 
 Quantization = Literal["q4_0", "q8_0"]
 QUANTIZATIONS: tuple[Quantization, ...] = ("q4_0", "q8_0")
 
-_VERSION = 1
-"""To be raised when the same checkpoint would be packed differently."""
-_FLOATS = ("F32", "F16", "BF16")
+_VERSION = 2
+"""Raise it when the same checkpoint would be packed differently."""
 _AT_8_BITS = ("embed_tokens.weight", "embed_tokens_per_layer.weight")
 _AS_STORED = ("per_layer_model_projection.weight", "router.proj.weight", "masked_embedding.centroids.weight")
-_GATHERED = "embed_tokens_per_layer.weight"
-_BLOCK = 32
-_NEEDED_BESIDE = 1 << 28
-"""Bytes of disk that are left free."""
+_WEIGHTS_PER_BLOCK, _ = BLOCKS["Q4_0"]  # as of Q8_0
+_SPARE_BYTES = 1 << 28
+"""Disk space that stays free."""
+_ELSEWHERE = "set XDG_CACHE_HOME to a folder that can be written and has space, or load without quantizing"
 
-Told = Callable[[str, float], None]
+Progress = Callable[[str, float], None]
+"""Receives (stage, fraction done from 0 to 1)."""
 
 
 @dataclass(frozen=True)
 class Packed:
     """The tensors of a checkpoint, quantized, by name.
 
-    `error` is the root of the mean square error of what was quantized, relative to the root of its mean square;
-    `worst` names the tensor with the largest, and says how large; `path` is the pack, None if nothing had to be done.
+    `error` is the root-mean-square error of the quantized weights relative to their root mean square; `worst` is the
+    tensor with the largest, and its error; `path` is the pack, None if there was nothing to quantize.
     """
 
     tensors: Mapping[str, Tensor]
@@ -65,44 +66,40 @@ class Packed:
     worst: tuple[str, float]
 
 
-def quantized(checkpoint: Checkpoint, to: Quantization, pool: cpu.ThreadPool, told: Told = lambda *_: None) -> Packed:
-    """A checkpoint's tensors with the large floating-point matrices in blocks of `to`; from the cache, once made.
-
-    Args:
-        told: called with (what, fraction from 0 to 1).
+def quantized(
+    checkpoint: Checkpoint, to: Quantization, pool: cpu.ThreadPool, progress: Progress = lambda *_: None
+) -> Packed:
+    """A checkpoint's tensors with the large floating-point matrices in blocks of `to`: from the cache, if it has them.
 
     Raises:
-        CheckpointError: a weight is not a finite number, or the pack cannot be written; the message says what to do.
+        CheckpointError: a weight is not a finite number, or the pack cannot be written or is damaged.
     """
     formats = {name: wanted for name, tensor in checkpoint.tensors.items() if (wanted := _wanted(tensor, to))}
     if not formats:
         return Packed(checkpoint.tensors, None, 0.0, ("", 0.0))
+    folder = user_cache("packs")
+    if folder is None:
+        problem = "the quantized weights cannot be kept: this user has no home folder"
+        raise CheckpointError(problem, remedy=f"Either {_ELSEWHERE}")
     source = _source_of(checkpoint, to)
-    folder = platformdirs.user_cache_path("outrider") / "packs"
     key = hashlib.sha256(json.dumps(source).encode()).hexdigest()
-    path = folder / f"{checkpoint.path.stem}-{to}-{key[:12]}.gguf"
+    path = folder / f"{checkpoint.path.stem}-{to}-{key[:12]}.blocks"
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with filelock.FileLock(path.with_suffix(".lock")):
-            report = _report_of(path, source)
-            if report is None:
-                report = _make(checkpoint, formats, path, source, pool, told)
-        made = _opened(path, report)
+            report = _report_of(path, source, formats) or _make(checkpoint, formats, path, source, pool, progress)
+        made = _opened(checkpoint, formats, path, report)
     except OSError as error:
-        raise CheckpointError(
-            f"the quantized weights could not be kept ({error.strerror or error})",
-            path=folder,
-            remedy="Free some space or set XDG_CACHE_HOME to a folder that can be written, or load without quantizing",
-        ) from error
-    tensors = {name: made.get(name, tensor) for name, tensor in checkpoint.tensors.items()}
+        problem = f"the quantized weights could not be kept ({error.strerror or error})"
+        raise CheckpointError(problem, path=folder, remedy=f"Free some space, or {_ELSEWHERE}") from error
     errors = {name: entry["error"] for name, entry in report["tensors"].items()}
     worst = max(errors, key=lambda name: float(errors[name]))
-    return Packed(tensors, path, report["error"], (worst, errors[worst]))
+    return Packed(dict(checkpoint.tensors) | made, path, report["error"], (worst, errors[worst]))
 
 
 def _wanted(tensor: Tensor, to: Quantization) -> Format | None:
-    """What a tensor is to be quantized to, or None if it stays as it is."""
-    if tensor.format not in _FLOATS or len(tensor.shape) < 2 or tensor.shape[-1] % _BLOCK:
+    """The format that a tensor is to be quantized to; None if it stays as stored."""
+    if tensor.format not in FLOAT_FORMATS or len(tensor.shape) < 2 or tensor.shape[-1] % _WEIGHTS_PER_BLOCK:
         return None
     if tensor.name.endswith(_AS_STORED):
         return None
@@ -110,7 +107,7 @@ def _wanted(tensor: Tensor, to: Quantization) -> Format | None:
 
 
 def _source_of(checkpoint: Checkpoint, to: Quantization) -> dict[str, Any]:
-    """What a pack is made from: another file, or the same one changed, gives another."""
+    """What identifies a pack's source: another checkpoint, or a changed file, makes another pack."""
     files = []
     for file in checkpoint.files:
         real = file.resolve()  # the hub's cache names what it holds by its hash
@@ -119,11 +116,12 @@ def _source_of(checkpoint: Checkpoint, to: Quantization) -> dict[str, Any]:
     return {"version": _VERSION, "to": to, "files": files}
 
 
-def _report_of(path: Path, source: dict[str, Any]) -> dict[str, Any] | None:
-    """The report of a finished pack, or None if there is none that fits."""
+def _report_of(path: Path, source: dict[str, Any], formats: dict[str, Format]) -> dict[str, Any] | None:
+    """The report of a finished pack of this source; None if there is none."""
     try:
         report = json.loads(path.with_suffix(".json").read_text("utf-8"))
-        if report["source"] == source and path.stat().st_size == report["bytes"]:
+        fits = report["source"] == source and list(report["tensors"]) == list(formats)
+        if fits and path.stat().st_size == report["bytes"]:
             return cast(dict[str, Any], report)
     except (OSError, ValueError, KeyError, TypeError):
         pass
@@ -136,108 +134,86 @@ def _make(
     path: Path,
     source: dict[str, Any],
     pool: cpu.ThreadPool,
-    told: Told,
+    progress: Progress,
 ) -> dict[str, Any]:
-    sizes = {name: _bytes_as(checkpoint.tensors[name], kind) for name, kind in formats.items()}
-    _check_room(path.parent, sum(sizes.values()))
+    """Write a pack; its report."""
+    needed = sum(bytes_as(checkpoint.tensors[name].shape, format) for name, format in formats.items())
+    _check_room(path.parent, needed)
     partial = path.with_suffix(".partial")
+    tensors: dict[str, dict[str, Any]] = {}
+    all_errors = all_squares = 0.0
     try:
-        entries = dict(_write(checkpoint, formats, sizes, partial, pool, told))
+        with partial.open("wb") as file:
+            for name, format in formats.items():
+                blocks, error, squares = _blocks(checkpoint, name, format, pool)
+                file.write(blocks.data)
+                digest = hashlib.sha256(blocks.data).hexdigest()
+                tensors[name] = {"sha256": digest, "error": _relative(error, squares)}
+                all_errors, all_squares = all_errors + error, all_squares + squares
+                progress("quantizing", file.tell() / needed)
+            file.flush()
+            os.fsync(file.fileno())
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
-    error, total = (sum(entry[key] for entry in entries.values()) for key in ("squared_error", "squares"))
-    report = {
-        "source": source,
-        "bytes": path.stat().st_size,
-        "error": math.sqrt(error / total) if total else 0.0,
-        "tensors": {
-            name: {
-                "sha256": entry["sha256"],
-                "error": math.sqrt(entry["squared_error"] / entry["squares"]) if entry["squares"] else 0.0,
-            }
-            for name, entry in entries.items()
-        },
-    }
-    half_way = path.with_suffix(".json.partial")
-    half_way.write_text(json.dumps(report, indent=1), "utf-8")
-    half_way.replace(path.with_suffix(".json"))
+    total = _relative(all_errors, all_squares)
+    report = {"source": source, "bytes": needed, "error": total, "tensors": tensors}
+    partial = path.with_suffix(".json.partial")
+    partial.write_text(json.dumps(report, indent=1), "utf-8")
+    partial.replace(path.with_suffix(".json"))
     return report
 
 
-def _write(
-    checkpoint: Checkpoint,
-    formats: dict[str, Format],
-    sizes: dict[str, int],
-    path: Path,
-    pool: cpu.ThreadPool,
-    told: Told,
-) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Quantizes tensor after tensor into a GGUF file; yields each one's name, hash and error."""
-    writer = GGUFWriter(path, "outrider-pack")
-    for name, kind in formats.items():
+def _blocks(checkpoint: Checkpoint, name: str, format: Format, pool: cpu.ThreadPool) -> tuple[Bytes, float, float]:
+    """One tensor's (bytes,) blocks, the sum of its squared errors, and that of its squared weights."""
+    tensor = checkpoint.tensors[name]
+    rows, columns, data = math.prod(tensor.shape[:-1]), tensor.shape[-1], tensor.data
+    try:
+        blocks, error, squares = cpu.quantize(format, tensor.format, rows, columns, data, pool)
+    except ValueError as problem:
+        raise CheckpointError(
+            f"the tensor {name} cannot be quantized: {problem}",
+            path=checkpoint.path,
+            remedy="The file is damaged, or its training diverged: download it again",
+        ) from problem
+    release_pages(data)
+    return blocks, error, squares
+
+
+def _relative(error: float, squares: float) -> float:
+    return math.sqrt(error / squares) if squares else 0.0
+
+
+def _opened(
+    checkpoint: Checkpoint, formats: dict[str, Format], path: Path, report: dict[str, Any]
+) -> dict[str, Tensor]:
+    """The tensors of a pack, checked by hash, but for the table of which passes gather rows: it is not read whole."""
+    mapping = np.memmap(path, np.uint8, "r").view(np.ndarray)
+    tensors: dict[str, Tensor] = {}
+    end = 0
+    for name, format in formats.items():
         shape = checkpoint.tensors[name].shape
-        weights, size = BLOCKS[kind]
-        raw = (*shape[:-1], shape[-1] // weights * size)
-        writer.add_tensor_info(name, raw, np.dtype(np.uint8), sizes[name], GGMLQuantizationType[kind])
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_ti_data_to_file()
-    done, whole = 0, sum(sizes.values())
-    for name, kind in formats.items():
-        tensor = checkpoint.tensors[name]
-        rows, columns, data = math.prod(tensor.shape[:-1]), tensor.shape[-1], tensor.data
-        try:
-            blocks, error, squares = cpu.quantize(kind, tensor.format, rows, columns, data, pool)
-        except ValueError as problem:
-            raise CheckpointError(
-                f"the tensor {name} cannot be quantized: {problem}",
-                path=checkpoint.path,
-                remedy="The file is damaged, or was trained to nothing: download it again",
-            ) from problem
-        release_pages(data)
-        writer.write_tensor_data(blocks)
-        done += sizes[name]
-        told("quantizing", done / whole)
-        yield name, {"sha256": hashlib.sha256(blocks.data).hexdigest(), "squared_error": error, "squares": squares}
-    assert writer.fout is not None
-    for file in writer.fout:
-        file.flush()
-        os.fsync(file.fileno())
-    writer.close()
-
-
-def _opened(path: Path, report: dict[str, Any]) -> dict[str, Tensor]:
-    """The tensors of a pack, checked by hash; of the one that is only gathered from, the file's size must do."""
-    table = GGUFFile(path).table
-    tensors = {name: Tensor(name, cast(Format, entry.format), entry.shape, entry.data) for name, entry in table.items()}
+        start, end = end, end + bytes_as(shape, format)
+        tensors[name] = Tensor(name, format, shape, mapping[start:end])
 
     def intact(name: str) -> bool:
-        found = hashlib.sha256(tensors[name].data.data).hexdigest()
-        return bool(found == report["tensors"][name]["sha256"])
+        digest = hashlib.sha256(tensors[name].data.data).hexdigest()
+        return bool(digest == report["tensors"][name]["sha256"])
 
-    names = [name for name in report["tensors"] if name != _GATHERED]
+    names = [name for name, tensor in tensors.items() if is_swept(name, tensor)]
     with ThreadPoolExecutor(max_workers=min(os.cpu_count() or 1, 8)) as threads:
-        wrong = [name for name, right in zip(names, threads.map(intact, names), strict=True) if not right]
-    if wrong:
+        damaged = [name for name, right in zip(names, threads.map(intact, names), strict=True) if not right]
+    if damaged:
         raise CheckpointError(
-            f"the tensor {wrong[0]} is not what was written",
+            f"the tensor {damaged[0]} differs from what was written",
             path=path,
             remedy="The disk or its file system damaged it: delete the file, and it will be made again",
         )
     return tensors
 
 
-def _bytes_as(tensor: Tensor, kind: Format) -> int:
-    weights, size = BLOCKS[kind]
-    return math.prod(tensor.shape) // weights * size
-
-
 def _check_room(folder: Path, needed: int) -> None:
     free = shutil.disk_usage(folder).free
-    if free < needed + _NEEDED_BESIDE:
-        raise CheckpointError(
-            f"has {free / 1e9:.1f} GB free, and the quantized weights take {needed / 1e9:.1f} GB",
-            path=folder,
-            remedy="Free some space or set XDG_CACHE_HOME to a folder that has it, or load without quantizing",
-        )
+    if free < needed + _SPARE_BYTES:
+        problem = f"has {free / 1e9:.1f} GB free, and the quantized weights take {needed / 1e9:.1f} GB"
+        raise CheckpointError(problem, path=folder, remedy=f"Free some space, or {_ELSEWHERE}")

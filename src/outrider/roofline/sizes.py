@@ -8,8 +8,9 @@ from importlib.resources import files
 from pathlib import Path
 from typing import NamedTuple
 
+from outrider.arrays import Bytes
 from outrider.checkpoints import AssistantConfig, Format, ModelConfig, Tensor
-from outrider.checkpoints.checkpoint import BLOCKS, Bytes
+from outrider.checkpoints.checkpoint import BLOCKS
 from outrider.checkpoints.hf.config import hf_config
 from outrider.checkpoints.settings import Settings
 from outrider.checkpoints.validate import expected_shapes

@@ -1,4 +1,4 @@
-"""From a GGUF's tables to tokenizers of the `tokenizers` library."""
+"""A GGUF file's tokenizer tables as tokenizers of the `tokenizers` library."""
 
 from __future__ import annotations
 
@@ -19,16 +19,14 @@ SPACE = "▁"
 
 
 def encoders_from_tables(tables: TokenizerTables) -> tuple[tokenizers.Tokenizer, tokenizers.Tokenizer]:
-    """The tokenizer that reads control tokens in a text as text, and the one that reads them as tokens.
+    """(plain, special): the first encodes control tokens in a text as text, the second as tokens. Both share one model.
 
-    Both share one model. Two of them, because the library's own switch (`encode_special_tokens`) is a setting that a
-    second thread would see too.
-
-    The model is built anew each time, from the vocabulary and the merges: that takes three quarters of the time that
-    the library takes to read its own file of the finished tokenizer.
+    There are two because the library's own switch (`encode_special_tokens`) is a setting shared by all threads. The
+    model is built from the vocabulary and the merges, in three quarters of the time that the library takes to load a
+    tokenizer.json.
 
     Raises:
-        CheckpointError: the tables are of an unknown kind, or lack what their kind needs.
+        CheckpointError: the tables are of an unknown algorithm, or incomplete.
     """
     with _no_collection():
         model = _model(tables)
@@ -39,7 +37,7 @@ def encoders_from_tables(tables: TokenizerTables) -> tuple[tokenizers.Tokenizer,
 
 
 def _encoder(model: models.BPE, user: list[str], control: list[str]) -> tokenizers.Tokenizer:
-    """User-defined tokens (runs of newlines, HTML tags) match in the text as it is, before anything else."""
+    """An encoder that matches user-defined tokens (runs of newlines, HTML tags) first, in the unnormalized text."""
     tokenizer = tokenizers.Tokenizer(model)
     tokenizer.normalizer = normalizers.Replace(" ", SPACE)
     tokenizer.add_tokens([AddedToken(token, normalized=False, special=False) for token in user if token])
@@ -63,7 +61,7 @@ def _model(tables: TokenizerTables) -> models.BPE:
 
 @contextmanager
 def _no_collection() -> Iterator[None]:
-    """A quarter of a million tuples that all live on: looking for garbage among them costs 0.1 s and finds none."""
+    """Pause garbage collection: scanning a quarter of a million live tuples takes 0.1 s and frees nothing."""
     enabled = gc.isenabled()
     gc.disable()
     try:

@@ -1,4 +1,4 @@
-"""From a tokenizer.json to tokenizers of the `tokenizers` library."""
+"""A tokenizer.json as tokenizers of the `tokenizers` library."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from outrider.errors import CheckpointError
 
 
 def encoders_from_file(path: Path) -> tuple[tokenizers.Tokenizer, tokenizers.Tokenizer]:
-    """The tokenizer that reads special tokens in a text as text, and the one that reads them as tokens; one model.
+    """(plain, special): the first encodes special tokens in a text as text, the second as tokens. Both share one model.
 
     Raises:
-        CheckpointError: the file cannot be read, or holds no tokenizer of Gemma's kind.
+        CheckpointError: the file cannot be read, or its tokenizer is not byte-fallback BPE as Gemma's is.
     """
     try:
         special = tokenizers.Tokenizer.from_file(str(path))
@@ -28,7 +28,7 @@ def encoders_from_file(path: Path) -> tuple[tokenizers.Tokenizer, tokenizers.Tok
             path=path,
             remedy="Use the tokenizer.json that belongs to the checkpoint",
         )
-    special.no_padding()  # a file may ask for both, and neither belongs to what a text means
+    special.no_padding()  # settings of batches, which a file may hold
     special.no_truncation()
     plain = tokenizers.Tokenizer(special.model)
     if special.normalizer is not None:
@@ -41,6 +41,6 @@ def encoders_from_file(path: Path) -> tuple[tokenizers.Tokenizer, tokenizers.Tok
 
 
 def bos_of(special: tokenizers.Tokenizer) -> int | None:
-    """The token that the file's own template puts first, or else `<bos>`, if there is one."""
+    """The first token of the file's template, else `<bos>`; None if the vocabulary has neither."""
     template: list[int] = special.encode("", add_special_tokens=True).ids
     return template[0] if template else special.token_to_id("<bos>")

@@ -1,8 +1,8 @@
-"""Merges kept on disk between runs.
+"""A cache of merges on disk.
 
-A file holds a SHA-256 digest and then the pairs it is of, (merges, 2) little-endian int32. It is named by a hash of the
-tables the merges came from, so another vocabulary never finds it, and whatever is wrong with it (damaged, cut short,
-unreadable, not writable) only means that the merges are found again.
+A file holds the SHA-256 digest of what follows, and the pairs, (merges, 2) little-endian int32. Its name is a hash of
+the tables that the merges come from, so no other vocabulary finds it. A damaged or unreadable file is ignored, and the
+merges are computed again.
 """
 
 from __future__ import annotations
@@ -14,29 +14,28 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
+from outrider.arrays import Ints
 from outrider.checkpoints.tokenizer_tables import TokenizerTables
+from outrider.user_cache import user_cache
 
-_FORMAT = b"merges 3"  # to be changed with the order or the choice of the merges, not only with the file's layout
+_FORMAT = b"merges 3"  # change it with the file's layout, and with the choice or the order of the merges
 _DIGEST_BYTES = 32
 
 
 def file_for(tables: TokenizerTables) -> Path | None:
-    """Where the merges of these tables are kept; None where no home folder is known. Hashing takes 20 ms for Gemma."""
+    """The file for the merges of these tables; None without a cache folder. Hashing takes 20 ms for Gemma."""
     digest = hashlib.sha256(_FORMAT)
     for texts in [tables.model], tables.tokens, tables.merges or []:
         digest.update("\0".join([*texts, ""]).encode("utf-8", "surrogatepass") + b"\0")
     for column in tables.scores, tables.token_types:
         digest.update(b"\0" if column is None else np.ascontiguousarray(column).tobytes())
-    with contextlib.suppress(RuntimeError):  # what Path.home raises for a user without one
-        root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-        return root / "outrider" / "tokenizers" / f"{digest.hexdigest()[:32]}.merges"
-    return None
+    folder = user_cache("tokenizers")
+    return None if folder is None else folder / f"{digest.hexdigest()[:32]}.merges"
 
 
-def read(file: Path | None, vocab_size: int) -> npt.NDArray[np.int32] | None:
-    """The merges in a file, or None if it is not there or not as it was written."""
+def read(file: Path | None, vocab_size: int) -> Ints | None:
+    """The (merges, 2) pairs in a file; None if it is missing, damaged, or has ids outside the vocabulary."""
     try:
         content = b"" if file is None else file.read_bytes()
     except OSError:
@@ -49,8 +48,8 @@ def read(file: Path | None, vocab_size: int) -> npt.NDArray[np.int32] | None:
     return pairs if within else None
 
 
-def write(file: Path | None, pairs: npt.NDArray[np.int32]) -> None:
-    """Puts the merges into a file that is either complete or not there, also with several processes at it."""
+def write(file: Path | None, pairs: Ints) -> None:
+    """Write the merges atomically, also with several writers; a file that cannot be written is no error."""
     if file is None:
         return
     payload = pairs.astype("<i4").tobytes()

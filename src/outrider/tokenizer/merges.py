@@ -1,10 +1,10 @@
 """The BPE merges of a vocabulary: one for each token that merging makes.
 
-Gemma 4's files list 514,906 merges, every split of a token into two tokens, and SentencePiece's rule for Gemma 3 comes
-to the same. But one merge a token is enough, 236,000 in all. Whatever surrounds a token in a text, once it has been
-made no merge has crossed its ends, so inside of it the same merges were made in the same order as in a text of that
-token alone; and the last of them, the one that makes the token, is the same one. The other splits never get their turn.
-Without them every text has the same ids, and the model is built in 0.6 s of processor time instead of 1.0.
+Gemma 4's files list 514,906 merges, every split of a token into two tokens, and SentencePiece's rule for Gemma 3
+implies as many. One merge per token is enough, 236,000 in all. When BPE has produced a token in any text, no merge has
+crossed its ends. So the merges inside it are the same, in the same order, as in a text of that token alone, and the
+last one, which produces the token, is always the same. The other splits are never applied: without them every text has
+the same ids, and the model is built in 0.6 s of processor time instead of 1.0.
 """
 
 from __future__ import annotations
@@ -13,23 +13,22 @@ from collections.abc import Iterable
 from itertools import pairwise
 
 import numpy as np
-import numpy.typing as npt
 
+from outrider.arrays import Ints
 from outrider.checkpoints.tokenizer_tables import TokenizerTables
 from outrider.errors import CheckpointError
 from outrider.tokenizer import merge_cache
 from outrider.tokenizer.token_kinds import NORMAL, UNUSED, kinds_of
 
-Pairs = npt.NDArray[np.int32]
-_WORTH_KEEPING = 16384  # tokens; the merges of a smaller vocabulary are found sooner than read
-_LONGEST = 256  # characters of a token; Gemma's longest has 31, and finding a merge takes the square of the length
+_WORTH_KEEPING = 16384  # tokens; for a smaller vocabulary finding the merges is faster than reading them
+_LONGEST = 256  # characters of a token; Gemma's longest has 31, and time grows with the square of the length
 
 
-def merges_of(tables: TokenizerTables) -> Pairs:
-    """(merges, 2) int32 ids (left, right), best first: from the cache, where Gemma's took two seconds to find.
+def merges_of(tables: TokenizerTables) -> Ints:
+    """(merges, 2) int32 ids (left, right), best first; cached on disk, because Gemma's take two seconds to find.
 
     Raises:
-        CheckpointError: the tables are of an unknown kind, or lack what their kind needs.
+        CheckpointError: the tables are of an unknown algorithm, or incomplete.
     """
     if len(tables.tokens) < _WORTH_KEEPING:
         return find_merges(tables)
@@ -42,7 +41,7 @@ def merges_of(tables: TokenizerTables) -> Pairs:
     return found
 
 
-def find_merges(tables: TokenizerTables) -> Pairs:
+def find_merges(tables: TokenizerTables) -> Ints:
     """As `merges_of`, without the cache."""
     if tables.model == "llama":
         ranks = _ranks_by_score(tables)
@@ -55,10 +54,10 @@ def find_merges(tables: TokenizerTables) -> Pairs:
     )
 
 
-def _last_merges(tables: TokenizerTables, texts: Iterable[str], ranks: dict[str, int], *, separator: str) -> Pairs:
-    """The merge that makes each of `texts` out of its characters, if one does.
+def _last_merges(tables: TokenizerTables, texts: Iterable[str], ranks: dict[str, int], *, separator: str) -> Ints:
+    """The last merge of each of `texts`, of those that BPE produces from their characters.
 
-    `ranks[left + separator + right]` is the rank of a merge; the best pair is joined, the leftmost of equals.
+    `ranks[left + separator + right]` is the rank of a merge. BPE joins the pair of lowest rank, the leftmost of equals.
     """
     ids = {text: token for token, text in enumerate(tables.tokens)}
     never = len(ranks)
@@ -66,7 +65,7 @@ def _last_merges(tables: TokenizerTables, texts: Iterable[str], ranks: dict[str,
     for text in texts:
         if len(text) > _LONGEST:
             raise CheckpointError(
-                f"its tokenizer has a token of {len(text)} characters, and at most {_LONGEST} are supported",
+                f"its tokenizer has a token of {len(text)} characters; at most {_LONGEST} are supported",
                 remedy="Use a Gemma 3 or Gemma 4 checkpoint that is not damaged",
             )
         parts = list(text)
@@ -84,10 +83,9 @@ def _last_merges(tables: TokenizerTables, texts: Iterable[str], ranks: dict[str,
 
 
 def _ranks_by_score(tables: TokenizerTables) -> dict[str, int]:
-    """SentencePiece joins the adjacent pair whose whole has the best score.
+    """Rank by token: SentencePiece joins the adjacent pair whose joined token has the best score.
 
-    Control and byte tokens are never made by joining. User-defined ones never need to be: they are taken out of the
-    text beforehand.
+    Merges never produce control and byte tokens, nor user-defined ones, which are matched in the text beforehand.
     """
     if tables.scores is None:
         raise CheckpointError(
@@ -101,7 +99,7 @@ def _ranks_by_score(tables: TokenizerTables) -> dict[str, int]:
 
 
 def _ranks_by_merge(tables: TokenizerTables) -> dict[str, int]:
-    """BPE joins the adjacent pair that comes first among the file's merges."""
+    """Rank by merge: BPE joins the adjacent pair that is listed first."""
     if tables.merges is None:
         raise CheckpointError(
             "its tokenizer is of the kind 'gemma4' but has no merges (tokenizer.ggml.merges)",

@@ -1,4 +1,4 @@
-"""The tokenizer of a checkpoint."""
+"""A checkpoint's tokenizer."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ class Tokenizer:
     """Text to ids and back. Safe to use from several threads.
 
     Args:
-        plain, special: byte-fallback BPE tokenizers as Gemma's are; the first reads control tokens in a text as text,
-            the second as tokens.
-        texts: id -> text as the vocabulary writes it, for all ids.
-        hidden: the ids of control tokens (`<bos>`, `<end_of_turn>`), which have no place in a decoded text.
-        bos_token_id: what a text begins with, if with anything.
-        space_prefix: put a space in front of a text, as if it began a word.
-        marks_are_spaces: U+2581 in a text means a space. SentencePiece writes spaces so and cannot tell them apart.
+        plain: a byte-fallback BPE tokenizer, as Gemma's are, that encodes control tokens in a text as text.
+        special: the same, but it encodes them as tokens.
+        texts: id -> text as stored in the vocabulary, for all ids.
+        hidden: the ids of control tokens (`<bos>`, `<end_of_turn>`), which decoding leaves out.
+        bos_token_id: the first token of a text; None for none.
+        space_prefix: encode a text as if a space stood before it.
+        marks_are_spaces: encode U+2581 as a space. SentencePiece stores spaces as U+2581 and cannot tell them apart.
     """
 
     def __init__(
@@ -49,8 +49,8 @@ class Tokenizer:
         self.hidden = hidden
         """The ids of control tokens."""
         for encoder in (plain, special):
-            # The library keeps the tokens of words that it saw, and to Gemma's tokenizer a whole text is one word: it
-            # would keep 10,000 prompts, of which hardly one comes again.
+            # The library caches the tokens of words. Gemma's tokenizer treats a whole text as one word, so the cache
+            # would hold 10,000 prompts, few of which repeat.
             encoder.model._resize_cache(0)
         self._bos = [] if bos_token_id is None else [bos_token_id]
         self._space_prefix = space_prefix
@@ -62,7 +62,7 @@ class Tokenizer:
 
     @classmethod
     def from_tables(cls, tables: TokenizerTables) -> Tokenizer:
-        """From a GGUF's tables. Raises CheckpointError if they are of no kind known here."""
+        """From a GGUF file's tables. Raises CheckpointError if they are of an unknown algorithm, or incomplete."""
         plain, special = encoders_from_tables(tables)
         kinds = kinds_of(tables)
         return cls(
@@ -77,7 +77,7 @@ class Tokenizer:
 
     @classmethod
     def from_file(cls, path: Path) -> Tokenizer:
-        """From a tokenizer.json. Raises CheckpointError if it cannot be read or is not Gemma's kind."""
+        """From a tokenizer.json. Raises CheckpointError if it cannot be read, or is not byte-fallback BPE."""
         plain, special = encoders_from_file(path)
         added = special.get_added_tokens_decoder()
         return cls(
@@ -89,11 +89,11 @@ class Tokenizer:
         )
 
     def encode(self, text: str, *, add_bos: bool = True, parse_special: bool = False) -> list[int]:
-        """The ids of a text. Half a surrogate pair, which no text should hold, counts as U+FFFD.
+        """The ids of a text. A lone surrogate is encoded as U+FFFD.
 
         Args:
-            add_bos: begin with the BOS token, if the model is used with one.
-            parse_special: read `<eos>` and the like as the tokens they name, not as the text they are.
+            add_bos: begin with the BOS token, if the model has one.
+            parse_special: encode `<eos>` and other control tokens in the text as tokens, not as text.
         """
         text = without_surrogates(text)
         if self._space_prefix and text:
@@ -105,14 +105,14 @@ class Tokenizer:
         return [*self._bos, *ids] if add_bos else ids
 
     def fewest_tokens(self, text: str) -> int:
-        """A number of tokens that a text has at least, found without encoding it, which takes some hundred times the
-        text's memory."""
+        """A lower bound on the number of tokens of a text. Encoding takes some hundred times the text's memory; this
+        takes none."""
         if not self._longest:
             self._longest = max((len(known) for known in self._texts.values()), default=1)
         return -(-len(text) // self._longest)
 
     def decode(self, ids: Iterable[int], *, skip_special: bool = True) -> str:
-        """The text of ids; bytes that form no character become U+FFFD.
+        """The text of ids; each byte that is part of no character becomes U+FFFD.
 
         Raises:
             UsageError: an id is outside the vocabulary.
@@ -120,7 +120,11 @@ class Tokenizer:
         return text_of(b"".join(self.piece(token, skip_special=skip_special) for token in ids))
 
     def piece(self, token: int, *, skip_special: bool = True) -> bytes:
-        """The UTF-8 bytes that one token stands for; a character may be spread over several tokens."""
+        """The UTF-8 bytes of one token; a character may be spread over several tokens.
+
+        Raises:
+            UsageError: the id is outside the vocabulary.
+        """
         if skip_special and token in self.hidden:
             return b""
         known = self._pieces.get(token)
@@ -129,7 +133,7 @@ class Tokenizer:
         return known
 
     def special_tokens(self, texts: Iterable[str]) -> frozenset[int]:
-        """The ids of the control tokens with these texts; a text that is none has no id."""
+        """The ids of the control tokens with these texts; other texts are skipped."""
         if self._special_ids is None:
             self._special_ids = {self._texts[token]: token for token in self.hidden if token in self._texts}
         return frozenset(self._special_ids[text] for text in texts if text in self._special_ids)
@@ -143,13 +147,14 @@ class Tokenizer:
 
 
 def open_tokenizer(source: TokenizerTables | Path, *, path: Path | None = None) -> Tokenizer:
-    """The tokenizer that a checkpoint came with.
+    """The tokenizer of a checkpoint.
 
     Args:
-        path: the file that tables were read from, to be named in errors.
+        source: a GGUF file's tables, or the path of a tokenizer.json.
+        path: the GGUF file, for errors.
 
     Raises:
-        CheckpointError: it is of no kind known here, or damaged.
+        CheckpointError: the tokenizer is of an unknown algorithm, or damaged.
     """
     if isinstance(source, Path):
         return Tokenizer.from_file(source)

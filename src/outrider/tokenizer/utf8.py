@@ -1,7 +1,7 @@
-"""UTF-8 that may be broken.
+"""Decoding of UTF-8 that may be invalid.
 
-As in SentencePiece, every byte that belongs to no character becomes one U+FFFD. (Python's own "replace" gives one for
-the whole beginning of an unfinished character.)
+As in SentencePiece, each byte that is part of no character becomes one U+FFFD. (Python's "replace" gives one for all
+bytes of an incomplete character.)
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ def text_of(data: bytes) -> str:
 
 
 def without_surrogates(text: str) -> str:
-    """The text with surrogate pairs joined and halves of pairs, which UTF-8 cannot write, as U+FFFD.
+    """The text with surrogate pairs joined, and lone surrogates, which UTF-8 cannot encode, as U+FFFD.
 
-    Undecodable bytes of a command line or a file name reach Python as such halves.
+    Python represents undecodable bytes of a command line or a file name as lone surrogates.
     """
     try:
         text.encode()
@@ -38,11 +38,11 @@ def without_surrogates(text: str) -> str:
 
 
 class IncrementalUtf8:
-    """Decodes bytes that come in parts; all parts together give what `text_of` gives for the whole."""
+    """Decodes bytes in pieces; the pieces' texts together equal `text_of` of all bytes."""
 
     def __init__(self) -> None:
         self._decoder = codecs.getincrementaldecoder("utf-8")(_EACH_BYTE)
 
     def decode(self, data: bytes, *, final: bool = False) -> str:
-        """The characters that are complete now. `final` gives up on one that is not."""
+        """The characters that are complete now; with `final`, U+FFFD for the bytes of an incomplete one."""
         return self._decoder.decode(data, final)

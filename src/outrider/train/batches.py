@@ -9,8 +9,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from outrider.checkpoints.config import ModelConfig
-from outrider.train.capture import drafter_layers
+from outrider.checkpoints.config import ModelConfig, last_kv_layers
 from outrider.train.dataset import Dataset, Span
 from outrider.train.model import FULL, SLIDING
 
@@ -44,7 +43,7 @@ class Batches:
 
     def __init__(self, data: Dataset, target: ModelConfig, steps: int) -> None:
         self._data, self._steps = data, steps
-        layers = drafter_layers(target)
+        layers = last_kv_layers(target)
         self._layers = {SLIDING: target.layers[layers["sliding"]], FULL: target.layers[layers["full"]]}
         self._ends = {span.start: _end(data.fields["tokens"], span) for span in data.spans}
 

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 
 from outrider import LLM, SamplingParams
+from outrider.arrays import Floats
 from outrider.backends import cpu
-from outrider.checkpoints.config import ModelConfig, own_kv_layers
+from outrider.checkpoints.config import ModelConfig, last_kv_layers, own_kv_layers
 from outrider.engine.drafting import DraftPlanner
 from outrider.engine.request import Request
-from outrider.engine.target import Floats
 from outrider.train.dataset import DatasetWriter, Shapes
 
 TOP = 20
@@ -30,15 +30,10 @@ class Job:
     params: SamplingParams
 
 
-def drafter_layers(config: ModelConfig) -> dict[str, int]:
-    """Kind -> the target layer whose keys and values a drafter reads: the last of its kind that makes any."""
-    return {config.layers[i].kind: i for i in own_kv_layers(config)}
-
-
 def capture_shapes(config: ModelConfig) -> Shapes:
     """The row widths of a target's data."""
     width = {}
-    for kind, index in drafter_layers(config).items():
+    for kind, index in last_kv_layers(config).items():
         layer = config.layers[index]
         width[kind] = 2 * layer.kv_heads * layer.head_dim
     return Shapes(config.hidden_size, width["sliding"], width["full"], TOP)
@@ -52,7 +47,7 @@ class _Recorder(DraftPlanner):
         self.wants_hidden = True
         self._writer, self._states = writer, dict[int, list[Floats]]()
         kv_numbers = {layer: number for number, layer in enumerate(own_kv_layers(llm.config))}
-        self._kv_layers = {kind: kv_numbers[layer] for kind, layer in drafter_layers(llm.config).items()}
+        self._kv_layers = {kind: kv_numbers[layer] for kind, layer in last_kv_layers(llm.config).items()}
         self.captured = 0
 
     def open(self, request: Request) -> None:

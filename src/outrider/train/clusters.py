@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812  (torch's own convention)
 from torch import Tensor
 
-Floats = npt.NDArray[np.float32]
+from outrider.arrays import Floats
+
 Ids = npt.NDArray[np.int64]
 
 _FREQUENT_SHARE = 16

@@ -1,4 +1,4 @@
-"""A trained drafter as files: the published Hugging Face form, and a compact quantized GGUF."""
+"""A trained drafter as files: a Hugging Face folder as drafters are published, and a compact quantized GGUF."""
 
 from __future__ import annotations
 
@@ -14,40 +14,21 @@ import torch
 import transformers
 from gguf import GGMLQuantizationType as Type
 
+from outrider.arrays import Bytes, Floats
 from outrider.backends import cpu
+from outrider.checkpoints.checkpoint import BLOCKS
+from outrider.checkpoints.gguf.names import ROPE_FREQS, gguf_name
+from outrider.checkpoints.hf.names import neutral_name
 from outrider.llm import usable_cores
 from outrider.train.model import FULL, SLIDING
 
 _ARCHITECTURE = "gemma4-assistant"
-_GLOBAL_NAMES = {
-    "model.embed_tokens.weight": "token_embd.weight",
-    "model.norm.weight": "output_norm.weight",
-    "pre_projection.weight": "nextn.pre_projection.weight",
-    "post_projection.weight": "nextn.post_projection.weight",
-    "masked_embedding.centroids.weight": "masked_embd_centroids.weight",
-    "masked_embedding.token_ordering": "masked_embd_ordering",
-}
-_LAYER_NAMES = {
-    "input_layernorm.weight": "attn_norm.weight",
-    "self_attn.q_proj.weight": "attn_q.weight",
-    "self_attn.q_norm.weight": "attn_q_norm.weight",
-    "self_attn.o_proj.weight": "attn_output.weight",
-    "post_attention_layernorm.weight": "post_attention_norm.weight",
-    "pre_feedforward_layernorm.weight": "ffn_norm.weight",
-    "mlp.gate_proj.weight": "ffn_gate.weight",
-    "mlp.up_proj.weight": "ffn_up.weight",
-    "mlp.down_proj.weight": "ffn_down.weight",
-    "post_feedforward_layernorm.weight": "post_ffw_norm.weight",
-    "layer_scalar": "layer_output_scale.weight",
-}
-
-
-_BLOCK = 32
+_BLOCK, _ = BLOCKS["Q4_0"]  # as of Q8_0
 
 
 def compact(name: str) -> Type:
     """Q4_0 for the head, which is most of the file, and for the MLPs; Q8_0 for the rest."""
-    return Type.Q4_0 if name == "token_embd.weight" or ".ffn_" in name else Type.Q8_0
+    return Type.Q4_0 if name == "embed_tokens.weight" or ".mlp." in name else Type.Q8_0
 
 
 def export_folder(assistant: transformers.Gemma4AssistantForCausalLM, folder: Path) -> None:
@@ -59,19 +40,20 @@ def export_folder(assistant: transformers.Gemma4AssistantForCausalLM, folder: Pa
 def export_gguf(
     assistant: transformers.Gemma4AssistantForCausalLM, path: Path, kind: Callable[[str], Type] = compact
 ) -> None:
-    """One file with the names of converted drafters; a width that is no multiple of 32 is padded to one.
+    """Write one file with the names of converted drafters; pad a width that is no multiple of 32.
 
     Args:
-        kind: GGUF name of a matrix -> its type.
+        kind: neutral name of a matrix -> its tensor type.
     """
     assistant, pool = padded(assistant), cpu.ThreadPool(usable_cores())
     config, text = assistant.config, assistant.config.get_text_config()
     writer = gguf.GGUFWriter(path, _ARCHITECTURE)
     _write_metadata(writer, config, text)
     for name, values in assistant.state_dict().items():
-        if name == "lm_head.weight":
+        neutral = neutral_name(name)
+        if neutral is None:  # the head, which is the embedding
             continue
-        to = _gguf_name(name)
+        to = gguf_name(neutral)
         if name.endswith("token_ordering"):
             writer.add_tensor(to, values.numpy().astype(np.int32))
             continue
@@ -79,8 +61,8 @@ def export_gguf(
         if array.ndim == 1:
             writer.add_tensor(to, array)
         else:
-            writer.add_tensor(to, _quantized(array, kind(to), pool), raw_dtype=kind(to))
-    writer.add_tensor("rope_freqs.weight", _turned(text))
+            writer.add_tensor(to, _quantized(array, kind(neutral), pool), raw_dtype=kind(neutral))
+    writer.add_tensor(ROPE_FREQS, _rope_divisors(text))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -88,10 +70,10 @@ def export_gguf(
 
 
 def padded(assistant: transformers.Gemma4AssistantForCausalLM) -> transformers.Gemma4AssistantForCausalLM:
-    """The same drafter in a width that whole blocks make up; itself if it has one.
+    """An equal drafter whose hidden size is a multiple of the block size; itself if its own is.
 
-    The new dimensions stay zero throughout. A norm's mean square shrinks by the share that is zero, which its weight
-    and its epsilon make good.
+    The new dimensions are zero in every layer. They lower a norm's mean square; its weight and epsilon are scaled to
+    compensate.
     """
     narrow = assistant.config.get_text_config().hidden_size
     wide = -(-narrow // _BLOCK) * _BLOCK
@@ -110,10 +92,8 @@ def padded(assistant: transformers.Gemma4AssistantForCausalLM) -> transformers.G
     return made
 
 
-def _quantized(
-    array: np.ndarray[Any, np.dtype[np.float32]], kind: Type, pool: cpu.ThreadPool
-) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    """(rows, bytes) blocks."""
+def _quantized(array: Floats, kind: Type, pool: cpu.ThreadPool) -> Bytes:
+    """(rows, columns) weights as (rows, bytes) blocks."""
     if kind not in (Type.Q4_0, Type.Q8_0):
         return gguf.quants.quantize(array, kind)
     rows, columns = array.shape
@@ -122,18 +102,11 @@ def _quantized(
     return np.asarray(blocks).reshape(rows, -1)
 
 
-def _gguf_name(name: str) -> str:
-    if not name.startswith("model.layers."):
-        return _GLOBAL_NAMES[name]
-    _, _, index, inner = name.split(".", 3)
-    return f"blk.{index}.{_LAYER_NAMES[inner]}"
-
-
-def _turned(text: Any) -> np.ndarray[Any, np.dtype[np.float32]]:
-    """(pairs of the full layers' dims,) divisors of their frequency: 1, or so much that a pair stands still."""
+def _rope_divisors(text: Any) -> Floats:
+    """(pairs,) divisors of the full layers' rotary frequencies: 1, or 1e30 for a pair that is not rotated."""
     pairs = text.per_layer_config[FULL].head_dim // 2
-    turned = int(text.rope_parameters[FULL].get("partial_rotary_factor", 1.0) * pairs)
-    return np.array([1.0] * turned + [1e30] * (pairs - turned), np.float32)
+    rotated = int(text.rope_parameters[FULL].get("partial_rotary_factor", 1.0) * pairs)
+    return np.array([1.0] * rotated + [1e30] * (pairs - rotated), np.float32)
 
 
 def _write_metadata(writer: gguf.GGUFWriter, config: Any, text: Any) -> None:

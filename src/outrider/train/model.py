@@ -12,11 +12,10 @@ import torch
 import transformers
 from torch import Tensor, nn
 
-from outrider.checkpoints.config import Layer, ModelConfig
+from outrider.arrays import Floats
+from outrider.checkpoints.config import Layer, ModelConfig, last_kv_layers
 from outrider.errors import UsageError
-from outrider.train.capture import drafter_layers
 
-Floats = npt.NDArray[np.float32]
 SLIDING, FULL = "sliding_attention", "full_attention"
 
 
@@ -42,7 +41,7 @@ def assistant_config(target: ModelConfig, shape: DrafterShape) -> transformers.G
         raise UsageError(
             f"{shape.clusters} clusters do not divide a vocabulary of {target.vocab_size}: choose a divisor"
         )
-    sliding, full = (target.layers[drafter_layers(target)[kind]] for kind in ("sliding", "full"))
+    sliding, full = (target.layers[last_kv_layers(target)[kind]] for kind in ("sliding", "full"))
     arguments: dict[str, Any] = dict(
         vocab_size=target.vocab_size,
         hidden_size=shape.hidden,

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
+from outrider.arrays import Floats
 from outrider.backends import cpu
 from outrider.checkpoints import Checkpoint, open_checkpoint
 from outrider.checkpoints.config import AssistantConfig, ModelConfig
+from outrider.checkpoints.hf.names import neutral_name
 from outrider.errors import CheckpointError
 from outrider.models.assistant import check_pair
 from outrider.train.dataset import Dataset
-from outrider.train.model import Drafter, DrafterShape, Floats, Samples, assistant_config, start_near
+from outrider.train.model import Drafter, DrafterShape, Samples, assistant_config, start_near
 
 _SAMPLES = 60_000
 
@@ -78,16 +82,15 @@ def known_drafter(target: Checkpoint, data: Dataset, path: Path | str) -> Drafte
     )
     embedding = torch.from_numpy(target_embedding(target))
     drafter = Drafter(assistant_config(target.config, shape), embedding, active_tokens(data))
-    state = drafter.assistant.state_dict()
-    for name in known.tensors:
-        if name.endswith("token_ordering"):
-            ordering = np.frombuffer(known.tensors[name].data, np.int32).astype(np.int64)
-            state[name].copy_(torch.from_numpy(ordering))
-            continue
-        theirs = name if name.startswith(("pre_", "post_projection", "masked_")) else f"model.{name}"
-        state[theirs].copy_(torch.from_numpy(_values(known, name)).view_as(state[theirs]))
+    state = {neutral_name(name): values for name, values in drafter.assistant.state_dict().items()}
+    for name, tensor in known.tensors.items():
+        if tensor.format == "I32":
+            values: npt.NDArray[Any] = tensor.data.view("<i4").astype(np.int64)
+        else:
+            values = _values(known, name)
+        state[name].copy_(torch.from_numpy(values).view_as(state[name]))
     with torch.no_grad():
-        drafter.active_head.copy_(state["model.embed_tokens.weight"][drafter.active])
+        drafter.active_head.copy_(state["embed_tokens.weight"][drafter.active])
     return drafter
 
 

@@ -1,7 +1,7 @@
 """GGUF metadata -> ModelConfig or AssistantConfig, for the architectures gemma3, gemma4 and gemma4-assistant.
 
-What the metadata leaves to the reader is taken from the tensor table: the vocabulary size, which layers reuse their
-keys as values, and how many dims the full layers turn (`rope_freqs.weight`).
+The tensor table gives what the metadata lacks: the vocabulary size, which layers reuse their keys as values, and how
+many dims the full layers rotate (`rope_freqs.weight`).
 """
 
 from __future__ import annotations
@@ -15,26 +15,24 @@ from outrider.checkpoints.config import (
     AssistantConfig,
     Experts,
     Kind,
-    Layer,
     ModelConfig,
     Rope,
     kv_sources,
+    make_layers,
 )
 from outrider.checkpoints.gguf.file import GGUFFile
-from outrider.checkpoints.gguf.names import ROPE_FREQS
-from outrider.checkpoints.settings import Settings
+from outrider.checkpoints.gguf.names import ROPE_FREQS, gguf_name
+from outrider.checkpoints.settings import MAX_LAYERS, Settings
 from outrider.errors import CheckpointError
 
 _SUPPORTED = ("gemma3", "gemma4", "gemma4-assistant")
-_MAX_LAYERS = 1024
-_MAX_WIDTH = 1 << 24
 _GEMMA3_27B_LAYERS = 62
 
-# Said about the model, but not part of its arithmetic on text.
+# Keys that do not affect what the text model computes.
 _DESCRIPTIVE = ("vocab_size", "mm.tokens_per_image", "block_size", "rope.scaling.original_context_length")
 
-# Tokens that end an answer. Published configs list several; a converter writes one of them as "the" end token (an
-# instruction-tuned Gemma 3's is <end_of_turn>), so, like llama.cpp, the others are found by their text.
+# Tokens that end an answer. Published configs list several, but a converter writes only one of them (<end_of_turn> for
+# an instruction-tuned Gemma 3), so, as in llama.cpp, the others are found by their text.
 _END_TOKENS = ("<eos>", "<end_of_turn>", "<turn|>", "<|tool_response>")
 
 
@@ -54,143 +52,94 @@ def gguf_config(file: GGUFFile) -> ModelConfig | AssistantConfig:
             remedy=f"Use a model of one of the architectures {', '.join(_SUPPORTED)}",
         )
     settings = Settings(file.values, file.path, f"{architecture}.")
-    config: ModelConfig | AssistantConfig
-    if architecture == "gemma3":
-        config = _gemma3(file, settings)
-    elif architecture == "gemma4":
-        config = _gemma4(file, settings, reads_target=False)
-    else:
-        config = _assistant(file, settings)
+    config = (
+        _drafter(file, settings)
+        if architecture == "gemma4-assistant"
+        else _text(file, settings, gemma4=architecture == "gemma4", reads_target=False)
+    )
     settings.refuse_unread(_DESCRIPTIVE)
     return config
 
 
-def _gemma3(file: GGUFFile, settings: Settings) -> ModelConfig:
-    count = settings.integer("block_count", low=1, high=_MAX_LAYERS)
-    hidden = settings.integer("embedding_length", low=1, high=_MAX_WIDTH)
-    heads = settings.integer("attention.head_count", low=1, high=_MAX_WIDTH)
-    head_dim = _head_dim(settings, "attention.key_length", "attention.value_length", "rope.dimension_count", 256)
-    window = settings.integer("attention.sliding_window", low=1)
-    kinds = _gemma3_kinds(settings, count)
-    kv_heads = settings.integers("attention.head_count_kv", count, low=1, high=heads)
-    widths = settings.integers("feed_forward_length", count, low=1, high=_MAX_WIDTH)
-    full = Rope(settings.number("rope.freq_base", 1e6, low=1.0), head_dim, head_dim, _linear_factor(settings))
-    sliding = Rope(settings.number("rope.freq_base_swa", 1e4, low=1.0), head_dim, head_dim)
-    # Gemma 3 27B alone scales its queries by hidden / heads instead of by the head's size; no setting says so, and
-    # the number of layers is what tells it apart.
-    scaled = hidden / heads if count == _GEMMA3_27B_LAYERS else head_dim
+def _text(file: GGUFFile, settings: Settings, *, gemma4: bool, reads_target: bool) -> ModelConfig:
+    count = settings.integer("block_count", low=1, high=MAX_LAYERS)
+    heads, hidden_size = settings.size("attention.head_count"), settings.size("embedding_length")
+    vocab_size = _vocab_size(file)
+    kinds = _kinds(settings, count) if gemma4 else _gemma3_kinds(settings, count)
+    ropes = _gemma4_ropes(file, settings) if gemma4 else _gemma3_ropes(settings)
+    shared = settings.integer("attention.shared_kv_layers", 0, high=count) if gemma4 else 0
+    sources = (-1,) * count if reads_target else _sources(settings, kinds, shared)
+    layers = make_layers(
+        kinds,
+        ropes,
+        sources,
+        settings.sizes("attention.head_count_kv", count, high=heads),
+        settings.sizes("feed_forward_length", count),
+        settings.integer("attention.sliding_window", low=1),
+        k_eq_v=gemma4 and not reads_target and _keys_are_values(file, kinds, sources),
+    )
+    # Gemma 3 27B alone scales its queries by hidden_size / heads instead of head_dim. No setting records it; the number
+    # of layers identifies the model.
+    scaled = hidden_size / heads if count == _GEMMA3_27B_LAYERS else layers[0].head_dim
     return ModelConfig(
-        architecture="gemma3",
-        vocab_size=_vocab_size(file),
-        hidden_size=hidden,
+        architecture="gemma4" if gemma4 else "gemma3",
+        vocab_size=vocab_size,
+        hidden_size=hidden_size,
         heads=heads,
-        layers=tuple(
-            Layer(
-                kind=kind,
-                head_dim=head_dim,
-                kv_heads=kv_heads[index],
-                kv_source=index,
-                mlp_width=widths[index],
-                window=window if kind == "sliding" else None,
-                rope=sliding if kind == "sliding" else full,
-                k_eq_v=False,
-            )
-            for index, kind in enumerate(kinds)
-        ),
+        layers=layers,
         rms_norm_eps=settings.number("attention.layer_norm_rms_epsilon"),
-        attention_scale=1 / math.sqrt(scaled),
-        value_norm=False,
-        logit_softcap=_softcap(settings),
-        ple_width=0,
-        experts=None,
+        attention_scale=1.0 if gemma4 else 1 / math.sqrt(scaled),
+        value_norm=gemma4,
+        logit_softcap=settings.number("final_logit_softcapping", 0.0) or None,
+        ple_width=settings.size("embedding_length_per_layer_input", 0, low=0) if gemma4 else 0,
+        experts=_experts(settings) if gemma4 else None,
         context_length=settings.integer("context_length", low=1),
-        bos_token_id=_tokenizer(file).integer("bos_token_id", high=_vocab_size(file) - 1),
+        bos_token_id=_tokenizer(file).integer("bos_token_id", high=vocab_size - 1),
         end_token_ids=_end_token_ids(file),
     )
 
 
-def _gemma4(file: GGUFFile, settings: Settings, *, reads_target: bool) -> ModelConfig:
-    count = settings.integer("block_count", low=1, high=_MAX_LAYERS)
-    heads = settings.integer("attention.head_count", low=1, high=_MAX_WIDTH)
-    kinds = _kinds(settings, count)
-    shared = settings.integer("attention.shared_kv_layers", 0, high=count)
-    kv_heads = settings.integers("attention.head_count_kv", count, low=1, high=heads)
-    widths = settings.integers("feed_forward_length", count, low=1, high=_MAX_WIDTH)
-    window = settings.integer("attention.sliding_window", low=1)
-    dims = {
-        "full": _head_dim(settings, "attention.key_length", "attention.value_length", "rope.dimension_count"),
-        "sliding": _head_dim(
-            settings, "attention.key_length_swa", "attention.value_length_swa", "rope.dimension_count_swa"
-        ),
+def _gemma3_ropes(settings: Settings) -> dict[Kind, Rope]:
+    dims = _head_dim(settings, default=256)
+    return {
+        "full": Rope(settings.number("rope.freq_base", 1e6, low=1.0), dims, dims, _linear_factor(settings)),
+        "sliding": Rope(settings.number("rope.freq_base_swa", 1e4, low=1.0), dims, dims),
     }
+
+
+def _gemma4_ropes(file: GGUFFile, settings: Settings) -> dict[Kind, Rope]:
     if _linear_factor(settings) != 1.0:
         raise settings.fault("scales its rotary embedding, which is not defined for Gemma 4")
-    ropes = {
-        "full": Rope(settings.number("rope.freq_base", low=1.0), dims["full"], _rotated(file, dims["full"])),
-        "sliding": Rope(settings.number("rope.freq_base_swa", low=1.0), dims["sliding"], dims["sliding"]),
+    full, sliding = _head_dim(settings), _head_dim(settings, "_swa")
+    return {
+        "full": Rope(settings.number("rope.freq_base", low=1.0), full, _rotated(file, full)),
+        "sliding": Rope(settings.number("rope.freq_base_swa", low=1.0), sliding, sliding),
     }
-    sources = (-1,) * count if reads_target else _sources(settings, kinds, shared)
-    k_eq_v = False if reads_target else _keys_are_values(file, kinds, sources)
-    return ModelConfig(
-        architecture="gemma4",
-        vocab_size=_vocab_size(file),
-        hidden_size=settings.integer("embedding_length", low=1, high=_MAX_WIDTH),
-        heads=heads,
-        layers=tuple(
-            Layer(
-                kind=kind,
-                head_dim=dims[kind],
-                kv_heads=kv_heads[index if reads_target else sources[index]],
-                kv_source=sources[index],
-                mlp_width=widths[index],
-                window=window if kind == "sliding" else None,
-                rope=ropes[kind],
-                k_eq_v=k_eq_v and kind == "full",
-            )
-            for index, kind in enumerate(kinds)
-        ),
-        rms_norm_eps=settings.number("attention.layer_norm_rms_epsilon"),
-        attention_scale=1.0,
-        value_norm=True,
-        logit_softcap=_softcap(settings),
-        ple_width=settings.integer("embedding_length_per_layer_input", 0, high=_MAX_WIDTH),
-        experts=_experts(settings),
-        context_length=settings.integer("context_length", low=1),
-        bos_token_id=_tokenizer(file).integer("bos_token_id", high=_vocab_size(file) - 1),
-        end_token_ids=_end_token_ids(file),
-    )
 
 
-def _assistant(file: GGUFFile, settings: Settings) -> AssistantConfig:
-    text = _gemma4(file, settings, reads_target=True)
-    if text.ple_width or text.experts:
-        raise settings.fault("is a drafter with per-layer embeddings or experts, which no published drafter has")
+def _drafter(file: GGUFFile, settings: Settings) -> AssistantConfig:
+    text = _text(file, settings, gemma4=True, reads_target=True)
     if settings.integer("nextn_predict_layers", len(text.layers)) != len(text.layers):
         raise settings.fault(
             f"sets {settings.name('nextn_predict_layers')} to other than its {len(text.layers)} layers"
         )
-    centroids = file.table.get("masked_embd_centroids.weight")
+    centroids = file.table.get(gguf_name("masked_embedding.centroids.weight"))
+    count = centroids.shape[0] if centroids else 0
     return AssistantConfig(
         text=text,
-        backbone_hidden_size=settings.integer("embedding_length_out", low=1, high=_MAX_WIDTH),
-        num_centroids=_num_centroids(settings, centroids.shape[0], text.vocab_size) if centroids else 0,
+        backbone_hidden_size=settings.size("embedding_length_out"),
+        num_centroids=count,
         # Converters write no key for it; every published drafter that has centroids scores 32 of them.
-        centroid_top_k=min(settings.integer("centroid_top_k", 32, low=1), centroids.shape[0]) if centroids else 0,
+        centroid_top_k=min(settings.integer("centroid_top_k", 32, low=1), count) if centroids else 0,
         use_ordered_embeddings=centroids is not None,
     )
 
 
-def _num_centroids(settings: Settings, count: int, vocab_size: int) -> int:
-    if vocab_size % count:
-        raise settings.fault(f"has {count} centroids, which do not divide its vocabulary of {vocab_size}")
-    return count
-
-
 def _gemma3_kinds(settings: Settings, count: int) -> tuple[Kind, ...]:
-    """Files that say nothing mean every sixth layer; others name the period, or each layer."""
+    """From a pattern for every layer, or from the period of the full layers, 6 where the file has none."""
     pattern = settings.raw("attention.sliding_window_pattern")
     if pattern is None or isinstance(pattern, int):
-        period = settings.integer("attention.sliding_window_pattern", 6, low=1, high=_MAX_LAYERS)
+        period = settings.integer("attention.sliding_window_pattern", 6, low=1, high=MAX_LAYERS)
         return tuple("sliding" if (index + 1) % period else "full" for index in range(count))
     return _kinds(settings, count)
 
@@ -200,17 +149,14 @@ def _kinds(settings: Settings, count: int) -> tuple[Kind, ...]:
     return cast(tuple[Kind, ...], tuple("sliding" if flag else "full" for flag in sliding))
 
 
-def _head_dim(settings: Settings, keys: str, values: str, turned: str, default: int | None = None) -> int:
-    """The one size of a head's queries, keys and values, all of whose dims take part in its rotary embedding."""
-    head_dim = settings.integer(keys, default, low=2, high=_MAX_WIDTH)
-    for key in (values, turned):
-        if settings.integer(key, head_dim) != head_dim:
-            raise settings.fault(
-                f"sets {settings.name(key)} to {settings.integer(key)} and {settings.name(keys)} to {head_dim}, "
-                "which must be equal"
-            )
-    if head_dim % 2:
-        raise settings.fault(f"has heads of an odd size ({head_dim})")
+def _head_dim(settings: Settings, suffix: str = "", *, default: int | None = None) -> int:
+    """The one size of queries, keys, values and rotary embedding; a file in which they differ is refused."""
+    keys = f"attention.key_length{suffix}"
+    head_dim = settings.size(keys, default, low=2)
+    for key in (f"attention.value_length{suffix}", f"rope.dimension_count{suffix}"):
+        if (other := settings.integer(key, head_dim)) != head_dim:
+            sizes = f"{settings.name(key)} to {other} and {settings.name(keys)} to {head_dim}"
+            raise settings.fault(f"sets {sizes}, which must be equal")
     return head_dim
 
 
@@ -226,15 +172,14 @@ def _linear_factor(settings: Settings) -> float:
 
 
 def _rotated(file: GGUFFile, head_dim: int) -> int:
-    """How many dims of a full layer's head turn.
+    """How many dims of a full layer's head are rotated.
 
-    Proportional rope is written as factors that divide the frequencies: 1 for the pairs that turn and 1e30, which
-    stops a pair, for the rest.
+    The file stores proportional rope as one divisor of the frequency per pair: 1, or 1e30 for pairs that do not rotate.
     """
     tensor = file.table.get(ROPE_FREQS)
     if tensor is None or tensor.format != "F32" or tensor.shape != (head_dim // 2,):
         raise CheckpointError(
-            f"lacks the tensor {ROPE_FREQS} ({head_dim // 2}) in F32, which says how full layers turn their heads",
+            f"lacks the tensor {ROPE_FREQS} ({head_dim // 2}) in F32, the rotary frequencies of the full layers",
             path=file.path,
             remedy="Convert it again with a current converter",
         )
@@ -257,33 +202,29 @@ def _sources(settings: Settings, kinds: tuple[Kind, ...], shared: int) -> tuple[
 
 
 def _keys_are_values(file: GGUFFile, kinds: tuple[Kind, ...], sources: tuple[int, ...]) -> bool:
-    """True if the full layers have no value projection. Only all of them together are a model like that; one alone is
-    a missing tensor, which the shape check will name."""
+    """True if no full layer has a value projection. If only some lack it, the shape check names those as missing."""
     full = [index for index, kind in enumerate(kinds) if kind == "full" and sources[index] == index]
-    return bool(full) and not any(f"blk.{index}.attn_v.weight" in file.table for index in full)
-
-
-def _softcap(settings: Settings) -> float | None:
-    return settings.number("final_logit_softcapping", 0.0) or None
+    return bool(full) and not any(gguf_name(f"layers.{index}.self_attn.v_proj.weight") in file.table for index in full)
 
 
 def _experts(settings: Settings) -> Experts | None:
-    count = settings.integer("expert_count", 0, high=_MAX_WIDTH)
+    count = settings.size("expert_count", 0, low=0)
     if not count:
         settings.skip("expert_used_count", "expert_feed_forward_length")
         return None
     return Experts(
         count=count,
         top_k=settings.integer("expert_used_count", low=1, high=count),
-        width=settings.integer("expert_feed_forward_length", low=1, high=_MAX_WIDTH),
+        width=settings.size("expert_feed_forward_length"),
     )
 
 
 def _vocab_size(file: GGUFFile) -> int:
-    embedding = file.table.get("token_embd.weight")
+    name = gguf_name("embed_tokens.weight")
+    embedding = file.table.get(name)
     if embedding is None or len(embedding.shape) != 2:
         raise CheckpointError(
-            "lacks the tensor token_embd.weight (the embedding)",
+            f"lacks the matrix {name} (the embedding)",
             path=file.path,
             remedy="The file is incomplete: download or convert it again",
         )

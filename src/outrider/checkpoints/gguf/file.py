@@ -1,273 +1,240 @@
-"""GGUF files, memory-mapped, through the format's own `gguf` package, trusting nothing in the header.
+"""A GGUF file: key-values, tensor table, and the tensors' bytes in a read-only mapping.
 
-`gguf.GGUFReader` knows the layout; this subclass changes two things about it. It reads arrays in one go (the package
-walks them element by element through numpy: 11 s for a 262,144-token vocabulary, 0.2 s here), and it checks every
-count, length and offset against the file before it is used: numpy slices past the end shrink silently, so a truncated
-file would otherwise come out as short arrays.
+Layout, little-endian (ggml's docs/gguf.md, versions 2 and 3):
+
+    header       "GGUF", u32 version, u64 number of tensors, u64 number of key-values
+    key-value    string key, u32 type, value (a number, a string, or an array: u32 item type, u64 count, items)
+    tensor       string name, u32 dimensions, u64 each (fastest first), u32 type, u64 offset into the data section
+    data         begins at the next multiple of `general.alignment`, as does every tensor in it
+    string       u64 bytes, UTF-8
+
+Nothing in the header is trusted: every count, length and offset is checked against the file's size and against the
+limits below before it is used, so a damaged file is refused without memory for what it claims to hold.
 """
 
 from __future__ import annotations
 
-import math
 import struct
-import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
-from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, GGUFReader, GGUFValueType, ReaderField
-from gguf.gguf_reader import READER_SUPPORTED_VERSIONS
 
-from outrider.checkpoints.checkpoint import FORMATS
+from outrider.arrays import Bytes
+from outrider.checkpoints.checkpoint import BLOCKS, FORMATS, WEIGHT_FORMATS, Format, bytes_as
 from outrider.errors import CheckpointError
 
-_AGAIN = "The file is damaged or incomplete: download or convert it again"
+_DAMAGED = "The file is damaged or incomplete: download or convert it again"
+_VERSIONS = (2, 3)
 
 # Far above what any model has (Gemma 4 31B: 833 tensors, some 60 keys, 262,144 tokens, 514,906 merges), and low enough
 # that a corrupt count is refused at once instead of after a long walk.
 _MAX_KEYS = 1 << 16
 _MAX_TENSORS = 1 << 16
-_MAX_ARRAY = 1 << 24
+_MAX_ITEMS = 1 << 24
 _MAX_NAME_BYTES = 1 << 16
+_MAX_STRING_BYTES = 1 << 24
 _MAX_DIMENSIONS = 4
 _MAX_ALIGNMENT = 1 << 20
-_MIN_FILE_BYTES = 24
-_MIN_KEY_BYTES = 8 + 4 + 1
-_MIN_TENSOR_BYTES = 8 + 4 + 4 + 8
+_DEFAULT_ALIGNMENT = 32
+
+# The fewest bytes that one of each takes.
+_HEADER_BYTES = 4 + 4 + 8 + 8
+_KEY_BYTES = 8 + 4 + 1
+_TENSOR_BYTES = 8 + 4 + 8 + 4 + 8
+_STRING_BYTES = 8
+
+# Value types by number; those of numbers with their `struct` code, which numpy shares.
+_NUMBERS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
+_STRING, _ARRAY = 8, 9
+
+TENSOR_TYPES = (  # noqa: SIM905 (a list would take 41 lines)
+    "F32 F16 Q4_0 Q4_1 - - Q5_0 Q5_1 Q8_0 Q8_1 Q2_K Q3_K Q4_K Q5_K Q6_K Q8_K IQ2_XXS IQ2_XS IQ3_XXS IQ1_S IQ4_NL "
+    "IQ3_S IQ2_S IQ4_XS I8 I16 I32 I64 F64 IQ1_M BF16 - - - TQ1_0 TQ2_0 - - - MXFP4 NVFP4 Q1_0"
+).split()
+"""ggml's tensor types by number ("-": withdrawn). Those in FORMATS are read; the others are only named in errors."""
 
 
 @dataclass(frozen=True)
 class GGUFTensor:
-    """One entry of the tensor table. `shape` is row-major (the file's dimensions reversed); `data` the (bytes,) uint8
-    read-only view of the mapping."""
+    """One entry of the tensor table.
+
+    `shape` is row-major (the file's dimensions reversed), `offset` counts from the start of the file, and `data` is the
+    (bytes,) uint8 read-only view of the mapping.
+    """
 
     name: str
-    format: str
+    format: Format
     shape: tuple[int, ...]
     offset: int
-    data: npt.NDArray[np.uint8]
+    data: Bytes
 
 
-class GGUFFile(GGUFReader):
+class GGUFFile:
     """An opened GGUF file.
 
     Attributes:
-        path: where it lies.
+        path: of the file.
         values: metadata key -> int, float, bool, str, list[str] or a one-dimensional numeric array.
         table: tensor name -> GGUFTensor, in file order.
+        data_offset: byte at which the data section begins.
 
     Raises:
-        CheckpointError: the file cannot be read, is not GGUF, or its header does not hold together.
+        CheckpointError: the file cannot be read, is not GGUF, or its header is inconsistent.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.values: dict[str, Any] = {}
-        self.table: dict[str, GGUFTensor] = {}
-        try:
-            size = path.stat().st_size
-            with path.open("rb") as file:
-                start = file.read(8)
-        except OSError as error:
-            raise CheckpointError(
-                f"cannot be read ({error.strerror or error})",
-                path=path,
-                remedy="Check the path and the permissions",
-            ) from error
-        if start[:4] != b"GGUF":
-            raise self.fault(
-                f"is not a GGUF file (it begins with {start[:4]!r}, not b'GGUF')", "Pass a .gguf model file"
-            )
-        if size < _MIN_FILE_BYTES:
-            raise self.fault(f"ends after {size} bytes, inside the header")
-        self._check_version(start[4:])
-        try:
-            super().__init__(path)
-        except CheckpointError:
-            raise
-        except (ValueError, KeyError, IndexError, OverflowError, OSError, TypeError) as error:
-            raise self.fault(f"has a header that cannot be read ({error})") from error
+        header = _Header(self, self._mapped())
+        tensors, keys = header.number("Q"), header.number("Q")
+        self.values = header.key_values(keys)
+        self.table, self.data_offset = header.tensors(tensors, self.values.get("general.alignment", _DEFAULT_ALIGNMENT))
 
-    def fault(self, problem: str, remedy: str = _AGAIN) -> CheckpointError:
+    def fault(self, problem: str, remedy: str = _DAMAGED) -> CheckpointError:
         """A CheckpointError about this file."""
         return CheckpointError(problem, path=self.path, remedy=remedy)
 
-    # The package's own reading steps, each with its checks in front.
-
-    def _get(
-        self,
-        offset: int,
-        dtype: npt.DTypeLike,
-        count: int = 1,
-        override_order: Literal["I", "S", "<"] | None = None,
-    ) -> npt.NDArray[Any]:
-        """`count` items of `dtype` at `offset`, as a view of the mapping."""
-        count, itemsize = int(count), np.dtype(dtype).itemsize
-        end = int(offset) + count * itemsize
-        if count < 0 or end > len(self.data):
-            raise self.fault(f"ends at byte {len(self.data)}, but its header asks for bytes up to {end}")
-        # A plain array: each slice of a np.memmap costs some 10 us in its bookkeeping.
-        plain = self.data.view(np.ndarray)[offset:end].view(dtype)
-        return plain.view(plain.dtype.newbyteorder(override_order or self.byte_order))
-
-    def _get_str(self, offset: int) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.uint8]]:
-        length = self._get(offset, np.uint64)
-        return length, self._get(offset + 8, np.uint8, int(length[0]))
-
-    def _name_at(self, offset: int) -> str:
-        """The key or tensor name at `offset`."""
-        length = int(self._get(offset, np.uint64)[0])
-        if length > _MAX_NAME_BYTES:
-            raise self.fault(f"has a name of {length} bytes at byte {offset}")
-        return self._text(bytes(self._get(offset + 8, np.uint8, length)), f"the name at byte {offset}")
-
-    def _build_fields(self, offs: int, count: int) -> int:
-        self._check_count("metadata keys", int(count), _MAX_KEYS, _MIN_KEY_BYTES, offs)
-        for _ in range(int(count)):
-            key = self._name_at(offs)
-            if key in self.fields:
-                raise self.fault(f"holds the metadata key {key} twice")
-            offs = super()._build_fields(offs, 1)
-            self.values[key] = self._value(self.fields[key])
-        return offs
-
-    def _get_field_parts(
-        self, orig_offs: int, raw_type: int
-    ) -> tuple[int, list[npt.NDArray[Any]], list[int], list[GGUFValueType]]:
+    def _mapped(self) -> Bytes:
+        """The file's bytes, unless its first ones already rule it out."""
         try:
-            kind = GGUFValueType(int(raw_type))
-        except ValueError as error:
-            raise self.fault(f"has a metadata value of unknown type {int(raw_type)} at byte {orig_offs}") from error
-        if kind == GGUFValueType.ARRAY:
-            return self._get_array(orig_offs)
-        size, parts, data, types = super()._get_field_parts(orig_offs, raw_type)
-        return size, parts, data, types
+            with self.path.open("rb") as file:
+                start = file.read(_HEADER_BYTES)
+                mapping = np.memmap(file, np.uint8, "r").view(np.ndarray) if len(start) == _HEADER_BYTES else None
+        except OSError as error:
+            raise self.fault(f"cannot be read ({error.strerror or error})", "Check the path and permissions") from error
+        if start[:4] != b"GGUF":
+            problem = f"is not a GGUF file (it begins with {start[:4]!r}, not b'GGUF')"
+            raise self.fault(problem, "Pass a .gguf model file")
+        if mapping is None:
+            raise self.fault(f"ends after {len(start)} bytes, inside the header")
+        version = int.from_bytes(start[4:8], "little")
+        if not version & 0xFFFF:
+            raise self.fault("is stored in big-endian byte order", "Convert it as little-endian")
+        if version not in _VERSIONS:
+            raise self.fault(f"is GGUF version {version}, not 2 or 3", "Convert it again with a current converter")
+        return mapping
 
-    def _get_array(self, offset: int) -> tuple[int, list[npt.NDArray[Any]], list[int], list[GGUFValueType]]:
-        """A whole array in one part: a numeric view, or an object array of str."""
-        item, length = self._get(offset, np.uint32), self._get(offset + 4, np.uint64)
-        start, count = offset + 12, int(length[0])
-        try:
-            kind = GGUFValueType(int(item[0]))
-        except ValueError as error:
-            raise self.fault(f"has an array of unknown type {int(item[0])} at byte {offset}") from error
-        if kind == GGUFValueType.STRING:
-            self._check_count(f"strings in the array at byte {offset}", count, _MAX_ARRAY, 8, start)
-            strings, end = self._strings(start, count)
-            values = np.empty(count, dtype=object)
-            values[:] = strings
-        elif (dtype := self.gguf_scalar_to_np.get(kind)) is not None:
-            itemsize = np.dtype(dtype).itemsize
-            self._check_count(f"items in the array at byte {offset}", count, _MAX_ARRAY, itemsize, start)
-            values, end = self._get(start, dtype, count), start + count * itemsize
-        else:
-            raise self.fault(f"has an array of arrays at byte {offset}, which no Gemma file needs")
-        return end - offset, [item, length, values], [2], [GGUFValueType.ARRAY, kind]
 
-    def _strings(self, offset: int, count: int) -> tuple[list[str], int]:
-        """`count` strings that lie one after another, and the offset behind them."""
-        view, size = self.data.data, len(self.data)
-        length_at = struct.Struct("<Q" if self.byte_order == "I" else ">Q").unpack_from
+class _Header:
+    """Reads a header from front to back; `at` is the byte of the next read. No read passes the end of the file."""
+
+    def __init__(self, file: GGUFFile, data: Bytes) -> None:
+        self._fault, self._data, self._size = file.fault, data, len(data)
+        self.at = 8  # behind the magic and the version
+
+    def key_values(self, count: int) -> dict[str, Any]:
+        self._check_count("metadata keys", count, _MAX_KEYS, _KEY_BYTES)
+        values: dict[str, Any] = {}
+        for _ in range(count):
+            key = self._string(_MAX_NAME_BYTES)
+            if key in values:
+                raise self._fault(f"holds the metadata key {key} twice")
+            values[key] = self._value(key, self.number("I"))
+        return values
+
+    def tensors(self, count: int, alignment: Any) -> tuple[dict[str, GGUFTensor], int]:
+        """The tensor table, every entry inside the file and none overlapping another, and where the data begins."""
+        self._check_count("tensors", count, _MAX_TENSORS, _TENSOR_BYTES)
+        if type(alignment) is not int or alignment % 8 or not 8 <= alignment <= _MAX_ALIGNMENT:
+            raise self._fault(f"sets general.alignment to {alignment!r}, not a multiple of 8 up to {_MAX_ALIGNMENT}")
+        entries = [self._entry() for _ in range(count)]
+        start = -(-self.at // alignment) * alignment
+        table: dict[str, GGUFTensor] = {}
+        for name, shape, kind, offset in entries:
+            if name in table:
+                raise self._fault(f"holds the tensor {name} twice")
+            if offset % alignment:
+                raise self._fault(f"stores tensor {name} at byte {start + offset}, off its alignment of {alignment}")
+            table[name] = self._tensor(name, shape, kind, start + offset)
+        end, previous = 0, ""
+        for tensor in sorted(table.values(), key=lambda tensor: tensor.offset):
+            if tensor.offset < end:
+                raise self._fault(f"stores the tensors {previous} and {tensor.name} over each other")
+            end, previous = tensor.offset + len(tensor.data), tensor.name
+        return table, start
+
+    def number(self, code: str) -> Any:
+        """The next number, by its `struct` code."""
+        unpack = struct.Struct(f"<{code}")
+        return unpack.unpack(self._take(unpack.size).data)[0]
+
+    def _take(self, size: int) -> Bytes:
+        end = self.at + size
+        if end > self._size:
+            raise self._fault(f"ends at byte {self._size}, but its header needs bytes up to {end}")
+        taken, self.at = self._data[self.at : end], end
+        return taken
+
+    def _string(self, limit: int = _MAX_STRING_BYTES) -> str:
+        return self._strings(1, limit)[0]
+
+    def _strings(self, count: int, limit: int = _MAX_STRING_BYTES) -> list[str]:
+        """`count` strings. One loop over local names: a vocabulary has 262,144 and takes 0.1 s."""
+        view, size, at, length_at = self._data.data, self._size, self.at, struct.Struct("<Q").unpack_from
         strings: list[str] = []
         for _ in range(count):
-            start = offset + 8
-            if start > size:
-                raise self.fault(f"ends at byte {size}, inside an array of {count} strings")
-            offset = start + length_at(view, offset)[0]
-            if offset > size:
-                raise self.fault(f"ends at byte {size}, but a string in its header asks for bytes up to {offset}")
+            start = at + 8
+            length = length_at(view, at)[0] if start <= size else 0
+            at = start + length
+            if at > size:
+                raise self._fault(f"ends at byte {size}, but a string in its header needs bytes up to {at}")
+            if length > limit:
+                raise self._fault(f"has a string of {length} bytes at byte {start}, and at most {limit} are possible")
             try:
-                strings.append(str(view[start:offset], "utf-8"))
+                strings.append(str(view[start:at], "utf-8"))
             except UnicodeDecodeError as error:
-                raise self.fault(f"holds a string at byte {start} that is not UTF-8") from error
-        return strings, offset
+                raise self._fault(f"holds a string at byte {start} that is not UTF-8") from error
+        self.at = at
+        return strings
 
-    def _build_tensor_info(self, offs: int, count: int) -> tuple[int, list[ReaderField]]:
-        self._check_count("tensors", int(count), _MAX_TENSORS, _MIN_TENSOR_BYTES, offs)
-        return super()._build_tensor_info(offs, int(count))
+    def _value(self, key: str, kind: int) -> Any:
+        if kind == _STRING:
+            return self._string()
+        if kind == _ARRAY:
+            return self._array(key, self.number("I"), self.number("Q"))
+        if kind not in _NUMBERS:
+            raise self._fault(f"has a value of unknown type {kind} under the metadata key {key}")
+        value = self.number(_NUMBERS[kind])
+        # A float32 as the shortest decimal that rounds to it: 1e-06, as in config.json, not 9.999999974752427e-07.
+        return float(str(np.float32(value))) if _NUMBERS[kind] == "f" else value
 
-    def _get_tensor_info_field(self, orig_offs: int) -> ReaderField:
-        name = self._name_at(orig_offs)
-        dimensions = int(self._get(orig_offs + 8 + len(name.encode()), np.uint32)[0])
+    def _array(self, key: str, kind: int, count: int) -> Any:
+        """list[str], or a numeric view of the mapping."""
+        if kind == _ARRAY:
+            raise self._fault(f"has an array of arrays under the metadata key {key}, which no Gemma file needs")
+        if kind != _STRING and kind not in _NUMBERS:
+            raise self._fault(f"has an array of unknown type {kind} under the metadata key {key}")
+        dtype = None if kind == _STRING else np.dtype(f"<{_NUMBERS[kind]}")
+        self._check_count(f"items in the array {key}", count, _MAX_ITEMS, dtype.itemsize if dtype else _STRING_BYTES)
+        return self._take(count * dtype.itemsize).view(dtype) if dtype else self._strings(count)
+
+    def _entry(self) -> tuple[str, tuple[int, ...], int, int]:
+        """(name, row-major shape, type, offset into the data section) of the next tensor."""
+        name, dimensions = self._string(_MAX_NAME_BYTES), self.number("I")
         if not 1 <= dimensions <= _MAX_DIMENSIONS:
-            raise self.fault(f"gives tensor {name} {dimensions} dimensions; 1 to {_MAX_DIMENSIONS} are possible")
-        return super()._get_tensor_info_field(orig_offs)
+            raise self._fault(f"gives tensor {name} {dimensions} dimensions; 1 to {_MAX_DIMENSIONS} are possible")
+        shape = tuple(self.number("Q") for _ in range(dimensions))[::-1]
+        return name, shape, self.number("I"), self.number("Q")
 
-    def _build_tensors(self, start_offs: int, fields: list[ReaderField]) -> None:
-        """The tensor table, every entry inside the file and none overlapping another."""
-        alignment = int(self.alignment)
-        if alignment > _MAX_ALIGNMENT or alignment % 8:
-            raise self.fault(f"asks for an alignment of {alignment} bytes")
-        for field in fields:
-            if field.name in self.table:
-                raise self.fault(f"holds the tensor {field.name} twice")
-            self.table[field.name] = self._tensor(field, int(start_offs), alignment)
-        end, previous = 0, ""
-        for tensor in sorted(self.table.values(), key=lambda tensor: tensor.offset):
-            if tensor.offset < end:
-                raise self.fault(f"stores the tensors {previous} and {tensor.name} over each other")
-            end, previous = tensor.offset + len(tensor.data), tensor.name
-
-    def _tensor(self, field: ReaderField, start: int, alignment: int) -> GGUFTensor:
-        _, _, _, dims, raw_type, raw_offset = field.parts
-        name, shape = field.name, tuple(int(n) for n in reversed(dims.tolist()))
-        try:
-            kind = GGMLQuantizationType(int(raw_type[0])).name
-        except ValueError:
-            kind = f"number {int(raw_type[0])}"
-        if kind not in FORMATS:
-            raise self.fault(
-                f"stores tensor {name} as type {kind}, which is not supported",
-                f"Use a file quantized to one of {', '.join(FORMATS[:-1])}",
-            )
+    def _tensor(self, name: str, shape: tuple[int, ...], kind: int, offset: int) -> GGUFTensor:
+        known = TENSOR_TYPES[kind] if kind < len(TENSOR_TYPES) else "-"
+        if known not in FORMATS:
+            shown = known if known != "-" else f"number {kind}"
+            problem = f"stores tensor {name} as type {shown}, which is not supported"
+            raise self._fault(problem, f"Use a file quantized to one of {', '.join(WEIGHT_FORMATS)}")
         if 0 in shape:
-            raise self.fault(f"gives tensor {name} the empty shape {shape}")
-        block, block_bytes = GGML_QUANT_SIZES[GGMLQuantizationType[kind]]
-        if shape[-1] % block:
-            raise self.fault(f"gives tensor {name} rows of {shape[-1]}, not a multiple of {kind}'s block of {block}")
-        size, offset = math.prod(shape) // block * block_bytes, start + int(raw_offset[0])
-        if int(raw_offset[0]) % alignment:
-            raise self.fault(f"stores tensor {name} at byte {offset}, off its alignment of {alignment}")
-        if offset + size > len(self.data):
-            raise self.fault(
-                f"ends at byte {len(self.data)}, but tensor {name} needs bytes {offset} to {offset + size}"
-            )
-        data = self._get(offset, np.uint8, size)
-        data.flags.writeable = False
-        return GGUFTensor(name, kind, shape, offset, data)
+            raise self._fault(f"gives tensor {name} the empty shape {shape}")
+        if shape[-1] % (block := BLOCKS[known][0]):
+            raise self._fault(f"gives tensor {name} rows of {shape[-1]}, not a multiple of {known}'s block of {block}")
+        end = offset + bytes_as(shape, known)
+        if end > self._size:
+            raise self._fault(f"ends at byte {self._size}, but tensor {name} needs bytes {offset} to {end}")
+        return GGUFTensor(name, known, shape, offset, self._data[offset:end])
 
-    # What they have in common.
-
-    def _value(self, field: ReaderField) -> Any:
-        """A metadata value as plain Python, or as an array."""
-        kind, data = field.types[0], field.parts[field.data[0]]
-        if kind == GGUFValueType.ARRAY:
-            return data.tolist() if field.types[-1] == GGUFValueType.STRING else data
-        if kind == GGUFValueType.STRING:
-            return self._text(data.tobytes(), f"the value of {field.name}")
-        if kind == GGUFValueType.FLOAT32:
-            # The shortest decimal that rounds to it: 1e-06 and not 9.999999974752427e-07, as config.json has it.
-            return float(str(data[0]))
-        return data.tolist()[0]
-
-    def _text(self, raw: bytes, what: str) -> str:
-        try:
-            return raw.decode("utf-8")
-        except UnicodeDecodeError as error:
-            raise self.fault(f"is not UTF-8 in {what}") from error
-
-    def _check_version(self, raw: bytes) -> None:
-        version = int.from_bytes(raw, sys.byteorder)
-        if not version & 0xFFFF:
-            raise self.fault("is stored in the other byte order", "Convert it for this machine's byte order")
-        if version not in READER_SUPPORTED_VERSIONS:
-            raise self.fault(f"is GGUF version {version}, not 2 or 3", "Convert it again with a current converter")
-
-    def _check_count(self, what: str, count: int, limit: int, item_bytes: int, offset: int) -> None:
+    def _check_count(self, what: str, count: int, limit: int, item_bytes: int) -> None:
         """Refuse a count that the rest of the file cannot hold, before anything loops over it."""
-        room = (len(self.data) - int(offset)) // item_bytes
+        room = (self._size - self.at) // item_bytes
         if count > min(limit, room):
-            reason = f"the rest of it has room for {room}" if room < limit else f"at most {limit} make sense"
-            raise self.fault(f"claims {count} {what}, but {reason}")
+            reason = f"the rest of the file has room for {room}" if room < limit else f"at most {limit} are possible"
+            raise self._fault(f"claims {count} {what}, but {reason}")

@@ -1,10 +1,10 @@
-"""GGUF tensor names -> neutral names."""
+"""GGUF tensor names to neutral names, and back."""
 
 from __future__ import annotations
 
 import re
 
-GLOBAL_NAMES = {
+_GLOBAL = {
     "token_embd.weight": "embed_tokens.weight",
     "output_norm.weight": "norm.weight",
     "per_layer_token_embd.weight": "embed_tokens_per_layer.weight",
@@ -16,7 +16,7 @@ GLOBAL_NAMES = {
     "masked_embd_ordering": "masked_embedding.token_ordering",
 }
 
-LAYER_NAMES = {
+_LAYER = {
     "attn_norm.weight": "input_layernorm.weight",
     "attn_q.weight": "self_attn.q_proj.weight",
     "attn_k.weight": "self_attn.k_proj.weight",
@@ -34,7 +34,7 @@ LAYER_NAMES = {
     "inp_gate.weight": "per_layer_input_gate.weight",
     "proj.weight": "per_layer_projection.weight",
     "post_norm.weight": "post_per_layer_input_norm.weight",
-    # The router's input scale and the experts' output scale ride as ".scale" of the tensor they act on.
+    # The router's input scale and the experts' output scale are named ".scale" of the tensor that they multiply.
     "ffn_gate_inp.weight": "router.proj.weight",
     "ffn_gate_inp.scale": "router.scale",
     "ffn_down_exps.scale": "router.per_expert_scale",
@@ -47,19 +47,33 @@ LAYER_NAMES = {
 
 ROPE_FREQS = "rope_freqs.weight"
 
-# Encoders of images and sound, which some converters leave in the text model's file.
+# Vision and audio encoders, which some converters leave in the text model's file.
 _IGNORED = ("v.", "a.", "mm.")
-_LAYER = re.compile(r"blk\.(\d{1,6})\.(.+)")
+_OF_LAYER = re.compile(r"blk\.(\d{1,6})\.(.+)")
+_NEUTRAL_OF_LAYER = re.compile(r"layers\.(\d{1,6})\.(.+)")
+_GGUF_GLOBAL = {neutral: name for name, neutral in _GLOBAL.items()}
+_GGUF_LAYER = {neutral: name for name, neutral in _LAYER.items()}
 
 
 def neutral_name(name: str) -> str | None:
-    """The neutral name of a GGUF tensor; the name itself if it is unknown; None if it plays no part in the text model.
+    """The neutral name of a GGUF tensor; the name itself if it is unknown; None if the text model does not use it.
 
-    `rope_freqs.weight` is None too: the config holds what it says (see gguf_config).
+    `rope_freqs.weight` is None too: `gguf_config` reads it into the config.
     """
     if name == ROPE_FREQS or name.startswith(_IGNORED):
         return None
-    if match := _LAYER.fullmatch(name):
-        inner = LAYER_NAMES.get(match[2])
+    if match := _OF_LAYER.fullmatch(name):
+        inner = _LAYER.get(match[2])
         return f"layers.{int(match[1])}.{inner}" if inner else name
-    return GLOBAL_NAMES.get(name, name)
+    return _GLOBAL.get(name, name)
+
+
+def gguf_name(neutral: str) -> str:
+    """The GGUF name of a tensor.
+
+    Raises:
+        KeyError: no tensor has this neutral name.
+    """
+    if match := _NEUTRAL_OF_LAYER.fullmatch(neutral):
+        return f"blk.{match[1]}.{_GGUF_LAYER[match[2]]}"
+    return _GGUF_GLOBAL[neutral]

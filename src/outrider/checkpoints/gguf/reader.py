@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import cast
 
 import numpy as np
 
-from outrider.checkpoints.checkpoint import Checkpoint, Format, Tensor
+from outrider.checkpoints.checkpoint import Checkpoint, Tensor
 from outrider.checkpoints.config import AssistantConfig, ModelConfig
 from outrider.checkpoints.gguf.config import gguf_config
 from outrider.checkpoints.gguf.file import GGUFFile
@@ -20,7 +19,7 @@ from outrider.errors import CheckpointError
 
 
 def open_gguf(path: Path) -> Checkpoint:
-    """The checkpoint in a .gguf file, or in the parts of which it is one. Its weights stay there until they are used.
+    """The checkpoint in a .gguf file, or in all parts of a split one. Its weights stay there until they are used.
 
     Raises:
         CheckpointError: the file is truncated, foreign, of an unsupported architecture or quantization, or its
@@ -34,13 +33,13 @@ def open_gguf(path: Path) -> Checkpoint:
         if (name := neutral_name(entry.name)) is not None:
             if name in tensors:
                 raise CheckpointError(f"holds the tensor {name} twice", path=path, remedy="Convert it again")
-            tensors[name] = Tensor(name, cast(Format, entry.format), entry.shape, entry.data)
+            tensors[name] = Tensor(name, entry.format, entry.shape, entry.data)
     files = tuple(part.path for part in parts)
     return Checkpoint(file.path, config, validate(config, tensors, path), _tokenizer_tables(file, config), files)
 
 
 def _tokenizer_tables(file: GGUFFile, config: ModelConfig | AssistantConfig) -> TokenizerTables | None:
-    """The tokenizer's tables, or None for a file that holds none."""
+    """The tokenizer's tables; None if the file has none."""
     settings = Settings(file.values, file.path, "tokenizer.ggml.")
     if not settings.has("tokens"):
         return None
@@ -66,7 +65,7 @@ def _tokenizer_tables(file: GGUFFile, config: ModelConfig | AssistantConfig) -> 
         if settings.has("unknown_token_id")
         else None,
         add_bos=settings.flag("add_bos_token", True),
-        # SentencePiece vocabularies put a space in front unless told otherwise; Gemma's files always say.
+        # The default of SentencePiece vocabularies; Gemma's files always set it.
         add_space_prefix=settings.flag("add_space_prefix", model == "llama"),
         chat_template=file.values.get("tokenizer.chat_template"),
     )

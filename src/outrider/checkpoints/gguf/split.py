@@ -10,20 +10,19 @@ from outrider.checkpoints.settings import Settings
 from outrider.errors import CheckpointError
 
 _PART = re.compile(r"(?P<stem>.*)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf", re.IGNORECASE)
-_MOST_PARTS = 1000
+_MAX_PARTS = 1000
 
 
 def part_names(name: str) -> list[str]:
-    """The names of all parts of a file of which `name` is one; just the name if it is not that of a part."""
+    """The names of all parts of the split file to which `name` belongs; only `name` if it is not a part's name."""
     match = _PART.fullmatch(name)
-    if match is None or not 1 <= int(match["number"]) <= int(match["count"]) <= _MOST_PARTS:
+    if match is None or not 1 <= int(match["number"]) <= int(match["count"]) <= _MAX_PARTS:
         return [name]
     return [f"{match['stem']}-{number:05d}-of-{match['count']}.gguf" for number in range(1, int(match["count"]) + 1)]
 
 
 def open_parts(path: Path) -> list[GGUFFile]:
-    """The file at `path`, and the other parts if it is one of several; the first holds all settings and, from here on,
-    the tensors of all.
+    """All parts of the file at `path`, in order. The first has the settings, and gets the tensors of all parts.
 
     Raises:
         CheckpointError: a part is missing, damaged, or of another model.
@@ -51,6 +50,6 @@ def open_parts(path: Path) -> list[GGUFFile]:
             if twice := file.table.keys() & first.table.keys():
                 raise file.fault(f"holds the tensor {min(twice)}, as another part does", "Download all parts again")
             first.table.update(file.table)
-    if count > 1 and splits[0].integer("tensors.count") != len(first.table):
-        raise first.fault(f"and its other parts hold {len(first.table)} tensors, not as many as it says")
+    if count > 1 and (stated := splits[0].integer("tensors.count")) != len(first.table):
+        raise first.fault(f"has {len(first.table)} tensors in all its parts, but its header says {stated}")
     return files

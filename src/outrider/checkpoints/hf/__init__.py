@@ -1,1 +1,1 @@
-"""Checkpoints in folders of safetensors, as the Hugging Face hub has them."""
+"""Checkpoints in folders of safetensors, as on the Hugging Face hub."""

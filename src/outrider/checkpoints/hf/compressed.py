@@ -1,9 +1,9 @@
-"""Integer weights as the compressed-tensors package stores them (what QAT releases and vLLM's tools publish).
+"""Integer weights in compressed-tensors' pack-quantized format, as QAT releases and vLLM's tools publish them.
 
-A matrix X.weight of (rows, columns) lies as three tensors: X.weight_packed (rows, columns * bits / 32) int32, codes
-plus 2^(bits-1) from the lowest bits up; X.weight_scale (rows, groups); X.weight_shape. That is what a row of Q4_0 or
-Q8_0 blocks is, in another order, so nothing is lost: where a scale is no float16, the matrix becomes float32 instead,
-which holds every product of a scale and a code. The format: `compressed_tensors`, compressors/pack_quantized.
+A matrix X.weight of (rows, columns) is stored as three tensors: X.weight_packed (rows, columns * bits / 32) int32,
+codes plus 2^(bits-1) from the lowest bits up; X.weight_scale (rows, groups); X.weight_shape. Reordered, these are rows
+of Q4_0 or Q8_0 blocks of equal value. If a scale is not exact in float16, the matrix becomes float32, which holds every
+product of a scale and a code. Source: the package compressed_tensors, compressors/pack_quantized.
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from outrider.checkpoints.checkpoint import Bytes, Format, Tensor
+from outrider.arrays import Bytes, Floats
+from outrider.checkpoints.checkpoint import BLOCKS, FLOAT_FORMATS, Format, Tensor
 from outrider.checkpoints.hf.safetensors_file import StoredTensor
 from outrider.errors import CheckpointError
 
 PARTS = ("weight_packed", "weight_scale", "weight_shape")
 _FOREIGN_PARTS = ("weight_zero_point", "weight_g_idx", "weight_global_scale", "input_scale", "input_zero_point")
-_BLOCK = 32
+_BLOCK, _ = BLOCKS["Q4_0"]  # as of Q8_0
 _FORMATS: dict[int, Format] = {4: "Q4_0", 8: "Q8_0"}
-_FLOATS = ("F32", "F16", "BF16")
 _REMEDY = "Use a checkpoint with symmetric 4- or 8-bit integer weights, an unquantized one, or a GGUF file"
 
 
 def check_scheme(config: Mapping[str, Any], path: Path) -> None:
-    """That a config.json's `quantization_config` describes weights that `unpacked` reads as they are meant.
+    """Check that a config.json's `quantization_config` describes weights that `unpacked` reads.
 
     Raises:
         CheckpointError: it describes another method or scheme.
@@ -37,7 +37,7 @@ def check_scheme(config: Mapping[str, Any], path: Path) -> None:
     if method != "compressed-tensors" or not isinstance(groups, dict):
         raise _refused(path, f"is quantized by {method!r}")
     if config.get("kv_cache_scheme") or config.get("sparsity_config"):
-        raise _refused(path, "is quantized beyond its weights (a scheme for the cache, or sparsity)")
+        raise _refused(path, "has a quantization scheme for the cache, or sparsity")
     for group in groups.values():
         group = group if isinstance(group, dict) else {}
         kind = group.get("format") or config.get("format")
@@ -46,16 +46,16 @@ def check_scheme(config: Mapping[str, Any], path: Path) -> None:
         if kind not in ("pack-quantized", "mixed-precision"):
             raise _refused(path, f"stores quantized weights as {kind!r}")
         if group.get("input_activations") or group.get("output_activations"):
-            raise _refused(path, "is made for quantized activations")
+            raise _refused(path, "quantizes its activations")
         if (weights.get("type"), weights.get("symmetric")) != ("int", True) or weights.get("num_bits") not in _FORMATS:
             raise _refused(path, f"has weights of {weights.get('num_bits')} bits of type {weights.get('type')!r}")
 
 
 def unpacked(name: str, parts: Mapping[str, StoredTensor], path: Path) -> Tensor:
-    """The matrix `name` of which the file holds `parts` (by the last part of their names).
+    """The matrix `name`, stored as `parts` (keyed by the last part of their names).
 
     Raises:
-        CheckpointError: a part is missing, of another scheme, or they do not fit each other.
+        CheckpointError: a part is missing, of another scheme, or of a shape that does not fit.
     """
     if foreign := [part for part in _FOREIGN_PARTS if part in parts]:
         raise _refused(path, f"stores {name} with {foreign[0]}")
@@ -68,9 +68,15 @@ def unpacked(name: str, parts: Mapping[str, StoredTensor], path: Path) -> Tensor
     if bits not in _FORMATS or bits * columns != 32 * words or columns % _BLOCK:
         raise _refused(path, f"stores {name} {(rows, columns)} in {packed.shape} of {packed.dtype}")
     scale_rows, groups = scale.shape if len(scale.shape) == 2 else (0, 1)
-    if scale.dtype not in _FLOATS or scale_rows != rows or not groups or columns % groups or columns // groups % _BLOCK:
+    if (
+        scale.dtype not in FLOAT_FORMATS
+        or scale_rows != rows
+        or not groups
+        or columns % groups
+        or columns // groups % _BLOCK
+    ):
         raise _refused(path, f"scales {name} {(rows, columns)} by {scale.shape} of {scale.dtype}")
-    scales = Tensor(name, scale.dtype, scale.shape, scale.data).float32()  # type: ignore[arg-type]
+    scales = Tensor(name, scale.dtype, scale.shape, scale.data).float32()
     repeated = columns // _BLOCK // groups
     with np.errstate(over="ignore"):
         halves = scales.astype(np.float16)
@@ -91,14 +97,14 @@ def _blocks(codes: Bytes, bits: int, scales: npt.NDArray[np.float16], repeated: 
     return out.reshape(-1)
 
 
-def _floats(codes: Bytes, bits: int, scales: npt.NDArray[np.float32], group: int) -> Bytes:
+def _floats(codes: Bytes, bits: int, scales: Floats, group: int) -> Bytes:
     unsigned = codes if bits == 8 else _nibbles(codes)
     values = unsigned.astype(np.float32) - np.float32(1 << (bits - 1))
     return (values.reshape(-1, group) * scales.reshape(-1, 1)).astype(np.float32).reshape(-1).view(np.uint8)
 
 
 def _nibbles(codes: Bytes) -> Bytes:
-    """Codes one by one, the lower half of a byte first."""
+    """(2 * bytes,) codes, the lower half of each byte first."""
     out = np.empty((len(codes), 2), np.uint8)
     out[:, 0], out[:, 1] = codes & np.uint8(15), codes >> np.uint8(4)
     return out.reshape(-1)

@@ -1,25 +1,21 @@
 """config.json of a Hugging Face folder -> ModelConfig or AssistantConfig.
 
-The reference is transformers' gemma3, gemma4, gemma4_unified and the two assistants, text part only. Older and newer
-spellings of the same fact are both read: `global_head_dim` and `num_global_key_value_heads` or `per_layer_config`;
+The reference is the text part of transformers' gemma3, gemma4, gemma4_unified and the two assistants. Older and newer
+spellings are both read: `global_head_dim` and `num_global_key_value_heads` or `per_layer_config`;
 `rope_theta`, `rope_local_base_freq` and `rope_scaling` or `rope_parameters`.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Any, Literal
+from typing import Any
 
-from outrider.checkpoints.config import AssistantConfig, Experts, Kind, Layer, ModelConfig, kv_sources
+from outrider.checkpoints.config import AssistantConfig, Experts, Kind, Layer, ModelConfig, kv_sources, make_layers
 from outrider.checkpoints.hf.rope import ropes
-from outrider.checkpoints.settings import Settings
+from outrider.checkpoints.settings import MAX_LAYERS, MAX_SIZE, Settings
 from outrider.errors import CheckpointError
 
-_TEXT = {
-    "gemma3_text": "gemma3",
-    "gemma4_text": "gemma4",
-    "gemma4_unified_text": "gemma4",
-}
+_TEXT = ("gemma3_text", "gemma4_text", "gemma4_unified_text")
 _NESTED = {
     "gemma3": "gemma3_text",
     "gemma4": "gemma4_text",
@@ -29,71 +25,26 @@ _NESTED = {
 }
 _ASSISTANTS = ("gemma4_assistant", "gemma4_unified_assistant")
 
-_MAX_LAYERS = 1024
-_MAX_WIDTH = 1 << 24
-_MAX_CONFIG_IDS = 64
+_MAX_END_TOKENS = 64
 _KINDS: dict[str, Kind] = {"sliding_attention": "sliding", "full_attention": "full"}
 
-# Keys of any transformers config that say nothing about the arithmetic of a forward pass: where it came from, how it
-# was trained, and how other programs should hold it.
+# Keys of any transformers config that do not affect a forward pass: provenance, training, memory layout.
 _DESCRIPTIVE = frozenset(
-    (
-        "_attn_implementation",
-        "_attn_implementation_autoset",
-        "_from_model_config",
-        "_name_or_path",
-        "_sliding_window_pattern",
-        "architectures",
-        "attention_dropout",
-        "auto_map",
-        "cache_implementation",
-        "chunk_size_feed_forward",
-        "dtype",
-        "finetuning_task",
-        "id2label",
-        "initializer_range",
-        "is_decoder",
-        "is_encoder_decoder",
-        "label2id",
-        "model_name",
-        "model_type",
-        "output_attentions",
-        "output_hidden_states",
-        "pad_token_id",
-        "prefix",
-        "problem_type",
-        "return_dict",
-        "task_specific_params",
-        "tokenizer_class",
-        "torch_dtype",
-        "transformers_version",
-        "unsloth_fixed",
-        "unsloth_version",
-        "use_cache",
-    )
+    """
+    _attn_implementation _attn_implementation_autoset _from_model_config _name_or_path _sliding_window_pattern
+    architectures attention_dropout auto_map cache_implementation chunk_size_feed_forward dtype finetuning_task
+    id2label initializer_range is_decoder is_encoder_decoder label2id model_name model_type output_attentions
+    output_hidden_states pad_token_id prefix problem_type return_dict task_specific_params tokenizer_class torch_dtype
+    transformers_version unsloth_fixed unsloth_version use_cache
+    """.split()  # noqa: SIM905 (a list would take a line per word)
 )
-# What else stands beside a text_config: the encoders of images and sound, and the ids of their placeholders.
+# Keys beside a text_config: the vision and audio encoders, and the ids of their placeholder tokens.
 _MULTIMODAL = frozenset(
-    (
-        "audio_config",
-        "audio_token_id",
-        "audio_token_index",
-        "boa_token_id",
-        "boa_token_index",
-        "boi_token_id",
-        "boi_token_index",
-        "eoa_token_id",
-        "eoa_token_index",
-        "eoi_token_id",
-        "eoi_token_index",
-        "image_token_id",
-        "image_token_index",
-        "mm_tokens_per_image",
-        "video_token_id",
-        "video_token_index",
-        "vision_config",
-        "vision_soft_tokens_per_image",
-    )
+    """
+    audio_config audio_token_id audio_token_index boa_token_id boa_token_index boi_token_id boi_token_index
+    eoa_token_id eoa_token_index eoi_token_id eoi_token_index image_token_id image_token_index mm_tokens_per_image
+    video_token_id video_token_index vision_config vision_soft_tokens_per_image
+    """.split()  # noqa: SIM905 (a list would take a line per word)
 )
 
 
@@ -128,16 +79,10 @@ def hf_config(config: Settings, generation: Settings) -> ModelConfig | Assistant
 
 def _assistant(config: Settings, text: ModelConfig) -> AssistantConfig:
     ordered = config.flag("use_ordered_embeddings", False)
-    centroids = config.integer("num_centroids", 2048, low=1, high=_MAX_WIDTH)
-    top_k = config.integer("centroid_intermediate_top_k", 32, low=1, high=_MAX_WIDTH)
-    if ordered and (text.vocab_size % centroids or top_k > centroids):
-        raise config.fault(
-            f"scores {top_k} of {centroids} centroids, which do not divide its vocabulary of {text.vocab_size}"
-        )
-    if text.ple_width or text.experts:
-        raise config.fault("is a drafter with per-layer embeddings or experts, which no published drafter has")
+    centroids = config.size("num_centroids", 2048)
+    top_k = config.size("centroid_intermediate_top_k", 32)
     _refuse_untied(config)
-    backbone = config.integer("backbone_hidden_size", low=1, high=_MAX_WIDTH)
+    backbone = config.size("backbone_hidden_size")
     config.refuse_unread(_DESCRIPTIVE | _MULTIMODAL)
     return AssistantConfig(
         text=text,
@@ -149,21 +94,20 @@ def _assistant(config: Settings, text: ModelConfig) -> AssistantConfig:
 
 
 def _text(config: Settings, kind: str, ends: tuple[int, ...], *, reads_target: bool) -> ModelConfig:
-    architecture: Literal["gemma3", "gemma4"] = "gemma3" if _TEXT[kind] == "gemma3" else "gemma4"
-    gemma4 = architecture == "gemma4"
-    heads = config.integer("num_attention_heads", low=1, high=_MAX_WIDTH)
-    vocab_size = config.integer("vocab_size", low=1, high=_MAX_WIDTH)
+    gemma4 = kind != "gemma3_text"
+    heads = config.size("num_attention_heads")
+    vocab_size = config.size("vocab_size")
     layers = _layers(config, gemma4=gemma4, reads_target=reads_target, heads=heads)
     has_ple = kind == "gemma4_text"
-    ple_width = config.integer("hidden_size_per_layer_input", 256 if has_ple else 0, high=_MAX_WIDTH if has_ple else 0)
+    ple_width = config.integer("hidden_size_per_layer_input", 256 if has_ple else 0, high=MAX_SIZE if has_ple else 0)
     ple_vocab = config.integer("vocab_size_per_layer_input", vocab_size) if gemma4 else vocab_size
     if ple_width and ple_vocab != vocab_size:
         raise config.fault(f"has per-layer embeddings for {ple_vocab} tokens but a vocabulary of {vocab_size}")
     _refuse_other_arithmetic(config, gemma4=gemma4)
     model = ModelConfig(
-        architecture=architecture,
+        architecture="gemma4" if gemma4 else "gemma3",
         vocab_size=vocab_size,
-        hidden_size=config.integer("hidden_size", low=1, high=_MAX_WIDTH),
+        hidden_size=config.size("hidden_size"),
         heads=heads,
         layers=layers,
         rms_norm_eps=config.number("rms_norm_eps", 1e-6),
@@ -181,11 +125,11 @@ def _text(config: Settings, kind: str, ends: tuple[int, ...], *, reads_target: b
 
 
 def _layers(config: Settings, *, gemma4: bool, reads_target: bool, heads: int) -> tuple[Layer, ...]:
-    count = config.integer("num_hidden_layers", low=1, high=_MAX_LAYERS)
+    count = config.integer("num_hidden_layers", low=1, high=MAX_LAYERS)
     kinds = _layer_kinds(config, count)
     if gemma4 and kinds[-1] != "full":
-        raise config.fault("ends in a sliding layer; Gemma 4's last layer attends to everything")
-    width = config.integer("intermediate_size", low=1, high=_MAX_WIDTH)
+        raise config.fault("ends in a sliding layer; the last layer of Gemma 4 has full attention")
+    width = config.size("intermediate_size")
     window = config.integer("sliding_window", 512 if gemma4 else 4096, low=1)
     k_eq_v = config.flag("attention_k_eq_v", False) if gemma4 else False
     heads_of = _head_shapes(config, kinds, heads, gemma4=gemma4, k_eq_v=k_eq_v)
@@ -198,18 +142,14 @@ def _layers(config: Settings, *, gemma4: bool, reads_target: bool, heads: int) -
     except ValueError as error:
         raise config.fault(str(error)) from error
     rope_of = ropes(config, {kind: heads_of[kinds.index(kind)][0] for kind in kinds}, gemma4=gemma4)
-    return tuple(
-        Layer(
-            kind=kind,
-            head_dim=heads_of[index][0],
-            kv_heads=heads_of[index if reads_target else sources[index]][1],
-            kv_source=sources[index],
-            mlp_width=2 * width if wide and sources[index] != index else width,
-            window=window if kind == "sliding" else None,
-            rope=rope_of[kind],
-            k_eq_v=k_eq_v and kind == "full" and not reads_target,
-        )
-        for index, kind in enumerate(kinds)
+    return make_layers(
+        kinds,
+        rope_of,
+        sources,
+        [kv_heads for _, kv_heads in heads_of],
+        [2 * width if wide and source != index else width for index, source in enumerate(sources)],
+        window,
+        k_eq_v=k_eq_v and not reads_target,
     )
 
 
@@ -230,13 +170,13 @@ def _head_shapes(
     config: Settings, kinds: tuple[Kind, ...], heads: int, *, gemma4: bool, k_eq_v: bool
 ) -> list[tuple[int, int]]:
     """(head_dim, kv_heads) of each layer."""
-    head_dim = config.integer("head_dim", 256, low=2, high=_MAX_WIDTH)
+    head_dim = config.size("head_dim", 256, low=2)
     kv_heads = config.integer("num_key_value_heads", low=1, high=heads)
     full = (head_dim, kv_heads)
     if gemma4:
-        # As in the reference: the full layers' own number of KV heads counts only where keys are values.
+        # As in the reference: num_global_key_value_heads applies only where keys are values.
         global_heads = config.integer("num_global_key_value_heads", kv_heads, low=1, high=heads)
-        global_dim = config.integer("global_head_dim", 512, low=2, high=_MAX_WIDTH)
+        global_dim = config.size("global_head_dim", 512, low=2)
         full = (global_dim, global_heads if k_eq_v else kv_heads)
     shapes = [full if kind == "full" else (head_dim, kv_heads) for kind in kinds]
     if gemma4 and config.has("per_layer_config"):
@@ -246,7 +186,7 @@ def _head_shapes(
             if overrides.has(str(index)):
                 layer = overrides.section(str(index))
                 shapes[index] = (
-                    layer.integer("head_dim", head_dim, low=2, high=_MAX_WIDTH),
+                    layer.size("head_dim", head_dim, low=2),
                     layer.integer("num_key_value_heads", kv_heads, low=1, high=heads),
                 )
                 layer.refuse_unread()
@@ -254,8 +194,6 @@ def _head_shapes(
     for kind in set(kinds):
         if len({shape for shape, of in zip(shapes, kinds, strict=True) if of == kind}) > 1:
             raise config.fault(f"gives its {kind} layers heads of different shapes")
-    if any(dim % 2 for dim, _ in shapes):
-        raise config.fault("has heads of an odd size")
     return shapes
 
 
@@ -263,16 +201,16 @@ def _experts(config: Settings) -> Experts | None:
     if not config.flag("enable_moe_block", False):
         config.skip("num_experts", "top_k_experts", "moe_intermediate_size")
         return None
-    count = config.integer("num_experts", low=1, high=_MAX_WIDTH)
+    count = config.size("num_experts")
     return Experts(
         count=count,
         top_k=config.integer("top_k_experts", low=1, high=count),
-        width=config.integer("moe_intermediate_size", low=1, high=_MAX_WIDTH),
+        width=config.size("moe_intermediate_size"),
     )
 
 
 def _refuse_other_arithmetic(config: Settings, *, gemma4: bool) -> None:
-    """Settings that are understood, and understood to need arithmetic that is not there."""
+    """Refuse settings whose arithmetic is not implemented."""
     _refuse_untied(config)
     if config.text("hidden_activation", "gelu_pytorch_tanh") != "gelu_pytorch_tanh":
         raise config.fault("uses another activation than gelu_pytorch_tanh, which is not supported")
@@ -286,7 +224,7 @@ def _refuse_other_arithmetic(config: Settings, *, gemma4: bool) -> None:
     if raw not in (None, False, "vision"):
         raise config.fault("attends in both directions, so it is an encoder and cannot generate text")
     if gemma4 and raw is False:
-        raise config.fault('sets use_bidirectional_attention to false; Gemma 4 knows null, "vision" and "all"')
+        raise config.fault('sets use_bidirectional_attention to false; Gemma 4 allows null, "vision" and "all"')
 
 
 def _refuse_untied(config: Settings) -> None:
@@ -297,13 +235,13 @@ def _refuse_untied(config: Settings) -> None:
         )
 
 
-def _end_token_ids(*places: Settings) -> tuple[int, ...]:
+def _end_token_ids(*configs: Settings) -> tuple[int, ...]:
     """The end tokens that any of the configs names."""
     ids: set[int] = set()
-    for place in places:
-        raw: Any = place.raw("eos_token_id")
+    for config in configs:
+        raw: Any = config.raw("eos_token_id")
         found = raw if isinstance(raw, list) else [] if raw is None else [raw]
-        if len(found) > _MAX_CONFIG_IDS or not all(type(item) is int and item >= 0 for item in found):
-            raise place.fault("has an eos_token_id that is no token id or list of token ids")
+        if len(found) > _MAX_END_TOKENS or not all(type(item) is int and item >= 0 for item in found):
+            raise config.fault("has an eos_token_id that is no token id or list of token ids")
         ids.update(found)
     return tuple(sorted(ids)) or (1,)

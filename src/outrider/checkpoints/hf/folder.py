@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
-from outrider.checkpoints.checkpoint import Checkpoint, Format, Tensor
-from outrider.checkpoints.config import AssistantConfig
+from outrider.arrays import Bytes
+from outrider.checkpoints.checkpoint import FLOAT_FORMATS, Checkpoint, Tensor
+from outrider.checkpoints.config import AssistantConfig, ModelConfig
 from outrider.checkpoints.hf.compressed import check_scheme, unpacked
 from outrider.checkpoints.hf.config import hf_config
 from outrider.checkpoints.hf.names import neutral_name
@@ -27,8 +28,8 @@ _ORDERING = "masked_embedding.token_ordering"
 def open_folder(path: Path) -> Checkpoint:
     """The checkpoint in a folder. Its weights stay in the files until they are used.
 
-    Two kinds of tensor are made anew, both small: Gemma 3's norms, which are stored as the multiplier less one, and a
-    drafter's token ordering, which is stored as 64-bit integers.
+    Two kinds of small tensor are converted: Gemma 3's norms, stored less one, and a drafter's token ordering, stored as
+    64-bit integers.
 
     Raises:
         CheckpointError: a file is missing, truncated or foreign, the model type is not supported, or the tensors do
@@ -45,75 +46,76 @@ def open_folder(path: Path) -> Checkpoint:
     if (quantization := described.pop("quantization_config", None)) is not None:
         check_scheme(quantization if isinstance(quantization, dict) else {}, config_path)
     config = hf_config(Settings(described, config_path), Settings(generation, generation_path))
-    text = config.text if isinstance(config, AssistantConfig) else config
-    expected = expected_shapes(config)
-    tensors: dict[str, Tensor] = {}
-    packed: dict[str, dict[str, StoredTensor]] = {}
-    files = _weight_files(path)
-    for stored in _stored_tensors(path, files):
-        if (name := neutral_name(stored.name)) is None:
-            continue
-        matrix, _, part = name.rpartition(".")
-        if quantization is not None and part.startswith(("weight_", "input_")):
-            packed.setdefault(f"{matrix}.weight", {})[part] = stored
-            continue
-        if name in tensors:
-            raise CheckpointError(
-                f"holds the tensor {name} twice", path=path, remedy="Remove the files that are not the model's"
-            )
-        tensors[name] = _tensor(name, stored, path, norm_less_one=text.architecture == "gemma3" and name in expected)
-    tensors |= {name: unpacked(name, parts, path) for name, parts in packed.items()}
+    files, stored = _read_weights(path)
+    tensors = _tensors(path, config, stored, packed=quantization is not None)
     tokenizer = path / "tokenizer.json"
     return Checkpoint(
         path,
         config,
         validate(config, tensors, path),
         tokenizer if tokenizer.is_file() else None,
-        (config_path, *files.values()),
+        (config_path, *files),
     )
 
 
-def _stored_tensors(path: Path, files: dict[str, Path]) -> list[StoredTensor]:
-    """The tensors of every file that belongs to the model, each where the index says it is."""
-    shards = {name: read_safetensors(file) for name, file in files.items()}
-    for name, file in _places(path).items():
+def _tensors(
+    path: Path, config: ModelConfig | AssistantConfig, stored: list[StoredTensor], *, packed: bool
+) -> dict[str, Tensor]:
+    """The text model's tensors by neutral name. With `packed`, matrices may be stored in compressed-tensors' parts."""
+    text = config.text if isinstance(config, AssistantConfig) else config
+    less_one = {name for name in expected_shapes(config) if name.endswith("norm.weight")}
+    tensors: dict[str, Tensor] = {}
+    parts: dict[str, dict[str, StoredTensor]] = {}
+    for tensor in stored:
+        if (name := neutral_name(tensor.name)) is None:
+            continue
+        matrix, _, part = name.rpartition(".")
+        if packed and part.startswith(("weight_", "input_")):
+            parts.setdefault(f"{matrix}.weight", {})[part] = tensor
+            continue
+        if name in tensors:
+            raise CheckpointError(
+                f"holds the tensor {name} twice", path=path, remedy="Remove the files that are not the model's"
+            )
+        tensors[name] = _tensor(name, tensor, path, less_one=text.architecture == "gemma3" and name in less_one)
+    return tensors | {name: unpacked(name, of_matrix, path) for name, of_matrix in parts.items()}
+
+
+def _read_weights(path: Path) -> tuple[list[Path], list[StoredTensor]]:
+    """The weight files of a folder, and all their tensors, checked against the index if there is one."""
+    index = _read_index(path)
+    files = [path / name for name in dict.fromkeys(index.values())] or _unindexed(path)
+    shards = {file.name: read_safetensors(file) for file in files}
+    for name, file in index.items():
         if name not in shards[file]:
             raise CheckpointError(
-                f"places tensor {name} in {file}, which does not hold it",
+                f"maps tensor {name} to {file}, which does not hold it",
                 path=path / _INDEX,
                 remedy="The files are of different models: download all of them again",
             )
-    return [tensor for shard in shards.values() for tensor in shard.values()]
+    return files, [tensor for shard in shards.values() for tensor in shard.values()]
 
 
-def _places(path: Path) -> dict[str, str]:
-    """Tensor -> file, as a folder's index has it; empty if it has none."""
+def _read_index(path: Path) -> dict[str, str]:
+    """Tensor -> file name, as a folder's index maps them; empty if it has no index."""
     index = path / _INDEX
     if not index.is_file():
         return {}
-    places = _read_json(index).get("weight_map")
-    if not isinstance(places, dict) or not places or not all(isinstance(file, str) for file in places.values()):
+    files = _read_json(index).get("weight_map")
+    if not isinstance(files, dict) or not files or not all(isinstance(file, str) for file in files.values()):
         raise CheckpointError("has no weight_map", path=index, remedy="The file is damaged: download it again")
-    return places
-
-
-def _weight_files(path: Path) -> dict[str, Path]:
-    """The files that belong to the model, by name."""
-    places = _places(path)
-    if not places:
-        return {file.name: file for file in _files(path)}
-    for name, file in places.items():
+    for name, file in files.items():
         # A name, not a path: an index must not reach outside its folder.
         if Path(file).name != file or not (path / file).is_file():
             raise CheckpointError(
-                f"places tensor {name} in {file!r}, which is not a file of this folder",
-                path=path / _INDEX,
+                f"maps tensor {name} to {file!r}, which is not a file of this folder",
+                path=index,
                 remedy="A part of the model is missing: download it again",
             )
-    return {file: path / file for file in dict.fromkeys(places.values())}
+    return files
 
 
-def _files(path: Path) -> list[Path]:
+def _unindexed(path: Path) -> list[Path]:
     """The weight files of a folder without an index."""
     if (path / _SINGLE).is_file():
         return [path / _SINGLE]
@@ -128,7 +130,7 @@ def _files(path: Path) -> list[Path]:
     )
 
 
-def _tensor(name: str, stored: StoredTensor, path: Path, *, norm_less_one: bool) -> Tensor:
+def _tensor(name: str, stored: StoredTensor, path: Path, *, less_one: bool) -> Tensor:
     if stored.dtype == "I64" and name == _ORDERING:
         ids = stored.data.view("<i8")
         if len(ids) and not (ids.min() >= 0 and ids.max() < 1 << 31):
@@ -136,20 +138,19 @@ def _tensor(name: str, stored: StoredTensor, path: Path, *, norm_less_one: bool)
                 f"has token ids in {name} that are out of range", path=path, remedy="Download it again"
             )
         return Tensor(name, "I32", stored.shape, _frozen(ids.astype("<i4")))
-    floating = ("F32", "F16", "BF16")
-    if stored.dtype not in (floating if name != _ORDERING else ("I32",)):
+    if stored.dtype not in (FLOAT_FORMATS if name != _ORDERING else ("I32",)):
         raise CheckpointError(
             f"stores tensor {stored.name} as {stored.dtype}, which is not supported",
             path=path,
             remedy="Use a checkpoint stored as F32, F16 or BF16, as compressed-tensors integers, or as GGUF",
         )
-    tensor = Tensor(name, cast(Format, stored.dtype), stored.shape, stored.data)
-    if norm_less_one and name.endswith("norm.weight"):
+    tensor = Tensor(name, stored.dtype, stored.shape, stored.data)
+    if less_one:
         return Tensor(name, "F32", stored.shape, _frozen(np.float32(1) + tensor.float32()))
     return tensor
 
 
-def _frozen(values: np.ndarray[Any, Any]) -> np.ndarray[Any, np.dtype[np.uint8]]:
+def _frozen(values: np.ndarray[Any, Any]) -> Bytes:
     data = values.reshape(-1).view(np.uint8)
     data.flags.writeable = False
     return data

@@ -1,4 +1,4 @@
-"""The rotary embedding as config.json spells it -> Rope per kind of layer."""
+"""The rotary embedding in config.json -> Rope per kind of layer."""
 
 from __future__ import annotations
 
@@ -23,24 +23,24 @@ def ropes(config: Settings, head_dims: Mapping[Kind, int], *, gemma4: bool) -> d
         found = {
             kind: _rope(sections.section(_SECTIONS[kind]), head_dims[kind], _THETA[kind])
             if sections.has(_SECTIONS[kind])
-            else _unnamed(kind, head_dims[kind], gemma4=gemma4)
+            else _default(kind, head_dims[kind], gemma4=gemma4)
             for kind in head_dims
         }
         sections.refuse_unread(_SECTIONS.values())
         return found
     if gemma4:
-        return {kind: _unnamed(kind, dim, gemma4=True) for kind, dim in head_dims.items()}
-    return {kind: _older(config, kind, dim) for kind, dim in head_dims.items()}
+        return {kind: _default(kind, dim, gemma4=True) for kind, dim in head_dims.items()}
+    return {kind: _gemma3_keys(config, kind, dim) for kind, dim in head_dims.items()}
 
 
-def _unnamed(kind: Kind, dim: int, *, gemma4: bool) -> Rope:
-    """What the reference takes where the config says nothing."""
-    turned = 2 * int(_DEFAULT_PARTIAL * dim // 2) if gemma4 and kind == "full" else dim
-    return Rope(_THETA[kind], dim, turned)
+def _default(kind: Kind, dim: int, *, gemma4: bool) -> Rope:
+    """The reference's default, for a kind that the config does not list."""
+    rotated = 2 * int(_DEFAULT_PARTIAL * dim // 2) if gemma4 and kind == "full" else dim
+    return Rope(_THETA[kind], dim, rotated)
 
 
-def _older(config: Settings, kind: Kind, dim: int) -> Rope:
-    """Gemma 3's spelling before `rope_parameters`; its `rope_scaling` concerns the full layers alone."""
+def _gemma3_keys(config: Settings, kind: Kind, dim: int) -> Rope:
+    """Gemma 3's keys before `rope_parameters`; `rope_scaling` applies to the full layers only."""
     if kind == "sliding":
         return Rope(config.number("rope_local_base_freq", _THETA[kind], low=1.0), dim, dim)
     theta = config.number("rope_theta", _THETA[kind], low=1.0)
@@ -50,7 +50,7 @@ def _older(config: Settings, kind: Kind, dim: int) -> Rope:
 
 
 def _rope(section: Settings, dim: int, theta: float) -> Rope:
-    """One set of parameters: type default, linear (a factor) or proportional (a part of the dims turns)."""
+    """One set of parameters: of type default, linear (with a factor) or proportional (a part of the dims rotates)."""
     kind = section.text("rope_type", section.text("type", "default"))
     section.skip("type")
     theta = section.number("rope_theta", theta, low=1.0)
@@ -59,6 +59,6 @@ def _rope(section: Settings, dim: int, theta: float) -> Rope:
     if kind not in ("default", "linear", "proportional"):
         raise section.fault(f"scales its rotary embedding by {kind!r}, which is not supported")
     if partial > 1.0 or (partial != 1.0 and kind != "proportional"):
-        raise section.fault(f"turns {partial:g} of each head by a {kind!r} rotary embedding, which is not supported")
+        raise section.fault(f"rotates {partial:g} of each head with {kind!r} rotary embedding, which is not supported")
     section.refuse_unread(("factor",) if kind == "default" else ())
     return Rope(theta, dim, 2 * int(partial * dim // 2), factor)

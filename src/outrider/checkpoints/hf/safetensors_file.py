@@ -1,8 +1,8 @@
 """One .safetensors file, memory-mapped.
 
-The safetensors package parses and checks the header (sizes, offsets, no holes, no overlaps). It hands tensors out as
-arrays, though, and numpy has no bfloat16; so the bytes are taken from a mapping of our own. The package guarantees that
-the tensors follow one another without holes, in the order of `offset_keys()`, which gives each one's place.
+The safetensors package parses and checks the header (sizes, offsets, no holes, no overlaps). It returns tensors as
+arrays, but numpy has no bfloat16, so this module maps the file itself. The package guarantees that the tensors follow
+one another without holes in the order of `offset_keys()`, which determines their offsets.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 from safetensors import SafetensorError, safe_open
 
+from outrider.arrays import Bytes
 from outrider.errors import CheckpointError
 
 _ITEM_BYTES = {"F32": 4, "F16": 2, "BF16": 2, "I32": 4, "I64": 8, "F64": 8, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
@@ -23,27 +23,26 @@ _AGAIN = "The file is damaged or incomplete: download it again"
 
 @dataclass(frozen=True)
 class StoredTensor:
-    """A tensor as stored: its own name, dtype ("F32", "BF16", ...), shape, and (bytes,) uint8 read-only view."""
+    """A tensor as stored: the file's name, dtype ("F32", "BF16", ...) and shape, and (bytes,) uint8 read-only view."""
 
     name: str
     dtype: str
     shape: tuple[int, ...]
-    data: npt.NDArray[np.uint8]
+    data: Bytes
 
 
 def read_safetensors(path: Path) -> dict[str, StoredTensor]:
-    """Every tensor of a file, by name. Nothing is read but the header.
+    """Every tensor of a file, by name. Only the header is read.
 
     Raises:
-        CheckpointError: the file cannot be read, its header does not hold together, or it holds a dtype that no
-            unquantized model uses.
+        CheckpointError: the file cannot be read, its header is inconsistent, or a dtype is not supported.
     """
     try:
         with safe_open(path, framework="numpy") as file:
             names = file.offset_keys()
             heads = [(name, file.get_slice(name)) for name in names]
             entries = [(name, piece.get_dtype(), tuple(piece.get_shape())) for name, piece in heads]
-        # The package has opened it, so it is longer than its length field and its header.
+        # The package has checked that the file is longer than its length field and its header.
         mapping = np.memmap(path, mode="r").view(np.ndarray)
     except (SafetensorError, OSError, ValueError, OverflowError) as error:
         raise CheckpointError(
