@@ -213,8 +213,8 @@ def endpoint(
         raise UsageError(f"measuring a server needs {error.name}: pip install 'outrider[endpoint]'") from error
     import asyncio
 
-    from outrider.bench.endpoint.arm import two_arms
     from outrider.bench.endpoint.measure import client_counts, measure_endpoint, unanswered
+    from outrider.bench.endpoint.server import two_arms
     from outrider.bench.endpoint.show import show_endpoint
     from outrider.console import show_error
 
