@@ -1,10 +1,9 @@
-"""Perplexity of a model over ordinary prose: the float32 reference, outrider and llama.cpp on the same tokens.
+"""Perplexity of a model over ordinary prose: the float32 reference and outrider on the same tokens.
 
-    python -m benchmarks.perplexity MODEL.gguf --cache reference.npz --llama-cpp peer/bin/python
+    python -m benchmarks.perplexity MODEL.gguf
 
 The text is cut into windows of 512 rows, each a fresh context that starts with BOS; every token of the text is scored
-once. The reference is ``transformers`` in float32 on the same file. Its log-probabilities take minutes, so they are
-kept in ``--cache`` together with what they were computed from; a cache for another file, text or window is refused.
+once. The reference is ``transformers`` in float32 on the same file, which takes minutes.
 
 Beside the perplexities stands how far single tokens are from the reference, because errors of both signs can leave a
 mean untouched; and the standard error of the difference, because a difference below it says nothing.
@@ -12,7 +11,6 @@ mean untouched; and the standard error of the difference, because a difference b
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 from collections.abc import Sequence
@@ -28,8 +26,9 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from outrider import LLM
 from outrider.backends.cpu import KV_FORMATS, KvFormat
-from outrider.bench.peer import LlamaCpp, PeerError, Scored
+from outrider.engine.scoring import score
 
 TEXT = Path(__file__).parent.parent / "docs" / "benchmark-text" / "ordinary.txt"
 # Logits of one window are 512 x 262144 float32 (537 MB); the softmax over them is taken this many rows at a time.
@@ -44,8 +43,17 @@ class BenchmarkError(Exception):
 
 
 @dataclass(frozen=True)
+class Scored:
+    """log p of every token given those before it in its window."""
+
+    log_probs: LogProbs
+    """(tokens,) natural logarithms"""
+    seconds: float
+
+
+@dataclass(frozen=True)
 class Reference:
-    """What the reference said, and of what."""
+    """The reference's log-probabilities, and their tokens."""
 
     token_ids: list[int]
     """The scored tokens, without BOS."""
@@ -76,9 +84,6 @@ def cut_into_windows(token_ids: Sequence[int], bos_token_id: int, window: int) -
     """Windows of at most ``window`` rows: BOS, then the next ``window - 1`` tokens."""
     step = window - 1
     return [[bos_token_id, *token_ids[start : start + step]] for start in range(0, len(token_ids), step)]
-
-
-# -- the three backends ------------------------------------------------------------------------------------------------
 
 
 def transformers_reference(model: Path, text: str, *, tokens: int, window: int, threads: int) -> Reference:
@@ -113,92 +118,16 @@ def transformers_reference(model: Path, text: str, *, tokens: int, window: int, 
     return Reference(token_ids, bos_token_id, np.concatenate(log_probs), perf_counter() - begin)
 
 
-def llama_cpp_logprobs(
-    python: Path, model: Path, text: str, reference: Reference, *, window: int, threads: int
-) -> Scored:
-    """llama.cpp's log-probabilities of the reference's tokens; a warning if it would cut the text differently."""
-    with LlamaCpp(python, model, threads, context=max(window, 512)) as peer:
-        if peer.tokenize(text)[: len(reference.token_ids)] != reference.token_ids:
-            console.print("[yellow]llama.cpp tokenizes the text differently; it scores the reference's tokens")
-        if peer.bos_token_id != reference.bos_token_id:
-            raise BenchmarkError(f"llama.cpp's BOS is {peer.bos_token_id}, the reference's {reference.bos_token_id}")
-        with console.status("llama.cpp"):
-            return peer.perplexity(reference.token_ids, window)
-
-
 def outrider_logprobs(model: Path, windows: Sequence[list[int]], *, threads: int, kv_cache_dtype: KvFormat) -> Scored:
     """outrider's log-probabilities of every token of every window but the BOS that begins it.
 
     windows: token ids with BOS first. The result has one number for each token but the BOS.
     """
-    try:
-        from outrider import LLM
-        from outrider.engine.scoring import score
-    except ModuleNotFoundError as missing:
-        raise BenchmarkError(
-            f"{missing}; install outrider (pip install .) or leave it out with --no-outrider"
-        ) from None
-
     llm = LLM(str(model), drafter=None, threads=threads, kv_cache_dtype=kv_cache_dtype)
     begin = perf_counter()
     # score gives one number a token; whether it has one for BOS, which nothing comes before, does not matter here.
     log_probs = [score(llm, ids)[-(len(ids) - 1) :] for ids in track(windows, "outrider", console=console)]
     return Scored(np.concatenate(log_probs).astype(np.float64), perf_counter() - begin)
-
-
-# -- the reference's cache ---------------------------------------------------------------------------------------------
-
-
-def origin(model: Path, text: str, *, tokens: int, window: int) -> dict[str, Any]:
-    """Everything that the reference's numbers depend on, apart from the version of ``transformers``."""
-    with model.open("rb") as file:
-        model_digest = hashlib.file_digest(file, "sha256").hexdigest()
-    text_digest = hashlib.sha256(text.encode()).hexdigest()
-    return {"model_sha256": model_digest, "text_sha256": text_digest, "tokens": tokens, "window": window}
-
-
-def load_reference(cache: Path, wanted: dict[str, Any]) -> Reference:
-    """Read a cache, refusing one that was made from something else."""
-    with np.load(cache, allow_pickle=False) as stored:
-        found = json.loads(str(stored["origin"]))
-        for name, value in wanted.items():
-            if found.get(name) != value:
-                raise BenchmarkError(
-                    f"{cache} was made with {name} = {found.get(name)}, this run has {value}; "
-                    "name another --cache, or delete that file"
-                )
-        return Reference(
-            stored["token_ids"].tolist(), int(stored["bos_token_id"]), stored["log_probs"], float(stored["seconds"])
-        )
-
-
-def save_reference(cache: Path, reference: Reference, made_from: dict[str, Any]) -> None:
-    cache.parent.mkdir(parents=True, exist_ok=True)
-    with cache.open("wb") as file:
-        np.savez(
-            file,
-            origin=json.dumps(made_from),
-            token_ids=np.array(reference.token_ids, np.int32),
-            bos_token_id=reference.bos_token_id,
-            log_probs=reference.log_probs,
-            seconds=reference.seconds,
-        )
-
-
-def find_reference(model: Path, text: str, cache: Path | None, *, tokens: int, window: int, threads: int) -> Reference:
-    """The reference from its cache, or computed now and put there."""
-    made_from = origin(model, text, tokens=tokens, window=window)
-    if cache is not None and cache.exists():
-        return load_reference(cache, made_from)
-    reference = transformers_reference(model, text, tokens=tokens, window=window, threads=threads)
-    if len(reference.token_ids) < tokens:
-        console.print(f"[yellow]the text has only {len(reference.token_ids)} tokens")
-    if cache is not None:
-        save_reference(cache, reference, made_from)
-    return reference
-
-
-# -- the comparison ----------------------------------------------------------------------------------------------------
 
 
 def compare(backend: str, scored: Scored, reference: LogProbs) -> Result:
@@ -247,37 +176,23 @@ def show(results: Sequence[Result]) -> None:
 
 def main(
     model: Annotated[Path, typer.Argument(help="A GGUF file.", exists=True, dir_okay=False)],
-    reference: Annotated[str, typer.Option(help="What to measure against; only 'transformers' is known.")] = (
-        "transformers"
-    ),
-    cache: Annotated[Path | None, typer.Option(help="Keep the reference's log-probabilities here (.npz).")] = None,
-    llama_cpp: Annotated[
-        Path | None, typer.Option(help="A Python that has llama-cpp-python: measure llama.cpp too.")
-    ] = None,
-    outrider: Annotated[bool, typer.Option(help="Measure outrider.")] = True,
     text: Annotated[Path, typer.Option(help="The text to score.", exists=True, dir_okay=False)] = TEXT,
     tokens: Annotated[int, typer.Option(min=2, help="How many of its tokens.")] = 20_000,
     window: Annotated[int, typer.Option(min=2, help="Rows of a window, BOS included.")] = 512,
     threads: Annotated[int, typer.Option(min=1)] = 2,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of the table.")] = False,
 ) -> None:
-    """Perplexity of MODEL by the float32 reference, by outrider and by llama.cpp."""
+    """Perplexity of MODEL by the float32 reference and by outrider."""
     model = model.absolute()
     prose = text.read_text("utf-8")
     try:
-        if reference != "transformers":
-            raise BenchmarkError(f"--reference {reference} is not known; use 'transformers'")
-        truth = find_reference(model, prose, cache, tokens=tokens, window=window, threads=threads)
+        truth = transformers_reference(model, prose, tokens=tokens, window=window, threads=threads)
         results = [compare("float32 reference", Scored(truth.log_probs, truth.seconds), truth.log_probs)]
-        if outrider:
-            windows = cut_into_windows(truth.token_ids, truth.bos_token_id, window)
-            for kv_format in KV_FORMATS[1:]:
-                scored = outrider_logprobs(model, windows, threads=threads, kv_cache_dtype=kv_format)
-                results.append(compare(f"outrider, {kv_format} cache", scored, truth.log_probs))
-        if llama_cpp is not None:
-            scored = llama_cpp_logprobs(llama_cpp, model, prose, truth, window=window, threads=threads)
-            results.append(compare("llama.cpp", scored, truth.log_probs))
-    except (BenchmarkError, PeerError) as problem:
+        windows = cut_into_windows(truth.token_ids, truth.bos_token_id, window)
+        for kv_format in KV_FORMATS[1:]:
+            scored = outrider_logprobs(model, windows, threads=threads, kv_cache_dtype=kv_format)
+            results.append(compare(f"outrider, {kv_format} cache", scored, truth.log_probs))
+    except BenchmarkError as problem:
         console.print(f"error: {problem}", style="red", markup=False, highlight=False, soft_wrap=True)
         raise typer.Exit(1) from None
     if as_json:
