@@ -85,7 +85,7 @@ def show_decode(result: dict[str, Any]) -> None:
         f"drafts from {sources}",
         soft_wrap=True,
     )
-    names = ("plain tok/s", "MTP tok/s", "speed-up", "95 %", "tokens per pass", "accepted", "identical")
+    names = ("plain tok/s", "drafting tok/s", "speed-up", "95 %", "tokens per pass", "accepted", "identical")
     table = _table(*names, *([f"{peer['name']} tok/s"] if peer else []))
     for category, of in _rows(result, table):
         table.add_row(
