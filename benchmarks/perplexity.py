@@ -1,290 +1,85 @@
-"""Perplexity of a model over ordinary prose: the float32 reference, outrider and llama.cpp on the same tokens.
+"""Perplexity over ordinary prose: outrider beside ``transformers`` in float32, on the same file and tokens.
 
-    python -m benchmarks.perplexity MODEL.gguf --cache reference.npz --llama-cpp peer/bin/python
+usage: python -m benchmarks.perplexity MODEL.gguf [--tokens N] [--window N] [--threads N]
 
 The text is cut into windows of 512 rows, each a fresh context that starts with BOS; every token of the text is scored
-once. The reference is ``transformers`` in float32 on the same file. Its log-probabilities take minutes, so they are
-kept in ``--cache`` together with what they were computed from; a cache for another file, text or window is refused.
-
-Beside the perplexities stands how far single tokens are from the reference, because errors of both signs can leave a
-mean untouched; and the standard error of the difference, because a difference below it says nothing.
+once. The reference takes minutes. Beside the perplexities stands how far single tokens are from the reference, because
+errors of both signs can leave a mean untouched; and the standard error of the difference, because a difference below it
+says nothing.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
+import argparse
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from time import perf_counter
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import typer
-from rich.console import Console
+import torch
 from rich.progress import track
-from rich.table import Table
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from outrider.backends.cpu import KV_FORMATS, KvFormat
-from outrider.bench.peer import LlamaCpp, PeerError, Scored
+from outrider import LLM
+from outrider.backends.cpu import KV_FORMATS
+from outrider.engine.scoring import score
 
 TEXT = Path(__file__).parent.parent / "docs" / "benchmark-text" / "ordinary.txt"
-# Logits of one window are 512 x 262144 float32 (537 MB); the softmax over them is taken this many rows at a time.
 SOFTMAX_ROWS = 64
+"""The logits of a window are 512 x 262144 float32 (537 MB): the softmax takes this many rows at a time."""
 
 LogProbs = npt.NDArray[np.float64]
-console = Console(stderr=True)
 
 
-class BenchmarkError(Exception):
-    """Something the person who runs the benchmark has to change; the message says what."""
-
-
-@dataclass(frozen=True)
-class Reference:
-    """What the reference said, and of what."""
-
-    token_ids: list[int]
-    """The scored tokens, without BOS."""
-    bos_token_id: int
-    log_probs: LogProbs
-    """(tokens,) log p of each token given BOS and those before it in its window"""
-    seconds: float
-
-
-@dataclass(frozen=True)
-class Result:
-    """One row of the table."""
-
-    backend: str
-    tokens: int
-    perplexity: float
-    difference_percent: float
-    """Of the perplexity, against the reference."""
-    standard_error_percent: float
-    """Of that difference, from the tokens' paired differences."""
-    mean_absolute_difference: float
-    """Of a token's log-probability (nats), against the reference."""
-    seconds: float
-    """Scoring alone, without loading the model."""
-
-
-def cut_into_windows(token_ids: Sequence[int], bos_token_id: int, window: int) -> list[list[int]]:
-    """Windows of at most ``window`` rows: BOS, then the next ``window - 1`` tokens."""
-    step = window - 1
-    return [[bos_token_id, *token_ids[start : start + step]] for start in range(0, len(token_ids), step)]
-
-
-# -- the three backends ------------------------------------------------------------------------------------------------
-
-
-def transformers_reference(model: Path, text: str, *, tokens: int, window: int, threads: int) -> Reference:
-    """Tokenize ``text`` and score its first ``tokens`` tokens with ``transformers`` in float32."""
-    try:
-        import torch
-        from transformers import AutoModelForCausalLM, AutoTokenizer
-    except ImportError as problem:
-        raise BenchmarkError(f"the reference needs torch, transformers and accelerate ({problem})") from problem
-
-    torch.set_num_threads(threads)
-    tokenizer = AutoTokenizer.from_pretrained(model.parent, gguf_file=model.name)
-    token_ids: list[int] = tokenizer(text, add_special_tokens=False).input_ids[:tokens]
-    bos_token_id = int(tokenizer.bos_token_id)
-    # Any: torch's own methods are partly untyped, and differently so from version to version.
+def reference(model: Path, windows: Sequence[list[int]]) -> LogProbs:
+    """log p of every token but each window's BOS, (tokens,), by ``transformers`` in float32."""
     network: Any = AutoModelForCausalLM.from_pretrained(model.parent, gguf_file=model.name, dtype=torch.float32)
     network.eval()
 
-    def window_log_probs(ids: list[int]) -> LogProbs:
-        logits = network(torch.tensor([ids[:-1]])).logits[0]  # (rows, vocab_size)
-        targets: Any = torch.tensor(ids[1:])
-        scored = [
-            torch.log_softmax(rows.double(), dim=-1).gather(1, wanted[:, None])[:, 0]
-            for rows, wanted in zip(logits.split(SOFTMAX_ROWS), targets.split(SOFTMAX_ROWS), strict=True)
-        ]
+    def of_window(ids: list[int]) -> LogProbs:
+        logits, targets = network(torch.tensor([ids[:-1]])).logits[0], torch.tensor(ids[1:])
+        parts = zip(logits.split(SOFTMAX_ROWS), targets.split(SOFTMAX_ROWS), strict=True)
+        scored = [torch.log_softmax(rows.double(), -1).gather(1, wanted[:, None])[:, 0] for rows, wanted in parts]
         return np.asarray(torch.cat(scored))
 
-    begin = perf_counter()
-    windows = cut_into_windows(token_ids, bos_token_id, window)
     with torch.inference_mode():
-        log_probs = [window_log_probs(ids) for ids in track(windows, "reference (transformers)", console=console)]
-    return Reference(token_ids, bos_token_id, np.concatenate(log_probs), perf_counter() - begin)
+        return np.concatenate([of_window(ids) for ids in track(windows, "transformers")])
 
 
-def llama_cpp_logprobs(
-    python: Path, model: Path, text: str, reference: Reference, *, window: int, threads: int
-) -> Scored:
-    """llama.cpp's log-probabilities of the reference's tokens; a warning if it would cut the text differently."""
-    with LlamaCpp(python, model, threads, context=max(window, 512)) as peer:
-        if peer.tokenize(text)[: len(reference.token_ids)] != reference.token_ids:
-            console.print("[yellow]llama.cpp tokenizes the text differently; it scores the reference's tokens")
-        if peer.bos_token_id != reference.bos_token_id:
-            raise BenchmarkError(f"llama.cpp's BOS is {peer.bos_token_id}, the reference's {reference.bos_token_id}")
-        with console.status("llama.cpp"):
-            return peer.perplexity(reference.token_ids, window)
-
-
-def outrider_logprobs(model: Path, windows: Sequence[list[int]], *, threads: int, kv_cache_dtype: KvFormat) -> Scored:
-    """outrider's log-probabilities of every token of every window but the BOS that begins it.
-
-    windows: token ids with BOS first. The result has one number for each token but the BOS.
-    """
-    try:
-        from outrider import LLM
-        from outrider.engine.scoring import score
-    except ModuleNotFoundError as missing:
-        raise BenchmarkError(
-            f"{missing}; install outrider (pip install .) or leave it out with --no-outrider"
-        ) from None
-
-    llm = LLM(str(model), drafter=None, threads=threads, kv_cache_dtype=kv_cache_dtype)
-    begin = perf_counter()
-    # score gives one number a token; whether it has one for BOS, which nothing comes before, does not matter here.
-    log_probs = [score(llm, ids)[-(len(ids) - 1) :] for ids in track(windows, "outrider", console=console)]
-    return Scored(np.concatenate(log_probs).astype(np.float64), perf_counter() - begin)
-
-
-# -- the reference's cache ---------------------------------------------------------------------------------------------
-
-
-def origin(model: Path, text: str, *, tokens: int, window: int) -> dict[str, Any]:
-    """Everything that the reference's numbers depend on, apart from the version of ``transformers``."""
-    with model.open("rb") as file:
-        model_digest = hashlib.file_digest(file, "sha256").hexdigest()
-    text_digest = hashlib.sha256(text.encode()).hexdigest()
-    return {"model_sha256": model_digest, "text_sha256": text_digest, "tokens": tokens, "window": window}
-
-
-def load_reference(cache: Path, wanted: dict[str, Any]) -> Reference:
-    """Read a cache, refusing one that was made from something else."""
-    with np.load(cache, allow_pickle=False) as stored:
-        found = json.loads(str(stored["origin"]))
-        for name, value in wanted.items():
-            if found.get(name) != value:
-                raise BenchmarkError(
-                    f"{cache} was made with {name} = {found.get(name)}, this run has {value}; "
-                    "name another --cache, or delete that file"
-                )
-        return Reference(
-            stored["token_ids"].tolist(), int(stored["bos_token_id"]), stored["log_probs"], float(stored["seconds"])
-        )
-
-
-def save_reference(cache: Path, reference: Reference, made_from: dict[str, Any]) -> None:
-    cache.parent.mkdir(parents=True, exist_ok=True)
-    with cache.open("wb") as file:
-        np.savez(
-            file,
-            origin=json.dumps(made_from),
-            token_ids=np.array(reference.token_ids, np.int32),
-            bos_token_id=reference.bos_token_id,
-            log_probs=reference.log_probs,
-            seconds=reference.seconds,
-        )
-
-
-def find_reference(model: Path, text: str, cache: Path | None, *, tokens: int, window: int, threads: int) -> Reference:
-    """The reference from its cache, or computed now and put there."""
-    made_from = origin(model, text, tokens=tokens, window=window)
-    if cache is not None and cache.exists():
-        return load_reference(cache, made_from)
-    reference = transformers_reference(model, text, tokens=tokens, window=window, threads=threads)
-    if len(reference.token_ids) < tokens:
-        console.print(f"[yellow]the text has only {len(reference.token_ids)} tokens")
-    if cache is not None:
-        save_reference(cache, reference, made_from)
-    return reference
-
-
-# -- the comparison ----------------------------------------------------------------------------------------------------
-
-
-def compare(backend: str, scored: Scored, reference: LogProbs) -> Result:
-    """A backend's perplexity beside the reference's.
-
-    reference  (tokens,) float64
-    """
-    log_probs = scored.log_probs
-    if log_probs.shape != reference.shape:
-        raise BenchmarkError(f"{backend} scored {log_probs.size} tokens, the reference {reference.size}")
-    unusable = np.flatnonzero(~np.isfinite(log_probs))
-    if unusable.size:
-        raise BenchmarkError(
-            f"{backend} gave no finite log-probability for {unusable.size} tokens, first {unusable[0]}"
-        )
-    differences = reference - log_probs
-    ratio = math.exp(differences.mean())  # perplexity / reference's perplexity
+def show(name: str, log_probs: LogProbs, truth: LogProbs) -> None:
+    """One line: a backend's perplexity beside the reference's."""
+    if log_probs.shape != truth.shape or not np.isfinite(log_probs).all():
+        raise SystemExit(f"{name} has no finite log-probability for each of {truth.size} tokens")
+    differences = truth - log_probs
+    ratio = math.exp(differences.mean())  # perplexity / the reference's
     error = ratio * differences.std(ddof=1) / math.sqrt(differences.size)
-    return Result(
-        backend=backend,
-        tokens=int(log_probs.size),
-        perplexity=math.exp(-log_probs.mean()),
-        difference_percent=100 * (ratio - 1),
-        standard_error_percent=100 * float(error),
-        mean_absolute_difference=float(np.abs(differences).mean()),
-        seconds=scored.seconds,
+    print(
+        f"{name:24} {math.exp(-log_probs.mean()):.4f}  {100 * (ratio - 1):+.3f} % (standard error {100 * error:.3f})  "
+        f"mean |difference of log p| {np.abs(differences).mean():.4f}"
     )
 
 
-def show(results: Sequence[Result]) -> None:
-    table = Table(title=f"Perplexity over {results[0].tokens} tokens of ordinary text")
-    table.add_column("backend", no_wrap=True)
-    for heading in ("perplexity", "difference", "± s.e.", "|Δ log p|", "time"):
-        table.add_column(heading, justify="right")
-    for row in results:
-        table.add_row(
-            row.backend,
-            f"{row.perplexity:.4f}",
-            f"{row.difference_percent:+.3f} %",
-            f"{row.standard_error_percent:.3f} %",
-            f"{row.mean_absolute_difference:.4f}",
-            f"{row.seconds:.0f} s",
-        )
-    Console().print(table)
-
-
-def main(
-    model: Annotated[Path, typer.Argument(help="A GGUF file.", exists=True, dir_okay=False)],
-    reference: Annotated[str, typer.Option(help="What to measure against; only 'transformers' is known.")] = (
-        "transformers"
-    ),
-    cache: Annotated[Path | None, typer.Option(help="Keep the reference's log-probabilities here (.npz).")] = None,
-    llama_cpp: Annotated[
-        Path | None, typer.Option(help="A Python that has llama-cpp-python: measure llama.cpp too.")
-    ] = None,
-    outrider: Annotated[bool, typer.Option(help="Measure outrider.")] = True,
-    text: Annotated[Path, typer.Option(help="The text to score.", exists=True, dir_okay=False)] = TEXT,
-    tokens: Annotated[int, typer.Option(min=2, help="How many of its tokens.")] = 20_000,
-    window: Annotated[int, typer.Option(min=2, help="Rows of a window, BOS included.")] = 512,
-    threads: Annotated[int, typer.Option(min=1)] = 2,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of the table.")] = False,
-) -> None:
-    """Perplexity of MODEL by the float32 reference, by outrider and by llama.cpp."""
-    model = model.absolute()
-    prose = text.read_text("utf-8")
-    try:
-        if reference != "transformers":
-            raise BenchmarkError(f"--reference {reference} is not known; use 'transformers'")
-        truth = find_reference(model, prose, cache, tokens=tokens, window=window, threads=threads)
-        results = [compare("float32 reference", Scored(truth.log_probs, truth.seconds), truth.log_probs)]
-        if outrider:
-            windows = cut_into_windows(truth.token_ids, truth.bos_token_id, window)
-            for kv_format in KV_FORMATS[1:]:
-                scored = outrider_logprobs(model, windows, threads=threads, kv_cache_dtype=kv_format)
-                results.append(compare(f"outrider, {kv_format} cache", scored, truth.log_probs))
-        if llama_cpp is not None:
-            scored = llama_cpp_logprobs(llama_cpp, model, prose, truth, window=window, threads=threads)
-            results.append(compare("llama.cpp", scored, truth.log_probs))
-    except (BenchmarkError, PeerError) as problem:
-        console.print(f"error: {problem}", style="red", markup=False, highlight=False, soft_wrap=True)
-        raise typer.Exit(1) from None
-    if as_json:
-        print(json.dumps({"model": model.name, "window": window, "results": [asdict(row) for row in results]}))
-    else:
-        show(results)
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", type=Path)
+    parser.add_argument("--tokens", type=int, default=20_000)
+    parser.add_argument("--window", type=int, default=512)
+    parser.add_argument("--threads", type=int, default=2)
+    arguments = parser.parse_args()
+    model, step = arguments.model.absolute(), arguments.window - 1
+    torch.set_num_threads(arguments.threads)
+    tokenizer = AutoTokenizer.from_pretrained(model.parent, gguf_file=model.name)
+    ids = tokenizer(TEXT.read_text("utf-8"), add_special_tokens=False).input_ids[: arguments.tokens]
+    windows = [[tokenizer.bos_token_id, *ids[start : start + step]] for start in range(0, len(ids), step)]
+    truth = reference(model, windows)
+    show("transformers, float32", truth, truth)
+    for kv_format in KV_FORMATS[1:]:
+        llm = LLM(model, drafter=None, threads=arguments.threads, kv_cache_dtype=kv_format)
+        scored = [score(llm, of)[1 - len(of) :] for of in track(windows, f"outrider, {kv_format}")]
+        show(f"outrider, {kv_format} cache", np.concatenate(scored).astype(np.float64), truth)
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    main()

@@ -66,7 +66,7 @@ class FakeLLM:
             self.packed = Packed({}, Path("packs/demo-q4_0.gguf"), 0.074, ("layers.3.mlp.up_proj.weight", 0.081))
         self.path = Path("demo.gguf")
         self.drafter = FoundDrafter(None, "no MTP drafter found: drafts come from lookup")
-        self.threads = options.get("threads") or 2
+        self.threads, self.kv_cache_dtype = options.get("threads") or 2, "float16"
         self.tokenizer, self.measure, self.engine = ByteTokenizer(), FakeMeasure(), FakeEngine()
         self.weight_bytes, self.load_seconds, self.config = 1000, 0.5, None
         self.asked: list[tuple[str | list[int], SamplingParams]] = []

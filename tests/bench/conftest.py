@@ -2,32 +2,36 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 from command_line import call, fake
 
-from outrider.bench import comparer, curves
+from outrider.bench import passes
+from outrider.roofline.hardware import Hardware
+from outrider.roofline.work import Matrix, Work
 
 __all__ = ["call", "fake"]
 
 
-class KnownForecast:
-    """Of passes that take 12 ms each."""
+class KnownMachine:
+    """Reads 200 MB in 10 ms, and multiplies in no time."""
 
-    def __init__(self, _llm, _context):
+    def __init__(self, _format, _threads):
         pass
 
-    def seconds(self, rows):
-        return [0.012] * len(rows)
+    def sample(self):
+        return 0.010, 0.0
 
-
-@pytest.fixture
-def known_machine(monkeypatch):
-    monkeypatch.setattr(curves, "memory_limit", lambda _llm: curves.MemoryLimit(2e10, 200_000_000))
-    monkeypatch.setattr(curves, "Forecast", KnownForecast)
-    monkeypatch.setattr(comparer, "perf_counter", lambda: 0.0)  # and a gauge takes no time
+    def hardware(self, samples):
+        return Hardware("known", 200e6 / samples[0][0], 1e30)
 
 
 @pytest.fixture(autouse=True)
-def fake_needs_a_known_machine(request):
+def known_machine(request, monkeypatch):
+    """Wherever the model is a fake one."""
     if "fake" in request.fixturenames:
-        request.getfixturevalue("known_machine")
+        monkeypatch.setattr("outrider.checkpoints.open_checkpoint", lambda _path: SimpleNamespace(tensors={}))
+        work = Work((Matrix("Q4_0", 10**9, 200_000_000),), (), sweeps=0)
+        monkeypatch.setattr(passes, "target_work", lambda _tensors, _config: work)
+        monkeypatch.setattr(passes, "Machine", KnownMachine)

@@ -54,12 +54,12 @@ def test_an_unknown_category_names_those_there_are(fake, call, spec_bench, tmp_p
 
 
 def test_mt_bench_is_summed_up_too(fake, call, spec_bench):  # noqa: ARG001
-    ran = call("bench", "decode", "demo", "--json", "--suite", spec_bench, "--rounds", "1")
+    ran = call("bench", "decode", "demo", "--json", "--suite", spec_bench, "--seconds", "0")
     found = json.loads(ran.out)
     assert list(found["groups"]) == ["mt_bench"]
     assert found["groups"]["mt_bench"]["prompts"] == 3 * len(MT_BENCH_CATEGORIES)
     assert found["total"]["prompts"] == 30
-    shown = call("bench", "decode", "demo", "--suite", spec_bench, "--rounds", "1").out
+    shown = call("bench", "decode", "demo", "--suite", spec_bench, "--seconds", "0").out
     rows = [line.split()[0] for line in shown.splitlines() if line.strip()]
     assert rows.index("rag") < rows.index("mt_bench") < rows.index("all")
 
@@ -67,9 +67,9 @@ def test_mt_bench_is_summed_up_too(fake, call, spec_bench):  # noqa: ARG001
 def test_identical_lines_are_one_prompt_and_names_no_markup(fake, call, tmp_path):  # noqa: ARG001
     line = json.dumps({"prompt": "Once", "category": "[/b] $x$"})
     (tmp_path / "[b]own.jsonl").write_text(f"{line}\n{line}\n")
-    ran = call("bench", "decode", "demo", "--suite", str(tmp_path / "[b]own.jsonl"))
+    ran = call("bench", "decode", "demo", "--suite", str(tmp_path / "[b]own.jsonl"), "--seconds", "0")
     assert ran.code == 0, ran.err
     assert "[/b] $x$" in ran.out
-    assert "[b]own.jsonl in base form" in ran.out
-    ran = call("bench", "decode", "demo", "--suite", str(tmp_path / "[b]own.jsonl"), "--json")
+    assert "[b]own.jsonl, base format" in ran.out
+    ran = call("bench", "decode", "demo", "--suite", str(tmp_path / "[b]own.jsonl"), "--json", "--seconds", "0")
     assert json.loads(ran.out)["categories"]["[/b] $x$"]["prompts"] == 1

@@ -9,20 +9,19 @@ from itertools import pairwise
 
 import pytest
 
-from outrider.bench.report.page import render
-from outrider.bench.report.plots import plot_speedup
+from outrider.bench.plots import plot_speedup
+from outrider.bench.report import render
 
 HOSTILE = '<script>alert(1)</script>"&'
 FIGURES = {
     "prompts": 3,
+    "pairs": 9,
     "plain_tokens_per_second": 100.0,
     "mtp_tokens_per_second": 250.0,
     "speedup": 2.5,
-    "speedup_as_timed": 2.25,
-    "speedup_range": [1.5, 4.0],
+    "interval": [1.5, 4.0],
     "tokens_per_pass": 2.75,
     "acceptance_rate": 0.61,
-    "acceptance_by_depth": [0.7, 0.5, 0.0],
     "by_source": {"lookup": {"drafted": 40, "accepted": 20}},
     "time_split": {"draft": 0.1, "verify": 0.85, "rest": 0.05},
     "first_token_seconds": {"plain": 0.05, "mtp": 0.051},
@@ -51,11 +50,8 @@ def facts(category="code", model="demo.gguf", note=None, **peer):
             "suite": "shipped",
             "form": "base",
             "groups": {},
-            "pace_spread": 1.02,
-            "usual_pace_share": 0.75,
             "categories": {category: FIGURES | peer, "prose": FIGURES | {"speedup": 1.2, "identical": True} | peer},
             "total": FIGURES | peer,
-            **LIMIT,
             **({"peer": {"name": "llama.cpp", "version": "9"}} if peer else {}),
         },
         "verify": curve | predicted | LIMIT | ({"peer": curve | {"name": "llama.cpp"}} if peer else {}),
@@ -91,24 +87,16 @@ class Reader(HTMLParser):
         self.text += data
 
 
-def test_the_page_says_the_figures():
+def test_the_page_has_the_figures():
     text = " ".join(Reader(render(facts())).text.split())
-    assert "2.5 times as fast with drafts as without: 1.2 times for prose, 2.5 for code; the same tokens." in text
+    assert "2.50 times as fast with drafting as without (95 % interval 1.50 to 4.00); the same tokens." in text
     assert "1.50 to 4.00" in text
-    assert "20 of 40 (50 %)" in text
+    assert "9 interleaved pairs" in text
+    assert "20 of 40" in text
     assert "none drafted" in text
-    assert "usual pace, that of 75 % of the time" in text
-    assert "As timed, the speed-up of all was 2.25" in text
     assert "A processor" in text
     assert "predicted by outrider plan, ms8.129.4010.10" in text
     assert "llama.cpp" not in text
-
-
-def test_a_change_of_pace_is_told():
-    assert "changed its pace" not in render(facts())
-    changed = facts()
-    changed["decode"]["pace_spread"] = 1.37
-    assert "was 1.37 times as fast at some times" in " ".join(Reader(render(changed)).text.split())
 
 
 def test_the_peer_stands_beside_it():
@@ -134,7 +122,7 @@ def test_no_name_becomes_markup(where):
 
 def test_plots_take_the_pages_colours():
     page = render(facts())
-    assert page.count("<svg") == 4
+    assert page.count("<svg") == 3
     assert not re.findall(r"#01020\d", page)
     assert {f"var(--series-{i})" for i in (1, 2, 4)} <= set(re.findall(r"var\(--series-\d\)", page))
 
@@ -161,7 +149,7 @@ def test_tokens_that_differ_stand_in_the_headline():
 
 def test_the_command_writes_page_and_figures(fake, call, tmp_path):  # noqa: ARG001
     ran = call(
-        *("bench", "decode", "demo", "--category", "list", "--prompts", "1", "--rounds", "1"),
+        *("bench", "decode", "demo", "--category", "list", "--prompts", "1", "--seconds", "0"),
         *("--report", str(tmp_path / "new" / "report"), "--note", "Made up."),
     )
     assert ran.code == 0, ran.err
@@ -170,11 +158,11 @@ def test_the_command_writes_page_and_figures(fake, call, tmp_path):  # noqa: ARG
     figures = json.loads((tmp_path / "new" / "report" / "figures.json").read_text("utf-8"))
     assert figures["decode"]["total"]["speedup"] == pytest.approx(2.6)
     assert figures["verify"]["rows"] == [1, 2, 4, 8, 16]
-    command = "outrider bench decode demo --category list --prompts 1 --rounds 1"
+    command = "outrider bench decode demo --category list --prompts 1 --seconds 0"
     assert figures["command"] == f"{command} --report {tmp_path}/new/report"
 
 
-def test_a_folder_that_cannot_be_made_is_told_before_anything_is_measured(fake, call, tmp_path):
+def test_a_folder_that_cannot_be_made_is_reported_before_anything_is_measured(fake, call, tmp_path):
     (tmp_path / "file").write_text("")
     ran = call("bench", "decode", "demo", "--report", str(tmp_path / "file" / "report"))
     assert ran.code == 2

@@ -9,8 +9,16 @@ from itertools import combinations
 import pytest
 
 from outrider.bench.prompt import Form
-from outrider.bench.retrieval import compose, questions, retrieval_prompts, sections
-from outrider.bench.suite import CATEGORIES, DRAFTER_CATEGORIES, choose_prompts, shipped_prompts
+from outrider.bench.suite import (
+    CATEGORIES,
+    DRAFTER_CATEGORIES,
+    choose_prompts,
+    compose,
+    questions,
+    retrieval_prompts,
+    sections,
+    shipped_prompts,
+)
 
 FORMS = pytest.mark.parametrize("form", [Form.base, Form.chat])
 
@@ -103,7 +111,7 @@ def test_usually_four_of_each_are_decoded(form):
 
 def test_the_whole_suite_goes_through_the_command(fake, call):
     fake.chat = object()
-    ran = call("bench", "decode", "demo", "--json", "--prompts", "1", "--rounds", "1")
+    ran = call("bench", "decode", "demo", "--json", "--prompts", "1", "--seconds", "0")
     assert ran.code == 0, ran.err
     found = json.loads(ran.out)
     assert {name: of["prompts"] for name, of in found["categories"].items()} == dict.fromkeys(CATEGORIES, 1)

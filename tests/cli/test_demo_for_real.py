@@ -53,7 +53,7 @@ def test_a_reader_that_leaves_is_no_error():
 def test_bench_decode_is_identical():
     kinds = [part for name in ("prose", "code", "copy-edit") for part in ("--category", name)]
     ran = outrider(
-        *("bench", "decode", "demo", *kinds, "--json", "--prompts", "2", "--rounds", "1", "--max-tokens", "16")
+        *("bench", "decode", "demo", *kinds, "--json", "--prompts", "2", "--seconds", "1", "--max-tokens", "16")
     )
     assert ran.returncode == 0, ran.stderr
     assert json.loads(ran.stdout)["total"]["identical"] is True

@@ -49,7 +49,7 @@ def test_a_checkpoint_here(tiny, call):
     assert ran.code == 0, ran.err
     for said in (
         "this machine with",
-        "tok/s without drafts",
+        "tok/s without drafting",
         "c(M)/c(1)",
         "requests at once",
         "lookup alone",
@@ -81,7 +81,7 @@ def test_the_memory_of_other_hardware(call):
 def test_what_cannot_be_planned_is_said_before_anything_is_measured(call, monkeypatch, arguments, said):
     from outrider.roofline import measured
 
-    monkeypatch.setattr(measured, "Microbenchmarks", None)
+    monkeypatch.setattr(measured, "measure_hardware", None)
     ran = call("plan", *arguments)
     assert ran.code == 2
     assert said in ran.err

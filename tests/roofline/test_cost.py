@@ -10,27 +10,19 @@ from hypothesis import strategies as st
 
 from outrider.errors import UsageError
 from outrider.roofline.cost import bound_by_arithmetic, pass_seconds
-from outrider.roofline.hardware import ACCELERATORS, Arithmetic, Hardware, accelerator, processor, with_bandwidth
+from outrider.roofline.hardware import ACCELERATORS, Hardware, accelerator, processor
 from outrider.roofline.work import Attention, Matrix, Work
 
-INFINITE = Arithmetic.flat(1e30)
 WORK = Work(
     (Matrix("Q4_0", 10**9, 562_500_000), Matrix("Q4_0", 10**9, 562_500_000, chosen=8, count=128)),
     (Attention(8, 1, 256, 512), Attention(8, 1, 512, 0)),
     sweeps=2,
-    width=1536,
 )
-DENSE = Work(WORK.matrices[:1], (), sweeps=1, width=1536)
+DENSE = Work(WORK.matrices[:1], (), sweeps=0)
 
 
-def hardware(bytes_per_second=30e9, multiply_adds=300e9, attention=100e9, sweep_start=0.0):
-    return Hardware(
-        "x",
-        bytes_per_second,
-        {"Q4_0": Arithmetic.flat(multiply_adds)},
-        Arithmetic.flat(attention),
-        Arithmetic((1, 1000), (sweep_start, 10 * sweep_start)),
-    )
+def hardware(bytes_per_second=30e9, multiply_adds=300e9, float_share=1 / 3):
+    return Hardware("x", bytes_per_second, multiply_adds, float_share)
 
 
 def test_memory_alone_makes_further_rows_free():
@@ -46,7 +38,7 @@ def test_arithmetic_alone_makes_them_cost_as_much_as_the_first():
 
 def test_further_rows_of_a_mixture_read_experts_of_their_own():
     on = hardware(multiply_adds=1e30)
-    one, two = (pass_seconds(replace(WORK, attentions=()), on, rows=rows) for rows in (1, 2))
+    one, two = (pass_seconds(replace(WORK, attentions=(), sweeps=0), on, rows=rows) for rows in (1, 2))
     dense = 562_500_000 / 30e9
     assert one == pytest.approx(dense * (1 + 8 / 128))
     assert two == pytest.approx(dense * (1 + 1 - (120 / 128) ** 2))
@@ -62,13 +54,13 @@ def test_requests_share_weights_and_not_keys():
     assert seconds(rows=2, requests=3, context=4096) == pytest.approx(shared + 3 * keys)
 
 
-def test_every_sweep_takes_its_start_and_more_rows_a_longer_one():
-    seconds = [pass_seconds(Work((), (), 7, 1536), hardware(sweep_start=1e-5), rows=rows) for rows in (1, 1000)]
-    assert seconds == pytest.approx([7e-5, 7e-4])
+def test_the_time_between_sweeps_is_counted():
+    on = hardware(bytes_per_second=1e30, multiply_adds=1e30)
+    assert pass_seconds(Work((), (), 7), on, rows=1) == pytest.approx(7 * 5e-6)
 
 
 def test_a_window_bounds_what_a_sliding_layer_reads():
-    sliding = Work((), (Attention(8, 1, 256, 512),), 0, 1536)
+    sliding = Work((), (Attention(8, 1, 256, 512),), 0)
     far, near = (pass_seconds(sliding, hardware(), rows=1, context=context) for context in (9000, 512))
     assert far == near > 0
 
@@ -78,28 +70,14 @@ numbers = st.floats(1e8, 1e13)
 
 @given(numbers, numbers, st.integers(1, 40), st.integers(1, 8), st.integers(0, 5000))
 def test_a_pass_lies_between_full_overlap_and_none(bandwidth, multiply_adds, rows, requests, context):
-    on = hardware(bandwidth, multiply_adds, multiply_adds, 1e-6)
+    on = hardware(bandwidth, multiply_adds)
     load = {"rows": rows, "requests": requests, "context": context}
-    reading = pass_seconds(WORK, replace(on, linear={"Q4_0": INFINITE}, attention=INFINITE), **load)
+    reading = pass_seconds(WORK, replace(on, multiply_adds_per_second=1e30), **load)
     multiplying = pass_seconds(WORK, replace(on, bytes_per_second=1e30), **load)
     seconds = pass_seconds(WORK, on, **load)
     assert max(reading, multiplying) * (1 - 1e-9) <= seconds <= (reading + multiplying) * (1 + 1e-9)
     for more in ({"rows": rows + 1}, {"requests": requests + 1}, {"context": context + 100}):
         assert seconds <= pass_seconds(WORK, on, **(load | more)) * (1 + 1e-9)
-
-
-def test_what_was_measured_is_taken_and_beyond_it_only_multiplying_grows():
-    on = replace(hardware(), streamed={"Q4_0": Arithmetic((1, 4, 16), (19e-12, 19e-12, 60e-12))})
-    seconds = [pass_seconds(DENSE, on, rows=rows) for rows in (1, 2, 4, 10, 16)]
-    assert seconds == pytest.approx([0.019, 0.019, 0.019, 0.0395, 0.060])
-    # A further row multiplies for 3.3 ms, where nearly nothing of the reading is left to see.
-    assert pass_seconds(DENSE, on, rows=17) == pytest.approx(0.0633, rel=0.01)
-    assert pass_seconds(DENSE, on, rows=160) == pytest.approx(0.060 + 144 / 300, rel=0.01)
-    assert bound_by_arithmetic(DENSE, on) == 6  # 25.8 ms, 1.32 times 19
-    assert with_bandwidth(on, 30).streamed == {}  # that was other memory
-    of_others = Work((Matrix("Q8_0", 10**9, 10**9),), (), sweeps=0, width=1536)
-    others = replace(on, linear=on.linear | {"Q8_0": INFINITE})
-    assert pass_seconds(of_others, others, rows=8) == pytest.approx(1 / 30)
 
 
 def test_where_arithmetic_takes_over():
@@ -108,21 +86,23 @@ def test_where_arithmetic_takes_over():
     assert bound_by_arithmetic(DENSE, hardware(multiply_adds=1e9)) == 1
 
 
-def test_arithmetic_between_and_beyond_what_was_measured():
-    measured = Arithmetic((1, 4, 8), (1.0, 1.6, 2.4))
-    assert [measured.at(rows) for rows in (1, 2.5, 4, 8, 16, 80)] == pytest.approx([1.0, 1.3, 1.6, 2.4, 4.8, 24.0])
-    assert measured.most == pytest.approx(8 / 2.4)
-    assert Arithmetic.flat(2.0).at(7) == pytest.approx(3.5)
+def test_dense_weights_and_attention_are_multiplied_at_the_float_rate():
+    on = hardware(bytes_per_second=1e30)
+    dense = Work((Matrix("BF16", 10**9, 2 * 10**9),), (), sweeps=0)
+    assert pass_seconds(dense, on, rows=1) == pytest.approx(3 * pass_seconds(DENSE, on, rows=1))
+    attention = Work((), (Attention(8, 1, 256, 0),), sweeps=0)
+    assert pass_seconds(attention, on, rows=1, context=1000) == pytest.approx(2 * 1000 * 8 * 256 / 100e9)
 
 
 def test_named_and_described_hardware():
     for name, (gigabytes, teraflops) in ACCELERATORS.items():
         on = accelerator(name)
-        assert (on.bytes_per_second, on.linear["Q4_0"].most) == pytest.approx((gigabytes * 1e9, teraflops / 2 * 1e12))
+        assert (on.bytes_per_second, on.multiply_adds("Q4_0")) == pytest.approx((gigabytes * 1e9, teraflops / 2 * 1e12))
+        assert on.multiply_adds("BF16") == on.multiply_adds()  # data sheets have the rate of floats
     with pytest.raises(UsageError, match=r"abacus.*h100.*--bandwidth"):
         accelerator("abacus")
     on = processor(80, 150, 8)
-    assert (on.bytes_per_second, on.linear["Q4_0"].most) == pytest.approx((80e9, 1200e9))
-    assert on.linear["BF16"].most < on.linear["Q8_0"].most
-    assert with_bandwidth(on, 40).bytes_per_second == 40e9
-    assert "40 GB/s" in with_bandwidth(on, 40).name
+    assert (on.bytes_per_second, on.multiply_adds("Q4_0")) == pytest.approx((80e9, 1200e9))
+    assert on.multiply_adds("BF16") < on.multiply_adds("Q8_0")
+    assert on.with_bandwidth(40).bytes_per_second == 40e9
+    assert "40 GB/s" in on.with_bandwidth(40).name

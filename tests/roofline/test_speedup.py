@@ -9,17 +9,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from outrider.roofline.hardware import Arithmetic, Hardware
+from outrider.roofline.hardware import Hardware
 from outrider.roofline.speedup import MOST_DRAFTED, Plan, expected_tokens
 from outrider.roofline.work import Matrix, Work
 
-TARGET = Work((Matrix("Q4_0", 10**9, 562_500_000),), (), sweeps=1, width=1536)
-DRAFTER = Work((Matrix("Q4_0", 2 * 10**7, 11_250_000),), (), sweeps=1, width=256)
+TARGET = Work((Matrix("Q4_0", 10**9, 562_500_000),), (), sweeps=1)
+DRAFTER = Work((Matrix("Q4_0", 2 * 10**7, 11_250_000),), (), sweeps=1)
 
 
 def plan(multiply_adds=300e9, drafter=DRAFTER):
-    no_start = Arithmetic((1, 2), (0.0, 0.0))
-    on = Hardware("x", 30e9, {"Q4_0": Arithmetic.flat(multiply_adds)}, Arithmetic.flat(1e9), no_start)
+    on = Hardware("x", 30e9, multiply_adds)
     return Plan(TARGET, drafter, on, context=0)
 
 

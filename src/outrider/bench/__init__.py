@@ -1,1 +1,1 @@
-"""Measuring: what a pass costs, what drafting brings, and both beside other software."""
+"""Measuring: pass costs, the speed-up of drafting, other software on the same file, and servers."""

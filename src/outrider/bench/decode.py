@@ -1,9 +1,11 @@
-"""What drafting brings: every prompt decoded with it and without it, in turns."""
+"""`outrider bench decode`: every prompt without drafting and with it, in pairs, until a time budget is spent."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from itertools import count
+from time import monotonic
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
@@ -11,145 +13,108 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from outrider.bench.comparer import Comparer
-from outrider.bench.comparison import Comparison
 from outrider.bench.figures import summarize
-from outrider.bench.interleave import turns
-from outrider.bench.pace import Lengths, Pace, measure_pace
-from outrider.bench.pass_costs import PassCosts
+from outrider.bench.pairs import Pair, PairDecoder
 from outrider.bench.prompt import Prompt
-from outrider.bench.usual_pace import changes_of_pace
-from outrider.console import error_console, progress_bar
+from outrider.console import progress_bar
 
 
-def measure_decode(
-    comparer: Comparer, prompts: Sequence[Prompt], lengths: Sequence[Lengths], rounds: int | None
-) -> dict[str, Any]:
-    """Decodes every prompt `rounds` times in each way, and sums up by category.
-
-    Before it starts it says how long it will take, judged by a few prompts that are not counted.
-
-    Args:
-        lengths: the prompts', as `turn_lengths` finds them.
-        rounds: None for as many as fit into some minutes.
-    """
-    pace = measure_pace(comparer, prompts, lengths, rounds or 1)
-    rounds = rounds or pace.fitting_rounds(lengths)
-    _announce(pace, prompts, lengths, rounds, comparer.arms)
-    compared: list[tuple[int, Comparison]] = []
+def measure_decode(decoder: PairDecoder, prompts: Sequence[Prompt], seconds: float) -> dict[str, Any]:
+    """Decodes every prompt at least once in all arms, again until the time is spent, and sums up by category."""
+    numbered: list[tuple[int, Pair]] = []
     with progress_bar() as progress:
-        task = progress.add_task("decoding", total=pace.rounds_seconds(lengths, rounds))
-        # The order turns around from prompt to prompt, and from round to round for the same prompt.
-        flips = list(turns(comparer.arms, len(prompts) + rounds))
-        for number in range(rounds):
-            cached = number > 0  # the time to the first token is known then, and long prompts would take most of all
-            # Shuffled, or a machine that is slow for some seconds would be so for one category.
-            for i in random.Random(number).sample(range(len(prompts)), len(prompts)):
-                progress.update(task, description=f"decoding ({escape(prompts[i].category)})")
-                conversation = comparer.converse(prompts[i], flips[i + number], cache_prompt=cached)
-                compared.extend((i, comparison) for comparison in conversation)
-                progress.advance(task, pace.seconds(lengths[i], cached=cached))
-    llm, peer = comparer.llm, comparer.peer
-    costs = PassCosts([comparison for _, comparison in compared])
-    return summarize([comparison for _, comparison in sorted(compared, key=lambda of: of[0])], costs) | {
+        task = progress.add_task("decoding", total=seconds)
+
+        def advance(elapsed: float, what: str) -> None:
+            progress.update(task, completed=min(elapsed, seconds), description=what)
+
+        shortest = min(prompts, key=lambda prompt: len(prompt.text) + sum(len(of.content) for of in prompt.messages))
+        decoder.decode(shortest, decoder.arms)  # not counted: the first answer finds cold caches
+        numbered.extend(rounds(decoder, prompts, seconds, advance))
+    llm, peer, sampling = decoder.llm, decoder.peer, decoder.sampling
+    return summarize([pair for _, pair in sorted(numbered, key=lambda of: of[0])]) | {
         "model": llm.path.name,
         "threads": llm.threads,
-        "rounds": rounds,
-        "pairs": [{"prompt": i, **_pair(comparison, costs)} for i, comparison in compared],
-        **{name: getattr(comparer.sampling, name) for name in ("max_tokens", "temperature", "top_k", "top_p")},
-        **({"peer": {"name": "llama.cpp", "version": f"llama-cpp-python {peer.version}"}} if peer else {}),
+        "pairs": [_described(number, pair) for number, pair in numbered],
+        **{name: getattr(sampling, name) for name in ("max_tokens", "temperature", "top_k", "top_p")},
+        **({"peer": peer.about} if peer else {}),
     }
 
 
-def _pair(of: Comparison, costs: PassCosts) -> dict[str, Any]:
-    """What `--json` says of a comparison: its speeds as timed, and at the machine's usual pace."""
-    plain, drafted = of.plain.stats, of.drafted.stats
-    return {
-        "category": of.prompt.category,
-        "gauge_seconds": dict(of.gauges),
-        "as_timed": {"plain": plain.decode_tokens_per_second, "mtp": drafted.decode_tokens_per_second},
-        "at_usual_pace": {
-            "plain": costs.tokens_per_second(plain, drafted=False),
-            "mtp": costs.tokens_per_second(drafted, drafted=True),
-        },
-    }
+def rounds(
+    decoder: PairDecoder,
+    prompts: Sequence[Prompt],
+    seconds: float,
+    advance: Callable[[float, str], None],
+    clock: Callable[[], float] = monotonic,
+) -> Iterator[tuple[int, Pair]]:
+    """Pairs with the numbers of their prompts: one whole round over the prompts, then more until the time is spent.
+
+    Each round has an order of its own, so that a slow period of the machine does not affect one category alone. The
+    order of the arms alternates from prompt to prompt, and from round to round for the same prompt.
+
+    Args:
+        advance: called before each prompt with the seconds spent and a description.
+    """
+    started, total = clock(), len(prompts)
+    for round_number in count():
+        for done, i in enumerate(random.Random(round_number).sample(range(total), total)):
+            elapsed = clock() - started
+            if round_number and elapsed >= seconds:
+                return
+            category = escape(prompts[i].category)
+            advance(elapsed, f"round {round_number + 1}, prompt {done + 1} of {total} ({category})")
+            order = decoder.arms if (i + round_number) % 2 == 0 else decoder.arms[::-1]
+            for pair in decoder.converse(prompts[i], order):
+                yield i, pair
 
 
-def _announce(
-    pace: Pace, prompts: Sequence[Prompt], lengths: Sequence[Lengths], rounds: int, arms: Sequence[str]
-) -> None:
-    estimate = max(pace.rounds_seconds(lengths, rounds), 1.0)
-    duration = _count(round(estimate), "second") if estimate < 90 else _count(round(estimate / 60), "minute")
-    categories, answers = len({prompt.category for prompt in prompts}), sum(map(len, lengths))
-    what = f"{_count(len(prompts), 'prompt')} of {_count(categories, 'category', 'categories')}"
-    if answers > len(prompts):
-        what += f" with {_count(answers, 'turn')}"
-    error_console().print(
-        f"{what}, each decoded {_count(rounds, 'time')} in {len(arms)} ways ({', '.join(arms)}): about {duration}.",
-        style="dim",
-    )
-
-
-def _count(number: int, one: str, more: str | None = None) -> str:
-    return f"{number} {one if number == 1 else more or one + 's'}"
+def _described(number: int, pair: Pair) -> dict[str, Any]:
+    """A pair in `--json`: tokens per second as timed."""
+    described: dict[str, Any] = {"prompt": number, "category": pair.prompt.category}
+    described |= {"plain": pair.plain_tokens_per_second, "mtp": pair.mtp_tokens_per_second}
+    return described if pair.peer_tokens_per_second is None else described | {"peer": pair.peer_tokens_per_second}
 
 
 def show_decode(result: dict[str, Any]) -> None:
-    """The figures for a person: what drafting brings, then where the time goes and who guessed right."""
-    sources = ", ".join(result["draft_sources"]) or "nothing that was worth drafting"
-    peer = result.get("peer")
-    console = Console(highlight=False)
-    suite = f"{escape(result['suite'])} in {result['form']} form"
+    """Prints the speeds and the speed-up by category, then where the time goes."""
+    console, peer = Console(highlight=False), result.get("peer", {})
+    sources = ", ".join(result["draft_sources"]) or "no source (nothing was drafted)"
     console.print(
-        f"{result['model']}, {result['threads']} threads, {suite}, drafts from {sources}, tok/s", soft_wrap=True
+        f"{result['model']}, {result['threads']} threads, prompts: {escape(result['suite'])}, {result['form']} format, "
+        f"drafts from {sources}",
+        soft_wrap=True,
     )
-    ends = () if peer else ("from", "to")  # with a peer beside it, no room for these in 80 columns
-    names = ("plain", "drafts", "speed-up", *ends, "per pass", "accepted", *([peer["name"]] if peer else []))
-    table = _table(*names)
-    table.add_column("same", no_wrap=True)
+    names = ("plain tok/s", "drafting tok/s", "speed-up", "95 %", "tokens per pass", "accepted", "identical")
+    table = _table(*names, *([f"{peer['name']} tok/s"] if peer else []))
     for category, of in _rows(result, table):
         table.add_row(
             category,
             f"{of['plain_tokens_per_second']:.1f}",
             f"{of['mtp_tokens_per_second']:.1f}",
             f"{of['speedup']:.2f}",
-            *(f"{end:.2f}" for _, end in zip(ends, of["speedup_range"], strict=False)),
+            "{:.2f}-{:.2f}".format(*of["interval"]),
             f"{of['tokens_per_pass']:.2f}",
             f"{of['acceptance_rate']:.0%}",
-            *([f"{of['peer_tokens_per_second']:.1f}"] if peer else []),
             "yes" if of["identical"] else "[red]no[/red]",
+            *([f"{of['peer_tokens_per_second']:.1f}"] if "peer_tokens_per_second" in of else []),
         )
     console.print(table)
-    if (error := result["total"]["speedup_error"]) is not None:
-        category, largest = max(
-            (
-                (name, of["speedup_error"])
-                for name, of in result["categories"].items()
-                if of["speedup_error"] is not None
-            ),
-            key=lambda named: named[1],
-        )
-        console.print(
-            f"Measured again, the speed-up of all will differ by some {error:.1%}, that of a category by up to "
-            f"{largest:.1%} ({escape(category)}; standard errors, from how much the rounds differ)."
-        )
+    total = result["total"]
     console.print(
-        f"Passes are counted at what they took at the machine's usual pace, that of {result['usual_pace_share']:.0%} "
-        f"of the time; as timed, the speed-up of all was {result['total']['speedup_as_timed']:.2f}."
+        f"Speed-up: geometric mean of {total['pairs']} interleaved pairs over {total['prompts']} prompts, with a "
+        "bootstrap 95 % interval.",
+        soft_wrap=True,
     )
-    if changes := changes_of_pace(result):
-        console.print(f"{changes} What drafts bring changes with it.")
-    console.print(
-        "With drafts: time to the first token; where the time of decoding goes; accepted of drafted, by source"
-    )
+    if "over_peer" in total:
+        console.print(f"Against {peer['name']}: {total['over_peer']:.2f} times as fast with drafting.")
     by_source = result["draft_sources"]
-    table = _table("first token", "plain's", "draft", "verify", "rest", *by_source)
+    table = _table("first token", "drafting", "verifying", "rest", *(f"{name} accepted" for name in by_source))
     for category, of in _rows(result, table):
-        split, first = of["time_split"], of["first_token_seconds"]
         table.add_row(
             category,
-            *(f"{1000 * first[arm]:.0f} ms" for arm in ("mtp", "plain")),
-            *(f"{split[part]:.0%}" for part in ("draft", "verify", "rest")),
+            f"{1000 * of['first_token_seconds']['mtp']:.0f} ms",
+            *(f"{of['time_split'][part]:.0%}" for part in ("draft", "verify", "rest")),
             *(_share(of["by_source"].get(source)) for source in by_source),
         )
     console.print(table)
@@ -159,12 +124,12 @@ def _table(*names: str) -> Table:
     table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
     table.add_column("category", no_wrap=True)
     for name in names:
-        table.add_column(name, justify="right", no_wrap=True)
+        table.add_column(name, justify="right")
     return table
 
 
 def _rows(result: dict[str, Any], table: Table) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Every category's figures, then, below a line, those of categories together and of all."""
+    """Every category's figures, then, below a line, those of groups and of all."""
     for category, of in result["categories"].items():
         yield escape(category), of
     table.add_section()
@@ -173,4 +138,4 @@ def _rows(result: dict[str, Any], table: Table) -> Iterator[tuple[str, dict[str,
 
 
 def _share(of: dict[str, int] | None) -> str:
-    return f"{of['accepted'] / of['drafted']:.0%}" if of else "-"
+    return f"{of['accepted'] / of['drafted']:.0%}" if of and of["drafted"] else "-"

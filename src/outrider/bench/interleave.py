@@ -1,46 +1,64 @@
-"""Fair timing on a machine that is never quite quiet: everything compared is measured in turns."""
+"""Interleaved measurement: all arms in turns, and the estimate of a ratio from the pairs."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import chain
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
-from outrider.bench.usual_pace import Gauges, UsualPace
+import numpy as np
 
 Arm = TypeVar("Arm")
 Result = TypeVar("Result")
 
+_RESAMPLES = 2000
+_SEED = 0
+
+
+class Estimate(NamedTuple):
+    """A geometric mean with its bootstrap 95 % interval."""
+
+    value: float
+    interval: tuple[float, float]
+
 
 def turns(arms: Sequence[Arm], rounds: int) -> Iterator[list[Arm]]:
-    """The arms of each round: A B C, then C B A, and so on, so that a drift of the machine hits all alike."""
+    """The arms of each round: A B C, then C B A, and so on, so that a drift of the machine affects all alike."""
     for number in range(rounds):
         yield list(arms) if number % 2 == 0 else list(reversed(arms))
 
 
 def interleaved(
-    arms: Mapping[Arm, Callable[[], Result]],
-    rounds: int,
-    gauge: Callable[[], float],
-    after_each: Callable[[], None] = lambda: None,
-) -> tuple[dict[Arm, list[Result]], UsualPace]:
-    """What each arm's callable returned while the machine was at its usual pace, or ever, if it never was; and that.
+    arms: Mapping[Arm, Callable[[], Result]], rounds: int, after_each: Callable[[], None] = lambda: None
+) -> dict[Arm, list[Result]]:
+    """The results of each arm, one for each round.
 
     Args:
-        gauge: seconds that tell how fast the machine is just now; read before and after each arm.
         after_each: called after every measurement, for a progress bar.
     """
-    measured: dict[Arm, list[tuple[Gauges, Result]]] = {arm: [] for arm in arms}
-    before = gauge()
+    measured: dict[Arm, list[Result]] = {arm: [] for arm in arms}
     for order in turns(list(arms), rounds):
         for arm in order:
-            result, after = arms[arm](), gauge()
-            measured[arm].append(((before, after), result))
-            before = after
+            measured[arm].append(arms[arm]())
             after_each()
-    pace = UsualPace([gauges for gauges, _ in chain.from_iterable(measured.values())])
-    at_pace = {
-        arm: [result for gauges, result in results if pace.holds(gauges)] or [result for _, result in results]
-        for arm, results in measured.items()
-    }
-    return at_pace, pace
+    return measured
+
+
+def estimate(groups: Sequence[Sequence[float]]) -> Estimate:
+    """The geometric mean over groups of the geometric mean within each, with a bootstrap 95 % interval.
+
+    A group holds the ratios of one prompt's pairs. The bootstrap has two stages (Davison and Hinkley 1997, section
+    3.8): it draws groups with replacement, then pairs within each drawn group. So the interval covers both other
+    prompts of the kind and the noise of the clock. It is seeded: the same ratios give the same interval.
+
+    Args:
+        groups: positive ratios; at least one group, none empty.
+    """
+    logs = [np.log(np.asarray(group, np.float64)) for group in groups]
+    rng = np.random.default_rng(_SEED)
+    drawn = rng.integers(len(logs), size=(_RESAMPLES, len(logs)))
+    means = np.empty(drawn.shape)
+    for number, group in enumerate(logs):
+        places = drawn == number
+        means[places] = rng.choice(group, (int(places.sum()), len(group))).mean(axis=1)
+    low, high = np.exp(np.quantile(means.mean(axis=1), (0.025, 0.975)))
+    return Estimate(float(np.exp(np.mean([group.mean() for group in logs]))), (float(low), float(high)))

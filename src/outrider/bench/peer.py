@@ -1,28 +1,26 @@
-"""llama.cpp beside us: a client that keeps one ``llama_cpp_peer.py`` process alive and asks it for measurements.
+"""llama.cpp beside this engine: one process with the same file, which answers timed commands.
 
-    with LlamaCpp(python="/path/to/venv/bin/python", model_path="model.gguf", threads=2) as peer:
-        seconds = peer.verify(rows=4, context=512, repeat=5)
-
-Times are taken inside that process. It sleeps between commands, so measurements can alternate with one's own (A, B,
-A, B), which is what makes a comparison on a machine with other work to do mean anything.
+Its program is `llama_cpp_peer.py`; times are taken in there. It sleeps between commands, so its measurements can
+alternate with this engine's own.
 """
 
 from __future__ import annotations
 
 import json
 import subprocess
+import sys
 import tempfile
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from enum import StrEnum
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import numpy.typing as npt
+from outrider.errors import OutriderError, UsageError
 
-from outrider.errors import OutriderError
+if TYPE_CHECKING:
+    from outrider import LLM
 
 PROGRAM = Path(__file__).with_name("llama_cpp_peer.py")
 INSTALL = (
@@ -31,164 +29,108 @@ INSTALL = (
     '  CMAKE_ARGS="-DGGML_NATIVE=ON" peer/bin/pip install --no-binary llama-cpp-python llama-cpp-python==0.3.36\n'
     "and give peer/bin/python"
 )
+_LEAST_CONTEXT = 4096
 _REST_SECONDS = 0.02
-"""After an answer. The threads of the peer go on spinning for 5 to 10 ms, on the cores that whoever is next needs."""
+"""After an answer: the peer's threads spin for 5 to 10 ms, on the cores that the next measurement needs."""
+
+
+class Peer(StrEnum):
+    """Software that can be measured beside this engine."""
+
+    LLAMA_CPP = "llama.cpp"
 
 
 class PeerError(OutriderError):
-    """The peer could not be started, or refused a command; the message says why and what to do."""
+    """The peer cannot be started, or a command failed; the message has the reason and the remedy."""
 
 
-@dataclass(frozen=True)
-class Decoded:
-    """A greedy continuation: n tokens from n passes of one token each."""
+@contextmanager
+def open_peer(peer: Peer | None, python: Path | None, llm: LLM, context: int = 0) -> Iterator[LlamaCpp | None]:
+    """The peer with the same file loaded and as many threads; None if none is requested.
 
-    token_ids: list[int]
-    seconds: float
-    """The whole loop: passes, argmax over the logits (numpy), and the Python between them."""
-    pass_seconds: float
-    """The passes alone."""
-    prefill_seconds: float
-    """The prompt but its last token, which the first pass feeds."""
+    Args:
+        python: a Python with llama-cpp-python; None for the one that runs this.
+        context: tokens that it has to hold.
 
-    @property
-    def tokens_per_second(self) -> float:
-        """By ``pass_seconds``: what llama.cpp itself reaches, with no Python in it."""
-        return len(self.token_ids) / self.pass_seconds
-
-
-@dataclass(frozen=True)
-class Prefilled:
-    """A prompt processed ``len(seconds)`` times from an empty cache, logits for its last token only."""
-
-    seconds: list[float]
-    next_token_id: int
-
-
-@dataclass(frozen=True)
-class Scored:
-    """log p of every token given those before it in its window."""
-
-    log_probs: npt.NDArray[np.float64]
-    """(tokens,) natural logarithms"""
-    seconds: float
+    Raises:
+        UsageError: the peer cannot read this model.
+        PeerError: it cannot be started; the message says how to install it.
+    """
+    if peer is None:
+        yield None
+        return
+    if llm.path.suffix != ".gguf":
+        raise UsageError(f"--against {peer.value} needs a .gguf file, which {llm.path} is not")
+    running = LlamaCpp(python or sys.executable, llm.path, llm.threads, max(context, _LEAST_CONTEXT))
+    try:
+        yield running
+    finally:
+        running.close()
 
 
 class LlamaCpp:
     """A running llama.cpp with one model loaded.
 
-    Raises PeerError when ``python`` has no llama_cpp, the file cannot be loaded, or a command fails.
+    Raises:
+        PeerError: `python` has no llama_cpp, the file cannot be loaded, or a command fails.
     """
 
-    def __init__(
-        self,
-        python: str | Path,
-        model_path: str | Path,
-        threads: int = 2,
-        *,
-        threads_batch: int | None = None,
-        context: int = 4096,
-        flash_attention: str = "auto",
-    ) -> None:
-        command = [str(python), str(PROGRAM), str(model_path), "--threads", str(threads), "--context", str(context)]
-        command += ["--threads-batch", str(threads_batch or threads), "--flash-attention", flash_attention]
-        self._python = str(python)
-        # A file, since a pipe nobody reads would fill up and stop the process.
-        self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115  (closed by close)
+    def __init__(self, python: str | Path, model: Path, threads: int, context: int) -> None:
+        self._python = python
+        self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115  (closed by close; a pipe would fill up)
+        command = [str(python), str(PROGRAM), str(model), str(threads), str(context)]
+        pipe = subprocess.PIPE
         try:
-            self._process = subprocess.Popen(
-                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors, text=True
-            )
+            self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=self._errors, text=True)
         except OSError as problem:
             self._errors.close()
             raise PeerError(
                 f"cannot start {python} ({problem.strerror}); a Python with llama_cpp is needed, {INSTALL}"
             ) from problem
-        if self._process.stdin is None or self._process.stdout is None:
-            raise AssertionError("Popen was asked for both pipes")
-        self._commands, self._answers = self._process.stdin, self._process.stdout
         try:
-            about = self._receive()
+            self.about: dict[str, str] = {"name": Peer.LLAMA_CPP.value, "version": self._receive()["version"]}
         except PeerError:
             self.close()
             raise
-        self.version: str = about["version"]
-        self.system: str = about["system"]
-        self.vocab_size: int = about["vocab_size"]
-        self.bos_token_id: int = about["bos_token_id"]
-        self.load_seconds: float = about["load_seconds"]
 
-    # -- measurements ------------------------------------------------------------------------------------------------
+    def verify(self, rows: int, context: int, repeat: int) -> list[float]:
+        """Seconds of each of `repeat` passes over `rows` tokens after `context` tokens, logits for every row."""
+        return list(self._ask(op="verify", rows=rows, context=context, repeat=repeat))
 
-    def verify(self, rows: int, context: int, repeat: int = 1, warmup: int = 1) -> list[float]:
-        """Seconds of each of ``repeat`` passes over ``rows`` tokens after ``context`` tokens, logits for every row.
+    def decode(self, prompt: Sequence[int], tokens: int) -> float:
+        """Tokens per second of a greedy decode of exactly `tokens` tokens, by the passes alone."""
+        return tokens / float(self._ask(op="decode", prompt=list(prompt), tokens=tokens))
 
-        The context stays in the cache between calls and each pass is taken back, so alternating calls with the same
-        ``context`` cost no prefill. ``warmup`` passes run first and are not reported.
-        """
-        answer = self._ask(op="verify", rows=rows, context=context, repeat=repeat, warmup=warmup)
-        return list(answer["seconds"])
-
-    def decode(self, prompt: Sequence[int], tokens: int) -> Decoded:
-        """Greedy decode of exactly ``tokens`` tokens after ``prompt`` (BOS included by the caller); no end token."""
-        answer = self._ask(op="decode", prompt=list(prompt), tokens=tokens)
-        return Decoded(answer["tokens"], answer["seconds"], answer["pass_seconds"], answer["prefill_seconds"])
-
-    def prefill(self, tokens: Sequence[int], repeat: int = 1, warmup: int = 0) -> Prefilled:
-        """Process a prompt from an empty cache, ``repeat`` times."""
-        answer = self._ask(op="prefill", tokens=list(tokens), repeat=repeat, warmup=warmup)
-        return Prefilled(answer["seconds"], answer["next"])
-
-    def perplexity(self, tokens: Sequence[int], window: int = 512) -> Scored:
-        """log p of each token, in windows of ``window`` rows: BOS and ``window - 1`` tokens, a fresh context each."""
-        answer = self._ask(op="perplexity", tokens=list(tokens), window=window)
-        return Scored(np.array(answer["log_probs"], np.float64), answer["seconds"])
-
-    def tokenize(self, text: str) -> list[int]:
-        """llama.cpp's ids for ``text``: no BOS, special tokens read as text."""
-        return list(self._ask(op="tokenize", text=text)["tokens"])
-
-    # -- the process -------------------------------------------------------------------------------------------------
+    def prefill(self, tokens: Sequence[int]) -> float:
+        """Seconds of a prompt from an empty cache, logits for its last token."""
+        return float(self._ask(op="prefill", prompt=list(tokens)))
 
     def close(self) -> None:
-        """End the process; safe to call twice."""
+        """Ends the process."""
         if self._process.poll() is None:
-            self._commands.close()  # end of input ends the loop over there
+            self._process.stdin.close()  # type: ignore[union-attr]  # end of input ends the loop over there
             try:
                 self._process.wait(timeout=10)
             except subprocess.TimeoutExpired:
                 self._process.kill()
                 self._process.wait()
-        self._answers.close()
+        self._process.stdout.close()  # type: ignore[union-attr]
         self._errors.close()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def _ask(self, **request: Any) -> dict[str, Any]:
-        if self._process.poll() is not None:
-            raise PeerError(f"the llama.cpp process has ended (status {self._process.returncode})")
-        self._commands.write(json.dumps(request) + "\n")
-        self._commands.flush()
-        answer = self._receive()
+    def _ask(self, **request: Any) -> Any:
+        with suppress(BrokenPipeError):  # it has ended: `_receive` has the reason
+            print(json.dumps(request), file=self._process.stdin, flush=True)
+        seconds = self._receive()["seconds"]
         time.sleep(_REST_SECONDS)
-        return answer
+        return seconds
 
     def _receive(self) -> dict[str, Any]:
-        line = self._answers.readline()
+        line = self._process.stdout.readline()  # type: ignore[union-attr]
         if not line:
             status = self._process.wait()
             self._errors.seek(0)
-            said = self._errors.read()[-2000:].strip()
-            raise PeerError(f"the llama.cpp process ended with status {status}: {said or 'it said nothing'}")
-        answer: dict[str, Any] = json.loads(line)
-        if "missing" in answer:
-            raise PeerError(f"{self._python} has no {answer['missing']} ({answer['error']}); {INSTALL}")
-        if "error" in answer:
-            raise PeerError(answer["error"])
-        return answer
+            last = self._errors.read()[-2000:].strip()
+            if "No module named" in last:
+                raise PeerError(f"{self._python} has no llama_cpp ({last.splitlines()[-1]}); {INSTALL}")
+            raise PeerError(f"the llama.cpp process ended with status {status}: {last or 'no message'}")
+        return dict(json.loads(line))

@@ -1,4 +1,4 @@
-"""A prompt of the benchmark: a text to go on from or a conversation to answer, and how a model is given it."""
+"""A prompt of the benchmark: a text to continue or a conversation to answer, and its token ids."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class Form(StrEnum):
-    """How a model is asked: with a text to go on from, or with messages to answer."""
+    """The prompt format: text to continue, or chat messages to answer."""
 
     auto = "auto"
     base = "base"
@@ -21,7 +21,7 @@ class Form(StrEnum):
 
 
 class Message(NamedTuple):
-    """What one side of a conversation said."""
+    """One message of a conversation."""
 
     role: str
     """"system", "user" or "assistant"."""
@@ -30,11 +30,11 @@ class Message(NamedTuple):
 
 @dataclass(frozen=True)
 class Prompt:
-    """One text to go on from, or one conversation to answer: either `text` or `messages` is empty.
+    """One text to continue, or one conversation to answer: either `text` or `messages` is empty.
 
     Args:
-        messages: the user has the last word.
-        further: what the user says next, each after the model's answer to what stands before it.
+        messages: the last one is the user's.
+        further: further turns of the user, each after the model's answer to those before it.
     """
 
     category: str
@@ -43,10 +43,10 @@ class Prompt:
     further: tuple[str, ...] = ()
 
     def in_form(self, form: Form) -> Prompt:
-        """The same prompt for the other kind of model.
+        """The same prompt in another format.
 
-        As chat, a text is the message of a user. As base, a conversation is written down with its speakers' names, the
-        assistant's turn beginning; it has no further turns, because a base model does not say where its own ends.
+        As chat, a text is a user's message. As base, a conversation is a transcript up to the assistant's turn, without
+        further turns, because a base model does not end its own.
         """
         if form is Form.chat and self.text:
             return Prompt(self.category, messages=(Message("user", self.text),))
@@ -56,7 +56,7 @@ class Prompt:
         return self
 
     def answered(self, answer: str) -> Prompt | None:
-        """The user's next turn, after the model's answer to this one; None after the last."""
+        """The prompt of the user's next turn, after the model's answer to this one; None after the last."""
         if not self.further:
             return None
         said = (*self.messages, Message("assistant", answer), Message("user", self.further[0]))
@@ -64,7 +64,7 @@ class Prompt:
 
 
 def render(prompt: Prompt, llm: LLM) -> list[int]:
-    """The ids that the model is given: a base prompt's text after a BOS, or a chat prompt in the model's own template.
+    """The token ids: a base prompt's text after a BOS, or a chat prompt in the model's own template.
 
     Raises:
         UsageError: it is too long for the model's context, or as LLM.chat_prompt.
@@ -75,10 +75,10 @@ def render(prompt: Prompt, llm: LLM) -> list[int]:
 
 
 def form_for(llm: LLM, form: Form) -> Form:
-    """`base` or `chat`: what was asked for, or what the model is. One with a chat template was trained to answer.
+    """`base` or `chat`: as requested; for `auto`, `chat` if the model has a chat template.
 
     Raises:
-        UsageError: chat is asked for, and the model has no chat template.
+        UsageError: chat is requested, and the model has no chat template.
     """
     if form is Form.chat and llm.chat is None:
         raise UsageError(f"{llm.path.name} has no chat template, which --form chat needs: leave --form out")

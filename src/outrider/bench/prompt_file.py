@@ -14,7 +14,7 @@ MAX_BYTES = 32 << 20
 """Of a file. Spec-Bench's 480 questions take about 1 MB."""
 
 OWN = "own"
-"""The category of a line that names none."""
+"""The category of a line without one."""
 
 LONGEST_CATEGORY = 40
 """Characters of a category's name: it has to fit into tables and beside bars."""
@@ -34,16 +34,16 @@ def read_prompt_file(path: str | Path) -> list[Prompt]:
 
     A line is an object with one of:
 
-    - `prompt`: a text. A base model goes on from it, a chat model gets it as a user's message.
+    - `prompt`: a text. A base model continues it, a chat model gets it as a user's message.
     - `messages`: objects with `role` and `content`. A system message may come first; then user and assistant take
-      turns, and the user has the last word.
-    - `turns`: what a user says, turn by turn, as in Spec-Bench's and MT-Bench's question.jsonl. As Spec-Bench's own
+      turns, and the last one is the user's.
+    - `turns`: a user's messages, turn by turn, as in Spec-Bench's and MT-Bench's question.jsonl. As Spec-Bench's own
       evaluation does, a chat model gets every turn, after its own answers to those before; each turn is measured as a
       prompt of its own. A base model gets the first only. (Others, vLLM among them, ask the first turn only: compare
       with care.) Answers there have up to 1024 tokens; here `--max-tokens` says how many.
 
     and optionally `category`, a name under which its figures are shown. Other keys, such as Spec-Bench's
-    `question_id`, are not looked at.
+    `question_id`, are ignored.
 
     Raises:
         UsageError: the file cannot be read, is larger than 32 MiB, holds no prompts, or has a line that is no such
@@ -77,14 +77,14 @@ def read_prompt_lines(data: bytes, name: str, category: str) -> list[Prompt]:
         category: of lines that name none.
 
     Raises:
-        UsageError: a line is not as `read_prompt_file` says.
+        UsageError: a line is not as `read_prompt_file` requires.
     """
     lines = data.removeprefix(b"\xef\xbb\xbf").split(b"\n")
     return [_Line(name, number).read(line, category) for number, line in enumerate(lines, 1) if line.strip()]
 
 
 class _Line:
-    """One line, and where it stands."""
+    """One line, and its position in the file."""
 
     def __init__(self, name: str, number: int) -> None:
         self.where = f"{name}, line {number}"

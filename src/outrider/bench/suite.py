@@ -1,13 +1,16 @@
-"""The prompts that the benchmark decodes: those that ship with it, by category and in two forms, or a file's."""
+"""The prompts of `outrider bench decode`: those that ship, by category and in two formats, or a file's."""
 
 from __future__ import annotations
 
+import json
+import random
 from collections.abc import Callable, Sequence
+from functools import cache
 from importlib.resources import files
+from typing import Any
 
-from outrider.bench.prompt import Form, Prompt
+from outrider.bench.prompt import Form, Message, Prompt
 from outrider.bench.prompt_file import MT_BENCH, MT_BENCH_CATEGORIES, has_mt_bench, read_prompt_file, read_prompt_lines
-from outrider.bench.retrieval import retrieval_prompts
 from outrider.errors import UsageError
 
 CATEGORIES = (
@@ -25,7 +28,7 @@ CATEGORIES = (
     "code-edit",
     "copy-edit",
 )
-"""What ships, in the order in which it is shown: free texts first, last those that say again what the prompt says."""
+"""What ships, in the order in which it is shown: free text first, last what repeats its prompt."""
 
 DRAFTER_CATEGORIES = (
     "prose",
@@ -37,10 +40,10 @@ DRAFTER_CATEGORIES = (
     "mathematics",
     "copy-edit",
 )
-"""Those that the figures of the drafters in docs/performance.md are over."""
+"""Those of the drafters' figures in docs/lab."""
 
 USUAL_PROMPTS = 4
-"""How many of each shipped category are decoded unless more are asked for."""
+"""Prompts of each shipped category, unless more are requested."""
 
 
 def shipped_prompts(
@@ -67,11 +70,11 @@ def shipped_prompts(
 
 
 def choose_prompts(suite: str, categories: Sequence[str], limit: int | None) -> Callable[[Form], list[Prompt]]:
-    """The prompts of `outrider bench decode`, given in a form, which only a loaded model can choose.
+    """The prompts in a format, which only a loaded model can choose.
 
     Args:
-        suite: "shipped", or the path of a file of the user's own (see `prompt_file.read_prompt_file`).
-        categories: those wanted; none for all.
+        suite: "shipped", or the path of the user's own file (see `prompt_file.read_prompt_file`).
+        categories: none for all.
         limit: most of each category; None for the usual number of what ships, and for all of a file.
 
     Raises:
@@ -85,9 +88,9 @@ def choose_prompts(suite: str, categories: Sequence[str], limit: int | None) -> 
     by_category: dict[str, list[Prompt]] = {}
     for prompt in read_prompt_file(suite):
         by_category.setdefault(prompt.category, []).append(prompt)
-    _check_categories(categories, [*by_category, *([MT_BENCH] if has_mt_bench(by_category) else [])], suite)
-    together = MT_BENCH in categories and has_mt_bench(by_category)
-    chosen = {*categories, *(MT_BENCH_CATEGORIES if together else ())}
+    together = has_mt_bench(by_category)
+    _check_categories(categories, [*by_category, *([MT_BENCH] if together else [])], suite)
+    chosen = {*categories, *(MT_BENCH_CATEGORIES if together and MT_BENCH in categories else ())}
     found = [
         prompt
         for category, of_category in by_category.items()
@@ -101,3 +104,49 @@ def _check_categories(wanted: Sequence[str], there: Sequence[str], where: str) -
     for category in wanted:
         if category not in there:
             raise UsageError(f"{where} has no category {category!r}; it has {', '.join(there)}")
+
+
+def retrieval_prompts(form: Form) -> list[Prompt]:
+    """Documents of some 3,400 tokens, one passage of each with the answer; the same on every machine and in every run.
+
+    A document is a collection of independent sections (a museum's catalogue, a handbook). Each prompt has an order of
+    its own, with the passage at its own depth, so no two prompts share a prefix worth caching.
+    """
+    return [_retrieval_prompt(line, number, form) for number, line in enumerate(questions())]
+
+
+def _retrieval_prompt(line: dict[str, Any], number: int, form: Form) -> Prompt:
+    text = compose(line["document"], line["passage"], line["depth"], number)
+    if form is Form.base:
+        return Prompt("retrieval", f"{text}\n\n{line['base']}")
+    return Prompt("retrieval", messages=(Message("user", f"{text}\n\n---\n\n{line['chat']}"),))
+
+
+def compose(document: str, passage: str, depth: float, seed: int) -> str:
+    """A document in a shuffled order, the passage between its sections.
+
+    Args:
+        document: its name in prompts/documents: a title, then sections, with an empty line between two.
+        depth: of the passage, from 0 (before the first section) to 1 (after the last).
+        seed: of the order.
+    """
+    title, *parts = sections(document)
+    # Only Random.random is stable from one version of Python to the next.
+    rng = random.Random(seed)
+    keys = [rng.random() for _ in parts]
+    ordered = [part for _, part in sorted(zip(keys, parts, strict=True))]
+    ordered.insert(round(depth * len(ordered)), passage)
+    return "\n\n".join([title, *ordered])
+
+
+@cache
+def sections(document: str) -> tuple[str, ...]:
+    """A document's title, then its sections, in the order of the file."""
+    text = (files("outrider.bench") / "prompts" / "documents" / f"{document}.txt").read_text("utf-8")
+    return tuple(text.strip().split("\n\n"))
+
+
+def questions() -> list[dict[str, Any]]:
+    """Objects with `document`, `passage` (the answer), `depth`, and the question as `base` and as `chat`."""
+    text = (files("outrider.bench") / "prompts" / "retrieval.jsonl").read_text("utf-8")
+    return [json.loads(line) for line in text.strip().split("\n")]

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from outrider.bench.peers import Peer, open_peer
+from outrider.bench.peer import Peer, open_peer
 from outrider.bench.prompt import Form, form_for
 from outrider.console import DrafterOption, KvCacheDtype, KvCacheOption, Quantize, QuantizeOption
 from outrider.errors import UsageError
@@ -19,18 +19,17 @@ from outrider.errors import UsageError
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
-    help="Measure what a pass costs and what drafting brings on this machine, and any server.",
+    help="Measure pass costs and the speed-up of drafting on this machine, or any server.",
 )
 
 Model = Annotated[str, typer.Argument(help='"demo", a .gguf file, a folder, or a hub id.', show_default=False)]
-Against = Annotated[Peer | None, typer.Option(help="Measure this software on the same file, in turns.")]
+Against = Annotated[Peer | None, typer.Option(help="Software to measure on the same file, interleaved.")]
 PeerPython = Annotated[
-    Path | None, typer.Option(help="A Python that has llama-cpp-python.", show_default="the one that runs this")
+    Path | None, typer.Option(help="Python with llama-cpp-python.", show_default="the one that runs this")
 ]
 Threads = Annotated[int | None, typer.Option(help="Threads to compute with.", show_default="all cores")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
 _VERIFY_ROUNDS = 15
-"""On a machine that changes its pace half of them count, and those have to be enough for a median."""
 
 
 @app.command()
@@ -39,20 +38,19 @@ def verify(
     against: Against = None,
     peer_python: PeerPython = None,
     context: Annotated[int, typer.Option(min=0, help="Tokens before the measured rows.")] = 128,
-    rounds: Annotated[int, typer.Option(min=1, help="Turns of every row count.")] = _VERIFY_ROUNDS,
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds over all row counts.")] = _VERIFY_ROUNDS,
     quantize: QuantizeOption = Quantize.none,
     kv_cache_dtype: KvCacheOption = KvCacheDtype.float16,
     threads: Threads = None,
     as_json: AsJson = False,
 ) -> None:
-    """Time a pass over 1, 2, 4, 8 and 16 rows: what verifying a draft costs."""
-    from outrider.bench.curves import measure_verify, memory_limit, show_verify
+    """Time a pass over 1, 2, 4, 8 and 16 rows: the cost of verifying a draft."""
+    from outrider.bench.passes import measure_verify, show_verify
     from outrider.console import load_model
 
     llm = load_model(model, quantize=quantize, kv_cache_dtype=kv_cache_dtype, drafter=None, threads=threads)
     with open_peer(against, peer_python, llm) as peer:
-        limit = memory_limit(llm)
-        result = measure_verify(llm, peer, context=context, rounds=rounds) | limit.as_dict()
+        result = measure_verify(llm, peer, context=context, rounds=rounds)
     _print(result, show_verify, as_json)
 
 
@@ -62,14 +60,14 @@ def prefill(
     against: Against = None,
     peer_python: PeerPython = None,
     tokens: Annotated[int, typer.Option(min=1, help="Length of the prompt.")] = 512,
-    rounds: Annotated[int, typer.Option(min=1, help="How often it is computed.")] = 5,
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds.")] = 5,
     quantize: QuantizeOption = Quantize.none,
     kv_cache_dtype: KvCacheOption = KvCacheDtype.float16,
     threads: Threads = None,
     as_json: AsJson = False,
 ) -> None:
-    """Time the computing of a prompt."""
-    from outrider.bench.curves import measure_prefill, show_prefill
+    """Time the prefill of a prompt."""
+    from outrider.bench.passes import measure_prefill, show_prefill
     from outrider.console import load_model
 
     llm = load_model(model, quantize=quantize, kv_cache_dtype=kv_cache_dtype, drafter=None, threads=threads)
@@ -83,15 +81,10 @@ def decode(
     model: Model,
     against: Against = None,
     peer_python: PeerPython = None,
+    seconds: Annotated[
+        float, typer.Option(min=0, help="Time budget; every prompt is decoded at least once in each way.")
+    ] = 120.0,
     max_tokens: Annotated[int, typer.Option(min=2, help="Most tokens of an answer.")] = 64,
-    rounds: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            help="How often every prompt is decoded in each way.",
-            show_default="as often as fits into some four minutes, at most 8 times",
-        ),
-    ] = None,
     suite: Annotated[
         str,
         typer.Option(
@@ -99,29 +92,21 @@ def decode(
         ),
     ] = "shipped",
     category: Annotated[
-        list[str] | None,
-        typer.Option(help="Only this category; give it several times for several.", show_default="all"),
+        list[str] | None, typer.Option(help="A category to decode; may be repeated.", show_default="all")
     ] = None,
     prompts: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            help="Prompts of each category; 20 ship.",
-            show_default="4; all of a FILE",
-        ),
+        int | None, typer.Option(min=1, help="Prompts of each category; 20 ship.", show_default="4; all of a FILE")
     ] = None,
     form: Annotated[
-        Form, typer.Option(help="A text to go on from, or a message to answer; auto: chat if there is a chat template.")
+        Form, typer.Option(help="Prompt format: text to continue, or chat messages; auto: by the chat template.")
     ] = Form.auto,
     drafter: DrafterOption = "auto",
     lookup: Annotated[
-        bool, typer.Option("--lookup/--no-lookup", help="Draft what prompt and answer already said.")
+        bool, typer.Option("--lookup/--no-lookup", help="Also draft by prompt lookup (n-gram matches).")
     ] = True,
-    temperature: Annotated[
-        float, typer.Option(min=0.0, help="0 takes the most likely token; more is more varied.")
-    ] = 0.0,
-    top_k: Annotated[int, typer.Option(min=0, help="Draw from so many of the likeliest tokens; 0: from all.")] = 0,
-    top_p: Annotated[float, typer.Option(help="Draw from the likeliest that together have this probability.")] = 1.0,
+    temperature: Annotated[float, typer.Option(min=0.0, help="Sampling temperature; 0 is greedy.")] = 0.0,
+    top_k: Annotated[int, typer.Option(min=0, help="Top-k sampling; 0 is off.")] = 0,
+    top_p: Annotated[float, typer.Option(help="Top-p (nucleus) sampling; 1 is off.")] = 1.0,
     quantize: QuantizeOption = Quantize.none,
     kv_cache_dtype: KvCacheOption = KvCacheDtype.float16,
     threads: Threads = None,
@@ -129,14 +114,13 @@ def decode(
     report: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Measure passes too, and write a page with plots into DIR.")
     ] = None,
-    note: Annotated[str | None, typer.Option(help="A sentence that the report's readers have to know.")] = None,
+    note: Annotated[str | None, typer.Option(help="A sentence for the report.")] = None,
 ) -> None:
-    """Decode prompts of several kinds with and without drafts. Exits with 1 if they ever gave different tokens."""
+    """Decode prompts with and without drafting, in interleaved pairs. Exits with 1 if any tokens differ."""
     from outrider import SamplingParams
-    from outrider.bench.comparer import Comparer
-    from outrider.bench.curves import measure_verify, memory_limit
     from outrider.bench.decode import measure_decode, show_decode
-    from outrider.bench.pace import turn_lengths
+    from outrider.bench.pairs import PairDecoder, longest_prompt
+    from outrider.bench.passes import CONTEXT, measure_verify
     from outrider.bench.suite import choose_prompts
     from outrider.console import error_console, load_model, show_error
 
@@ -154,22 +138,21 @@ def decode(
     )
     form = form_for(llm, form)
     chosen = prompts_in(form)
-    lengths = turn_lengths(chosen, llm, max_tokens)
-    with open_peer(against, peer_python, llm, context=max(map(max, lengths)) + max_tokens) as peer:
-        limit = memory_limit(llm)
-        result = measure_decode(Comparer(llm, peer, sampling), chosen, lengths, rounds)
-        result |= {"suite": Path(suite).name, "form": form.value} | limit.as_dict()
-        curve = measure_verify(llm, peer, context=128, rounds=_VERIFY_ROUNDS) | limit.as_dict() if report else {}
+    longest = longest_prompt(chosen, llm, max_tokens)
+    with open_peer(against, peer_python, llm, context=longest + max_tokens) as peer:
+        result = measure_decode(PairDecoder(llm, peer, sampling), chosen, seconds)
+        result |= {"suite": Path(suite).name, "form": form.value}
+        if report is not None:
+            curve = measure_verify(llm, peer, context=CONTEXT, rounds=_VERIFY_ROUNDS)
     _print(result, show_decode, as_json)
     if report is not None:
-        from outrider.bench.report.page import write_report
+        from outrider.bench.report import write_report
 
         page = write_report(report, result, curve, command=_repeating(sys.argv[1:]), note=note)
         error_console().print(f"report: {page}", markup=False)
     if not result["total"]["identical"]:
         differing = [name for name, of in result["categories"].items() if not of["identical"]]
-        what = "drafting, or taking a prompt from the prefix cache, changed the tokens of prompts in"
-        show_error(f"{what}: {', '.join(differing)}. This is a bug in outrider")
+        show_error(f"drafting changed the tokens of prompts in: {', '.join(differing)}. This is a bug in outrider")
         raise typer.Exit(1)
 
 
@@ -177,25 +160,21 @@ def decode(
 def endpoint(
     url: Annotated[str, typer.Argument(help="A server's URL, like http://127.0.0.1:8000.", show_default=False)],
     url2: Annotated[
-        str | None, typer.Argument(help="Another's, measured in turns with the first.", show_default=False)
+        str | None, typer.Argument(help="A second server, measured in turns with the first.", show_default=False)
     ] = None,
-    model: Annotated[str, typer.Option(help="Its name there.", show_default="the first that the server lists")] = "",
-    clients: Annotated[
-        str, typer.Option(metavar="N,...", help="How many requests at a time, level by level.")
-    ] = "1,2,4,8",
+    model: Annotated[str, typer.Option(help="Model name.", show_default="the first that the server lists")] = "",
+    clients: Annotated[str, typer.Option(metavar="N,...", help="Concurrent requests, level by level.")] = "1,2,4,8",
     requests: Annotated[
         int, typer.Option(min=1, help="Requests of each level, at least one per client and turn.")
     ] = 16,
     max_tokens: Annotated[int, typer.Option(min=1, help="Most tokens of an answer.")] = 64,
-    temperature: Annotated[
-        float, typer.Option(min=0, help="0 takes the most likely token; more is more varied.")
-    ] = 0.0,
+    temperature: Annotated[float, typer.Option(min=0, help="Sampling temperature; 0 is greedy.")] = 0.0,
     api_key: Annotated[
         str | None, typer.Option(envvar="OPENAI_API_KEY", help="Sent to URL and URL2 as bearer token.")
     ] = None,
-    chat: Annotated[bool, typer.Option("--chat/--completions", help="The route to ask.")] = False,
+    chat: Annotated[bool, typer.Option("--chat/--completions", help="Route of the requests.")] = False,
     extra: Annotated[
-        str | None, typer.Option(metavar="JSON", help="More fields of every request's body; null leaves one out.")
+        str | None, typer.Option(metavar="JSON", help="Further fields of every request's body; null removes one.")
     ] = None,
     extra2: Annotated[
         str | None, typer.Option(metavar="JSON", help="Those of the second arm, which is URL again without URL2.")
@@ -213,8 +192,8 @@ def endpoint(
         raise UsageError(f"measuring a server needs {error.name}: pip install 'outrider[endpoint]'") from error
     import asyncio
 
-    from outrider.bench.endpoint.arm import two_arms
     from outrider.bench.endpoint.measure import client_counts, measure_endpoint, unanswered
+    from outrider.bench.endpoint.server import two_arms
     from outrider.bench.endpoint.show import show_endpoint
     from outrider.console import show_error
 
@@ -230,7 +209,7 @@ def endpoint(
 
 
 def _repeating(arguments: list[str]) -> str:
-    """The command as a reader would type it: without the note, which stands beside it, and with another's Python."""
+    """The command as a reader would type it: without the note, and with a placeholder for the peer's Python."""
     shown, left = ["outrider"], iter(arguments)
     for argument in left:
         flag = argument.partition("=")[0]
@@ -244,13 +223,13 @@ def _repeating(arguments: list[str]) -> str:
 
 
 def _prepare_report(folder: Path) -> None:
-    """Finds out before anything is measured whether a report can be written.
+    """Checks before anything is measured that a report can be written.
 
     Raises:
         UsageError: matplotlib is missing, or the folder cannot be made.
     """
     try:
-        import outrider.bench.report.page  # noqa: F401
+        import outrider.bench.report  # noqa: F401
     except ImportError as error:
         raise UsageError(f"a report needs {error.name}: pip install 'outrider[report]'") from error
     try:

@@ -62,15 +62,16 @@ def plan(
     ] = None,
     drafter: DrafterOption = "auto",
     acceptance: Annotated[
-        float, typer.Option(min=0.0, max=1.0, help="How often a drafted token is right if those before it were.")
+        float,
+        typer.Option(min=0.0, max=1.0, help="Acceptance rate of a drafted token if those before it were accepted."),
     ] = 0.7,
     context: Annotated[int, typer.Option(min=0, help="Positions that each request holds.")] = 1024,
     threads: Annotated[
-        int | None, typer.Option(min=1, help="Measured with so many.", show_default="one a core")
+        int | None, typer.Option(min=1, help="Threads of the measurement.", show_default="one a core")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
 ) -> None:
-    """Say whether MTP pays, and where it stops paying, from a model's shapes and what bounds the hardware."""
+    """Predict whether MTP pays, and where it stops paying, from a model's shapes and two numbers of the hardware."""
     from outrider.cli.plan_table import show_plan
     from outrider.roofline.speedup import Plan
 
@@ -110,7 +111,7 @@ def _hardware(
     cores: int | None,
     threads: int | None,
 ) -> Hardware:
-    from outrider.roofline.hardware import accelerator, processor, with_bandwidth
+    from outrider.roofline.hardware import accelerator, processor
 
     if threads is not None and (name != HERE or arithmetic is not None):
         raise UsageError("--threads is for what is measured here")
@@ -122,12 +123,12 @@ def _hardware(
         return processor(bandwidth, arithmetic, cores)
     if name == HERE:
         from outrider.llm import usable_cores
-        from outrider.roofline.measured import Microbenchmarks
+        from outrider.roofline.measured import measure_hardware
 
-        found = Microbenchmarks(subject.formats, subject.target.width, threads or usable_cores()).measure()
+        found = measure_hardware(subject.target.main_format, threads or usable_cores())
     else:
         found = accelerator(name)
-    return found if bandwidth is None else with_bandwidth(found, bandwidth)
+    return found if bandwidth is None else found.with_bandwidth(bandwidth)
 
 
 def describe(subject: Subject, plan: Plan, acceptance: float) -> dict[str, Any]:
@@ -158,9 +159,8 @@ def describe(subject: Subject, plan: Plan, acceptance: float) -> dict[str, Any]:
         "hardware": {
             "name": on.name,
             "bytes_per_second": on.bytes_per_second,
-            "multiply_adds_per_second": {format: on.linear[format].most for format in sorted(subject.formats)},
-            "attention_multiply_adds_per_second": on.attention.most,
-            "sweep_start_seconds": on.sweep_start.at(1),
+            "multiply_adds_per_second": on.multiply_adds_per_second,
+            "float_share": on.float_share,
         },
         "bytes_per_token": plan.target.bytes_per_token,
         "plain_tokens_per_second": 1 / plan.plain_seconds(),

@@ -13,12 +13,12 @@ def show_plan(plan: dict[str, Any]) -> None:
     """Everything that was predicted, the verdict last."""
     console = Console(highlight=False)
     on = plan["hardware"]
-    rates = ", ".join(f"{rate / 1e9:,.0f} in {name}" for name, rate in on["multiply_adds_per_second"].items())
     console.print(f"{plan['model']}: drafts from {plan['drafted_by']}", markup=False)
-    console.print(f"{on['name']}: memory {on['bytes_per_second'] / 1e9:,.0f} GB/s; G multiply-adds/s: {rates}")
+    memory, arithmetic = on["bytes_per_second"] / 1e9, on["multiply_adds_per_second"] / 1e9
+    console.print(f"{on['name']}: memory {memory:,.0f} GB/s, {arithmetic:,.0f} G multiply-adds/s")
     console.print(
         f"A token reads {plan['bytes_per_token'] / 1e9:.2f} GB of weights: {plan['plain_tokens_per_second']:.1f} tok/s "
-        f"without drafts, and {plan['step_seconds'] * 1000:.2f} ms for each drafted token. Context {plan['context']}."
+        f"without drafting, and {plan['step_seconds'] * 1000:.2f} ms for each drafted token. Context {plan['context']}."
     )
     _show_cost(console, plan)
     _show_acceptance(console, plan)
@@ -26,7 +26,7 @@ def show_plan(plan: dict[str, Any]) -> None:
     console.print(verdict(plan), style="bold")
     if not plan["has_drafter"]:
         console.print(
-            "Lookup is right that often only where a text repeats itself. outrider train-drafter makes a drafter."
+            "Lookup reaches that rate only where a text repeats itself. outrider train-drafter makes a drafter."
         )
 
 
@@ -36,16 +36,18 @@ def verdict(plan: dict[str, Any]) -> str:
     source = "MTP" if plan["has_drafter"] else "Lookup (there is no MTP drafter)"
     alone = by_requests[0]
     if not paying:
-        return f"{source} does not pay here: with {acceptance:.0%} of drafts right it gains less than 5 % at any load."
+        return (
+            f"{source} does not pay here: at an acceptance rate of {acceptance:.0%} it gains less than 5 % at any load."
+        )
     least = plan["least_acceptance"]
     if alone["requests"] in paying:
         begin = (
-            f"{source} pays: for one request, with {acceptance:.0%} of drafts right, drafts of {alone['drafted']} make "
-            f"it {alone['speedup']:.1f} times as fast"
+            f"{source} pays: for one request, at an acceptance rate of {acceptance:.0%}, drafts of {alone['drafted']} "
+            f"make it {alone['speedup']:.1f} times as fast"
         )
         needed = "" if least is None else f", and it gains 5 % from {least:.0%} on"
     else:
-        begin = f"{source} does not pay for one request with {acceptance:.0%} of drafts right"
+        begin = f"{source} does not pay for one request at an acceptance rate of {acceptance:.0%}"
         needed = " at any acceptance" if least is None else f", and would from {least:.0%} on"
     return f"{begin}{needed}. {_at_load(by_requests, paying)}"
 
@@ -57,7 +59,7 @@ def _at_load(by_requests: list[dict[str, Any]], paying: list[int]) -> str:
     if paying == tried[: len(paying)]:
         stop = by_requests[len(paying)]
         requests, speedup = stop["requests"], stop["speedup"]
-        return f"It stops paying at {requests} requests at once ({speedup:.2f} times): passes are full without drafts."
+        return f"It stops paying at {requests} requests at once ({speedup:.2f} times): a pass is full without drafting."
     return f"It pays with {', '.join(map(str, paying))} requests at once, of {', '.join(map(str, tried))}."
 
 
@@ -75,7 +77,7 @@ def _show_cost(console: Console, plan: dict[str, Any]) -> None:
 
 
 def _show_acceptance(console: Console, plan: dict[str, Any]) -> None:
-    table = _table("speed-up, drafts right", *(str(k) for k in plan["drafted"]), "best", "with")
+    table = _table("speed-up, acceptance", *(str(k) for k in plan["drafted"]), "best", "with")
     for of in plan["by_acceptance"]:
         best = max(of["speedup"])
         cells = [f"[bold]{s:.2f}[/bold]" if s == best and s > 1 else f"{s:.2f}" for s in of["speedup"]]
@@ -85,7 +87,7 @@ def _show_acceptance(console: Console, plan: dict[str, Any]) -> None:
 
 def _show_requests(console: Console, plan: dict[str, Any]) -> None:
     table = _table(
-        f"requests at once, {plan['acceptance']:.0%} right", "drafted", "speed-up", "tok/s plain", "with drafts"
+        f"requests at once, {plan['acceptance']:.0%} accepted", "drafted", "speed-up", "tok/s plain", "with drafting"
     )
     for of in plan["by_requests"]:
         table.add_row(

@@ -1,4 +1,4 @@
-"""What drafting brings, from what passes and steps cost and how often a drafted token is right."""
+"""The speed-up of drafting, from the costs of passes and drafter steps and the acceptance rate."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from outrider.roofline.work import Work
 MOST_DRAFTED = 15
 """As many as outrider verifies in a pass."""
 WORTHWHILE = 1.05
-"""The speed-up from which on it is said to pay."""
+"""The least speed-up that counts as one."""
 
 
 class Best(NamedTuple):
@@ -25,8 +25,8 @@ class Best(NamedTuple):
 def expected_tokens(acceptance: float, drafted: int) -> float:
     """Tokens that a round brings on average: 1 + a + a^2 + ... + a^K.
 
-    For a chain of K drafts, each of which is right with chance a once those before it were (Leviathan, Kalman and
-    Matias 2023, "Fast inference from transformers via speculative decoding", equation 1).
+    For a chain of K drafts, each accepted with probability a if those before it were (Leviathan, Kalman and Matias
+    2023, "Fast inference from transformers via speculative decoding", equation 1).
     """
     return sum(acceptance**depth for depth in range(drafted + 1))
 

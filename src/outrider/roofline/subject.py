@@ -28,11 +28,6 @@ class Subject:
     drafter: Work | None
     drafted_by: str
 
-    @property
-    def formats(self) -> list[Format]:
-        """Of all matrices, the one first of which the target reads the most bytes."""
-        return list(dict.fromkeys(self.target.formats + (self.drafter.formats if self.drafter else [])))
-
 
 def is_size(model: str) -> bool:
     """Whether a published size is meant. A file or folder of that name is not."""

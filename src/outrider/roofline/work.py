@@ -29,15 +29,11 @@ class Matrix:
     count: int = 1
 
     def touched(self, rows: int) -> float:
-        """The share of it that `rows` rows read: all, or of a stack what chance leaves out of no row's choice.
+        """The share of it that `rows` rows read: all, or of a stack 1 - (1 - k / n)^rows.
 
-        Rows that choose apart from each other miss one of n with chance (1 - k / n) each.
+        Each row chooses k of n independently.
         """
         return 1.0 - (1.0 - self.chosen / self.count) ** rows
-
-    def rows_each(self, rows: int) -> float:
-        """Rows that meet in a part that is read at all."""
-        return rows * self.chosen / (self.count * self.touched(rows))
 
 
 @dataclass(frozen=True)
@@ -56,16 +52,11 @@ class Attention:
 
 @dataclass(frozen=True)
 class Work:
-    """One pass: what is read and multiplied, and in how many sweeps over matrices.
-
-    A sweep begins when all threads have ended the one before.
-    """
+    """One pass: what is read and multiplied, and in how many sweeps over matrices, one after the other."""
 
     matrices: tuple[Matrix, ...]
     attentions: tuple[Attention, ...]
     sweeps: int
-    width: int
-    """Columns of most matrices: the model's hidden size."""
 
     @property
     def bytes_per_token(self) -> float:
@@ -73,12 +64,12 @@ class Work:
         return sum(matrix.nbytes * matrix.touched(1) for matrix in self.matrices)
 
     @property
-    def formats(self) -> list[Format]:
-        """Of the matrices, the one first of which a pass over one row reads the most bytes."""
+    def main_format(self) -> Format:
+        """The format of which a pass over one row reads the most bytes."""
         read: dict[Format, float] = {}
         for matrix in self.matrices:
             read[matrix.format] = read.get(matrix.format, 0.0) + matrix.nbytes * matrix.touched(1)
-        return sorted(read, key=lambda of: -read[of])
+        return max(read, key=read.__getitem__)
 
 
 def target_work(tensors: Mapping[str, Tensor], config: ModelConfig) -> Work:
@@ -104,7 +95,7 @@ def _work(
             matrices.append(Matrix(tensor.format, weights, nbytes, chosen, count))
             sweeps += not name.endswith(_JOINED)
     attentions = tuple(Attention(text.heads, layer.kv_heads, layer.head_dim, layer.window or 0) for layer in layers)
-    return Work(tuple(matrices), attentions, sweeps, text.hidden_size)
+    return Work(tuple(matrices), attentions, sweeps)
 
 
 @cache

@@ -9,50 +9,31 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from outrider.bench.endpoint.answer import Answer, DraftCounts, Failure, FailureKind
-from outrider.bench.endpoint.figures import (
-    compare_texts,
-    draft_figures,
-    duration_range,
-    first_difference,
-    level_figures,
-    ratio,
-    ratios,
-    spread,
-)
+from outrider.bench.endpoint.measure import compare_texts, level_figures, ratios
+from outrider.bench.endpoint.request import Answer
 
 seconds = st.floats(0.001, 100)
-failures = st.builds(Failure, st.sampled_from(FailureKind), st.just("why"))
+failures = st.sampled_from(["HTTP 429", "timeout", "cut off"])
 
 
 @st.composite
 def answers(draw):
     first = draw(seconds)
-    tokens = draw(st.integers(1, 500))
+    chunks = draw(st.lists(st.text(min_size=1, max_size=4), min_size=1, max_size=9))
     return Answer(
         number=draw(st.integers(0, 50)),
-        text=draw(st.text(max_size=8)),
-        tokens=tokens,
-        counted_by_server=draw(st.booleans()),
+        chunks=chunks,
+        usage=draw(st.none() | st.integers(len(chunks), 500)),
         first_seconds=first,
         last_seconds=first + draw(seconds),
-        chunks=draw(st.integers(1, tokens)),
         failure=draw(st.none() | failures),
     )
 
 
-@given(st.lists(seconds | st.none()))
-def test_spread_lies_within_what_is_known(values):
-    found, known = spread(values), [value for value in values if value is not None]
-    if not known:
-        assert found == {"median": None, "p95": None}
-    else:
-        assert found["median"] == pytest.approx(median(known))
-        assert min(known) <= found["median"] <= found["p95"] <= max(known) * (1 + 1e-12)
-
-
-def test_95_percent_lie_below_p95():
-    assert spread(range(101)) == {"median": 50, "p95": 95}
+def test_medians_and_95th_percentiles():
+    found = level_figures([Answer(i, ["x"], first_seconds=float(i)) for i in range(101)], 1.0)
+    assert found["time_to_first_token_seconds"] == {"median": 50, "p95": 95}
+    assert found["time_per_output_token_seconds"] == {"median": None, "p95": None}  # each came in one chunk
 
 
 @given(st.lists(answers()), seconds)
@@ -63,21 +44,25 @@ def test_every_answer_is_counted_once(given_answers, wall):
     assert found["output_tokens"] == sum(answer.tokens for answer in good)
     assert found["tokens_per_second"] * wall == pytest.approx(found["output_tokens"])
     assert (found["tokens_counted_by"] is None) == (not good)
+    if good:
+        expected = median(answer.first_seconds for answer in good)
+        assert found["time_to_first_token_seconds"]["median"] == pytest.approx(expected)
 
 
 @given(st.lists(answers(), min_size=1), seconds)
 def test_failed_requests_change_no_latency(given_answers, wall):
-    failed = [replace(answer, failure=Failure(FailureKind.REFUSED, "busy")) for answer in given_answers]
+    failed = [replace(answer, failure="HTTP 429") for answer in given_answers]
     alone, together = level_figures(given_answers, wall), level_figures([*given_answers, *failed], wall)
     for name in ("time_to_first_token_seconds", "time_per_output_token_seconds", "tokens_per_second"):
         assert alone[name] == together[name]
-    assert together["failures"]["refused"] >= len(failed)
+    assert together["failures"]["HTTP 429"] >= len(failed)
 
 
 def test_time_per_token_is_spread_over_the_tokens_after_the_first():
-    answer = Answer(0, tokens=5, first_seconds=1.0, last_seconds=3.0, chunks=3)
+    answer = Answer(0, ["a", "b", "c"], usage=5, first_seconds=1.0, last_seconds=3.0)
     assert answer.seconds_per_token == 0.5
-    for unseen in (replace(answer, chunks=1), replace(answer, tokens=1), replace(answer, first_seconds=None)):
+    assert replace(answer, usage=None).seconds_per_token == 1.0
+    for unseen in (replace(answer, chunks=["abc"]), replace(answer, usage=1), replace(answer, first_seconds=None)):
         assert unseen.seconds_per_token is None
 
 
@@ -96,18 +81,6 @@ def test_an_arm_that_is_slower_by_a_factor_has_that_ratio(given_answers, wall, f
         assert set(found.values()) == {None}
 
 
-def test_a_ratio_to_nothing_is_unknown():
-    assert (ratio(1, 0), ratio(1, None), ratio(None, 1), ratio(1, 2)) == (None, None, None, 0.5)
-
-
-@given(st.text(), st.text(), st.text())
-def test_texts_are_equal_up_to_their_first_difference(start, a, b):
-    place = first_difference(start + a, start + b)
-    assert (start + a)[:place] == (start + b)[:place]
-    assert place >= len(start)
-    assert start + a == start + b or (start + a)[place : place + 1] != (start + b)[place : place + 1]
-
-
 @given(st.lists(answers(), unique_by=lambda answer: answer.number), st.randoms())
 def test_equal_texts_are_found_in_any_order(given_answers, random):
     shuffled = random.sample(given_answers, len(given_answers))
@@ -116,15 +89,15 @@ def test_equal_texts_are_found_in_any_order(given_answers, random):
     assert found == {"compared": len(good), "equal": len(good), "first_difference": None}
     if good:
         changed = min(good, key=lambda answer: answer.number)
-        other = [replace(answer, text=answer.text + "!") if answer is changed else answer for answer in shuffled]
+        other = [replace(of, chunks=[*of.chunks, "!"]) if of is changed else of for of in shuffled]
         found = compare_texts(given_answers, other)
         assert found["equal"] == len(good) - 1
         assert found["first_difference"]["number"] == changed.number
         assert found["first_difference"]["position"] == len(changed.text)
 
 
-def test_a_difference_is_shown_with_what_stands_around_it():
-    a, b = Answer(4, text="x" * 100 + "abc"), Answer(4, text="x" * 100 + "ayc")
+def test_a_difference_is_shown_with_the_text_around_it():
+    a, b = Answer(4, ["x" * 100, "abc"]), Answer(4, ["x" * 100, "ayc"])
     assert compare_texts([a], [b])["first_difference"] == {
         "number": 4,
         "position": 101,
@@ -134,28 +107,4 @@ def test_a_difference_is_shown_with_what_stands_around_it():
 
 
 def test_only_answers_to_both_are_compared():
-    failed = Answer(0, failure=Failure(FailureKind.CUT_OFF, "why"))
-    assert compare_texts([Answer(0), Answer(1)], [failed, Answer(2)])["compared"] == 0
-
-
-def test_rates_of_drafts():
-    assert draft_figures("vLLM", DraftCounts(30, 12, 10)) == {
-        "source": "vLLM",
-        "drafted": 30,
-        "accepted": 12,
-        "acceptance_rate": 0.4,
-        "drafted_per_pass": 3.0,
-        "tokens_per_pass": 2.2,
-    }
-    undrafted = draft_figures("outrider", DraftCounts(0, 0, 10))
-    assert (undrafted["acceptance_rate"], undrafted["tokens_per_pass"]) == (None, 1.0)
-    unknown = draft_figures("llama.cpp", DraftCounts(4, 2, None))
-    assert (unknown["acceptance_rate"], unknown["tokens_per_pass"]) == (0.5, None)
-
-
-@given(seconds, st.lists(st.tuples(st.integers(1, 64), st.integers(1, 64)), min_size=1))
-def test_clients_make_a_level_no_longer(one, levels):
-    least, most = duration_range(one, levels)
-    assert one * len(levels) <= least * (1 + 1e-9)
-    assert least <= most * (1 + 1e-9)
-    assert duration_range(one, [(1, requests) for _, requests in levels])[0] == pytest.approx(most)
+    assert compare_texts([Answer(0), Answer(1)], [Answer(0, failure="cut off"), Answer(2)])["compared"] == 0

@@ -56,14 +56,14 @@ def test_a_full_queue_is_counted_as_refused(llm, call):
         ran = call("bench", "endpoint", url, *asked, "--extra", '{"ignore_eos": true}', "--json")
     assert ran.code == 0, ran.err
     figures = json.loads(ran.out)["levels"][0]["arms"]["A"]
-    assert set(figures["failures"]) == {"refused"}
-    assert figures["answered"] + figures["failures"]["refused"] == 16
+    assert set(figures["failures"]) == {"HTTP 429"}
+    assert figures["answered"] + figures["failures"]["HTTP 429"] == 16
 
 
 def test_outriders_own_key(llm, call):
     with serving(llm, running=1, waiting=8, keys=["secret"]) as (url, _):
         asked = ("--clients", "1", "--requests", "2", "--max-tokens", "8", "--json")
-        assert "wants an API key" in call("bench", "endpoint", url, *asked).err
+        assert "requires an API key" in call("bench", "endpoint", url, *asked).err
         ran = call("bench", "endpoint", url, *asked, "--api-key", "secret")
     assert ran.code == 0, ran.err
     assert json.loads(ran.out)["levels"][0]["arms"]["A"]["drafting"]["source"] == "outrider"

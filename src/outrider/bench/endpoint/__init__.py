@@ -1,1 +1,1 @@
-"""Measuring any server that speaks the OpenAI API, as its clients see it: over HTTP, streamed."""
+"""Measuring any server of the OpenAI API as its clients see it: over HTTP, streamed."""

@@ -1,30 +1,34 @@
-"""The measurement: level by level, two arms in turns."""
+"""`outrider bench endpoint`: a closed loop of clients, level by level, two arms in turns."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from itertools import cycle, islice
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import cycle, islice, zip_longest
+from time import perf_counter
 from typing import Any
 
-from outrider.bench.endpoint.answer import Answer
-from outrider.bench.endpoint.arm import Arm
-from outrider.bench.endpoint.client import Client
-from outrider.bench.endpoint.draft_counters import Counters, drafting
-from outrider.bench.endpoint.figures import compare_texts, duration_range, level_figures, ratios
-from outrider.bench.endpoint.load import Job, Level, plan_levels, rotation, run_closed_loop, split
-from outrider.bench.endpoint.probe import Probed, probe
+import httpx
+import numpy as np
+
+from outrider.bench.endpoint.request import Answer, ask, open_client
+from outrider.bench.endpoint.server import Arm, DraftCounts, Metrics, list_models, read_metrics
 from outrider.bench.interleave import turns
+from outrider.bench.prompt import Prompt
 from outrider.bench.suite import shipped_prompts
 from outrider.console import error_console, progress_bar
 from outrider.errors import UsageError
 
-_TURNS = 2
-"""Of each arm at each level: A B, then B A, so that a drift of the machine hits both alike. What one server keeps for
-both arms, of prompts (a prefix cache) and of answers (to draft from), does so too, but an arm that drafts from earlier
-answers gains more by it than one that does not: the report says so."""
-
 MOST_CLIENTS = 1024
+_TURNS = 2
+"""Of each of two arms at each level: A B, then B A, so that a drift of the machine affects both alike."""
+_SHOWN = 40
+"""Characters shown around the first difference of two texts."""
+
+Job = tuple[int, str]
+"""The number of a request in its level, and its prompt."""
 
 
 def client_counts(text: str) -> list[int]:
@@ -40,118 +44,221 @@ def client_counts(text: str) -> list[int]:
     return counts
 
 
-@dataclass
-class _Tally:
-    """What one arm did at one level so far."""
-
-    answers: list[Answer] = field(default_factory=list)
-    seconds: float = 0.0
-    readings: list[tuple[Counters | None, Counters | None]] = field(default_factory=list)
-
-    def figures(self) -> dict[str, Any]:
-        return level_figures(self.answers, self.seconds) | {"drafting": drafting(self.readings, self.answers)}
-
-
 async def measure_endpoint(
     arms: Sequence[Arm], clients: Sequence[int], requests: int, api_key: str | None
 ) -> dict[str, Any]:
     """Measures one server, or compares two arms.
 
-    Before it starts it says what it will send and how long that will take, judged by a request that is not counted.
-
     Args:
         arms: one or two; a model of "" becomes the first that the server lists.
         clients: the levels.
-        requests: of each arm at each level, more where that is too few to keep all clients busy.
+        requests: of each arm at each level, more where that is too few for every client to have one in each turn.
 
     Raises:
-        UsageError: no request could succeed; the sentence says why.
+        UsageError: the server cannot be measured; the message says why.
     """
-    texts = rotation(shipped_prompts())
-    levels = plan_levels(clients, requests, _TURNS if len(arms) > 1 else 1)
-    async with Client(api_key) as client:
-        # The rotation's last prompts: the levels start with its first, which no prefix cache shall know.
-        probed = [await probe(client, arm, texts[-1 - i]) for i, arm in enumerate(arms)]
-        arms = [of.arm for of in probed]
-        _announce(probed, levels)
-        prompts = cycle(texts)
-        measured = []
+    if api_key and not (api_key.isascii() and api_key.isprintable()):
+        raise UsageError("the API key has characters that HTTP cannot carry: correct --api-key or OPENAI_API_KEY")
+    texts, rounds = rotation(shipped_prompts()), _TURNS if len(arms) > 1 else 1
+    wanted = [max(requests, count * rounds) for count in clients]
+    async with open_client(api_key) as http:
+        # The last prompts: the levels start with the first, which no prefix cache may hold.
+        arms = [await _probe(http, arm, texts[-1 - i]) for i, arm in enumerate(arms)]
+        levels, prompts = [], cycle(texts)
         with progress_bar() as progress:
-            task = progress.add_task("asking", total=sum(level.requests for level in levels) * len(arms))
-            for level in levels:
-                progress.update(task, description=f"asking ({level.clients} clients)")
-                jobs = list(enumerate(islice(prompts, level.requests)))
-                measured.append(await _measure_level(client, arms, level, jobs, lambda: progress.advance(task)))
+            task = progress.add_task("measuring", total=sum(wanted) * len(arms))
+            for count, number in zip(clients, wanted, strict=True):
+                progress.update(task, description=f"measuring at {count} clients")
+                jobs = list(enumerate(islice(prompts, number)))
+                levels.append(await _measure_level(http, arms, count, jobs, rounds, lambda: progress.advance(task)))
     return {
         "arms": [arm.as_dict() for arm in arms],
         "shared_server": len({arm.base for arm in arms}) < len(arms),
         "max_tokens": arms[0].max_tokens,
         "temperature": arms[0].temperature,
-        "levels": measured,
+        "levels": levels,
     }
 
 
+async def _probe(http: httpx.AsyncClient, arm: Arm, prompt: str) -> Arm:
+    """The arm with its model, after one request that is not counted.
+
+    Raises:
+        UsageError: the server lists no model and none is given, or the request was answered with a 4xx other than 429.
+    """
+    models = await list_models(http, arm.base)
+    if not arm.body("")["model"]:
+        if not models:
+            raise UsageError(f"{arm.base}/models lists no models: correct the URL, or name the model with --model")
+        arm = replace(arm, model=models[0])
+    first = await ask(http, arm, 0, prompt)
+    console = error_console()
+    console.print(f"{arm.name}: {arm.address}, model {arm.body('')['model']}", style="dim", markup=False)
+    if first.failure is None and first.usage is None:
+        console.print(f"{arm.name}: no token counts from the server, so chunks are counted", style="yellow")
+    elif first.failure is not None:
+        what = f"{arm.address} did not answer ({first.failure}: {first.message})"
+        if first.failure.startswith("HTTP 4") and first.failure != "HTTP 429":
+            known = f"; it lists the models {', '.join(models)}" if models else ""
+            raise UsageError(f"{what}{known}. Correct the URL, --model, --api-key, --chat/--completions or --extra")
+        console.print(f"{arm.name}: {what}", style="yellow", markup=False)
+    return arm
+
+
+@dataclass
+class _Tally:
+    """The answers, the wall-clock seconds and the draft counters of one arm at one level, turn by turn."""
+
+    answers: list[Answer] = field(default_factory=list)
+    seconds: float = 0.0
+    readings: list[tuple[Metrics | None, Metrics | None]] = field(default_factory=list)
+
+    def figures(self) -> dict[str, Any]:
+        return level_figures(self.answers, self.seconds) | {"drafting": drafting(self.readings, self.answers)}
+
+
 async def _measure_level(
-    client: Client, arms: Sequence[Arm], level: Level, jobs: Sequence[Job], ended: Callable[[], None]
+    http: httpx.AsyncClient,
+    arms: Sequence[Arm],
+    clients: int,
+    jobs: Sequence[Job],
+    rounds: int,
+    done: Callable[[], None],
 ) -> dict[str, Any]:
     tallies = {arm.name: _Tally() for arm in arms}
-    parts = split(jobs, _TURNS if len(arms) > 1 else 1)
-    for part, order in zip(parts, turns(arms, len(parts)), strict=True):
+    for number, order in enumerate(turns(arms, rounds)):
+        part = jobs[len(jobs) * number // rounds : len(jobs) * (number + 1) // rounds]
         for arm in order:
-            tally = tallies[arm.name]
-            before = await client.counters(arm)
-            answers, seconds = await run_closed_loop(client, arm, part, level.clients, ended)
+            tally, before = tallies[arm.name], await read_metrics(http, arm)
+            answers, seconds = await run_closed_loop(http, arm, part, clients, done)
             tally.answers += answers
             tally.seconds += seconds
-            tally.readings.append((before, await client.counters(arm)))
+            tally.readings.append((before, await read_metrics(http, arm)))
     figures = {name: tally.figures() for name, tally in tallies.items()}
-    result: dict[str, Any] = {"clients": level.clients, "requests": level.requests, "arms": figures}
+    result: dict[str, Any] = {"clients": clients, "requests": len(jobs), "arms": figures}
     if len(arms) > 1:
-        first, second = (tallies[arm.name].answers for arm in arms)
         result["ratios"] = ratios(*figures.values())
-        greedy = all(arm.greedy for arm in arms)
-        result["texts"] = compare_texts(first, second) if greedy else None
-        if greedy and result["texts"]["first_difference"]:
-            difference = result["texts"]["first_difference"]
-            difference["prompt"] = jobs[difference["number"]][1]
+        texts = [tallies[arm.name].answers for arm in arms]
+        result["texts"] = compare_texts(*texts) if all(arm.greedy for arm in arms) else None
     return result
 
 
-def _announce(probed: Sequence[Probed], levels: Sequence[Level]) -> None:
-    console = error_console()
-    for of in probed:
-        arm, failure = of.arm, of.first.failure
-        body = arm.body("")
-        extra = f" with {dict(arm.extra)}" if arm.extra else ""
-        limit = body.get("max_tokens", "any number of")
-        what = f"{arm.name}: {arm.address}, model {body['model']}, answers of up to {limit} tokens{extra}"
-        console.print(what, style="dim", markup=False)
-        if failure is not None:
-            console.print(f"{arm.name}: a first request failed: {failure.message}", style="yellow", markup=False)
-        elif not of.first.counted_by_server:
-            console.print(f"{arm.name}: no token counts from the server, so chunks are counted", style="yellow")
-    requests = sum(level.requests for level in levels)
-    clients = ", ".join(f"{level.requests} at {level.clients}" for level in levels)
-    console.print(
-        f"{requests * len(probed)} requests ({clients} clients{', to each arm' if len(probed) > 1 else ''}): "
-        f"{_duration(probed, levels)}.",
-        style="dim",
-    )
+async def run_closed_loop(
+    http: httpx.AsyncClient, arm: Arm, jobs: Sequence[Job], clients: int, done: Callable[[], None]
+) -> tuple[list[Answer], float]:
+    """All jobs, each client taking the next when its last has ended: the answers, and the wall-clock seconds."""
+    left = iter(jobs)
+    answers: list[Answer] = []
+
+    async def one_client() -> None:
+        for number, prompt in left:
+            answers.append(await ask(http, arm, number, prompt))
+            done()
+
+    started = perf_counter()
+    await asyncio.gather(*(one_client() for _ in range(clients)))
+    return answers, perf_counter() - started
 
 
-def _duration(probed: Sequence[Probed], levels: Sequence[Level]) -> str:
-    if any(of.first.failure is not None for of in probed):
-        return "how long they take is not known"
-    seconds = sum(of.first.last_seconds for of in probed)
-    least, most = duration_range(seconds, [(level.clients, level.requests) for level in levels])
-    low, high = max(round(least), 1), max(round(most), 1)
-    if high < 90:
-        return f"about {low} to {high} seconds" if low < high else f"about {high} seconds"
-    low, high = max(round(least / 60), 1), round(most / 60)
-    return f"about {low} to {high} minutes" if low < high else f"about {high} minutes"
+def level_figures(answers: Sequence[Answer], seconds: float) -> dict[str, Any]:
+    """The figures of one arm at one level. Failed requests add to the time and to no other figure.
+
+    Args:
+        seconds: the wall-clock of these answers.
+    """
+    good = [answer for answer in answers if answer.failure is None]
+    tokens = sum(answer.tokens for answer in good)
+    counted = {"chunks" if answer.usage is None else "usage" for answer in good}
+    return {
+        "answered": len(good),
+        "failures": dict(sorted(Counter(answer.failure for answer in answers if answer.failure).items())),
+        "seconds": seconds,
+        "output_tokens": tokens,
+        "tokens_per_second": tokens / seconds if seconds > 0 else 0.0,
+        "time_to_first_token_seconds": _spread(answer.first_seconds for answer in good),
+        "time_per_output_token_seconds": _spread(answer.seconds_per_token for answer in good),
+        "tokens_counted_by": " and ".join(sorted(counted)) or None,
+    }
+
+
+def _spread(values: Iterable[float | None]) -> dict[str, float | None]:
+    """Median and 95th percentile of the known values."""
+    known = [value for value in values if value is not None]
+    median, p95 = np.percentile(known, [50, 95]).tolist() if known else (None, None)
+    return {"median": median, "p95": p95}
+
+
+def drafting(
+    readings: Iterable[tuple[Metrics | None, Metrics | None]], answers: Iterable[Answer]
+) -> dict[str, Any] | None:
+    """The draft figures of one arm at one level, from `/metrics` or from the responses; None if neither has any.
+
+    Args:
+        readings: before and after each turn.
+    """
+    readings = list(readings)
+    counted = [
+        DraftCounts(*(b - a for a, b in zip(before.counts, after.counts, strict=True)))
+        for before, after in readings
+        if before and after and before.counts and after.counts
+    ]
+    after = readings[-1][1] if readings else None
+    if after and counted and min(value for of in counted for value in of) >= 0:  # else the server was restarted
+        return _draft_figures(after.source, counted)
+    if after and after.length:
+        return {"source": after.source, "acceptance_rate": after.rate, "tokens_per_pass": after.length}
+    reported = [answer.draft for answer in answers if answer.draft is not None]
+    return _draft_figures("llama.cpp", reported) if reported else None
+
+
+def _draft_figures(source: str, counts: Sequence[DraftCounts]) -> dict[str, Any]:
+    drafted, accepted = sum(of.drafted for of in counts), sum(of.accepted for of in counts)
+    passes = sum(of.passes for of in counts)
+    return {
+        "source": source,
+        "drafted": drafted,
+        "accepted": accepted,
+        "acceptance_rate": accepted / drafted if drafted else None,
+        "tokens_per_pass": 1 + accepted / passes if passes > 0 else None,
+    }
+
+
+def ratios(first: dict[str, Any], second: dict[str, Any]) -> dict[str, float | None]:
+    """The second arm's figures over the first's; None where one of them is missing."""
+    times = ("time_to_first_token_seconds", "time_per_output_token_seconds")
+    pairs = {"tokens_per_second": (first["tokens_per_second"], second["tokens_per_second"])}
+    pairs |= {name: (first[name]["median"], second[name]["median"]) for name in times}
+    return {name: b / a if a and b is not None else None for name, (a, b) in pairs.items()}
+
+
+def compare_texts(first: Sequence[Answer], second: Sequence[Answer]) -> dict[str, Any]:
+    """How many answers to the same requests have the same text.
+
+    Returns:
+        `compared`, `equal`, and `first_difference`: None, or the `number` of the request, the `position` in characters
+        and the texts of `first` and `second` around it.
+    """
+    texts = {answer.number: answer.text for answer in second if answer.failure is None}
+    pairs = sorted((a.number, a.text, texts[a.number]) for a in first if a.failure is None and a.number in texts)
+    differing = [pair for pair in pairs if pair[1] != pair[2]]
+    difference = None
+    if differing:
+        number, a, b = differing[0]
+        place = next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
+        shown = slice(max(place - _SHOWN // 2, 0), place + _SHOWN // 2)
+        difference = {"number": number, "position": place, "first": a[shown], "second": b[shown]}
+    return {"compared": len(pairs), "equal": len(pairs) - len(differing), "first_difference": difference}
 
 
 def unanswered(result: dict[str, Any]) -> list[str]:
     """The arms that answered nothing at any level."""
     names = [arm["name"] for arm in result["arms"]]
     return [name for name in names if not any(level["arms"][name]["answered"] for level in result["levels"])]
+
+
+def rotation(prompts: Sequence[Prompt]) -> list[str]:
+    """The texts of prompts, one of each category in turn."""
+    by_category: dict[str, list[str]] = {}
+    for prompt in prompts:
+        by_category.setdefault(prompt.category, []).append(prompt.text)
+    return [text for row in zip_longest(*by_category.values()) for text in row if text is not None]

@@ -1,4 +1,4 @@
-"""The figures for a person."""
+"""The figures of `outrider bench endpoint` as a table."""
 
 from __future__ import annotations
 
@@ -10,31 +10,30 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-_COLUMNS = ("tok/s", "first ms", "p95", "token ms", "p95", "accepted", "per pass", "failed")
-"""First ms: time to first token; token ms: time per output token after it; medians and 95th percentiles."""
+_COLUMNS = ("tok/s", "TTFT ms", "p95", "TPOT ms", "p95", "accepted", "tokens/pass", "failed")
+"""TTFT: time to first token; TPOT: time per output token after it; medians and 95th percentiles."""
 
 _SHARED_SERVER = (
-    "both arms ask one server: what it keeps of a prompt and its answer (a prefix cache, texts to draft from) helps "
-    "whichever arm comes second, A and B half of the time each; two servers, as URL and URL2, do not share that"
+    "both arms use one server: its prefix cache and its texts to draft from help whichever arm comes second, A and B "
+    "half of the time each; use two servers, as URL and URL2, to separate them"
 )
 
 
 def show_endpoint(result: dict[str, Any]) -> None:
-    """One row for each arm at each level, their ratio below them, and whether they said the same."""
+    """Prints one row for each arm at each level, their ratio below them, and whether the texts are equal."""
     console = Console(highlight=False)
     for arm in result["arms"]:
         extra = f", {arm['extra']}" if arm["extra"] else ""
         console.print(f"{arm['name']}: {arm['model']} at {arm['address']}{extra}", markup=False, soft_wrap=True)
     table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
-    table.add_column("clients", justify="right", no_wrap=True)
-    table.add_column("", no_wrap=True)
-    for name in _COLUMNS:
+    for name in ("clients", "", *_COLUMNS):
         table.add_column(name, justify="right", no_wrap=True)
     for level in result["levels"]:
         for name, figures in level["arms"].items():
             table.add_row(str(level["clients"]), name, *_cells(figures))
         if "ratios" in level:
-            table.add_row("", "B/A", *_ratio_cells(level["ratios"]))
+            throughput, first, each = (_or_dash(of, "{:.2f}x") for of in level["ratios"].values())
+            table.add_row("", "B/A", throughput, first, "", each)
             table.add_section()
     console.print(table)
     for note in _notes(result):
@@ -43,33 +42,22 @@ def show_endpoint(result: dict[str, Any]) -> None:
 
 def _cells(figures: dict[str, Any]) -> list[str]:
     first, each = figures["time_to_first_token_seconds"], figures["time_per_output_token_seconds"]
-    draft = figures["drafting"] or {}
-    failed = sum(figures["failures"].values())
+    draft, failed = figures["drafting"] or {}, sum(figures["failures"].values())
     return [
         f"{figures['tokens_per_second']:.1f}",
-        *(_milliseconds(of[name]) for of in (first, each) for name in ("median", "p95")),
+        *(_or_dash(of[name], "{:.1f}", 1000) for of in (first, each) for name in ("median", "p95")),
         _or_dash(draft.get("acceptance_rate"), "{:.0%}"),
         _or_dash(draft.get("tokens_per_pass"), "{:.2f}"),
         f"[red]{failed}[/red]" if failed else "-",
     ]
 
 
-def _ratio_cells(of: dict[str, Any]) -> list[str]:
-    names = ("tokens_per_second", "time_to_first_token_seconds", "time_per_output_token_seconds")
-    throughput, first, each = (_or_dash(of[name], "{:.2f}x") for name in names)
-    return [throughput, first, "", each, ""]
-
-
-def _milliseconds(seconds: float | None) -> str:
-    return _or_dash(None if seconds is None else 1000 * seconds, "{:.1f}")
-
-
-def _or_dash(value: float | None, form: str) -> str:
-    return "-" if value is None else form.format(value)
+def _or_dash(value: float | None, form: str, scale: float = 1) -> str:
+    return "-" if value is None else form.format(scale * value)
 
 
 def _notes(result: dict[str, Any]) -> list[str]:
-    """What the table does not say."""
+    """What the table does not show."""
     notes = []
     for arm in result["arms"]:
         figures = [level["arms"][arm["name"]] for level in result["levels"]]
@@ -77,7 +65,7 @@ def _notes(result: dict[str, Any]) -> list[str]:
         if failures:
             kinds = ", ".join(f"{count} {kind}" for kind, count in failures.items())
             notes.append(f"{arm['name']}: failed and not counted: [red]{kinds}[/red]")
-        if any(of["tokens_counted_by"] in ("chunks", "both") for of in figures):
+        if any("chunks" in (of["tokens_counted_by"] or "") for of in figures):
             notes.append(f"{arm['name']}: the server does not count its tokens: these are chunks with text")
         sources = sorted({of["drafting"]["source"] for of in figures if of["drafting"]})
         if sources:
@@ -86,8 +74,9 @@ def _notes(result: dict[str, Any]) -> list[str]:
         notes.append(_SHARED_SERVER)
     texts = [(level["clients"], level["texts"]) for level in result["levels"] if level.get("texts")]
     if texts:
-        compared, equal = (sum(of[name] for _, of in texts) for name in ("compared", "equal"))
-        notes.append(f"equal texts: {equal} of {compared}")
+        notes.append(
+            "equal texts: {} of {}".format(*(sum(of[name] for _, of in texts) for name in ("equal", "compared")))
+        )
         differing = [(clients, of["first_difference"]) for clients, of in texts if of["first_difference"]]
         if differing:
             clients, of = differing[0]

@@ -1,0 +1,184 @@
+"""The measured servers: their addresses, the fields of every request, and what they report of their drafts."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from statistics import fmean
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit
+
+import httpx
+from prometheus_client.parser import text_string_to_metric_families
+
+from outrider.errors import UsageError
+
+_PREFIXES = {"vLLM": "vllm:spec_decode", "llama.cpp": "llamacpp:spec_decode", "outrider": "outrider_spec_decode"}
+_SGLANG = ("sglang:spec_accept_rate", "sglang:spec_accept_length")
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One side of a comparison.
+
+    Args:
+        name: "A" or "B".
+        base: the URL up to and with `/v1`.
+        chat: whether prompts go to the chat route as a user's turn, else to the completion route.
+        model, max_tokens, temperature: of every request.
+        extra: further fields of every request's body, which take precedence; null removes a field.
+    """
+
+    name: str
+    base: str
+    chat: bool
+    model: str
+    max_tokens: int
+    temperature: float
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def address(self) -> str:
+        """The route of the requests."""
+        return f"{self.base}/chat/completions" if self.chat else f"{self.base}/completions"
+
+    def body(self, prompt: str) -> dict[str, Any]:
+        """Of one request."""
+        body: dict[str, Any] = {"model": self.model, "max_tokens": self.max_tokens, "temperature": self.temperature}
+        body |= {"messages": [{"role": "user", "content": prompt}]} if self.chat else {"prompt": prompt}
+        body |= {"stream_options": {"include_usage": True}, **self.extra}
+        return {name: value for name, value in body.items() if value is not None} | {"stream": True}
+
+    @property
+    def greedy(self) -> bool:
+        """Whether the same prompt has to get the same text."""
+        return self.body("").get("temperature") == 0
+
+    def as_dict(self) -> dict[str, Any]:
+        """For the result."""
+        return {"name": self.name, "address": self.address, "model": self.body("")["model"], "extra": dict(self.extra)}
+
+
+def two_arms(first: tuple[str, str | None], second: tuple[str | None, str | None], **options: Any) -> list[Arm]:
+    """The arms of a command line: each a URL and its extra fields as JSON.
+
+    The second exists if it has either; without a URL it is the first's.
+
+    Raises:
+        UsageError: a URL or the JSON cannot be used.
+    """
+    arms = [Arm("A", base_of(first[0]), extra=_extra_fields("--extra", first[1]), **options)]
+    url, extra = second
+    if url is not None or extra is not None:
+        arms.append(Arm("B", base_of(url or first[0]), extra=_extra_fields("--extra2", extra), **options))
+    return arms
+
+
+def base_of(url: str) -> str:
+    """`http://host:8000` and `http://host:8000/v1/` -> `http://host:8000/v1`.
+
+    Raises:
+        UsageError: it is no URL of a server.
+    """
+    try:
+        parts = urlsplit(url)
+        complete = bool(parts.scheme in ("http", "https") and parts.hostname and parts.port != 0)
+        complete = complete and not parts.query and not parts.fragment
+    except ValueError:  # a port that is no number, a bracket that does not close
+        complete = False
+    if not complete:
+        raise UsageError(f"{url} is not the URL of a server: give one like http://127.0.0.1:8000")
+    base = url.rstrip("/")
+    return base if base.endswith("/v1") else f"{base}/v1"
+
+
+def _extra_fields(flag: str, text: str | None) -> dict[str, Any]:
+    """The JSON object of `--extra` or `--extra2`."""
+    try:
+        fields = json.loads(text or "{}")
+    except ValueError as error:
+        raise UsageError(f'{flag} is not JSON ({error}): give an object like \'{{"drafting": "off"}}\'') from error
+    if not isinstance(fields, dict):
+        raise UsageError(f'{flag} is not a JSON object: give one like \'{{"drafting": "off"}}\'')
+    for name in ("stream", "prompt", "messages", "n"):
+        if name in fields:
+            raise UsageError(f"{flag} sets {name}, which the benchmark sets itself: leave it out")
+    if "model" in fields and not isinstance(fields["model"], str):
+        raise UsageError(f"{flag} sets model to a value that is not a string: give a name, or leave it out")
+    return fields
+
+
+async def list_models(http: httpx.AsyncClient, base: str) -> list[str]:
+    """The names of the server's models; empty if it does not list them.
+
+    Raises:
+        UsageError: no HTTP server answers there, or it requires another key.
+    """
+    try:
+        response = await http.get(f"{base}/models", timeout=10.0)
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        reason = str(error) or type(error).__name__
+        raise UsageError(f"no HTTP server answers at {base} ({reason}): start it, or correct the URL") from error
+    if response.status_code in (401, 403):
+        raise UsageError(f"{base} requires an API key ({response.status_code}): see --api-key and OPENAI_API_KEY")
+    try:
+        return [str(model["id"]) for model in response.json()["data"]] if response.status_code == 200 else []
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return []
+
+
+class DraftCounts(NamedTuple):
+    """A server's draft counters.
+
+    drafted, accepted: tokens.
+    passes: target passes that verified a draft or could have.
+    """
+
+    drafted: float
+    accepted: float
+    passes: float
+
+
+class Metrics(NamedTuple):
+    """One reading of `/metrics`.
+
+    source: the server whose names these are.
+    counts: so far; None for SGLang, which has gauges alone.
+    rate, length: SGLang's gauges: acceptance rate and tokens per pass.
+    """
+
+    source: str
+    counts: DraftCounts | None = None
+    rate: float | None = None
+    length: float | None = None
+
+
+async def read_metrics(http: httpx.AsyncClient, arm: Arm) -> Metrics | None:
+    """The draft counters of an arm's server; None if it has none."""
+    try:
+        response = await http.get(f"{arm.base.removesuffix('/v1')}/metrics", timeout=10.0)
+    except httpx.HTTPError:
+        return None
+    return parse_metrics(response.text) if response.status_code == 200 else None
+
+
+def parse_metrics(text: str) -> Metrics | None:
+    """The draft counters of a text in Prometheus' format; None if there are none, or if it is no such text.
+
+    Counters of one name are added up over their labels (engines, models); of gauges the mean is taken.
+    """
+    values: dict[str, list[float]] = defaultdict(list)
+    try:
+        for family in text_string_to_metric_families(text):
+            for sample in family.samples:
+                values[sample.name].append(sample.value)
+    except (ValueError, KeyError, IndexError):
+        return None
+    for source, prefix in _PREFIXES.items():
+        names = [f"{prefix}_num_{what}_total" for what in ("draft_tokens", "accepted_tokens", "drafts")]
+        if all(name in values for name in names):
+            return Metrics(source, DraftCounts(*(sum(values[name]) for name in names)))
+    rate, length = (fmean(values.get(name, [0.0])) for name in _SGLANG)
+    return Metrics("SGLang", rate=rate, length=length) if length else None  # both are 0 until something is drafted
