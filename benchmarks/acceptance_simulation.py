@@ -28,7 +28,7 @@ from outrider.bench.interleave import interleaved
 from outrider.bench.peers import Peer, open_peer
 from outrider.bench.usual_pace import read_gauge
 from outrider.drafters.mtp import MtpDrafter
-from outrider.speculation.controller import VerifyCost
+from outrider.speculation.costs import VerifyCost
 
 ACCEPTANCES = (0.5, 0.6, 0.7, 0.8)
 ROWS = (1, 2, 3, 4, 5, 6, 8)
@@ -45,7 +45,7 @@ class StandIn(MtpDrafter):
     rng = random.Random(0)
 
     def _grow(self, chain: Any, _candidates: Any, _logits: Any) -> bool:
-        place = len(chain.sequence.tokens) + len(chain.path) - len(PROMPT)
+        place = len(chain.ask.sequence.tokens) + len(chain.path) - len(PROMPT)
         known = self.answer[place] if place < len(self.answer) else 0
         right = self.rng.random() < self.acceptance
         tokens = np.array([known if right else known ^ 1, known ^ 2, known ^ 3], np.int32)
@@ -82,7 +82,7 @@ def main() -> None:
     planner = llm.engine.planner
     mtp = planner.drafters[0]
     assert isinstance(mtp, MtpDrafter)
-    stand_in = StandIn(mtp._drafting, llm.target.vocabulary, mtp._chance, mtp._worth)
+    stand_in = StandIn(mtp._drafting, llm.target.vocabulary)
     planner.drafters[0] = stand_in
     with open_peer(arguments.against, arguments.peer_python, llm) as peer:
         costs = measure_costs(llm, peer, arguments.rounds)

@@ -109,15 +109,15 @@ def test_streams_and_cancels_at_random(llm):
 
 
 def test_an_interrupt_ends_the_requests_of_its_pass_and_no_others(llm, monkeypatch):
-    walk, interrupted = llm.engine._walk, threading.Event()
+    accept, interrupted = llm.engine._accept, threading.Event()
 
     def interrupt(*args):
         if threading.current_thread().name == "interrupted" and not interrupted.is_set():
             interrupted.set()
             raise KeyboardInterrupt
-        return walk(*args)
+        return accept(*args)
 
-    monkeypatch.setattr(llm.engine, "_walk", interrupt)
+    monkeypatch.setattr(llm.engine, "_accept", interrupt)
     problems: list[BaseException] = []
 
     def run() -> None:

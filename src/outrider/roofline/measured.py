@@ -10,9 +10,9 @@ import numpy as np
 
 from outrider.backends import cpu
 from outrider.checkpoints.checkpoint import BLOCKS, Format
-from outrider.engine.drafting import MOST_ROWS
 from outrider.roofline.hardware import Arithmetic, Hardware
 from outrider.roofline.work import packed_bytes_per_weight
+from outrider.speculation.costs import MOST_ROWS
 
 _ROWS = (1, 2, 4, 8, 16)
 _TILE = 16  # rows that threads share matrices in
