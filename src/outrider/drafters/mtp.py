@@ -145,18 +145,13 @@ class MtpDrafter(Drafter):
 
     def _grow(self, chain: _Chain, candidates: Ints | None, logits: Floats) -> bool:
         """Adds a step's proposals; False if there are none, as from a broken drafter."""
-        ask, depth = chain.ask, len(chain.path)
-        chooser = ask.sequence.chooser
-        if chooser.draws:
-            logits *= 1 + _SHARPENING * (1 - chain.own.expects(depth))
-        position = len(ask.sequence.tokens) + depth
-        guesses = chooser.guesses(logits, candidates, position, chain.path, BRANCHES)
+        guesses = self._guesses(chain, candidates, logits)
         if not guesses:
             return False
+        ask, depth, draws = chain.ask, len(chain.path), chain.ask.sequence.chooser.draws
         nodes = []
         for rank, (token, likely) in enumerate(guesses):
-            kind = 2 * chooser.draws + (rank > 0)
-            features = _features(kind, likely, depth)
+            features = _features(2 * draws + (rank > 0), likely, depth)
             chance = ask.chances.chance(self.name, features, likely)
             nodes.append(ask.draft.add(chain.end, token, chance, self.name, features))
         chain.end = nodes[0]
@@ -165,6 +160,13 @@ class MtpDrafter(Drafter):
         chain.own.learn(depth, chance)
         chain.reach *= chance
         return True
+
+    def _guesses(self, chain: _Chain, candidates: Ints | None, logits: Floats) -> list[tuple[int, float]]:
+        """What the target would choose next if these were its logits, each with its probability."""
+        sequence, depth = chain.ask.sequence, len(chain.path)
+        if sequence.chooser.draws:
+            logits *= 1 + _SHARPENING * (1 - chain.own.expects(depth))
+        return sequence.chooser.guesses(logits, candidates, len(sequence.tokens) + depth, chain.path, BRANCHES)
 
     def _learn_cost(self, seconds: float) -> None:
         old = self.seconds_per_step

@@ -24,7 +24,7 @@ class _Probing:
     """
 
     idle: int = 0  # passes since one of its tokens was verified
-    after: int = _FIRST_PROBE
+    after: int = field(default_factory=lambda: _FIRST_PROBE)
 
     @property
     def due(self) -> bool:
