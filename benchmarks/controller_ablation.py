@@ -1,6 +1,6 @@
 """What each part and each constant of the controller is worth: decoding replayed without the model and without a clock.
 
-usage: python -m benchmarks.controller_ablation MODEL TRACES [--prompts N] [--max-tokens N]
+usage: python -m benchmarks.controller_ablation MODEL TRACES [--prompts N] [--max-tokens N] [--orders N] [--only TEXT]
 
 First the model decodes prompts without drafts, greedy and sampled, and at every position its MTP drafter proposes a
 chain of eight tokens with their runners-up; all of it is kept in the file TRACES, and recorded only if that does not
@@ -41,7 +41,6 @@ from outrider.speculation.planner import DraftPlanner
 from outrider.speculation.walk import walk
 
 DEPTH = 8
-ORDERS = 2
 CURVES = {  # c(M) / c(1), and seconds of a drafter's step / c(1)
     "nearly free": ([1.0, 1.02, 1.08, 1.25, 2.05], 0.05),
     "dear from 8": ([1.0, 1.14, 1.27, 2.08, 3.83], 0.12),
@@ -66,6 +65,9 @@ class _Raw:
 
     def chance(self, _source: str, _features: object, guess: float) -> float:
         return guess
+
+    def observe(self, *_: object) -> None:
+        """Nothing is learnt."""
 
 
 class _Recorder(MtpDrafter):
@@ -122,7 +124,7 @@ class _Replayed(MtpDrafter):
 
     def propose(self, asks: Any) -> None:
         for ask in asks:
-            self._sequences[ask.sequence.number].hidden = _NO_STATE
+            self._hidden[ask.sequence.number] = _NO_STATE
         super().propose(asks)
 
     def _step(self, rows: Any) -> Any:
@@ -151,10 +153,10 @@ class _Nothing(list):  # type: ignore[type-arg]
 _NO_STATE: Any = [0.0]
 
 
-def decode_all(traces: list[Trace], curve: str, setting: str | int) -> dict[str, float]:
+def decode_all(traces: list[Trace], curve: str, setting: str | int, orders: int) -> dict[str, float]:
     """Kind of text -> tokens per second, as the geometric mean over several orders of the texts."""
     found: dict[str, list[float]] = defaultdict(list)
-    for order in range(1 if setting == "off" else ORDERS):
+    for order in range(1 if setting == "off" else orders):
         shuffled = random.Random(order).sample(traces, len(traces))
         for kind, speed in decode_in_turn(shuffled, curve, setting, order).items():
             found[kind].append(speed)
@@ -235,7 +237,7 @@ change("no calibration of chances", (calibration.Calibration, "chance", lambda _
 change("MTP features without depth", (mtp_module, "_features", coarse(mtp_module._features)))
 change("MTP: one branch", (mtp_module, "BRANCHES", 1))
 change("MTP: two branches", (mtp_module, "BRANCHES", 2))
-change("MTP: next step's chance always 0.6", (mtp_module._Sequence, "learn", lambda *_: None))
+change("MTP: next step's chance always 0.6", (mtp_module._Chain, "expected", 0.6))
 change("pace of the last 10 passes", (budget, "_PACE_MEMORY", 0.9))
 change("pace of the last 200 passes", (budget, "_PACE_MEMORY", 0.995))
 change("pace: plain decoding's", (budget.Pace, "at_least", lambda _s, plain: plain))
@@ -256,29 +258,35 @@ def main() -> None:
     parser.add_argument("traces", type=Path)
     parser.add_argument("--prompts", type=int, default=2, help="of each category")
     parser.add_argument("--max-tokens", type=int, default=80)
+    parser.add_argument("--orders", type=int, default=2, help="orders of the texts that a figure is the mean of")
+    parser.add_argument("--only", default="", help="changes that have this in their name")
     arguments = parser.parse_args()
     if not arguments.traces.exists():
         recorded = record(arguments.model, arguments.prompts, arguments.max_tokens)
         arguments.traces.write_bytes(pickle.dumps(recorded))
     # The file is this program's own.
     traces: list[Trace] = pickle.loads(arguments.traces.read_bytes())
-    base = {curve: decode_all(traces, curve, "auto") for curve in CURVES}
-    plain = {curve: decode_all(traces, curve, "off") for curve in CURVES}
+    base = {curve: decode_all(traces, curve, "auto", arguments.orders) for curve in CURVES}
+    plain = {curve: decode_all(traces, curve, "off", 1) for curve in CURVES}
     print(f"{'':42}" + "".join(f"{curve:>22}" for curve in CURVES))
-    shown = {"as it is, against plain decoding": (base, plain)}
-    for name, length in (("fixed length 2", 2), ("fixed length 4", 4)):
-        shown[name] = ({curve: decode_all(traces, curve, length) for curve in CURVES}, base)
+    show("as it is, against plain decoding", base, plain)
+    for length in (2, 4) if not arguments.only else ():
+        show(f"fixed length {length}", {c: decode_all(traces, c, length, arguments.orders) for c in CURVES}, base)
     for name, patches in CHANGES.items():
-        with ExitStack() as stack:
-            for where, what, value in patches:
-                stack.enter_context(patch.object(where, what, value))
-            shown[name] = ({curve: decode_all(traces, curve, "auto") for curve in CURVES}, base)
-    for name, (changed, against) in shown.items():
-        cells = []
-        for curve in CURVES:
-            ratios = {kind: changed[curve][kind] / against[curve][kind] for kind in changed[curve]}
-            cells.append(f"{geometric_mean(ratios.values()):8.3f} (least {min(ratios.values()):.3f})")
-        print(f"{name:42}" + "".join(f"{cell:>22}" for cell in cells), flush=True)
+        if arguments.only in name:
+            with ExitStack() as stack:
+                for where, what, value in patches:
+                    stack.enter_context(patch.object(where, what, value))
+                show(name, {c: decode_all(traces, c, "auto", arguments.orders) for c in CURVES}, base)
+
+
+def show(name: str, changed: dict[str, dict[str, float]], against: dict[str, dict[str, float]]) -> None:
+    """Prints a row."""
+    cells = []
+    for curve in CURVES:
+        ratios = {kind: changed[curve][kind] / against[curve][kind] for kind in changed[curve]}
+        cells.append(f"{geometric_mean(ratios.values()):8.3f} (least {min(ratios.values()):.3f})")
+    print(f"{name:42}" + "".join(f"{cell:>22}" for cell in cells), flush=True)
 
 
 if __name__ == "__main__":

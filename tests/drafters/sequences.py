@@ -11,6 +11,9 @@ class Half:
     def chance(self, _source: str, _features: Features, _guess: float) -> float:
         return 0.5
 
+    def observe(self, *_: object) -> None:
+        """Nothing is learnt."""
+
 
 def sequence(number: int, tokens: list[int], scope: str | None = "") -> SequenceState:
     """A sequence whose text is `tokens`, without cache and sampling."""

@@ -21,32 +21,15 @@ from outrider.models.assistant import Drafting
 BRANCHES = 3
 """Tokens that each step proposes: the one that the chain goes on with, and the runners-up."""
 _SMOOTHING = 0.1
-_FIRST_EXPECTATION, _EXPECTATION_RATE = 0.6, 0.2
+_STEP, _FIRST_GUESS = "mtp step", 0.6
+"""What is learnt of a step before it is made: the chance that its first proposal is accepted, by depth."""
 _SHARPENING = 0.4
 """How much the logits of a drafter are sharpened for a Gumbel top-k, the less often its draws were accepted of late. A
 drafter in doubt spreads its probability: the mean probability of an unlikely token, which it learnt, lies further above
 its usual one than a likely token's, and among the candidates each such token has its chance. A drafter whose tokens are
 always accepted is left as it is."""
+_DEPTHS = 3  # that are told apart, the last with all that follow
 _BUCKETS = 16  # of the drafter's own probability of a token
-
-
-@dataclass
-class _Sequence:
-    """What a sequence's next round starts from."""
-
-    hidden: Floats | None = None
-    # By depth, the chance that a step's first proposal had of late: what the next step there will bring.
-    expected: list[float] = field(default_factory=list)
-
-    def expects(self, depth: int) -> float:
-        """The chance that a step at this depth is right, before it is made."""
-        return self.expected[depth] if depth < len(self.expected) else _FIRST_EXPECTATION
-
-    def learn(self, depth: int, chance: float) -> None:
-        """A step was made, and its first proposal has this chance."""
-        if depth == len(self.expected):
-            self.expected.append(chance)
-        self.expected[depth] += _EXPECTATION_RATE * (chance - self.expected[depth])
 
 
 @dataclass
@@ -54,10 +37,15 @@ class _Chain:
     """One sequence's round: `end` is the node that the chain has reached, with the chance `reach`."""
 
     ask: Ask
-    own: _Sequence
+    hidden: Floats
     end: int = ROOT
     reach: float = 1.0
     path: list[int] = field(default_factory=list)
+
+    @property
+    def expected(self) -> float:
+        """The chance that the next step's first proposal is accepted, before the step is made."""
+        return self.ask.chances.chance(_STEP, (min(len(self.path), _DEPTHS),), _FIRST_GUESS)
 
     @property
     def last_token(self) -> int:
@@ -72,19 +60,15 @@ class MtpDrafter(Drafter):
 
     def __init__(self, drafting: Drafting, vocabulary: int) -> None:
         self._drafting = drafting
-        self._sequences: dict[int, _Sequence] = {}
+        self._hidden: dict[int, Floats] = {}  # of the last committed row, by sequence
         rows = drafting.program.max_rows
         self._logits = np.empty((rows, vocabulary), np.float32) if drafting.ordering is None else None
         self.seconds_per_step = 0.0
 
-    def open(self, sequence: SequenceState) -> None:
-        """See `Drafter.open`."""
-        self._sequences[sequence.number] = _Sequence()
-
     def propose(self, asks: Sequence[Ask]) -> None:
         """See `Drafter.propose`. The longest chain of an ask has `budget` tokens."""
-        chains = [_Chain(ask, self._sequences[ask.sequence.number]) for ask in asks]
-        chains = [chain for chain in chains if chain.own.hidden is not None]
+        started = [(ask, self._hidden.get(ask.sequence.number)) for ask in asks]
+        chains = [_Chain(ask, hidden) for ask, hidden in started if hidden is not None]
         most = self._drafting.program.max_rows
         for first in range(0, len(chains), most):
             self._round(chains[first : first + most])
@@ -92,7 +76,7 @@ class MtpDrafter(Drafter):
     def observe(self, sequence: SequenceState, rows: CommittedRows) -> None:
         """Keeps the hidden state of the last row, which the next round starts from."""
         if len(rows.hidden):
-            self._sequences[sequence.number].hidden = rows.hidden[-1]
+            self._hidden[sequence.number] = rows.hidden[-1]
 
     def prefetch(self) -> None:
         """See `Drafter.prefetch`."""
@@ -100,11 +84,11 @@ class MtpDrafter(Drafter):
 
     def close(self, sequence: SequenceState) -> None:
         """See `Drafter.close`."""
-        del self._sequences[sequence.number]
+        self._hidden.pop(sequence.number, None)
 
     def _round(self, chains: list[_Chain]) -> None:
         """Step after step, for as long as some chain is worth another."""
-        hidden = np.array([chain.own.hidden for chain in chains], np.float32)
+        hidden = np.array([chain.hidden for chain in chains], np.float32)
         program = self._drafting.program
         while chains:
             going = [i for i, chain in enumerate(chains) if self._goes_on(chain, len(chains))]
@@ -126,7 +110,7 @@ class MtpDrafter(Drafter):
             return False
         if ask.fixed or (depth == 0 and self.name in ask.probe):
             return True
-        return ask.pays(chain.reach * chain.own.expects(depth), self.seconds_per_step / batch)
+        return ask.pays(chain.reach * chain.expected, self.seconds_per_step / batch)
 
     def _step(self, rows: list[tuple[int, cpu.KvCache]]) -> list[tuple[Ints | None, Floats]]:
         """Runs one step for every (last token, cache): per row the candidate tokens (None: all) and their logits."""
@@ -149,6 +133,7 @@ class MtpDrafter(Drafter):
         if not guesses:
             return False
         ask, depth, draws = chain.ask, len(chain.path), chain.ask.sequence.chooser.draws
+        expected = chain.expected
         nodes = []
         for rank, (token, likely) in enumerate(guesses):
             features = _features(2 * draws + (rank > 0), likely, depth)
@@ -157,7 +142,7 @@ class MtpDrafter(Drafter):
         chain.end = nodes[0]
         chain.path.append(guesses[0][0])
         chance = ask.draft.nodes[chain.end].probability
-        chain.own.learn(depth, chance)
+        ask.chances.observe(_STEP, (min(depth, _DEPTHS),), expected, chance)
         chain.reach *= chance
         return True
 
@@ -165,7 +150,7 @@ class MtpDrafter(Drafter):
         """What the target would choose next if these were its logits, each with its probability."""
         sequence, depth = chain.ask.sequence, len(chain.path)
         if sequence.chooser.draws:
-            logits *= 1 + _SHARPENING * (1 - chain.own.expects(depth))
+            logits *= 1 + _SHARPENING * (1 - chain.expected)
         return sequence.chooser.guesses(logits, candidates, len(sequence.tokens) + depth, chain.path, BRANCHES)
 
     def _learn_cost(self, seconds: float) -> None:
@@ -175,4 +160,4 @@ class MtpDrafter(Drafter):
 
 def _features(kind: int, likely: float, depth: int) -> Features:
     """Acceptance is learnt for each bucket of the drafter's own probability, and then by depth."""
-    return (kind * _BUCKETS + min(int(likely * _BUCKETS), _BUCKETS - 1), min(depth, 3))
+    return (kind * _BUCKETS + min(int(likely * _BUCKETS), _BUCKETS - 1), min(depth, _DEPTHS))

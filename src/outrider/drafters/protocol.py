@@ -73,6 +73,9 @@ class Chances(Protocol):
     def chance(self, source: str, features: Features, guess: float) -> float:
         """The chance that a token is accepted once its parent was; `guess` counts until something was learnt."""
 
+    def observe(self, source: str, features: Features, expected: float, accepted: float) -> None:
+        """Learns what became of a token that had the chance `expected`: 1 if it was accepted, 0 if not."""
+
 
 @dataclass
 class Ask:

@@ -30,7 +30,7 @@ class Calibration:
             guess = (right + _PRIOR_WEIGHT * guess) / (tried + _PRIOR_WEIGHT)
         return guess
 
-    def observe(self, source: str, features: Features, accepted: bool) -> None:
+    def observe(self, source: str, features: Features, accepted: float) -> None:
         """Counts a token whose parent was accepted."""
         for detail in range(1, len(features) + 1):
             key = source, features[:detail]
@@ -61,8 +61,12 @@ class Acceptance:
             return chance
         return 1 / (1 + (1 - chance) / chance * exp(-bias))
 
-    def observe(self, source: str, features: Features, expected: float, accepted: bool) -> None:
-        """Counts a token that had the chance `expected`, and whose parent was accepted."""
+    def observe(self, source: str, features: Features, expected: float, accepted: float) -> None:
+        """Counts a token that had the chance `expected`, and whose parent was accepted.
+
+        Args:
+            accepted: 1 or 0, or the chance of that where it is known better than when `expected` was asked for.
+        """
         self.calibration.observe(source, features, accepted)
         bias = self._bias.get(source, 0.0) + _BIAS_RATE * (accepted - expected)
         self._bias[source] = min(max(bias, -_MOST_BIAS), _MOST_BIAS)
