@@ -9,25 +9,26 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from outrider.assembly import cpu_drafter, cpu_target
+from outrider.assembly import cpu_target
 from outrider.backends import cpu
 from outrider.cache import CachePool, available_bytes
 from outrider.chat.template import chat_template_of
 from outrider.checkpoints import open_checkpoint
 from outrider.checkpoints.config import AssistantConfig, ModelConfig
 from outrider.drafters.pairing import FoundDrafter, find_drafter
-from outrider.engine.drafting import MOST_ROWS, DraftPlanner
+from outrider.drafters.registry import Settings, kind_of, make_drafters
 from outrider.engine.driver import Answer, Driver
 from outrider.engine.engine import Engine
 from outrider.engine.measure import Measure
 from outrider.engine.outputs import Piece, RequestOutput
 from outrider.engine.target import Target
 from outrider.errors import CheckpointError, UsageError
-from outrider.models.assistant import Drafting, check_pair
 from outrider.models.gemma import kv_layers
 from outrider.quant import QUANTIZATIONS, Packed, Quantization, WeightStore, quantized
 from outrider.sampling.constraint import GrammarCompiler
 from outrider.sampling.params import SamplingParams
+from outrider.speculation.costs import MOST_ROWS
+from outrider.speculation.planner import DraftPlanner
 from outrider.tokenizer import open_tokenizer
 
 PREFILL_CHUNK = 256
@@ -116,7 +117,7 @@ class LLM:
         """The model's chat template; None for a base model."""
         self.target = Target(forward)
         self.drafter = self._choose_drafter(model, drafter)
-        drafting = self._open_drafter(self.drafter.path, weights, pool, kv_cache_dtype, quantize)
+        recorded = self._open_drafter(self.drafter.path, weights, pool, kv_cache_dtype, quantize)
         self.caches = CachePool(
             cpu.kv_shapes(kv_layers(self.config)),
             self.context + PREFILL_CHUNK,
@@ -125,13 +126,8 @@ class LLM:
             kept_bytes=available_bytes() // 4 if prefix_cache_bytes is None else prefix_cache_bytes,
         )
         self.measure = Measure(self.target, self.caches)
-        planner = DraftPlanner(
-            self.measure.cost_curve(),
-            lookup=lookup,
-            history=lookup_history,
-            drafting=drafting,
-            vocabulary=self.target.vocabulary,
-        )
+        settings = Settings(self.target.vocabulary, lookup=lookup, history=lookup_history, recorded=recorded)
+        planner = DraftPlanner(self.measure.cost_curve(), make_drafters(settings))
         self.grammars = GrammarCompiler(
             lambda token: tokenizer.piece(token, skip_special=False),
             tokenizer.vocab_size,
@@ -162,19 +158,22 @@ class LLM:
         pool: cpu.ThreadPool,
         kv_format: cpu.KvFormat,
         quantize: Quantization | None,
-    ) -> Drafting | None:
-        """Loads a drafter and checks that it fits. Raises CheckpointError if it does not."""
+    ) -> dict[str, Any]:
+        """Loads a drafter, by its kind, and checks that it fits. Raises CheckpointError if it does not."""
         if path is None:
-            return None
+            return {}
         checkpoint = open_checkpoint(path)
-        if not isinstance(checkpoint.config, AssistantConfig):
+        found = kind_of(checkpoint.config)
+        if found is None:
             raise CheckpointError("is a model, not a drafter", path=checkpoint.path, remedy="Pass its MTP drafter")
-        check_pair(self.config, checkpoint.config)
+        kind, reader = found
+        reader.check(self.config, checkpoint.config)
         tensors = quantized(checkpoint, quantize, pool).tensors if quantize else checkpoint.tensors
         store = WeightStore(tensors, pool)
-        return cpu_drafter(
+        program = reader.record(
             self.config, weights, checkpoint.config, store, pool, max_rows=MOST_ROWS, kv_format=kv_format
         )
+        return {kind: program}
 
     def generate(
         self, prompts: str | Sequence[str] | Sequence[Sequence[int]], params: SamplingParams | None = None

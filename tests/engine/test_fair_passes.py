@@ -11,7 +11,7 @@ from tiny_checkpoints import save_gguf
 
 from outrider import LLM, SamplingParams
 from outrider.engine.prefill import PromptShare, divide
-from outrider.speculation.controller import VerifyCost, VerifyCosts
+from outrider.speculation.costs import VerifyCost, VerifyCosts
 
 ROWS, SECONDS = [1, 16], [1.0, 1.6]
 """Up to 16 rows of the made-up machine; beyond them a row is dearer, which the engine has to find out."""

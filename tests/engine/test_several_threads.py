@@ -173,7 +173,7 @@ def test_what_breaks_a_pass_ends_the_requests_in_it(llm, monkeypatch):
     expected = answer_of(llm, 5)
     stream = llm.stream(*request(8))
     next(stream)
-    monkeypatch.setattr(llm.engine, "_gather", lambda: 1 / 0)
+    monkeypatch.setattr(llm.engine, "_schedule", lambda: 1 / 0)
     with pytest.raises(OutriderError, match="the pass failed: ZeroDivisionError"):
         list(stream)
     with pytest.raises(OutriderError, match="the pass failed"):
@@ -216,7 +216,7 @@ def test_the_core_refuses_a_second_thread(llm):
             lambda: cache.read(0, 0, min(cache.length, 2)),
             lambda: cache.truncate(0),
             lambda: program.read(llm.target.forward.hidden, rows),
-            lambda: program.buffer("another", 16) if number == 0 and ran < 200 else None,
+            lambda: program.native.buffer("another", 16) if number == 0 and ran < 200 else None,
             program.warm,
         ]
         while time.monotonic() < until:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 
-from outrider.drafters.protocol import Ask
+from outrider.drafters.protocol import Ask, Drafter, SequenceState
 from outrider.drafters.tree import ROOT
 
 
-class StandInDrafter:
+class StandInDrafter(Drafter):
     """Proposes random trees around the known answer.
 
     Args:
@@ -22,20 +22,20 @@ class StandInDrafter:
     def __init__(self, rng: random.Random, vocabulary: int, right: float) -> None:
         self._rng, self._vocabulary, self._right = rng, vocabulary, right
         self._answers: dict[tuple[int, ...], list[int]] = {}
-        self._texts: dict[int, tuple[list[int], list[int]]] = {}
+        self._known: dict[int, list[int]] = {}
 
     def know(self, prompt: Sequence[int], answer: Sequence[int]) -> None:
         """What a prompt will be answered with; has to be told before the request is opened."""
         self._answers[tuple(prompt)] = [*prompt, *answer]
 
-    def open(self, sequence: int, tokens: list[int], *_: object) -> None:
+    def open(self, sequence: SequenceState) -> None:
         """See `Drafter.open`."""
-        self._texts[sequence] = tokens, self._answers.get(tuple(tokens), [])
+        self._known[sequence.number] = self._answers.get(tuple(sequence.tokens), [])
 
     def propose(self, asks: Sequence[Ask]) -> None:
         """A tree for every ask: paths of random length from random nodes, most of them along the answer."""
         for ask in asks:
-            tokens, answer = self._texts[ask.sequence]
+            tokens, answer = ask.sequence.tokens, self._known[ask.sequence.number]
             draft = ask.draft
             for _ in range(self._rng.randint(0, 4)):
                 parent = self._rng.randint(ROOT, len(draft) - 1) if self._rng.random() < 0.5 else ROOT
@@ -49,9 +49,6 @@ class StandInDrafter:
                     parent = draft.add(parent, token, self._rng.random(), self.name, (depth,))
                     depth += 1
 
-    def observe(self, sequence: int, hidden: object) -> None:
-        """Knows better already."""
-
-    def close(self, sequence: int) -> None:
+    def close(self, sequence: SequenceState) -> None:
         """See `Drafter.close`."""
-        del self._texts[sequence]
+        del self._known[sequence.number]

@@ -13,6 +13,7 @@ from lossless.stand_in import StandInDrafter
 from tiny_checkpoints import VARIANTS, VOCAB, WINDOW, make_assistant, save_folder, save_gguf
 
 from outrider import LLM, SamplingParams
+from outrider.speculation.calibration import Acceptance
 
 TARGETS = [name for name in VARIANTS if name.startswith("gemma4")]
 KINDS = ["clusters", "dense", "dense-gguf", "nan", "infinite"]
@@ -105,13 +106,13 @@ def test_a_drafter_that_repeats_the_target_is_accepted(llms):
 
 
 @pytest.mark.parametrize("kind", ["clusters", "dense"])
-def test_company_does_not_change_what_is_drafted(llms, kind):
+def test_the_batch_does_not_change_what_is_drafted(llms, kind, monkeypatch):
     """The chains of several sequences take their steps in one pass of the drafter; each gets what it would alone."""
     llm = llms("gemma4-e2b", kind)
     own = llm.engine.planner.drafters
     mtp = own[0]
     llm.engine.planner.drafters = [mtp]
-    chance, mtp._chance = mtp._chance, lambda sequence, source, situation, guess: guess  # noqa: ARG005  (nothing is learnt)
+    monkeypatch.setattr(Acceptance, "chance", lambda _self, _source, _features, guess: guess)  # nothing is learnt
     prompts = [[5, 9, 4, 7], [8] * 30, [3, 100, 44], [11, 12], [400, 1]]
     params = SamplingParams(max_tokens=14, draft=3, ignore_end=True, temperature=0.7, seed=3)
     together = llm.generate(prompts, params)
@@ -120,7 +121,7 @@ def test_company_does_not_change_what_is_drafted(llms, kind):
         assert alone.token_ids == out.token_ids
         assert alone.stats.accepted_by_depth == out.stats.accepted_by_depth
         assert alone.stats.drafted == out.stats.drafted
-    llm.engine.planner.drafters, mtp._chance = own, chance
+    llm.engine.planner.drafters = own
 
 
 def test_a_drafter_that_is_never_right_is_soon_left_alone(llms, monkeypatch):

@@ -163,4 +163,4 @@ def test_requests_of_one_pass_learn_each_from_its_own_draft(llms):
     calibration._counts.clear()
     prompts = [[5, 6, 7, 8] * 12, [9, 9, 4, 3, 11, 9, 9]]
     llm.generate(prompts, SamplingParams(max_tokens=6, draft=2, ignore_end=True))
-    assert len({situation[0] for source, situation in calibration._counts if source == "lookup"}) > 1
+    assert len({features[0] for source, features in calibration._counts if source == "lookup"}) > 1

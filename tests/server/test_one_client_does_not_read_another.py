@@ -15,7 +15,7 @@ import pytest
 from serving import serving
 
 from outrider import LLM, SamplingParams
-from outrider.drafters.lookup import HistoryDrafter
+from outrider.drafters.history import HistoryDrafter
 
 ROUTES = ["completions", "chat/completions"]
 ALICE, BOB = "key-of-alice", "key-of-bob"
@@ -252,7 +252,7 @@ def test_many_salts_do_not_grow_memory(tiny):
         assert llm.caches.kept <= 256
         assert llm.caches.kept_bytes <= 4 << 20
     assert len(history._generations) < 100
-    assert not history._sequences
+    assert not history._readings
 
 
 @pytest.mark.parametrize(("salt", "status"), [("x" * 256, 200), ("x" * 257, 400), (7, 400), (None, 200)])

@@ -12,6 +12,7 @@ from browser import chromium
 from serving import serving
 
 from outrider import SamplingParams
+from outrider.drafters.protocol import Drafter
 from outrider.engine.outputs import RequestStats, TargetPass
 
 PROMPT = "abab" * 10
@@ -68,30 +69,26 @@ def figure(page, name):
     return page.locator(f"dd[data-figure={name}]").first.inner_text()
 
 
-class Scripted:
+class Scripted(Drafter):
     """Adds to every draft the token of the answer that comes next, and one that does not, if it is `last`."""
 
     def __init__(self, name, answer, last=False):
         self.name, self._answer, self._last = name, answer, last
-        self._texts = {}
+        self._prompts = {}
 
-    def open(self, sequence, tokens, _cache, _chooser, _scope):
-        self._texts[sequence] = tokens, len(tokens)
+    def open(self, sequence):
+        self._prompts[sequence.number] = len(sequence.tokens)
 
     def propose(self, asks):
         for ask in asks:
-            tokens, prompt = self._texts[ask.sequence]
-            coming = self._answer[len(tokens) - prompt :]
+            coming = self._answer[len(ask.sequence.tokens) - self._prompts[ask.sequence.number] :]
             for wrong in range(1 + self._last):
                 depth = len(ask.draft)
                 if depth < min(ask.budget, len(coming)):
                     ask.draft.add(depth - 1, coming[depth] ^ wrong, 0.5, self.name)
 
-    def observe(self, _sequence, _hidden):
-        pass
-
     def close(self, sequence):
-        self._texts.pop(sequence, None)
+        self._prompts.pop(sequence.number, None)
 
 
 @pytest.fixture
@@ -102,7 +99,7 @@ def drafted(served_llm, url, monkeypatch):  # noqa: ARG001
     names = ("mtp", "lookup")
     drafters = [Scripted(name, out.token_ids, last=name == "lookup") for name in names]
     monkeypatch.setattr(planner, "drafters", drafters)
-    monkeypatch.setattr(planner, "_keep_worthwhile", lambda _asks, _certain, _beside: None)
+    monkeypatch.setattr(planner, "_keep_worthwhile", lambda *_: None)
 
 
 def _settled(server):

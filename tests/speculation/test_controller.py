@@ -8,7 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from outrider.drafters.tree import ROOT, Draft
-from outrider.speculation.controller import Calibration, Level, Pace, VerifyCost, VerifyCosts, best_nodes, best_pace
+from outrider.speculation.budget import Pace, best_nodes, best_pace
+from outrider.speculation.calibration import Acceptance, Calibration
+from outrider.speculation.costs import VerifyCost, VerifyCosts
 
 
 def chain(chances):
@@ -160,7 +162,7 @@ def test_chances_are_learnt_and_forgotten():
     assert calibration.chance("lookup", (2,), 0.6) > 0.7
 
 
-def test_a_fine_situation_leans_on_the_coarse_one_until_it_knows_better():
+def test_a_fine_feature_leans_on_the_coarse_one_until_it_knows_better():
     calibration = Calibration()
     for _ in range(100):
         calibration.observe("mtp", (5, 0), True)
@@ -171,18 +173,23 @@ def test_a_fine_situation_leans_on_the_coarse_one_until_it_knows_better():
     assert calibration.chance("mtp", (5, 0), 0.1) > 0.9
 
 
-def test_a_text_has_its_own_level():
-    level = Level()
-    assert level.applied("lookup", 0.5) == 0.5
+def test_a_sequence_has_its_own_bias():
+    calibration = Calibration()
+    this, other = Acceptance(calibration), Acceptance(calibration)
+
+    def learn(accepted):
+        this.observe("lookup", (), this.chance("lookup", (), 0.5), accepted)
+
+    assert this.chance("lookup", (), 0.5) == 0.5
     for _ in range(40):
-        level.observe("lookup", level.applied("lookup", 0.5), False)
-    assert level.applied("lookup", 0.5) < 0.15
-    assert level.applied("mtp", 0.5) == 0.5
+        learn(False)
+    assert this.chance("lookup", (), 0.5) < 0.15
+    assert this.chance("mtp", (), 0.5) == other.chance("lookup", (), 0.5) == 0.5
     for _ in range(400):
-        level.observe("lookup", level.applied("lookup", 0.5), True)
-    assert 0.9 < level.applied("lookup", 0.5) < 1.0
-    assert level.applied("lookup", 0.0) == 0.0
-    assert level.applied("lookup", 1.0) == 1.0
+        learn(True)
+    assert 0.9 < this.chance("lookup", (), 0.5) < 1.0
+    assert this.chance("lookup", (), 0.0) == 0.0
+    assert this.chance("lookup", (), 1.0) == 1.0
 
 
 def test_the_best_pace_is_that_of_the_best_number_of_nodes():

@@ -6,14 +6,14 @@ from __future__ import annotations
 import random
 import re
 import textwrap
-import types
 from pathlib import Path
 
 import pytest
 
-from outrider.engine.drafting import DraftPlanner
-from outrider.engine.outputs import RequestStats
-from outrider.speculation.controller import VerifyCost
+from outrider.drafters.protocol import SequenceState
+from outrider.drafters.registry import Settings, make_drafters
+from outrider.speculation.costs import VerifyCost
+from outrider.speculation.planner import DraftPlanner
 from outrider.speculation.walk import walk
 
 CURVES = {
@@ -55,38 +55,36 @@ def copied_text() -> list[int]:
 TEXTS = {f.__name__: f for f in (python_source, random_tokens, few_random_tokens, copied_text)}
 
 
+class NoCache:
+    """Nothing is computed."""
+
+    length = 0
+
+
 def seconds(text: list[int], curve: list[float], setting: str | int) -> float:
     """The time of writing the text after its first fifth, in requests of 150 tokens."""
     true = VerifyCost([1, 2, 4, 8, 16], [ms / 1e3 for ms in curve])
-    planner = DraftPlanner(VerifyCost([1, 2, 4, 8, 16], [ms / 1e3 for ms in curve]))
+    planner = DraftPlanner(VerifyCost([1, 2, 4, 8, 16], [ms / 1e3 for ms in curve]), make_drafters(Settings(0)))
     total = 0.0
     for number, begin in enumerate(range(len(text) // 5, len(text) - 150, 150)):
-        request = types.SimpleNamespace(
-            number=number,
-            tokens=text[:begin][-600:],
-            params=types.SimpleNamespace(draft=setting, scope=""),
-            stats=RequestStats(),
-            chooser=None,
-            sequence=types.SimpleNamespace(cache=types.SimpleNamespace(length=0)),
-        )
+        tokens = text[:begin][-600:]
+        sequence = SequenceState(number, tokens, NoCache(), None, len(tokens) + 150, setting, "")  # type: ignore[arg-type]
         rest = iter(text[begin : begin + 150])
-        goal = len(request.tokens) + 150
-        planner.open(request)  # type: ignore[arg-type]
-        while (room := goal - len(request.tokens)) > 0:
-            request.room = room
-            (draft,) = planner.propose([request])  # type: ignore[list-item]
+        planner.open(sequence)
+        while sequence.room > 0:
+            (draft,) = planner.propose([sequence])
 
-            def choose(_node, request=request, rest=rest):
+            def emit(_node, tokens=tokens, rest=rest):
                 token = next(rest, None)
                 if token is not None:
-                    request.tokens.append(token)
+                    tokens.append(token)
                 return token
 
-            verdict = walk(draft, choose)
-            planner.learn(request, draft, verdict)  # type: ignore[arg-type]
+            verdict = walk(draft, emit)
+            planner.learn(sequence, draft, verdict)
             planner.learn_cost([draft], 0, true(1 + len(draft)), 0.0)
             total += true(1 + len(draft))
-        planner.close(request)  # type: ignore[arg-type]
+        planner.close(sequence)
     return total
 
 

@@ -8,120 +8,87 @@ The chains of all sequences take their steps together.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from outrider.backends import cpu
-from outrider.drafters.lookup import Chance
-from outrider.drafters.protocol import Ask, Floats
-from outrider.drafters.tree import ROOT, Situation
+from outrider.drafters.protocol import Ask, CommittedRows, Drafter, Floats, Ints, SequenceState
+from outrider.drafters.tree import ROOT, Features
 from outrider.models.assistant import Drafting
-from outrider.sampling.choice import Ints, TokenChooser
 
 BRANCHES = 3
 """Tokens that each step proposes: the one that the chain goes on with, and the runners-up."""
 _SMOOTHING = 0.1
-_FIRST_EXPECTATION, _EXPECTATION_RATE = 0.6, 0.2
-_PROBE_AFTER = 16
-"""Rounds after which a drafter that was not worth asking is asked once more: the text may have changed."""
+_STEP, _FIRST_GUESS = "mtp step", 0.6
+"""What is learnt of a step before it is made: the chance that its first proposal is accepted, by depth."""
 _SHARPENING = 0.4
-"""How much further apart the logits of a drafter are put for a draw, the less often its draws came true of late. A
-drafter in doubt spreads its probability: an unlikely token's mean probability, which it learnt, lies further above its
-usual one than a likely token's, and in a race each such token has its chance. A drafter that is always right is left as
-it is."""
-_BUCKETS = 16  # of how likely the drafter thinks a guess
-
-
-@dataclass
-class _Sequence:
-    """What a sequence's next round starts from."""
-
-    tokens: list[int]
-    cache: cpu.KvCache
-    chooser: TokenChooser
-    hidden: Floats | None = None
-    # By depth, the chance that a step's first proposal had of late: what the next step there will bring.
-    expected: list[float] = field(default_factory=list)
-    idle: int = 0  # rounds in a row that did not begin
-
-    def expects(self, depth: int) -> float:
-        """The chance that a step at this depth is right, before it is made."""
-        return self.expected[depth] if depth < len(self.expected) else _FIRST_EXPECTATION
-
-    def learn(self, depth: int, chance: float) -> None:
-        """A step was made, and its first proposal has this chance."""
-        if depth == len(self.expected):
-            self.expected.append(chance)
-        self.expected[depth] += _EXPECTATION_RATE * (chance - self.expected[depth])
+"""How much the logits of a drafter are sharpened for a Gumbel top-k, the less often its draws were accepted of late. A
+drafter in doubt spreads its probability: the mean probability of an unlikely token, which it learnt, lies further above
+its usual one than a likely token's, and among the candidates each such token has its chance. A drafter whose tokens are
+always accepted is left as it is."""
+_DEPTHS = 3  # that are told apart, the last with all that follow
+_BUCKETS = 16  # of the drafter's own probability of a token
 
 
 @dataclass
 class _Chain:
-    """One sequence's round in work: `end` is the node that the chain has reached, with the chance `reach`."""
+    """One sequence's round: `end` is the node that the chain has reached, with the chance `reach`."""
 
     ask: Ask
-    sequence: _Sequence
+    hidden: Floats
     end: int = ROOT
     reach: float = 1.0
     path: list[int] = field(default_factory=list)
 
     @property
+    def expected(self) -> float:
+        """The chance that the next step's first proposal is accepted, before the step is made."""
+        return self.ask.chances.chance(_STEP, (min(len(self.path), _DEPTHS),), _FIRST_GUESS)
+
+    @property
     def last_token(self) -> int:
-        return self.path[-1] if self.path else self.sequence.tokens[-1]
+        return self.path[-1] if self.path else self.ask.sequence.tokens[-1]
 
 
-class MtpDrafter:
-    """Proposes with a recorded drafter.
-
-    Args:
-        chance: see `lookup.Chance`.
-        worth: asked before every step, with the chance that it brings a token and the seconds that it costs; False ends
-            the sequence's round.
-    """
+class MtpDrafter(Drafter):
+    """Proposes with a recorded drafter, which reads the target's keys and values and keeps none of its own."""
 
     name = "mtp"
+    hidden = "last"
 
-    def __init__(
-        self, drafting: Drafting, vocabulary: int, chance: Chance, worth: Callable[[float, float], bool]
-    ) -> None:
-        self._drafting, self._chance, self._worth = drafting, chance, worth
-        self._sequences: dict[int, _Sequence] = {}
+    def __init__(self, drafting: Drafting, vocabulary: int) -> None:
+        self._drafting = drafting
+        self._hidden: dict[int, Floats] = {}  # of the last committed row, by sequence
         rows = drafting.program.max_rows
         self._logits = np.empty((rows, vocabulary), np.float32) if drafting.ordering is None else None
         self.seconds_per_step = 0.0
 
-    def open(
-        self,
-        sequence: int,
-        tokens: list[int],
-        cache: cpu.KvCache,
-        chooser: TokenChooser,
-        scope: str | None,  # noqa: ARG002
-    ) -> None:
-        """See `Drafter.open`."""
-        self._sequences[sequence] = _Sequence(tokens, cache, chooser)
-
     def propose(self, asks: Sequence[Ask]) -> None:
         """See `Drafter.propose`. The longest chain of an ask has `budget` tokens."""
-        chains = [_Chain(ask, self._sequences[ask.sequence]) for ask in asks]
-        chains = [chain for chain in chains if chain.sequence.hidden is not None]
+        started = [(ask, self._hidden.get(ask.sequence.number)) for ask in asks]
+        chains = [_Chain(ask, hidden) for ask, hidden in started if hidden is not None]
         most = self._drafting.program.max_rows
         for first in range(0, len(chains), most):
             self._round(chains[first : first + most])
 
-    def observe(self, sequence: int, hidden: Floats) -> None:
-        """See `Drafter.observe`."""
-        self._sequences[sequence].hidden = hidden
+    def observe(self, sequence: SequenceState, rows: CommittedRows) -> None:
+        """Keeps the hidden state of the last row, which the next round starts from."""
+        if len(rows.hidden):
+            self._hidden[sequence.number] = rows.hidden[-1]
 
-    def close(self, sequence: int) -> None:
+    def prefetch(self) -> None:
+        """See `Drafter.prefetch`."""
+        self._drafting.program.warm()
+
+    def close(self, sequence: SequenceState) -> None:
         """See `Drafter.close`."""
-        del self._sequences[sequence]
+        self._hidden.pop(sequence.number, None)
 
     def _round(self, chains: list[_Chain]) -> None:
         """Step after step, for as long as some chain is worth another."""
-        hidden = np.array([chain.sequence.hidden for chain in chains], np.float32)
+        hidden = np.array([chain.hidden for chain in chains], np.float32)
         program = self._drafting.program
         while chains:
             going = [i for i, chain in enumerate(chains) if self._goes_on(chain, len(chains))]
@@ -130,22 +97,20 @@ class MtpDrafter:
             chains = [chains[i] for i in going]
             program.write(self._drafting.hidden, hidden[going])
             started = time.perf_counter()
-            scores = self._step([(chain.last_token, chain.sequence.cache) for chain in chains])
+            scores = self._step([(chain.last_token, chain.ask.sequence.cache) for chain in chains])
             alive = [i for i, chain in enumerate(chains) if self._grow(chain, *scores[i])]
             self._learn_cost(time.perf_counter() - started)
             hidden = program.read(self._drafting.hidden, len(chains))[alive]
             chains = [chains[i] for i in alive]
 
-    def _goes_on(self, chain: _Chain, company: int) -> bool:
-        depth, sequence = len(chain.path), chain.sequence
-        if depth >= chain.ask.budget:
+    def _goes_on(self, chain: _Chain, batch: int) -> bool:
+        """Whether the chain takes another step, whose time `batch` chains share."""
+        ask, depth = chain.ask, len(chain.path)
+        if depth >= ask.budget:
             return False
-        if chain.ask.pinned or self._worth(chain.reach * sequence.expects(depth), self.seconds_per_step / company):
-            sequence.idle = 0
+        if ask.fixed or (depth == 0 and self.name in ask.probe):
             return True
-        if depth == 0:
-            sequence.idle += 1
-        return depth == 0 and sequence.idle % _PROBE_AFTER == 0
+        return ask.pays(chain.reach * chain.expected, self.seconds_per_step / batch)
 
     def _step(self, rows: list[tuple[int, cpu.KvCache]]) -> list[tuple[Ints | None, Floats]]:
         """Runs one step for every (last token, cache): per row the candidate tokens (None: all) and their logits."""
@@ -164,31 +129,35 @@ class MtpDrafter:
 
     def _grow(self, chain: _Chain, candidates: Ints | None, logits: Floats) -> bool:
         """Adds a step's proposals; False if there are none, as from a broken drafter."""
-        chooser, draft, depth = chain.sequence.chooser, chain.ask.draft, len(chain.path)
-        if chooser.draws:
-            logits *= 1 + _SHARPENING * (1 - chain.sequence.expects(depth))
-        position = len(chain.sequence.tokens) + depth
-        guesses = chooser.guesses(logits, candidates, position, chain.path, BRANCHES)
+        guesses = self._guesses(chain, candidates, logits)
         if not guesses:
             return False
+        ask, depth, draws = chain.ask, len(chain.path), chain.ask.sequence.chooser.draws
+        expected = chain.expected
         nodes = []
         for rank, (token, likely) in enumerate(guesses):
-            kind = 2 * chooser.draws + (rank > 0)
-            situation = _situation(kind, likely, depth)
-            chance = self._chance(chain.ask.sequence, self.name, situation, likely)
-            nodes.append(draft.add(chain.end, token, chance, self.name, situation))
+            features = _features(2 * draws + (rank > 0), likely, depth)
+            chance = ask.chances.chance(self.name, features, likely)
+            nodes.append(ask.draft.add(chain.end, token, chance, self.name, features))
         chain.end = nodes[0]
         chain.path.append(guesses[0][0])
-        chance = draft.nodes[chain.end].probability
-        chain.sequence.learn(depth, chance)
+        chance = ask.draft.nodes[chain.end].probability
+        ask.chances.observe(_STEP, (min(depth, _DEPTHS),), expected, chance)
         chain.reach *= chance
         return True
+
+    def _guesses(self, chain: _Chain, candidates: Ints | None, logits: Floats) -> list[tuple[int, float]]:
+        """What the target would choose next if these were its logits, each with its probability."""
+        sequence, depth = chain.ask.sequence, len(chain.path)
+        if sequence.chooser.draws:
+            logits *= 1 + _SHARPENING * (1 - chain.expected)
+        return sequence.chooser.guesses(logits, candidates, len(sequence.tokens) + depth, chain.path, BRANCHES)
 
     def _learn_cost(self, seconds: float) -> None:
         old = self.seconds_per_step
         self.seconds_per_step = seconds if old == 0.0 else old + _SMOOTHING * (min(seconds, 2 * old) - old)
 
 
-def _situation(kind: int, likely: float, depth: int) -> Situation:
-    """What the drafter's own word is worth is learnt for each bucket of it, and then by depth."""
-    return (kind * _BUCKETS + min(int(likely * _BUCKETS), _BUCKETS - 1), min(depth, 3))
+def _features(kind: int, likely: float, depth: int) -> Features:
+    """Acceptance is learnt for each bucket of the drafter's own probability, and then by depth."""
+    return (kind * _BUCKETS + min(int(likely * _BUCKETS), _BUCKETS - 1), min(depth, _DEPTHS))

@@ -8,10 +8,10 @@ from importlib.resources import files
 from pathlib import Path
 
 from outrider.checkpoints import open_checkpoint
-from outrider.checkpoints.config import AssistantConfig, ModelConfig
+from outrider.checkpoints.config import ModelConfig
 from outrider.checkpoints.hub import parse_hub_id
+from outrider.drafters.registry import kind_of
 from outrider.errors import CheckpointError
-from outrider.models.assistant import check_pair
 
 _SHIPPED = "gemma-3-270m-drafter.gguf"
 
@@ -37,9 +37,10 @@ def find_drafter(source: str | Path, model: Path, config: ModelConfig) -> FoundD
         name = path if isinstance(path, str) else path.name
         try:
             checkpoint = open_checkpoint(path)
-            if not isinstance(checkpoint.config, AssistantConfig):
+            found = kind_of(checkpoint.config)
+            if found is None:
                 continue
-            check_pair(config, checkpoint.config)
+            found[1].check(config, checkpoint.config)
         except CheckpointError as problem:
             if isinstance(path, Path):  # that the hub has none needs no words
                 passed_over.append(f"{name}: {problem}")

@@ -13,8 +13,8 @@ Earlier requests may be other people's, so these tokens are not reported as such
 (`reported`), and a rejected one, which would be a piece of another's text, is not reported at all
 (`Draft.reportable_child`). Only where another source proposes the same token by itself is that reported.
 """
-Situation = tuple[int, ...]
-"""From the coarse to the fine: what its source knew when it proposed a node."""
+Features = tuple[int, ...]
+"""What its source knew when it proposed a node, from the coarse to the fine."""
 
 
 def reported(source: str) -> str:
@@ -27,8 +27,8 @@ class Node:
     """One proposed token.
 
     `parent` is the index of an earlier node, or ROOT; `probability` is the estimated chance that the target chooses
-    this token once it has chosen the parent; `source` names the drafter that proposed it first, and `situation` what
-    that drafter knew of it (see `controller.Calibration`). `own_probability` is the estimate without HISTORY.
+    this token once it has chosen the parent; `source` names the drafter that proposed it first, and `features` what
+    that drafter knew of it (see `speculation.calibration`). `own_probability` is the estimate without HISTORY.
     """
 
     token: int
@@ -36,7 +36,7 @@ class Node:
     depth: int
     probability: float
     source: str
-    situation: Situation = ()
+    features: Features = ()
     own_probability: float = 0.0
 
 
@@ -53,7 +53,7 @@ class Draft:
     def __iter__(self) -> Iterator[Node]:
         return iter(self.nodes)
 
-    def add(self, parent: int, token: int, probability: float, source: str, situation: Situation = ()) -> int:
+    def add(self, parent: int, token: int, probability: float, source: str, features: Features = ()) -> int:
         """The index of `token` under `parent`, which is a new node unless another source proposed the same.
 
         Two sources that agree are at least as sure as the surer one, so the higher probability stays. The node is that
@@ -63,10 +63,10 @@ class Draft:
         known = self._index.get((parent, token))
         if known is None:
             depth = 0 if parent == ROOT else self.nodes[parent].depth + 1
-            return self._append(Node(token, parent, depth, probability, source, situation, own))
+            return self._append(Node(token, parent, depth, probability, source, features, own))
         node = self.nodes[known]
         if node.source == HISTORY != source:
-            node = replace(node, source=source, situation=situation)
+            node = replace(node, source=source, features=features)
         if node is not self.nodes[known] or probability > node.probability or own > node.own_probability:
             highest = max(probability, node.probability)
             self.nodes[known] = replace(node, probability=highest, own_probability=max(own, node.own_probability))

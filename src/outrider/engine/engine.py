@@ -4,51 +4,49 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
-
-import numpy as np
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial, wraps
 
 from outrider.cache import CachePool
-from outrider.drafters.tree import Draft
-from outrider.engine.drafting import DraftPlanner
+from outrider.drafters.protocol import CommittedRows
+from outrider.engine.batch import Batch, Slot, VerifiedPass, certain_rows, count_rows, hand_out
+from outrider.engine.isolation import drafts, failing_alone, verified
 from outrider.engine.outputs import TargetPass
 from outrider.engine.prefill import PromptShare, divide
 from outrider.engine.request import Request
-from outrider.engine.target import Ints, PassResult, Rows, Target
+from outrider.engine.target import Target
 from outrider.errors import OutriderError
 from outrider.sampling.constraint import GrammarCompiler
 from outrider.sampling.params import SamplingParams
-from outrider.speculation.walk import Verdict, walk
+from outrider.speculation.planner import DraftPlanner
+from outrider.speculation.walk import walk
 from outrider.tokenizer import Tokenizer
 
-_log = logging.getLogger("outrider")
+_log = logging.getLogger("outrider.engine")
+
+OnCommit = Callable[[Request, CommittedRows], None]
 
 
-@dataclass
-class _Work:
-    """What one request does in a pass: `rows`, with `draft` hanging from row `last` (the last certain token)."""
+def _in_turn(step: Callable[[Engine], None]) -> Callable[[Engine], None]:
+    """Runs a step while no other thread is inside, if there are requests.
 
-    request: Request
-    rows: Rows
-    last: int
-    draft: Draft = field(default_factory=Draft)
+    What breaks it, an interrupt too, ends all of them and is raised: none may go on from half a pass.
+    """
 
-    def hang(self, draft: Draft) -> None:
-        """Adds a draft's rows; every row from `last` on has an output."""
-        self.draft = draft
-        self.rows.tokens += [node.token for node in draft]
-        self.rows.parents += [self.last + 1 + node.parent for node in draft]  # ROOT is -1: the last certain row
-        self.rows.outputs = list(range(self.last, len(self.rows.tokens)))
+    @wraps(step)
+    def run(engine: Engine) -> None:
+        with engine.target.gate:
+            if engine._running:
+                try:
+                    step(engine)
+                except BaseException as error:
+                    for request in engine._running:
+                        request.error = OutriderError(f"the pass that computed the request was interrupted ({error!r})")
+                    engine._retire()
+                    raise
 
-
-def _certain_rows(request: Request, room: int) -> _Work:
-    """The tokens without keys and values yet, at most `room`; the last has an output if no more are left."""
-    cache, tokens = request.sequence.cache, request.tokens
-    fresh = tokens[cache.length : cache.length + room]
-    last = len(fresh) - 1
-    done = cache.length + len(fresh) == len(tokens)
-    return _Work(request, Rows(cache, fresh, list(range(-1, last)), [last] if done else []), last)
+    return run
 
 
 class Engine:
@@ -77,163 +75,146 @@ class Engine:
         self._end_tokens = frozenset(target.config.end_token_ids)
         self._running: list[Request] = []
         self._count = 0
-        self._gate = target.gate
+        self._on_commit: OnCommit | None = None
 
     def add(self, prompt: list[int], params: SamplingParams) -> Request:
         """Takes in a request; its prompt is computed by the next steps."""
-        with self._gate:
+        with self.target.gate:
             return self._add(prompt, params)
 
     def _add(self, prompt: list[int], params: SamplingParams) -> Request:
         self._count += 1
-        sequence = self._caches.open(list(prompt), reuse=params.cache_prompt, salt=params.cache_salt)
+        # A drafter that needs every row must see those of a prefix too.
+        reuse = params.cache_prompt and self.planner.hidden != "all"
+        sequence = self._caches.open(list(prompt), reuse=reuse, salt=params.cache_salt)
         try:
             request = Request(
                 *(self._count, prompt, params, sequence, self.tokenizer, self._end_tokens, self.context, self._grammars)
             )
-            self.planner.open(request)
+            self.planner.open(request.state)
         except Exception:
             self._caches.close(sequence)
             raise
         self._running.append(request)
         return request
 
+    @_in_turn
     def step(self) -> None:
-        """One target pass: gather rows, run them, and let every request walk as far as its draft was accepted.
+        """One round for all requests: every one of them gets at least one token, or a chunk of its prompt.
 
-        What fails within one request ends that one alone; see `Request.error`. What breaks the pass, an interrupt too,
-        ends all that are in it: none may go on from half a pass.
+        What fails within one request ends that one alone; see `Request.error` and `engine.isolation`.
         """
-        with self._gate:
-            if not self._running:
-                return
-            try:
-                work, draft_seconds = self._gather()
-                for together, result in self._run(work):
-                    self.planner.get_ready([w.request for w in together])
-                    self._take(together, result, draft_seconds)
-            except BaseException as error:
-                for request in self._running:
-                    request.error = OutriderError(f"the pass that computed the request was interrupted ({error!r})")
-                raise
-            finally:
-                for request in [request for request in self._running if request.ended]:
-                    self._retire(request)
+        batch = self._schedule()  # one row for each request that decodes, and chunks of prompts
+        self._draft(batch)  # a tree of proposed tokens hangs from each of these rows
+        for passed in verified(self._verify, batch.slots):  # one target pass over all rows
+            for slot in passed.slots:
+                with failing_alone(slot.request):
+                    self._accept(slot, passed, batch.draft_seconds)  # as far as the target chooses the same
+                    slot.commit()  # accepted rows become part of the cache
+            self._learn(passed, batch)  # chances and costs, for the next draft
+        self._retire()  # those that ended
+
+    def _schedule(self) -> Batch:
+        """Every request's part of the next pass, without drafts."""
+        # Requests that decode come first: a long prompt must not hold up the next token of the others.
+        decoding = [r for r in self._running if r.decoding][: self.target.max_rows]
+        prompts = [r for r in self._running if not r.decoding]
+        room = self.target.max_rows - len(decoding)
+        if decoding and prompts:
+            cost = self.planner.cost_of([request.state for request in decoding])
+            room = min(room, self._share.rows(cost(len(decoding))))
+        wanted = [min(len(request.tokens) - request.sequence.cache.length, self.chunk) for request in prompts]
+        every = self.planner.hidden == "all"
+        return Batch(
+            [certain_rows(request, 1, every_output=every) for request in decoding],
+            [
+                certain_rows(request, rows, every_output=every)
+                for request, rows in zip(prompts, divide(room, wanted), strict=True)
+                if rows
+            ],
+        )
+
+    def _draft(self, batch: Batch) -> None:
+        """Attaches a draft to every request that decodes."""
+        started, prompt_rows = time.perf_counter(), count_rows(batch.prompts)
+        propose = partial(self.planner.propose, other_rows=prompt_rows)
+        found = drafts(propose, [slot.request for slot in batch.decoding])
+        batch.draft_seconds = time.perf_counter() - started
+        room = self.target.max_rows - len(batch.decoding) - prompt_rows
+        for slot, draft in zip(batch.decoding, found, strict=True):
+            slot.attach(draft if len(draft) <= room else draft.keep(list(range(room))))
+            room -= len(slot.draft)
+
+    def _verify(self, slots: list[Slot]) -> VerifiedPass:
+        """Runs one pass over all rows."""
+        result = self.target.run([s.rows for s in slots], logits=any(s.request.needs_logits for s in slots))
+        self.planner.prefetch([slot.request.state for slot in slots])
+        outputs = sum(len(slot.rows.outputs) for slot in slots)
+        needed = outputs and (self.planner.hidden != "none" or self._on_commit is not None)
+        hand_out(slots, result, self.target.hidden(outputs) if needed else None)
+        return VerifiedPass(slots, count_rows(slots), result.seconds)
+
+    def _accept(self, slot: Slot, passed: VerifiedPass, draft_seconds: float) -> None:
+        """Appends the tokens that the target chose along the draft, and its bonus token."""
+        if slot.chooses:
+            with slot.request.lock:  # another thread may be about to take a piece
+                slot.verdict = walk(slot.draft, slot.request.emitter(*slot.walkable()))
+                verify = TargetPass(passed.rows, passed.seconds)
+                slot.request.account(slot.verdict, slot.draft, verify, draft_seconds)
+
+    def _learn(self, passed: VerifiedPass, batch: Batch) -> None:
+        """Learns from verdicts and the clock, and reports the committed rows."""
+        for slot in passed.slots:
+            if slot.committed is None:
+                continue
+            with failing_alone(slot.request):
+                if slot.verdict is not None:
+                    self.planner.learn(slot.request.state, slot.draft, slot.verdict)
+                self.planner.observe(slot.request.state, slot.committed)
+            if self._on_commit is not None:
+                self._on_commit(slot.request, slot.committed)
+        decoding = [slot for slot in passed.slots if slot in batch.decoding]
+        if not decoding:
+            return
+        rows = count_rows(decoding)
+        states = [slot.request.state for slot in decoding]
+        if passed.rows > rows:
+            self._share.observe(passed.rows - rows, self.planner.cost_of(states)(rows), passed.seconds)
+        else:
+            context = sum(state.cache.length for state in states) // len(states)
+            self.planner.learn_cost([s.draft for s in decoding], context, passed.seconds, batch.draft_seconds)
+
+    @contextmanager
+    def observing(self, on_commit: OnCommit) -> Iterator[None]:
+        """Within it `on_commit` gets the rows that each pass commits, after their tokens were appended.
+
+        The hidden state of the last row is among them wherever the target chose a token.
+        """
+        self._on_commit = on_commit
+        try:
+            yield
+        finally:
+            self._on_commit = None
 
     def cancel(self, request: Request) -> None:
         """Ends a request where it stands; its place is free at once."""
-        with self._gate:
+        with self.target.gate:
             if request in self._running:
-                self._retire(request)
+                self._let_go(request)
 
     def cancel_all(self) -> None:
         """Ends all requests where they stand."""
         for request in list(self._running):
             self.cancel(request)
 
-    def _run(self, work: list[_Work]) -> Iterator[tuple[list[_Work], PassResult]]:
-        """One pass over all. Should it fail, one for each request: nothing was committed, and rows do not see each
-        other, so those that are not to blame go on as if nothing had happened."""
-        if not work:
-            return
-        try:
-            result = self.target.run([w.rows for w in work], logits=any(w.request.needs_logits for w in work))
-        except Exception as error:
-            if len(work) == 1:
-                _fail(work[0].request, error)
-                return
-            for w in work:
-                yield from self._run([w])
-            return
-        yield work, result
+    def _retire(self) -> None:
+        for request in [request for request in self._running if request.ended]:
+            self._let_go(request)
 
-    def _take(self, work: list[_Work], result: PassResult, draft_seconds: float) -> None:
-        """What a pass brought to each of its requests."""
-        outputs = sum(len(w.rows.outputs) for w in work)
-        hidden = self.target.hidden(outputs) if self.planner.wants_hidden and outputs else None
-        decoding = [w for w in work if w.request.decoding]
-        verify = TargetPass(sum(len(w.rows.tokens) for w in work), result.seconds)
-        first = 0  # of the pass's outputs, this request's first
-        for w, choices, logits in zip(work, result.choices, result.logits, strict=True):
-            try:
-                with w.request.lock:  # another thread may be about to take a piece
-                    verdict = self._walk(w, w.request.choices(choices, logits))
-                    if verdict is not None:
-                        w.request.account(verdict, w.draft, verify, draft_seconds)
-                        self.planner.learn(w.request, w.draft, verdict)
-                if verdict is not None and hidden is not None:
-                    # Where the path ended: its last row with keys and values.
-                    last = verdict.accepted[-1] + 1 if verdict.accepted else 0
-                    self.planner.observe(w.request, hidden[first + last])
-            except Exception as error:
-                _fail(w.request, error)
-            first += len(w.rows.outputs)
-        self._learn_cost(decoding, work, result.seconds, draft_seconds)
-
-    def _walk(self, w: _Work, choose: Callable[[int], int | None]) -> Verdict | None:
-        """Accepts and commits; None for a prompt chunk that is not the last."""
-        if not w.rows.outputs:
-            w.request.sequence.cache.commit(_rows(range(len(w.rows.tokens))))
-            return None
-        verdict = walk(w.draft, choose)
-        kept = [*range(w.last + 1), *(w.last + 1 + node for node in verdict.accepted)]
-        w.request.sequence.cache.commit(_rows(kept))
-        return verdict
-
-    def _gather(self) -> tuple[list[_Work], float]:
-        """Every request's part of the next pass, and the seconds that drafting took."""
-        # Requests that decode come first: a long prompt must not hold up the others' next token.
-        decoding = [r for r in self._running if r.decoding][: self.target.max_rows]
-        room = self.target.max_rows - len(decoding)
-        prompts = self._prompt_work(decoding, room)
-        work = [_certain_rows(request, 1) for request in decoding]
-        beside = sum(len(w.rows.tokens) for w in prompts)
-        room -= beside
-        started = time.perf_counter()
-        drafts = self._propose(decoding, beside)
-        seconds = time.perf_counter() - started
-        for w, draft in zip(work, drafts, strict=True):
-            w.hang(draft if len(draft) <= room else draft.keep(list(range(room))))
-            room -= len(w.draft)
-        return [w for w in work + prompts if not w.request.ended], seconds
-
-    def _propose(self, decoding: list[Request], beside: int) -> list[Draft]:
-        """What the drafters propose. Should they fail, each request is asked for alone, to find whose fault it is."""
-        try:
-            return self.planner.propose(decoding, beside)
-        except Exception as error:
-            if len(decoding) == 1:
-                _fail(decoding[0], error)
-                return [Draft()]
-            return [self._propose([request], beside)[0] for request in decoding]
-
-    def _prompt_work(self, decoding: list[Request], room: int) -> list[_Work]:
-        """The prompt rows of the next pass."""
-        prompts = [request for request in self._running if not request.decoding]
-        if decoding and prompts:
-            room = min(room, self._share.rows(self.planner.cost_of(decoding)(len(decoding))))
-        wanted = [min(len(request.tokens) - request.sequence.cache.length, self.chunk) for request in prompts]
-        return [_certain_rows(r, rows) for r, rows in zip(prompts, divide(room, wanted), strict=True) if rows]
-
-    def _learn_cost(
-        self, decoding: list[_Work], work: list[_Work], verify_seconds: float, draft_seconds: float
-    ) -> None:
-        """Books what a pass took, if some of it decoded."""
-        if not decoding:
-            return
-        rows = sum(len(w.rows.tokens) for w in decoding)
-        beside = sum(len(w.rows.tokens) for w in work) - rows
-        if beside:
-            expected = self.planner.cost_of([w.request for w in decoding])(rows)
-            self._share.observe(beside, expected, verify_seconds)
-        else:
-            context = sum(w.request.sequence.cache.length for w in work) // len(work)
-            self.planner.learn_cost([w.draft for w in decoding], context, verify_seconds, draft_seconds)
-
-    def _retire(self, request: Request) -> None:
+    def _let_go(self, request: Request) -> None:
         self._running.remove(request)
         try:
-            self.planner.close(request)
+            self.planner.close(request.state)
         finally:
             self._caches.close(request.sequence, keep=request.error is None and request.params.cache_prompt)
         s = request.stats
@@ -244,12 +225,3 @@ class Engine:
             *(request.number, request.prompt_length, len(request.answer), ended),
             *(s.prefill_seconds, s.decode_tokens_per_second, s.tokens_per_pass, s.accepted, s.drafted),
         )
-
-
-def _fail(request: Request, error: Exception) -> None:
-    _log.error("request %d failed", request.number, exc_info=error)
-    request.error = error
-
-
-def _rows(numbers: Iterable[int]) -> Ints:
-    return np.fromiter(numbers, np.int32)

@@ -9,9 +9,8 @@ import numpy as np
 from outrider.backends import cpu
 from outrider.cache import CachePool
 from outrider.engine.target import Target, chain
-from outrider.speculation.controller import VerifyCost
+from outrider.speculation.costs import CURVE_ROWS, VerifyCost
 
-_CURVE_ROWS = (1, 2, 4, 8, 16)
 _CURVE_SECONDS = 0.8
 """What the cost curve may take at load."""
 _TYPICAL_SLOPE = 0.08
@@ -50,15 +49,15 @@ class Measure:
         seconds: list[float] = []
         started = time.perf_counter()
         self.verify(1, 0, 1)  # touches the weights and the buffers for the first time
-        for count in _CURVE_ROWS:
+        for count in CURVE_ROWS:
             if rows and time.perf_counter() - started + 3 * seconds[-1] > _CURVE_SECONDS:
                 break
             rows.append(count)
             seconds.append(max(min(self.verify(count, 0, 3)), seconds[-1] if seconds else 0.0))
-        if rows[-1] < _CURVE_ROWS[-1]:
+        if rows[-1] < CURVE_ROWS[-1]:
             slope = max((seconds[-1] - seconds[0]) / max(rows[-1] - 1, 1), _TYPICAL_SLOPE * seconds[0])
-            seconds.append(seconds[-1] + slope * (_CURVE_ROWS[-1] - rows[-1]))
-            rows.append(_CURVE_ROWS[-1])
+            seconds.append(seconds[-1] + slope * (CURVE_ROWS[-1] - rows[-1]))
+            rows.append(CURVE_ROWS[-1])
         return VerifyCost(rows, seconds)
 
     def cache_of(self, length: int) -> cpu.KvCache:

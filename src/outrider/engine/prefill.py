@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from outrider.speculation.controller import VerifyCost
+from outrider.speculation.costs import VerifyCost
 
 _MEMORY = 0.8
 

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 
 from outrider.cache import Sequence
+from outrider.drafters.protocol import SequenceState
 from outrider.drafters.tree import Draft, reported
 from outrider.engine.outputs import FinishReason, Piece, RequestOutput, RequestStats, TargetPass
 from outrider.engine.target import Floats, Ints
@@ -50,7 +51,11 @@ class Request:
         self._end_tokens = frozenset() if params.ignore_end else end_tokens
         constraint = None if params.grammar is None else grammars.constraint(params.grammar, self._end_tokens)
         self.chooser = TokenChooser(params, prompt, self._end_tokens, constraint)
-        self._most_tokens = min(self.prompt_length + params.max_tokens, context)
+        limit = min(self.prompt_length + params.max_tokens, context)
+        self.state = SequenceState(
+            number, sequence.tokens, sequence.cache, self.chooser, limit, params.draft, params.scope
+        )
+        """What drafting needs of the request."""
         self._stream = TextStream(tokenizer, params.stop, params.keep_special)
         self._first_token_at: float | None = None
         self._text: list[str] = []
@@ -81,22 +86,17 @@ class Request:
         return len(self.tokens) > self.prompt_length
 
     @property
-    def room(self) -> int:
-        """Tokens that may still be generated."""
-        return self._most_tokens - len(self.tokens)
-
-    @property
     def needs_logits(self) -> bool:
         """Whether the most likely token is not enough to choose, or to report."""
         return self.chooser.needs_logits or self.params.logprobs is not None
 
-    def choices(self, most_likely: Ints, logits: Floats | None) -> Callable[[int], int | None]:
-        """The `choose` of `verify.walk`: decides, appends and checks for the end, one token at a time.
+    def emitter(self, most_likely: Ints, logits: Floats | None) -> Callable[[int], int | None]:
+        """The `emit` of `speculation.walk`: chooses, appends and checks for the end, one token at a time.
 
         most_likely, logits: of the row of the last certain token, and then of each draft node.
         """
 
-        def choose(node: int) -> int | None:
+        def emit(node: int) -> int | None:
             if self.finish_reason is not None:
                 return None
             row = None if logits is None else logits[node + 1]
@@ -111,10 +111,10 @@ class Request:
             self._append(token)
             return token
 
-        return choose
+        return emit
 
     def account(self, verdict: Verdict, draft: Draft, verify: TargetPass, draft_seconds: float) -> None:
-        """Books a pass that emitted `verdict.tokens`; with company, the seconds are those that all waited."""
+        """Counts a pass that emitted `verdict.tokens`; the seconds are those of the whole batch."""
         bonus = len(verdict.tokens) - len(verdict.accepted)
         self._sources += [reported(draft.nodes[node].source) for node in verdict.accepted] + [None] * bonus
         self._rejected += [None] * len(verdict.accepted) + [verdict.rejected] * bonus
@@ -130,6 +130,8 @@ class Request:
         stats.accepted += len(verdict.accepted)
         stats.draft_seconds += draft_seconds
         stats.decode_seconds = now - self._first_token_at
+        for index, node in enumerate(draft):
+            stats.count(reported(node.source), node.depth, index in verdict.accepted)
 
     def take_piece(self) -> Piece:
         """What came since the last call."""
@@ -171,7 +173,7 @@ class Request:
         if self._stream.stopped or self.chooser.complete:
             self.problem = self.chooser.problem
             self._finish("stop")
-        elif len(self.tokens) >= self._most_tokens:
+        elif len(self.tokens) >= self.state.limit:
             self._finish("length")
 
     def _finish(self, reason: FinishReason) -> None:

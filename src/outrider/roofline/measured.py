@@ -9,9 +9,9 @@ import numpy as np
 
 from outrider.backends import cpu
 from outrider.checkpoints.checkpoint import BLOCKS, Format
-from outrider.engine.drafting import MOST_ROWS
 from outrider.roofline.hardware import Hardware
 from outrider.roofline.work import packed_bytes_per_weight
+from outrider.speculation.costs import MOST_ROWS
 
 _COLUMNS = 1536
 _TILE = 16  # output rows that a thread takes at once

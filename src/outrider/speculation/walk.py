@@ -18,14 +18,19 @@ class Verdict:
     tokens: list[int]
     rejected: int | None = None
 
+    @property
+    def visited(self) -> list[int]:
+        """Nodes after which the target chose a token: the root and each accepted node where the request went on."""
+        return [ROOT, *self.accepted][: len(self.tokens)]
 
-def walk(draft: Draft, choose: Callable[[int], int | None]) -> Verdict:
+
+def walk(draft: Draft, emit: Callable[[int], int | None]) -> Verdict:
     """Follows the target's own choices down the tree.
 
     Args:
-        choose: the target's token after a node (or after ROOT). It is asked once per node of the path, in order, so it
-            may keep state that depends on the tokens before, as plain decoding would. None ends the walk at once: the
-            request is finished.
+        emit: chooses the target's token after a node (or after ROOT) and appends it to the text. Called once per node
+            of the path, in order, so it may keep state that depends on the tokens before, as plain decoding would. None
+            ends the walk at once: the request is finished.
 
     One rule for greedy and sampled text alike: at each node the target's choice is known, follow the child that equals
     it, stop where there is none. So the tokens are those of plain decoding, whatever was drafted.
@@ -33,7 +38,7 @@ def walk(draft: Draft, choose: Callable[[int], int | None]) -> Verdict:
     accepted: list[int] = []
     tokens: list[int] = []
     at = ROOT
-    while (token := choose(at)) is not None:
+    while (token := emit(at)) is not None:
         tokens.append(token)
         child = draft.child(at, token)
         if child is None:

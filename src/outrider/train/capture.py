@@ -14,7 +14,7 @@ from outrider import LLM, SamplingParams
 from outrider.arrays import Floats
 from outrider.backends import cpu
 from outrider.checkpoints.config import ModelConfig, last_kv_layers, own_kv_layers
-from outrider.engine.drafting import DraftPlanner
+from outrider.drafters.protocol import CommittedRows
 from outrider.engine.request import Request
 from outrider.train.dataset import DatasetWriter, Shapes
 
@@ -39,30 +39,24 @@ def capture_shapes(config: ModelConfig) -> Shapes:
     return Shapes(config.hidden_size, width["sliding"], width["full"], TOP)
 
 
-class _Recorder(DraftPlanner):
-    """Stands where drafts are planned, plans none, and writes down every request that ends."""
+class _Recorder:
+    """Keeps the hidden states of running requests and writes down every request that ends."""
 
     def __init__(self, llm: LLM, writer: DatasetWriter) -> None:
-        super().__init__(llm.engine.planner.costs.at(0), lookup=False)
-        self.wants_hidden = True
         self._writer, self._states = writer, dict[int, list[Floats]]()
         kv_numbers = {layer: number for number, layer in enumerate(own_kv_layers(llm.config))}
         self._kv_layers = {kind: kv_numbers[layer] for kind, layer in last_kv_layers(llm.config).items()}
         self.captured = 0
 
-    def open(self, request: Request) -> None:
-        super().open(request)
-        self._states[request.number] = []
-
-    def observe(self, request: Request, hidden: Floats) -> None:
-        self._states[request.number].append(hidden)
-
-    def close(self, request: Request) -> None:
-        super().close(request)
-        states = self._states.pop(request.number)
-        if request.finish_reason is not None and len(request.answer) > 2:
-            self._writer.append(self._rows(request, states), request.prompt_length, request.params.greedy)
-            self.captured += len(request.answer)
+    def on_commit(self, request: Request, rows: CommittedRows) -> None:
+        """See `Engine.observing`."""
+        states = self._states.setdefault(request.number, [])
+        states += list(rows.hidden)
+        if request.ended:
+            del self._states[request.number]
+            if request.finish_reason is not None and len(request.answer) > 2:
+                self._writer.append(self._rows(request, states), request.prompt_length, request.params.greedy)
+                self.captured += len(request.answer)
 
     def _rows(self, request: Request, states: list[Floats]) -> dict[str, Any]:
         tokens, first = request.tokens, request.prompt_length - 1
@@ -103,25 +97,24 @@ def capture(
         the captured tokens of this run, prompts not counted.
     """
     writer = DatasetWriter(folder, capture_shapes(llm.config), provenance)
-    own, recorder = llm.engine.planner, _Recorder(llm, writer)
+    recorder = _Recorder(llm, writer)
     waiting, running, told = iter(jobs), list[Request](), 0
-    llm.engine.planner = recorder
     try:
-        while True:
-            running = [request for request in running if request.finish_reason is None]
-            while len(running) < together and (job := next(waiting, None)) is not None:
-                params = replace(job.params, draft="off", logprobs=TOP)
-                running.append(llm.engine.add(list(job.prompt), params))
-            if not running:
-                break
-            llm.engine.step()
-            if recorder.captured > told:
-                more, told = recorder.captured - told, recorder.captured
-                if not advance(more):
+        with llm.engine.observing(recorder.on_commit):
+            while True:
+                running = [request for request in running if request.finish_reason is None]
+                while len(running) < together and (job := next(waiting, None)) is not None:
+                    params = replace(job.params, draft="off", logprobs=TOP)
+                    running.append(llm.engine.add(list(job.prompt), params))
+                if not running:
                     break
+                llm.engine.step()
+                if recorder.captured > told:
+                    more, told = recorder.captured - told, recorder.captured
+                    if not advance(more):
+                        break
     finally:
         for request in running:
             llm.engine.cancel(request)
-        llm.engine.planner = own
         writer.close()
     return recorder.captured

@@ -1,0 +1,96 @@
+"""The kinds of drafter: one entry each. What is new adds its entry here, and nothing else names it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from outrider.assembly import cpu_drafter
+from outrider.checkpoints.config import AssistantConfig
+from outrider.drafters.history import HistoryDrafter
+from outrider.drafters.lookup import LookupDrafter
+from outrider.drafters.mtp import MtpDrafter
+from outrider.drafters.protocol import Drafter
+from outrider.models.assistant import check_pair
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What drafters are made from.
+
+    Attributes:
+        vocabulary: of the target.
+        lookup: whether drafts may come from the sequence's own text.
+        history: tokens of earlier requests that drafts may come from too; 0 for none.
+        recorded: kind -> what its checkpoint's `record` returned.
+    """
+
+    vocabulary: int
+    lookup: bool = True
+    history: int = 0
+    recorded: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class DrafterCheckpoint:
+    """How a kind reads its checkpoints.
+
+    Attributes:
+        config: class of their config, by which they are recognized.
+        check: (target's config, drafter's config); raises CheckpointError if the two do not fit.
+        record: (target's config and weights, drafter's config and weights, thread pool, max_rows=, kv_format=) -> the
+            recorded program.
+    """
+
+    config: type
+    check: Callable[[Any, Any], None]
+    record: Callable[..., Any]
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One kind of drafter.
+
+    Attributes:
+        make: the drafter, or None where the settings leave it out.
+        checkpoint: None for a kind that needs none.
+    """
+
+    name: str
+    make: Callable[[Settings], Drafter | None]
+    checkpoint: DrafterCheckpoint | None = None
+
+
+def _mtp(settings: Settings) -> Drafter | None:
+    drafting = settings.recorded.get("mtp")
+    return None if drafting is None else MtpDrafter(drafting, settings.vocabulary)
+
+
+def _lookup(settings: Settings) -> Drafter | None:
+    return LookupDrafter() if settings.lookup else None
+
+
+def _history(settings: Settings) -> Drafter | None:
+    return HistoryDrafter(settings.history) if settings.lookup and settings.history else None
+
+
+KINDS = [
+    Kind("mtp", _mtp, DrafterCheckpoint(AssistantConfig, check_pair, cpu_drafter)),
+    Kind("lookup", _lookup),
+    Kind("history", _history),
+]
+"""In the order in which they propose: a token that several propose is credited to the first."""
+
+
+def make_drafters(settings: Settings) -> list[Drafter]:
+    """A drafter of every kind that the settings allow."""
+    return [drafter for kind in KINDS if (drafter := kind.make(settings)) is not None]
+
+
+def kind_of(config: object) -> tuple[str, DrafterCheckpoint] | None:
+    """The kind that reads a checkpoint with this config; None if it is no drafter's."""
+    for kind in KINDS:
+        if kind.checkpoint is not None and isinstance(config, kind.checkpoint.config):
+            return kind.name, kind.checkpoint
+    return None

@@ -1,0 +1,72 @@
+"""Chances that draft tokens are accepted, learnt from what the target accepted."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from math import exp
+
+from outrider.drafters.tree import Features
+
+_PRIOR_WEIGHT = 4.0
+_MEMORY = 100.0
+"""Observations that a chance remembers: an old text must not outweigh the present one for long."""
+_BIAS_RATE, _MOST_BIAS = 0.3, 4.0
+
+
+@dataclass
+class Calibration:
+    """Chances that a draft token is accepted once its parent was, learnt per source and features.
+
+    Features go from the coarse to the fine. The estimate of a finer tuple leans on that of the coarser one until it has
+    seen enough itself, and the coarsest on the drafter's own guess.
+    """
+
+    _counts: dict[tuple[str, Features], tuple[float, float]] = field(default_factory=dict)
+
+    def chance(self, source: str, features: Features, guess: float) -> float:
+        """The present estimate."""
+        for detail in range(1, len(features) + 1):
+            tried, right = self._counts.get((source, features[:detail]), (0.0, 0.0))
+            guess = (right + _PRIOR_WEIGHT * guess) / (tried + _PRIOR_WEIGHT)
+        return guess
+
+    def observe(self, source: str, features: Features, accepted: float) -> None:
+        """Counts a token whose parent was accepted."""
+        for detail in range(1, len(features) + 1):
+            key = source, features[:detail]
+            tried, hits = self._counts.get(key, (0.0, 0.0))
+            fade = min(1.0, _MEMORY / (tried + 1))
+            self._counts[key] = ((tried + 1) * fade, (hits + accepted) * fade)
+
+
+@dataclass
+class Acceptance:
+    """The chances of one sequence: those of all texts, with a bias for this one (see `drafters.protocol.Chances`).
+
+    The bias is a shift of the log-odds per source, moved after each verdict along the gradient of its likelihood
+    (online logistic regression with an intercept alone).
+    """
+
+    calibration: Calibration
+    _bias: dict[str, float] = field(default_factory=dict)
+
+    def chance(self, source: str, features: Features, guess: float) -> float:
+        """The chance that a token is accepted once its parent was.
+
+        Args:
+            guess: the drafter's own estimate, which counts until something was learnt.
+        """
+        chance, bias = self.calibration.chance(source, features, guess), self._bias.get(source, 0.0)
+        if bias == 0.0 or not 0.0 < chance < 1.0:
+            return chance
+        return 1 / (1 + (1 - chance) / chance * exp(-bias))
+
+    def observe(self, source: str, features: Features, expected: float, accepted: float) -> None:
+        """Counts a token that had the chance `expected`, and whose parent was accepted.
+
+        Args:
+            accepted: 1 or 0, or the chance of that where it is known better than when `expected` was asked for.
+        """
+        self.calibration.observe(source, features, accepted)
+        bias = self._bias.get(source, 0.0) + _BIAS_RATE * (accepted - expected)
+        self._bias[source] = min(max(bias, -_MOST_BIAS), _MOST_BIAS)

@@ -1,0 +1,175 @@
+"""One drafting round: what the next pass verifies, and what is learnt from it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from outrider.drafters.protocol import Ask, CommittedRows, Drafter, HiddenRows, SequenceState
+from outrider.drafters.tree import Draft, reported
+from outrider.speculation.budget import Pace, best_nodes, best_pace
+from outrider.speculation.calibration import Acceptance, Calibration
+from outrider.speculation.costs import MOST_ROWS, VerifyCost, VerifyCosts
+from outrider.speculation.walk import Verdict
+
+_MOST_NODES = MOST_ROWS - 1
+_FIRST_PROBE, _LAST_PROBE = 8, 64
+
+
+@dataclass
+class _Probing:
+    """When a source is tried although it does not pay: chances change with the text.
+
+    Ever more rarely, since a row and a drafter's step cost little, but not nothing.
+    """
+
+    idle: int = 0  # passes since one of its tokens was verified
+    after: int = field(default_factory=lambda: _FIRST_PROBE)
+
+    @property
+    def due(self) -> bool:
+        return self.idle >= self.after
+
+
+@dataclass
+class _Learnt:
+    """What was learnt of a sequence: its chances, and by source when to probe."""
+
+    acceptance: Acceptance
+    probing: dict[str, _Probing] = field(default_factory=dict)
+
+
+class DraftPlanner:
+    """Lets every drafter grow one tree for each sequence and keeps what is worth verifying.
+
+    Args:
+        cost: seconds of a pass by rows, at short context.
+        drafters: in the order in which they propose.
+    """
+
+    def __init__(self, cost: VerifyCost, drafters: Sequence[Drafter]) -> None:
+        self.costs = VerifyCosts(cost)
+        self.calibration = Calibration()
+        self.drafters = list(drafters)
+        self._pace = Pace()
+        self._learnt: dict[int, _Learnt] = {}
+
+    @property
+    def sources(self) -> list[str]:
+        """Where drafts may come from, as requests report it."""
+        return list(dict.fromkeys(reported(drafter.name) for drafter in self.drafters))
+
+    @property
+    def hidden(self) -> HiddenRows:
+        """The rows whose hidden states `observe` requires."""
+        needs = {drafter.hidden for drafter in self.drafters}
+        return "all" if "all" in needs else "last" if "last" in needs else "none"
+
+    def open(self, sequence: SequenceState) -> None:
+        """Begins a sequence."""
+        self._learnt[sequence.number] = _Learnt(Acceptance(self.calibration))
+        for drafter in self.drafters:
+            drafter.open(sequence)
+
+    def close(self, sequence: SequenceState) -> None:
+        """Ends a sequence."""
+        if self._learnt.pop(sequence.number, None) is not None:
+            for drafter in self.drafters:
+                drafter.close(sequence)
+
+    def cost_of(self, sequences: Sequence[SequenceState]) -> VerifyCost:
+        """Seconds of a pass over these sequences, by rows."""
+        return self.costs.at(sum(sequence.cache.length for sequence in sequences) // len(sequences))
+
+    def propose(self, sequences: Sequence[SequenceState], other_rows: int = 0) -> list[Draft]:
+        """What the next pass verifies of every decoding sequence; empty where drafting does not pay.
+
+        Args:
+            other_rows: rows of prompts in the same pass; they raise the marginal row cost.
+        """
+        if not sequences:
+            return []
+        cost = self.cost_of(sequences)
+        asks = [self._ask(sequence, cost) for sequence in sequences]
+        open_asks = [ask for ask in asks if ask.budget > 0]
+        for drafter in self.drafters:
+            drafter.propose(open_asks)
+        certain = len(sequences)
+        for ask in open_asks:
+            if ask.fixed:
+                ask.draft = _likeliest(ask.draft, ask.budget)
+                certain += len(ask.draft)
+        self._keep_worthwhile([ask for ask in open_asks if not ask.fixed], cost, certain, other_rows)
+        return [ask.draft for ask in asks]
+
+    def learn(self, sequence: SequenceState, draft: Draft, verdict: Verdict) -> None:
+        """Learns which nodes were accepted. A node counts only if its parent was, so that the target chose there."""
+        acceptance, visited = self._learnt[sequence.number].acceptance, verdict.visited
+        for index, node in enumerate(draft):
+            if node.parent in visited:
+                acceptance.observe(node.source, node.features, node.probability, index in verdict.accepted)
+
+    def observe(self, sequence: SequenceState, rows: CommittedRows) -> None:
+        """Reports committed rows to the drafters."""
+        for drafter in self.drafters:
+            drafter.observe(sequence, rows)
+
+    def learn_cost(self, drafts: Sequence[Draft], context: int, verify_seconds: float, draft_seconds: float) -> None:
+        """Learns what a pass took that verified these drafts and nothing else, after `context` positions on average."""
+        cost = self.costs.at(context)
+        rows = sum(1 + len(draft) for draft in drafts)
+        cost.observe(rows, verify_seconds)
+        tokens = sum(1 + sum(draft.path_probabilities()) for draft in drafts)
+        self._pace.observe(tokens, cost(rows) + draft_seconds)
+
+    def prefetch(self, sequences: Sequence[SequenceState]) -> None:
+        """After a pass over these sequences, which swept the drafters' weights from the processor's caches."""
+        if any(sequence.draft != "off" for sequence in sequences):
+            for drafter in self.drafters:
+                drafter.prefetch()
+
+    def _ask(self, sequence: SequenceState, cost: VerifyCost) -> Ask:
+        learnt, setting = self._learnt[sequence.number], sequence.draft
+        most = _MOST_NODES if setting == "auto" else 0 if setting == "off" else setting
+        return Ask(
+            sequence,
+            min(sequence.room - 1, most),
+            learnt.acceptance,
+            fixed=setting != "auto",
+            probe=frozenset(source for source, probing in learnt.probing.items() if probing.due),
+            pace=self._pace.at_least(1 / cost(1)),
+            row_seconds=(cost(MOST_ROWS // 2) - cost(1)) / (MOST_ROWS // 2 - 1),
+        )
+
+    def _keep_worthwhile(self, asks: Sequence[Ask], cost: VerifyCost, certain: int, other_rows: int) -> None:
+        drafts = [ask.draft for ask in asks]
+        pace = self._pace.at_least(certain / cost(certain))
+        if all(ask.budget < _MOST_NODES for ask in asks):  # near the end, where that pace cannot be kept up
+            pace = min(pace, best_pace(drafts, cost, certain, _MOST_NODES))
+        chosen = best_nodes(drafts, cost, certain + other_rows, pace, _MOST_NODES)
+        for ask, nodes in zip(asks, chosen, strict=True):
+            ask.draft = ask.draft.keep(sorted({*nodes, *self._probes(ask, nodes)}))
+
+    def _probes(self, ask: Ask, chosen: Sequence[int]) -> list[int]:
+        """Nodes to verify although they do not pay: the first of each source whose probe is due."""
+        probing, probes = self._learnt[ask.sequence.number].probing, []
+        verified = {ask.draft.nodes[node].source for node in chosen}
+        for drafter in self.drafters:
+            source = drafter.name
+            of = probing.setdefault(source, _Probing())
+            if source in verified:
+                probing[source] = _Probing()
+            elif of.due:
+                of.idle = 0
+                first = next((i for i, node in enumerate(ask.draft) if node.source == source), None)
+                if first is not None and ask.draft.nodes[first].depth == 0:
+                    probes.append(first)
+                    of.after = min(2 * of.after, _LAST_PROBE)
+            else:
+                of.idle += 1
+        return probes
+
+
+def _likeliest(draft: Draft, count: int) -> Draft:
+    chances = draft.path_probabilities()
+    return draft.keep(sorted(range(len(draft)), key=lambda i: (-chances[i], i))[:count])
