@@ -307,7 +307,7 @@ def test_a_fork_waits_for_a_pass_and_not_for_a_request(llm, monkeypatch):
     step = llm.engine.step
 
     def slowly() -> None:
-        with llm.engine._gate:
+        with llm.target.gate:
             time.sleep(0.05)
             step()
 
