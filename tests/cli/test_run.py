@@ -58,7 +58,7 @@ def test_every_option_reaches_the_model(fake, call):
         "quantized, with an error of 7.4% of their size (8.1% in layers.3.mlp.up_proj.weight); kept in packs" in ran.err
     )
     (llm,) = fake.made
-    expected = {"drafter": None, "lookup": False, "threads": 1, "context": 99}
+    expected = {"drafter": "off", "lookup": False, "threads": 1, "context": 99}
     assert llm.options == expected | {"quantize": "q4_0", "kv_cache_dtype": "int8"}
     params = llm.asked[0][1]
     assert (params.draft, params.max_tokens, params.temperature, params.seed) == (4, 7, 0.5, 11)

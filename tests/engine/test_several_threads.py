@@ -63,14 +63,14 @@ def test_answers_are_those_of_each_call_alone(llm):
 
 def test_calls_share_passes(llm, monkeypatch):
     passes = 0
-    run = llm.target.run
+    run = llm.parts.target.run
 
     def counted(*args, **kwargs):
         nonlocal passes
         passes += 1
         return run(*args, **kwargs)
 
-    monkeypatch.setattr(llm.target, "run", counted)
+    monkeypatch.setattr(llm.parts.target, "run", counted)
     params = SamplingParams(max_tokens=60, draft="off", ignore_end=True)
     llm.generate([[5, 6, 7]], params)
     longest, passes = passes, 0
@@ -105,11 +105,11 @@ def test_streams_and_cancels_at_random(llm):
         return left
 
     assert sum(in_threads(client, 16)) > 0
-    assert llm.caches.in_use == 0
+    assert llm.parts.caches.in_use == 0
 
 
 def test_an_interrupt_ends_the_requests_of_its_pass_and_no_others(llm, monkeypatch):
-    walk, interrupted = llm.engine._walk, threading.Event()
+    walk, interrupted = llm.parts.engine._walk, threading.Event()
 
     def interrupt(*args):
         if threading.current_thread().name == "interrupted" and not interrupted.is_set():
@@ -117,7 +117,7 @@ def test_an_interrupt_ends_the_requests_of_its_pass_and_no_others(llm, monkeypat
             raise KeyboardInterrupt
         return walk(*args)
 
-    monkeypatch.setattr(llm.engine, "_walk", interrupt)
+    monkeypatch.setattr(llm.parts.engine, "_walk", interrupt)
     problems: list[BaseException] = []
 
     def run() -> None:
@@ -134,13 +134,13 @@ def test_an_interrupt_ends_the_requests_of_its_pass_and_no_others(llm, monkeypat
     with pytest.raises(OutriderError, match="interrupted"):
         list(stream)
     monkeypatch.undo()
-    assert llm.caches.in_use == 0
+    assert llm.parts.caches.in_use == 0
     assert answer_of(llm, 8) == answer_of(llm, 8)
 
 
 def test_the_core_refuses_a_second_thread(llm):
     """Below the engine nothing takes turns: whoever comes second gets an error, and memory stays whole."""
-    program, rows, until = llm.target.forward.program, 64, time.monotonic() + 2
+    program, rows, until = llm.parts.target.forward.program, 64, time.monotonic() + 2
     caches = [cpu.KvCache(kv_shapes(llm.config), 256, 256, "float16") for _ in range(6)]
     chain = np.arange(rows, dtype=np.int32)
     problems: list[str] = []
@@ -153,7 +153,7 @@ def test_the_core_refuses_a_second_thread(llm):
             lambda: cache.commit(chain),
             lambda: cache.read(0, 0, min(cache.length, 2)),
             lambda: cache.truncate(0),
-            lambda: program.read(llm.target.forward.hidden, rows),
+            lambda: program.read(llm.parts.target.forward.hidden, rows),
             lambda: program.buffer("another", 16) if number == 0 and ran < 200 else None,
             program.warm,
         ]

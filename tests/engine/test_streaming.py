@@ -21,10 +21,10 @@ def test_its_request_ends_with_it(llm, pieces, let_go):
     stream = llm.stream([5, 6, 7] * 4, SamplingParams(max_tokens=40, ignore_end=True))
     for _ in range(pieces):
         next(stream)
-    assert llm.caches.in_use == 1
+    assert llm.parts.caches.in_use == 1
     let_go(stream)
     del stream
-    assert llm.caches.in_use == 0
+    assert llm.parts.caches.in_use == 0
     (output,) = llm.generate([[5, 6, 7] * 4], SamplingParams(max_tokens=4, ignore_end=True))
     assert output.stats.target_passes <= 4  # nobody else's rows were computed beside it
 
@@ -32,4 +32,4 @@ def test_its_request_ends_with_it(llm, pieces, let_go):
 def test_a_prompt_that_cannot_be_is_refused_before_the_first_piece(llm):
     with pytest.raises(UsageError, match="outside the vocabulary"):
         llm.stream([10**9])
-    assert llm.caches.in_use == 0
+    assert llm.parts.caches.in_use == 0

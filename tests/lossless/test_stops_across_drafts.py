@@ -36,19 +36,19 @@ def test_every_stop_text_at_every_place_of_a_right_draft(llm, temperature, draft
     whole = llm.generate([PROMPT], params((), temperature, "off"))[0]
     pieces = [llm.tokenizer.piece(token).decode() for token in whole.token_ids]
     across = {pieces[at][-1:] + pieces[at + 1] + pieces[at + 2][:1] for at in range(LENGTH - 2)}
-    own, accepted = llm.engine.planner.drafters, 0
+    own, accepted = llm.parts.engine.planner.drafters, 0
     for stop in sorted(across):
         plain = llm.generate([PROMPT], params((stop,), temperature, "off"))[0]
         assert plain.text == whole.text[: whole.text.index(stop)]
         assert plain.finish_reason == "stop"
-        stand_in = StandInDrafter(random.Random(0), llm.target.vocabulary, 1.0)
+        stand_in = StandInDrafter(random.Random(0), llm.parts.target.vocabulary, 1.0)
         stand_in.know(PROMPT, whole.token_ids)  # the drafts go on past the stop
-        llm.engine.planner.drafters = [stand_in]
+        llm.parts.engine.planner.drafters = [stand_in]
         try:
             drafted = llm.generate([PROMPT], params((stop,), temperature, draft))[0]
             streamed = list(llm.stream(PROMPT, params((stop,), temperature, draft)))
         finally:
-            llm.engine.planner.drafters = own
+            llm.parts.engine.planner.drafters = own
         assert (drafted.text, drafted.token_ids, drafted.logprobs) == (plain.text, plain.token_ids, plain.logprobs)
         assert "".join(piece.text for piece in streamed) == plain.text
         assert streamed[-1].finish_reason == drafted.finish_reason == "stop"

@@ -80,8 +80,8 @@ def form_for(llm: LLM, form: Form) -> Form:
     Raises:
         UsageError: chat is asked for, and the model has no chat template.
     """
-    if form is Form.chat and llm.chat is None:
+    if form is Form.chat and llm.parts.chat is None:
         raise UsageError(f"{llm.path.name} has no chat template, which --form chat needs: leave --form out")
     if form is Form.auto:
-        return Form.base if llm.chat is None else Form.chat
+        return Form.base if llm.parts.chat is None else Form.chat
     return form

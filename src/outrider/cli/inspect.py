@@ -39,7 +39,7 @@ def describe(checkpoint: Checkpoint) -> dict[str, Any]:
     from outrider.cache import cache_bytes
     from outrider.checkpoints import AssistantConfig
     from outrider.checkpoints.traffic import kv_bytes_per_position, weight_traffic
-    from outrider.llm import PREFILL_CHUNK
+    from outrider.loading import PREFILL_CHUNK
     from outrider.models.gemma import kv_shapes
 
     drafter = checkpoint.config if isinstance(checkpoint.config, AssistantConfig) else None

@@ -121,7 +121,7 @@ def _hardware(
             )
         return processor(bandwidth, arithmetic, cores)
     if name == HERE:
-        from outrider.llm import usable_cores
+        from outrider.loading import usable_cores
         from outrider.roofline.measured import Microbenchmarks
 
         found = Microbenchmarks(subject.formats, subject.target.width, threads or usable_cores()).measure()

@@ -8,7 +8,15 @@ from typing import Annotated, Any
 
 import typer
 
-from outrider.console import DrafterOption, KvCacheDtype, KvCacheOption, Quantize, QuantizeOption
+from outrider.console import (
+    DrafterOption,
+    KvCacheDtype,
+    KvCacheOption,
+    LogLevel,
+    LogLevelOption,
+    Quantize,
+    QuantizeOption,
+)
 from outrider.errors import UsageError
 
 
@@ -75,14 +83,16 @@ def run(
             "--show-drafts", help="Colour what was drafted and accepted, and what was corrected (on a terminal)."
         ),
     ] = False,
+    log_level: LogLevelOption = LogLevel.warning,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
 ) -> None:
     """Go on from PROMPT, or from what you type; the figures go to standard error."""
     # Nothing heavy is imported before a command runs: help and usage errors answer at once.
     from outrider import SamplingParams
     from outrider.cli.answer import print_figures, stream_answer
-    from outrider.console import error_console, load_model
+    from outrider.console import error_console, load_model, log_to_stderr
 
+    log_to_stderr(log_level)
     params = SamplingParams(
         max_tokens=max_tokens,
         temperature=temperature,
@@ -104,7 +114,7 @@ def run(
         model,
         quantize=quantize,
         kv_cache_dtype=kv_cache_dtype,
-        drafter=None if drafter == "off" else drafter,
+        drafter=drafter,
         lookup=lookup,
         threads=threads,
         context=context,
@@ -117,7 +127,7 @@ def run(
         converse(llm, params, show_drafts=show_drafts)
         return
     # A chat model is asked in its own form; a base model goes on from the text as it is.
-    asked = text if llm.chat is None else llm.chat_prompt([{"role": "user", "content": text}])
+    asked = text if llm.parts.chat is None else llm.parts.prompts.conversation([{"role": "user", "content": text}])
     if as_json:
         print(json.dumps(llm.generate([asked] if isinstance(asked, list) else asked, params)[0].as_dict()))
     else:

@@ -7,7 +7,15 @@ from typing import Annotated
 
 import typer
 
-from outrider.console import DrafterOption, KvCacheDtype, KvCacheOption, Quantize, QuantizeOption
+from outrider.console import (
+    DrafterOption,
+    KvCacheDtype,
+    KvCacheOption,
+    LogLevel,
+    LogLevelOption,
+    Quantize,
+    QuantizeOption,
+)
 from outrider.errors import UsageError
 
 app = typer.Typer(add_completion=False)
@@ -64,6 +72,7 @@ def serve(
     quantize: QuantizeOption = Quantize.none,
     kv_cache_dtype: KvCacheOption = KvCacheDtype.float16,
     threads: Annotated[int | None, typer.Option(help="Threads to compute with.", show_default="all cores")] = None,
+    log_level: LogLevelOption = LogLevel.warning,
 ) -> None:
     """Serve MODEL to everything that speaks the OpenAI API. Needs the extra "serve"."""
     try:
@@ -78,8 +87,9 @@ def serve(
         from outrider.server.scheduler import Scheduler
     except ImportError as error:
         raise UsageError(f"serving needs {error.name}: pip install 'outrider[serve]'") from error
-    from outrider.console import error_console, load_model
+    from outrider.console import error_console, load_model, log_to_stderr
 
+    log_to_stderr(log_level)
     if shared_history and not lookup:
         raise UsageError("--shared-history drafts by lookup, which --no-lookup switches off: leave one of them out")
     keys = read_keys(api_key, api_key_file)
@@ -89,7 +99,7 @@ def serve(
         model,
         quantize=quantize,
         kv_cache_dtype=kv_cache_dtype,
-        drafter=None if drafter == "off" else drafter,
+        drafter=drafter,
         lookup=lookup,
         lookup_history=shared_history,
         prefix_cache_bytes=None if prefix_cache is None else int(prefix_cache * (1 << 30)),

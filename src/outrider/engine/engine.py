@@ -24,7 +24,7 @@ from outrider.sampling.params import SamplingParams
 from outrider.speculation.walk import Verdict, walk
 from outrider.tokenizer import Tokenizer
 
-_log = logging.getLogger("outrider")
+_log = logging.getLogger("outrider.engine")
 
 
 @dataclass
@@ -133,6 +133,11 @@ class Engine:
         """Ends a request where it stands; its place is free before the next pass."""
         request.cancelled = True
         self._turns.at_once(self._retire_ended)
+
+    def end_all(self, why: str) -> None:
+        """Ends every request with an error."""
+        with self.together():
+            self._end_all(why)
 
     def _drop_requests_of_the_parent(self) -> None:
         """In a forked child: the threads that wait for the parent's requests are not here."""

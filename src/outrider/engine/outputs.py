@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Literal, NamedTuple
 
+from outrider.chat.calls import Call
 from outrider.sampling.logprobs import TokenLogprobs
 
 FinishReason = Literal["stop", "length"]
@@ -123,7 +124,11 @@ class Piece:
 @dataclass(frozen=True)
 class RequestOutput:
     """A finished answer. `token_ids` are all generated tokens, an end token included; `text` has neither end tokens nor
-    the stop text. `logprobs` has an entry for each token, if asked for."""
+    the stop text. `logprobs` has an entry for each token, if asked for.
+
+    With `SamplingParams.n` above 1 this is the first answer, and `outputs` are all. `reasoning` and `tool_calls` are
+    those of `LLM.chat`; `text` is then what the model says besides.
+    """
 
     prompt_token_ids: tuple[int, ...]
     token_ids: tuple[int, ...]
@@ -131,6 +136,14 @@ class RequestOutput:
     finish_reason: FinishReason
     stats: RequestStats
     logprobs: tuple[TokenLogprobs, ...] | None = None
+    others: tuple[RequestOutput, ...] = ()
+    reasoning: str = ""
+    tool_calls: tuple[Call, ...] = ()
+
+    @property
+    def outputs(self) -> tuple[RequestOutput, ...]:
+        """The `n` answers to this prompt, in the order of their seeds; the first is this one."""
+        return (replace(self, others=()), *self.others)
 
     def as_dict(self) -> dict[str, object]:
         """The object that `outrider run --json` prints."""

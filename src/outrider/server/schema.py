@@ -114,31 +114,29 @@ class Sampled(Formed):
         stop += (last_mark,) if last_mark else ()
         seed = secrets.randbits(63) if self.seed is None else self.seed % 2**64
         most = min(self.max_tokens or room, room)
-        return [
-            SamplingParams(
-                max_tokens=most,
-                temperature=1.0 if self.temperature is None else self.temperature,
-                top_k=max(self.top_k, 0),
-                top_p=1.0 if self.top_p is None else self.top_p,
-                min_p=self.min_p,
-                typical_p=self.typical_p,
-                repetition_penalty=self.repetition_penalty,
-                presence_penalty=self.presence_penalty,
-                frequency_penalty=self.frequency_penalty,
-                logit_bias=self.logit_bias or {},
-                min_tokens=min(self.min_tokens, most),
-                logprobs=logprobs,
-                seed=(seed + number) % 2**64,
-                stop=stop,
-                ignore_end=self.ignore_eos,
-                grammar=grammar,
-                keep_special=keep_special,
-                draft=self.drafting,
-                cache_prompt=self.cache_prompt,
-                cache_salt=salt,
-            )
-            for number in range(self.n)
-        ]
+        return SamplingParams(
+            max_tokens=most,
+            temperature=1.0 if self.temperature is None else self.temperature,
+            top_k=max(self.top_k, 0),
+            top_p=1.0 if self.top_p is None else self.top_p,
+            min_p=self.min_p,
+            typical_p=self.typical_p,
+            repetition_penalty=self.repetition_penalty,
+            presence_penalty=self.presence_penalty,
+            frequency_penalty=self.frequency_penalty,
+            logit_bias=self.logit_bias or {},
+            min_tokens=min(self.min_tokens, most),
+            logprobs=logprobs,
+            seed=seed,
+            n=self.n,
+            stop=stop,
+            ignore_end=self.ignore_eos,
+            grammar=grammar,
+            keep_special=keep_special,
+            draft=self.drafting,
+            cache_prompt=self.cache_prompt,
+            cache_salt=salt,
+        ).each()
 
 
 class CompletionRequest(Sampled):

@@ -15,7 +15,7 @@ import transformers
 from gguf import GGMLQuantizationType as Type
 
 from outrider.backends import cpu
-from outrider.llm import usable_cores
+from outrider.loading import usable_cores
 from outrider.train.model import FULL, SLIDING
 
 _ARCHITECTURE = "gemma4-assistant"

@@ -1,0 +1,262 @@
+"""Loading a model: checkpoint -> weights -> program -> tokenizer -> drafters, each a named step."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from outrider.backends import cpu
+from outrider.cache import CachePool, available_bytes
+from outrider.chat.template import ChatTemplate, chat_template_of
+from outrider.checkpoints import open_checkpoint
+from outrider.checkpoints.checkpoint import Checkpoint
+from outrider.checkpoints.config import AssistantConfig, ModelConfig
+from outrider.checkpoints.tokenizer_tables import TokenizerTables
+from outrider.drafters.pairing import FoundDrafter, find_drafter
+from outrider.engine.drafting import MOST_ROWS, DraftPlanner
+from outrider.engine.engine import Engine
+from outrider.engine.measure import Measure
+from outrider.engine.target import Target
+from outrider.errors import CheckpointError, UsageError, given
+from outrider.models.assistant import Drafting, check_pair, record_assistant
+from outrider.models.gemma import kv_shapes, record_gemma
+from outrider.prompts import Prompts
+from outrider.quant import QUANTIZATIONS, Packed, Quantization, WeightStore, quantized
+from outrider.sampling.constraint import GrammarCompiler
+from outrider.tokenizer import Tokenizer, open_tokenizer
+
+PREFILL_CHUNK = 256
+"""Prompt tokens of one pass: enough to amortise reading the weights, few enough for their rows to stay in cache."""
+
+Progress = Callable[[str, float], None]
+"""Called with what is being done and the fraction done, from 0 to 1."""
+
+_MOST_THREADS = 256
+_log = logging.getLogger("outrider.loading")
+
+
+@dataclass(frozen=True)
+class LoadOptions:
+    """How to load a model; see `LLM` for what each option means.
+
+    Raises:
+        UsageError: an option is of a wrong type or out of its range.
+    """
+
+    drafter: str | Path | None = "auto"
+    lookup: bool = True
+    lookup_history: int = 0
+    prefix_cache_bytes: int | None = None
+    threads: int | None = None
+    context: int | None = None
+    kv_cache_dtype: cpu.KvFormat = "float16"
+    quantize: Quantization | None = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.drafter, str | Path | None):
+            raise UsageError(f'drafter must be "auto", "off", None or a path, not {given(self.drafter)}')
+        if not isinstance(self.lookup, bool):
+            raise UsageError(f"lookup must be True or False, not {given(self.lookup)}")
+        self._require_number("lookup_history", "0 (none) or more tokens", 0)
+        self._require_number("prefix_cache_bytes", "None, 0 (none) or more bytes", 0)
+        self._require_number("threads", f"None or a number from 1 to {_MOST_THREADS}", 1, _MOST_THREADS)
+        self._require_number("context", "None or a number of tokens from 2", 2)
+        if self.kv_cache_dtype not in cpu.KV_FORMATS:
+            raise UsageError(f"kv_cache_dtype must be one of {', '.join(cpu.KV_FORMATS)}, not {self.kv_cache_dtype!r}")
+        if self.quantize is not None and self.quantize not in QUANTIZATIONS:
+            raise UsageError(f"quantize must be None or one of {', '.join(QUANTIZATIONS)}, not {self.quantize!r}")
+
+    def _require_number(self, name: str, expected: str, least: int, most: int | None = None) -> None:
+        value = getattr(self, name)
+        if value is None and "None" in expected:
+            return
+        if not isinstance(value, int) or value < least or (most is not None and value > most):
+            raise UsageError(f"{name} must be {expected}, not {given(value)}")
+
+
+@dataclass
+class Loaded:
+    """A loaded model's parts: what the commands, the server and tests build on.
+
+    `prompts` turns texts and conversations into token ids. `packed` reports what quantizing on load cost, None without.
+    `weight_bytes` are those of the packed weights. `drafter` says which drafter was found, and why.
+    """
+
+    path: Path
+    config: ModelConfig
+    context: int
+    threads: int
+    kv_cache_dtype: cpu.KvFormat
+    tokenizer: Tokenizer
+    prompts: Prompts
+    grammars: GrammarCompiler
+    target: Target
+    drafter: FoundDrafter
+    caches: CachePool
+    measure: Measure
+    engine: Engine
+    packed: Packed | None
+    weight_bytes: int
+    load_seconds: float
+
+    @property
+    def chat(self) -> ChatTemplate | None:
+        """The model's chat template; None for a base model."""
+        return self.prompts.template
+
+
+def load(source: str | Path, options: LoadOptions, progress: Progress) -> Loaded:
+    """Loads the model that `source` names. The steps, in order, are the functions below.
+
+    Raises:
+        CheckpointError: the model cannot be loaded; the message says why and what to do.
+        UsageError: an option that does not fit the model.
+    """
+    started = time.perf_counter()
+    checkpoint, config, tables = open_target(source)
+    context = context_of(config, options.context)
+    threads = options.threads or usable_cores()
+    if (warning := too_many_threads(threads)) is not None:
+        warnings.warn(warning, stacklevel=3)
+    pool = cpu.ThreadPool(threads)
+    weights, packed = open_weights(checkpoint, options.quantize, pool, progress)
+    kv_format = options.kv_cache_dtype
+    target = Target(record_gemma(config, weights, pool, max_rows=PREFILL_CHUNK, kv_format=kv_format))
+    weight_bytes = weights.packed_bytes
+    progress("building the tokenizer", 1.0)
+    tokenizer = open_tokenizer(tables, path=checkpoint.path)
+    drafter = choose_drafter(source, checkpoint.path, config, options.drafter)
+    drafting = open_drafter(drafter.path, config, weights, pool, options)
+    caches = open_caches(config, context, options)
+    progress("measuring passes", 1.0)
+    measure = Measure(target, caches)
+    planner = DraftPlanner(
+        measure.cost_curve(),
+        lookup=options.lookup,
+        history=options.lookup_history,
+        drafting=drafting,
+        vocabulary=target.vocabulary,
+    )
+    grammars = grammar_compiler(tokenizer, target.vocabulary)
+    engine = Engine(target, tokenizer, caches, planner, grammars, context=context, chunk=PREFILL_CHUNK)
+    prompts = Prompts(
+        *(tokenizer, chat_template_of(tables), grammars),
+        name=checkpoint.path.name,
+        vocabulary=target.vocabulary,
+        context=context,
+        most_context=config.context_length,
+    )
+    seconds = time.perf_counter() - started
+    _log.info("loaded %s in %.2f s, %d threads; drafter: %s", checkpoint.path, seconds, threads, drafter.why)
+    return Loaded(
+        *(checkpoint.path, config, context, threads, kv_format, tokenizer, prompts, grammars),
+        *(target, drafter, caches, measure, engine, packed, weight_bytes, seconds),
+    )
+
+
+def open_target(source: str | Path) -> tuple[Checkpoint, ModelConfig, TokenizerTables | Path]:
+    """A model's checkpoint, with its config and its tokenizer's source. Raises CheckpointError."""
+    if not isinstance(source, str | Path):
+        raise UsageError(
+            f'model must be "demo", a path or an id of the hub (a str or a pathlib.Path), not {given(source)}'
+        )
+    checkpoint = open_checkpoint(source)
+    if isinstance(checkpoint.config, AssistantConfig):
+        raise CheckpointError("is a drafter, not a model", path=checkpoint.path, remedy="Pass it as the drafter")
+    if checkpoint.tokenizer is None:
+        raise CheckpointError("has no tokenizer", path=checkpoint.path, remedy="Put its tokenizer.json beside it")
+    return checkpoint, checkpoint.config, checkpoint.tokenizer
+
+
+def context_of(config: ModelConfig, wanted: int | None) -> int:
+    """Positions of one request at most. Raises UsageError beyond the model's own limit."""
+    if wanted is not None and wanted > config.context_length:
+        raise UsageError(f"context must lie between 2 and the model's {config.context_length}, not {wanted}")
+    return wanted or config.context_length
+
+
+def open_weights(
+    checkpoint: Checkpoint, quantize: Quantization | None, pool: cpu.ThreadPool, progress: Progress
+) -> tuple[WeightStore, Packed | None]:
+    """The weights as the backend packs them while the program is recorded, quantized first where that is asked for."""
+    packed = None if quantize is None else quantized(checkpoint, quantize, pool, progress)
+    tensors = packed.tensors if packed else checkpoint.tensors
+    total = sum(tensor.nbytes for tensor in tensors.values() if len(tensor.shape) > 1)
+    return WeightStore(tensors, pool, _fraction_of(total, progress)), packed
+
+
+def choose_drafter(source: str | Path, path: Path, config: ModelConfig, wanted: str | Path | None) -> FoundDrafter:
+    """The MTP drafter: the one that belongs to the model, none, or the given one."""
+    if wanted in (None, "off", "none"):
+        return FoundDrafter(None, "no MTP drafter wanted")
+    if wanted == "auto":
+        return find_drafter(source, path, config)
+    return FoundDrafter(open_checkpoint(wanted).path, f"{wanted}, as asked")
+
+
+def open_drafter(
+    path: Path | None, config: ModelConfig, weights: WeightStore, pool: cpu.ThreadPool, options: LoadOptions
+) -> Drafting | None:
+    """Records a drafter's program. Raises CheckpointError if it does not fit the target."""
+    if path is None:
+        return None
+    checkpoint = open_checkpoint(path)
+    if not isinstance(checkpoint.config, AssistantConfig):
+        raise CheckpointError("is a model, not a drafter", path=checkpoint.path, remedy="Pass its MTP drafter")
+    check_pair(config, checkpoint.config)
+    tensors = quantized(checkpoint, options.quantize, pool).tensors if options.quantize else checkpoint.tensors
+    own = WeightStore(tensors, pool)
+    return record_assistant(
+        config, weights, checkpoint.config, own, pool, max_rows=MOST_ROWS, kv_format=options.kv_cache_dtype
+    )
+
+
+def open_caches(config: ModelConfig, context: int, options: LoadOptions) -> CachePool:
+    """The key-value caches, and the memory that finished sequences may keep for the prefix cache."""
+    kept = options.prefix_cache_bytes
+    return CachePool(
+        kv_shapes(config),
+        context + PREFILL_CHUNK,
+        PREFILL_CHUNK,
+        kv_format=options.kv_cache_dtype,
+        kept_bytes=available_bytes() // 4 if kept is None else kept,
+    )
+
+
+def grammar_compiler(tokenizer: Tokenizer, vocabulary: int) -> GrammarCompiler:
+    """Compiles grammars for this tokenizer's tokens."""
+    return GrammarCompiler(
+        lambda token: tokenizer.piece(token, skip_special=False), tokenizer.vocab_size, tokenizer.hidden, vocabulary
+    )
+
+
+def usable_cores() -> int:
+    """Cores that this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def too_many_threads(threads: int) -> str | None:
+    """Why so many threads are slow, if there are more than cores that this process may use."""
+    cores = usable_cores()
+    if threads <= cores:
+        return None
+    return f"{threads} threads share {cores} usable core(s) and wait for each other in every step: use {cores}"
+
+
+def _fraction_of(total: int, progress: Progress) -> Callable[[int], None]:
+    """Adds up bytes and reports the fraction done."""
+    done = 0
+
+    def advance(count: int) -> None:
+        nonlocal done
+        done += count
+        progress("packing weights", min(done / max(total, 1), 1.0))
+
+    return advance
