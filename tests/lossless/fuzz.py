@@ -126,6 +126,7 @@ def random_params(rng: random.Random, vocabulary: int, most: int) -> dict[str, A
     perhaps(0.2, "logprobs", 0, 1, 5)
     perhaps(0.2, "min_tokens", rng.randint(0, params["max_tokens"]))
     perhaps(0.1, "ignore_end", True)
+    perhaps(0.15, "stop_token_ids", tuple(rng.sample(range(vocabulary), min(40, vocabulary))))
     if rng.random() < 0.2:
         tokens = rng.sample(range(vocabulary), 3)
         params["logit_bias"] = {t: rng.choice([-float("inf"), -3.0, 2.5, 40.0]) for t in tokens}

@@ -189,3 +189,15 @@ def test_a_grammar_that_becomes_too_much_work_says_so(llm, monkeypatch):
     with pytest.raises(UsageError, match=r"the grammar cannot go on after \d+ tokens: "):
         llm.generate([[5, 6]], params)
     assert not llm.parts.engine._running
+
+
+@pytest.mark.parametrize("draft", ["off", 6])
+def test_stop_tokens_beside_a_grammar(llm, draft):
+    """One that is text comes where the grammar allows its text; a control token, where the grammar may end."""
+    x, control = 3 + ord("x"), 259
+    text = {"grammar": Grammar.regex("a{3}xa{3}"), "stop_token_ids": [x], "logit_bias": {x: 100.0}}
+    for drafted in answers(llm, [2, 5], {"seed": 1, "max_tokens": 20, **text}, draft, right=1.0):
+        assert (drafted.text, drafted.token_ids[-1], drafted.finish_reason) == ("aaa", x, "stop")
+    ended = {"grammar": Grammar.regex("(abc){2,9}"), "stop_token_ids": [control], "logit_bias": {control: 100.0}}
+    for drafted in answers(llm, [2, 5], {"seed": 1, "max_tokens": 40, **ended}, draft, right=1.0):
+        assert (drafted.text, drafted.token_ids[-1], drafted.finish_reason) == ("abcabc", control, "stop")
