@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ def loading_bar(given: Callable[[str, float], None] | bool | None) -> Iterator[C
     """
     if callable(given):
         yield given
-    elif given is False or not (_is_terminal() or "IPython" in sys.modules):
+    elif given is False or not (_is_terminal() or _is_notebook()):
         yield _ignore
     else:
         with progress_bar() as progress:
@@ -49,6 +50,11 @@ def loading_bar(given: Callable[[str, float], None] | bool | None) -> Iterator[C
 
 def _is_terminal() -> bool:
     return sys.stderr is not None and sys.stderr.isatty()
+
+
+def _is_notebook() -> bool:
+    """Whether rich can draw in a notebook's cell."""
+    return "ipykernel" in sys.modules and find_spec("ipywidgets") is not None
 
 
 def _ignore(_what: str, _fraction: float) -> None:

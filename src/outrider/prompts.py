@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from numbers import Real
 from operator import index
 from typing import Any
 
@@ -57,11 +58,16 @@ class Prompts:
             if isinstance(prompt, Mapping):
                 raise UsageError(f"prompts[{number}] is a dict, {given(prompt)}: pass messages to LLM.chat")
             if isinstance(prompt, bytes) or not isinstance(prompt, Iterable):
-                raise UsageError(
-                    f"prompts must be {_PROMPTS}; prompts[{number}] is {given(prompt)}. "
-                    "The ids of one prompt go into a list of their own: [[2, 818, 5279]]"
-                )
-        return [self.encode(prompt) for prompt in several]
+                number_hint = " (the ids of one prompt go into a list of their own: [[2, 818, 5279]])"
+                hint = number_hint if isinstance(prompt, Real) else ""
+                raise UsageError(f"prompts must be {_PROMPTS}, but prompts[{number}] is {given(prompt)}{hint}")
+        return [self._encode_one(number, several) for number in range(len(several))]
+
+    def _encode_one(self, number: int, several: Sequence[Prompt]) -> list[int]:
+        try:
+            return self.encode(several[number])
+        except UsageError as problem:
+            raise UsageError(f"prompts[{number}]: {problem}" if len(several) > 1 else str(problem)) from None
 
     def encode(self, prompt: Prompt) -> list[int]:
         """The ids of a prompt, BOS included if it is a text.

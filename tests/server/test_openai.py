@@ -143,6 +143,18 @@ def test_several_answers_to_one_prompt(client):
         assert alone.choices[0].text == choice.text
 
 
+def test_stop_tokens_end_an_answer(client):
+    asked = {"model": "tiny", "prompt": "one two", "max_tokens": 8, "temperature": 0}
+    whole = client.completions.create(**asked, stream=True, extra_body=ENDLESS)
+    tokens = [token for chunk in whole for token in chunk.outrider["token_ids"]]
+    stops = ENDLESS | {"stop_token_ids": [tokens[3]]}
+    found = client.completions.create(**asked, extra_body=stops)
+    assert found.usage.completion_tokens == tokens.index(tokens[3]) + 1
+    assert found.choices[0].finish_reason == "stop"
+    with pytest.raises(openai.BadRequestError, match="stop_token_ids names token 9999999, outside the vocabulary"):
+        client.completions.create(**asked, extra_body={"stop_token_ids": [9999999]})
+
+
 def test_drafting_is_switched_per_request_and_changes_nothing(client):
     texts = []
     for drafting in ("off", "auto", 5):

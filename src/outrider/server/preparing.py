@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from pydantic import ValidationError
@@ -97,7 +97,7 @@ class Preparer:
         grammars: list[Grammar | None],
         field: str,
     ) -> Prepared:
-        self._prompts.check(SamplingParams(logit_bias=sets[0].logit_bias))
+        self._prompts.check(replace(sets[0], grammar=None))  # the grammars are compiled in other threads
         with_usage = wanted.stream_options is not None and wanted.stream_options.include_usage
         distinct = list(dict.fromkeys(grammar for grammar in grammars if grammar is not None))
         return Prepared(ids, sets, form, distinct, field, wanted.stream, with_usage)

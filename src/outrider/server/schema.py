@@ -26,6 +26,7 @@ _HARMLESS = ("text", "none", "auto")
 
 
 MAX_BIASES = 1024
+MAX_STOP_TOKENS = 128
 MAX_CLIENT_SALT = 256
 
 
@@ -72,6 +73,7 @@ class Sampled(Formed):
     typical_p: Annotated[float, Field(gt=0, le=1)] = 1.0
     repetition_penalty: Annotated[float, Field(ge=0.01, le=100)] = 1.0
     min_tokens: Annotated[int, Field(ge=0)] = 0
+    stop_token_ids: Annotated[list[int], Field(max_length=MAX_STOP_TOKENS, fail_fast=True)] | None = None
     ignore_eos: bool = False
     cache_salt: Annotated[str, Field(max_length=MAX_CLIENT_SALT)] | None = None
     # As llama.cpp's server has it.
@@ -130,6 +132,7 @@ class Sampled(Formed):
             seed=seed,
             n=self.n,
             stop=stop,
+            stop_token_ids=tuple(self.stop_token_ids or ()),
             ignore_end=self.ignore_eos,
             grammar=grammar,
             keep_special=keep_special,
