@@ -1,4 +1,4 @@
-"""outrider: Gemma 4 with MTP drafters. The same answer, two to three times sooner."""
+"""outrider: speculative decoding for Gemma on CPUs. The same tokens in fewer passes."""
 
 import importlib
 from typing import TYPE_CHECKING, Any

@@ -1,4 +1,4 @@
-"""What every command shares: where words go (figures and errors to standard error) and how a model is loaded."""
+"""What every command shares: options, errors, log lines, and how a model is loaded."""
 
 from __future__ import annotations
 
@@ -26,13 +26,25 @@ def show_error(problem: BaseException | str) -> None:
     error_console().print(f"error: {problem}", style="red", markup=False)
 
 
+ModelArgument = Annotated[
+    str, typer.Argument(help='"demo", a .gguf file, a folder with config.json, or a hub id.', show_default=False)
+]
+LookupOption = Annotated[
+    bool, typer.Option("--lookup/--no-lookup", help="Also draft by prompt lookup (n-gram matches).")
+]
+ThreadsOption = Annotated[int | None, typer.Option(help="Compute threads.", show_default="all cores")]
+ContextOption = Annotated[
+    int | None,
+    typer.Option(help="Context size of a request, in tokens (prompt and answer).", show_default="the model's"),
+]
+
 DrafterOption = Annotated[
     str, typer.Option(metavar="auto|off|PATH", help="MTP drafter: the model's own, none, or PATH.")
 ]
 
 
 class Quantize(StrEnum):
-    """What becomes of floating-point weights."""
+    """Block format of floating-point weights."""
 
     none = "none"
     q4_0 = "q4_0"
@@ -40,12 +52,12 @@ class Quantize(StrEnum):
 
 
 QuantizeOption = Annotated[
-    Quantize, typer.Option(help="Floating-point weights as they are, or in blocks of 4 or 8 bits, made once and kept.")
+    Quantize, typer.Option(help="Quantize floating-point weights while loading; the result is cached on disk.")
 ]
 
 
 class KvCacheDtype(StrEnum):
-    """How keys and values are kept."""
+    """Format of keys and values."""
 
     float16 = "float16"
     float32 = "float32"
@@ -53,12 +65,12 @@ class KvCacheDtype(StrEnum):
 
 
 KvCacheOption = Annotated[
-    KvCacheDtype, typer.Option(help="How keys and values are kept: int8 takes half the memory of float16.")
+    KvCacheDtype, typer.Option(help="Format of the key-value cache; int8 takes half the memory of float16.")
 ]
 
 
 class LogLevel(StrEnum):
-    """Least severe log lines that are printed."""
+    """Python's log levels."""
 
     debug = "debug"
     info = "info"
@@ -66,9 +78,7 @@ class LogLevel(StrEnum):
     error = "error"
 
 
-LogLevelOption = Annotated[
-    LogLevel, typer.Option(help="Least severe log lines on standard error; info has a line for each request.")
-]
+LogLevelOption = Annotated[LogLevel, typer.Option(help="Log level on standard error; info logs every request.")]
 
 
 class _StandardError(logging.Handler):

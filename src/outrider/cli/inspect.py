@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from outrider.console import ModelArgument
+
 if TYPE_CHECKING:
     from outrider.checkpoints import Checkpoint, Layer
 
@@ -16,10 +18,10 @@ _CONTEXTS = (8192, 32768, 131072)
 
 
 def inspect(
-    model: Annotated[str, typer.Argument(help='"demo", a .gguf file, a folder, or a hub id.', show_default=False)],
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
+    model: ModelArgument,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Say what is in a checkpoint, without loading its weights."""
+    """Show what is in a checkpoint, what it costs and which drafter fits, without loading its weights."""
     from outrider.checkpoints import ModelConfig, open_checkpoint
     from outrider.drafters.pairing import find_drafter
 

@@ -1,4 +1,4 @@
-"""What a request gives back."""
+"""The output of a request: text, tokens, statistics."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ FinishReason = Literal["stop", "length"]
 
 
 class TargetPass(NamedTuple):
-    """A pass that a request decoded in. Its rows, and the wall-clock seconds it took, are those of all its requests."""
+    """A target pass of decoding. Rows and wall-clock seconds are those of the whole batch."""
 
     rows: int
     seconds: float
@@ -22,8 +22,8 @@ class TargetPass(NamedTuple):
 class RequestStats:
     """What one request cost and what drafting saved. Times are wall-clock seconds.
 
-    `passes` are those of decoding, in their order; the first token comes out of prefill and needs none. `reused_tokens`
-    are those of the prompt whose keys and values an earlier request had left behind.
+    `passes` are those of decoding, in order; the first token comes from prefill. `reused_tokens` are prompt tokens
+    found in the prefix cache.
     """
 
     prompt_tokens: int = 0
@@ -43,17 +43,17 @@ class RequestStats:
 
     @property
     def target_passes(self) -> int:
-        """How many passes decoding took."""
+        """Target passes of decoding."""
         return len(self.passes)
 
     @property
     def verify_seconds(self) -> float:
-        """What they took together."""
+        """Total verify time."""
         return sum(of.seconds for of in self.passes)
 
     @property
     def tokens_per_pass(self) -> float:
-        """Tokens emitted by decode passes / decode passes; 1 without drafting (and where nothing was decoded)."""
+        """Tokens emitted by decode passes / decode passes; 1 without drafting, and where nothing was decoded."""
         return self.decoded_tokens / self.target_passes if self.target_passes else 1.0
 
     @property
@@ -67,7 +67,7 @@ class RequestStats:
         return self.decoded_tokens / self.decode_seconds if self.decode_seconds else 0.0
 
     def count(self, source: str, depth: int, accepted: bool) -> None:
-        """Books a verified draft token."""
+        """Counts a verified draft token."""
         for counts, by in ((self.drafted_by_depth, 1), (self.accepted_by_depth, int(accepted))):
             counts.extend([0] * (depth + 1 - len(counts)))
             counts[depth] += by

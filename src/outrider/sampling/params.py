@@ -1,4 +1,4 @@
-"""What a request asks for: how to choose tokens, when to stop, how to draft."""
+"""Sampling parameters: how tokens are chosen, when a request stops, how it drafts."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ DraftSetting = Literal["auto", "off"] | int
 MAX_DRAFT = 63
 """Most tokens of one draft."""
 MAX_LOGPROBS = 20
-"""Most alternatives reported for a place, as in the OpenAI API."""
+"""Most alternatives reported per position, as in the OpenAI API."""
 MAX_ANSWERS = 64
 """Most answers to one prompt."""
 MAX_CACHE_SALT = 512
@@ -23,9 +23,9 @@ MAX_CACHE_SALT = 512
 
 
 _LEAST_TEMPERATURE = 1e-30
-"""Below, the noise is lost beside any logit, and logits divided by the temperature may be too large for a number."""
+"""Below, the noise is lost in any logit's rounding, and logits divided by the temperature may overflow."""
 _MOST_BIAS = 1e30
-"""What still is a finite float32 after any repetition penalty."""
+"""Still a finite float32 after any repetition penalty."""
 _INTEGERS = ("max_tokens", "top_k", "min_tokens", "seed", "n")
 _NUMBERS = ("temperature", "top_p", "min_p", "typical_p", "repetition_penalty", "presence_penalty", "frequency_penalty")
 _FLAGS = ("ignore_end", "cache_prompt")
@@ -37,7 +37,7 @@ class SamplingParams:
 
     Args:
         max_tokens: most tokens to generate.
-        temperature: 0 takes the most likely token; above 0 the logits are divided by it and sampled.
+        temperature: 0 is greedy; above 0 the logits are divided by it and sampled.
         top_k: keep only the k most likely tokens; 0 (or -1) keeps all.
         top_p: keep the smallest set of most likely tokens whose probability reaches this; 1 keeps all.
         min_p: keep tokens at least this many times as likely as the most likely; 0 keeps all.
@@ -45,11 +45,11 @@ class SamplingParams:
             reach this probability; 1 keeps all.
         repetition_penalty: divides positive logits of tokens in prompt or answer by it, and multiplies negative ones;
             above 1 discourages repeating, 1 changes nothing (Keskar et al. 2019).
-        presence_penalty: taken from the logits of tokens that the answer already has.
-        frequency_penalty: taken from them once for every time that the answer has them.
+        presence_penalty: subtracted from the logits of tokens that the answer has.
+        frequency_penalty: subtracted from them once per occurrence in the answer.
         logit_bias: token id -> what is added to its logit, -infinity (never) included.
         min_tokens: no end token, stop token or stop text ends the answer before it has this many tokens.
-        logprobs: report the log-probability of every token, and of this many of the likeliest at its place; None
+        logprobs: report the log-probability of every token, and of this many of the likeliest at its position; None
             reports none. They are the model's own: before penalties, biases, temperature and filters.
         seed: the noise of a sampled token is a function of (seed, position, token); the same seed gives the same text.
         n: answers to each prompt, with seeds `seed`, `seed + 1`, ...; see `RequestOutput.outputs`.
@@ -61,8 +61,8 @@ class SamplingParams:
         grammar: the form that the answer is held to; it ends where the grammar does. Tokens that do not fit are taken
             out after penalties and biases and before the filters; where biases forbid all that fit, the grammar wins.
         keep_special: control tokens, by their text, that are part of the answer's text; all others leave none.
-        draft: "auto" decides at every step how much to draft, "off" never drafts, a number pins the draft length.
-            Whatever it is, the tokens are the same.
+        draft: "auto" plans the draft length at every step, "off" never drafts, a number fixes the draft length. The
+            tokens are the same.
         cache_prompt: reuse what earlier requests computed (the prefix cache) and draft from their texts
             (`LLM(lookup_history=...)`), and keep this request's for later ones. False does none of that: nothing
             earlier is used and nothing of this request is kept. The tokens are the same.
@@ -177,17 +177,17 @@ class SamplingParams:
 
     @property
     def scope(self) -> str | None:
-        """The salt within which this request shares with others; None if it shares nothing."""
+        """The salt whose requests share a prefix cache and a history with this one; None if it shares nothing."""
         return self.cache_salt if self.cache_prompt else None
 
     @property
     def filters(self) -> bool:
-        """Whether unlikely tokens are never sampled."""
+        """Whether a filter excludes unlikely tokens."""
         return (self.top_k, self.top_p, self.min_p, self.typical_p) != (0, 1.0, 0.0, 1.0)
 
     @property
     def greedy(self) -> bool:
-        """Whether the most likely token is taken: no noise, no filter matters."""
+        """Whether the most likely token is chosen, without noise or filters."""
         return self.temperature == 0
 
 

@@ -237,7 +237,7 @@ class Server:
                 return Response(status_code=_CLIENT_GONE)
             except Exception:
                 _log.exception("%s failed", request.url.path)
-                return ApiError(500, "server_error", "the request failed within the server: see its log").response()
+                return ApiError(500, "server_error", "internal server error; see the server log").response()
 
         return guarded
 

@@ -215,8 +215,8 @@ class Scheduler:
                 ticket.request = self._engine.add(list(ticket.prompt), ticket.params)
                 ticket.began, began = time.perf_counter(), True
         except Exception as error:
-            _log.exception("a request could not begin")
-            ticket.give(StoppedError(f"the request could not begin: {error}"))
+            _log.exception("a request could not start")
+            ticket.give(StoppedError(f"the request could not start: {error}"))
         with self._changed:  # at no time in neither, or another would be let in for it
             self._joining.remove(ticket)
             self._running += [ticket] if began else []
@@ -225,7 +225,7 @@ class Scheduler:
         assert ticket.request is not None
         if ticket.request.error is not None:
             self._leave(ticket)
-            ticket.give(StoppedError(f"the request failed within the server: {ticket.request.error}"))
+            ticket.give(StoppedError(f"internal server error: {ticket.request.error}"))
             return
         piece = ticket.request.take_piece()
         if piece.finish_reason is not None:
