@@ -119,44 +119,41 @@ def load(source: str | Path, options: LoadOptions, progress: Progress) -> Loaded
     """
     started = time.perf_counter()
     checkpoint, config, tables = open_target(source)
-    context = context_of(config, options.context)
-    threads = options.threads or usable_cores()
-    if (warning := too_many_threads(threads)) is not None:
-        warnings.warn(warning, stacklevel=3)
-    pool = cpu.ThreadPool(threads)
+    context, pool = context_of(config, options.context), open_pool(options.threads)
+    drafter = choose_drafter(source, checkpoint.path, config, options.drafter)
     weights, packed = open_weights(checkpoint, options.quantize, pool, progress)
-    kv_format = options.kv_cache_dtype
-    target = Target(record_gemma(config, weights, pool, max_rows=PREFILL_CHUNK, kv_format=kv_format))
+    target = record_target(config, weights, pool, options)
     weight_bytes = weights.packed_bytes
     progress("building the tokenizer", 1.0)
     tokenizer = open_tokenizer(tables, path=checkpoint.path)
-    drafter = choose_drafter(source, checkpoint.path, config, options.drafter)
-    drafting = open_drafter(drafter.path, config, weights, pool, options)
-    caches = open_caches(config, context, options)
-    progress("measuring passes", 1.0)
-    measure = Measure(target, caches)
-    planner = DraftPlanner(
-        measure.cost_curve(),
-        lookup=options.lookup,
-        history=options.lookup_history,
-        drafting=drafting,
-        vocabulary=target.vocabulary,
-    )
     grammars = grammar_compiler(tokenizer, target.vocabulary)
+    prompts = open_prompts(checkpoint.path, tables, tokenizer, grammars, target, context)
+    drafting = open_drafter(drafter.path, config, weights, pool, options)
+    progress("measuring pass costs", 1.0)
+    caches = open_caches(config, context, options)
+    measure = Measure(target, caches)
+    planner = make_planner(measure, target, drafting, options)
     engine = Engine(target, tokenizer, caches, planner, grammars, context=context, chunk=PREFILL_CHUNK)
-    prompts = Prompts(
-        *(tokenizer, chat_template_of(tables), grammars),
-        name=checkpoint.path.name,
-        vocabulary=target.vocabulary,
+    loaded = Loaded(
+        path=checkpoint.path,
+        config=config,
         context=context,
-        most_context=config.context_length,
+        threads=pool.size,
+        kv_cache_dtype=options.kv_cache_dtype,
+        tokenizer=tokenizer,
+        prompts=prompts,
+        grammars=grammars,
+        target=target,
+        drafter=drafter,
+        caches=caches,
+        measure=measure,
+        engine=engine,
+        packed=packed,
+        weight_bytes=weight_bytes,
+        load_seconds=time.perf_counter() - started,
     )
-    seconds = time.perf_counter() - started
-    _log.info("loaded %s in %.2f s, %d threads; drafter: %s", checkpoint.path, seconds, threads, drafter.why)
-    return Loaded(
-        *(checkpoint.path, config, context, threads, kv_format, tokenizer, prompts, grammars),
-        *(target, drafter, caches, measure, engine, packed, weight_bytes, seconds),
-    )
+    _log.info("loaded %s in %.2f s; drafter: %s", loaded.path, loaded.load_seconds, drafter.why)
+    return loaded
 
 
 def open_target(source: str | Path) -> tuple[Checkpoint, ModelConfig, TokenizerTables | Path]:
@@ -180,6 +177,14 @@ def context_of(config: ModelConfig, wanted: int | None) -> int:
     return wanted or config.context_length
 
 
+def open_pool(wanted: int | None) -> cpu.ThreadPool:
+    """The compute threads: all usable cores unless a number is given. Warns of more threads than cores."""
+    threads = wanted or usable_cores()
+    if (warning := too_many_threads(threads)) is not None:
+        warnings.warn(warning, stacklevel=4)  # at the caller of LLM(...)
+    return cpu.ThreadPool(threads)
+
+
 def open_weights(
     checkpoint: Checkpoint, quantize: Quantization | None, pool: cpu.ThreadPool, progress: Progress
 ) -> tuple[WeightStore, Packed | None]:
@@ -188,6 +193,36 @@ def open_weights(
     tensors = packed.tensors if packed else checkpoint.tensors
     total = sum(tensor.nbytes for tensor in tensors.values() if len(tensor.shape) > 1)
     return WeightStore(tensors, pool, _fraction_of(total, progress)), packed
+
+
+def record_target(config: ModelConfig, weights: WeightStore, pool: cpu.ThreadPool, options: LoadOptions) -> Target:
+    """The target's program; recording it packs its weights."""
+    return Target(record_gemma(config, weights, pool, max_rows=PREFILL_CHUNK, kv_format=options.kv_cache_dtype))
+
+
+def grammar_compiler(tokenizer: Tokenizer, vocabulary: int) -> GrammarCompiler:
+    """Compiles grammars for this tokenizer's tokens."""
+    return GrammarCompiler(
+        lambda token: tokenizer.piece(token, skip_special=False), tokenizer.vocab_size, tokenizer.hidden, vocabulary
+    )
+
+
+def open_prompts(
+    path: Path,
+    tables: TokenizerTables | Path,
+    tokenizer: Tokenizer,
+    grammars: GrammarCompiler,
+    target: Target,
+    context: int,
+) -> Prompts:
+    """Turns texts and conversations into token ids, with the checkpoint's chat template."""
+    return Prompts(
+        *(tokenizer, chat_template_of(tables), grammars),
+        name=path.name,
+        vocabulary=target.vocabulary,
+        context=context,
+        most_context=target.config.context_length,
+    )
 
 
 def choose_drafter(source: str | Path, path: Path, config: ModelConfig, wanted: str | Path | None) -> FoundDrafter:
@@ -228,10 +263,14 @@ def open_caches(config: ModelConfig, context: int, options: LoadOptions) -> Cach
     )
 
 
-def grammar_compiler(tokenizer: Tokenizer, vocabulary: int) -> GrammarCompiler:
-    """Compiles grammars for this tokenizer's tokens."""
-    return GrammarCompiler(
-        lambda token: tokenizer.piece(token, skip_special=False), tokenizer.vocab_size, tokenizer.hidden, vocabulary
+def make_planner(measure: Measure, target: Target, drafting: Drafting | None, options: LoadOptions) -> DraftPlanner:
+    """What decides how much to draft, from the cost of passes as measured now."""
+    return DraftPlanner(
+        measure.cost_curve(),
+        lookup=options.lookup,
+        history=options.lookup_history,
+        drafting=drafting,
+        vocabulary=target.vocabulary,
     )
 
 
