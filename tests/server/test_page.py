@@ -395,7 +395,7 @@ def test_turns_of_a_conversation(open_page):
 
 
 def test_a_base_model_completes_and_the_page_says_so(open_page, served_llm, monkeypatch):
-    monkeypatch.setattr(served_llm, "chat", None)
+    monkeypatch.setattr(served_llm.parts.prompts, "template", None)
     page = open_page()
     assert page.locator("#modes").is_hidden()
     assert "base model without a chat template" in page.locator("#base-note").inner_text()
