@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import time
 import warnings
@@ -63,20 +64,23 @@ class LoadOptions:
         if not isinstance(self.lookup, bool):
             raise UsageError(f"lookup must be True or False, not {given(self.lookup)}")
         self._require_number("lookup_history", "0 (none) or more tokens", 0)
-        self._require_number("prefix_cache_bytes", "None, 0 (none) or more bytes", 0)
-        self._require_number("threads", f"None or a number from 1 to {_MOST_THREADS}", 1, _MOST_THREADS)
-        self._require_number("context", "None or a number of tokens from 2", 2)
+        if self.prefix_cache_bytes is not None:
+            self._require_number("prefix_cache_bytes", "0 (none) or more", 0)
+        if self.threads is not None:
+            self._require_number("threads", f"None or a number from 1 to {_MOST_THREADS}", 1, _MOST_THREADS)
+        if self.context is not None:
+            self._require_number("context", "None or a number of tokens from 2", 2)
         if self.kv_cache_dtype not in cpu.KV_FORMATS:
             raise UsageError(f"kv_cache_dtype must be one of {', '.join(cpu.KV_FORMATS)}, not {self.kv_cache_dtype!r}")
         if self.quantize is not None and self.quantize not in QUANTIZATIONS:
             raise UsageError(f"quantize must be None or one of {', '.join(QUANTIZATIONS)}, not {self.quantize!r}")
 
-    def _require_number(self, name: str, expected: str, least: int, most: int | None = None) -> None:
+    def _require_number(self, name: str, expected: str, least: int, most: float = math.inf) -> None:
         value = getattr(self, name)
-        if value is None and "None" in expected:
-            return
-        if not isinstance(value, int) or value < least or (most is not None and value > most):
+        if not isinstance(value, int) or isinstance(value, bool):
             raise UsageError(f"{name} must be {expected}, not {given(value)}")
+        if not least <= value <= most:
+            raise UsageError(f"{name} must be {expected}, not {value}")
 
 
 @dataclass
