@@ -84,10 +84,10 @@ class _Recorder(MtpDrafter):
 def record(model: str, prompts: int, tokens: int) -> list[Trace]:
     """Decodes the prompts of every category, greedy and sampled."""
     llm = LLM(model, lookup=False)
-    engine_planner = llm.engine.planner
+    engine_planner = llm.parts.engine.planner
     own = engine_planner.drafters[0]
     assert isinstance(own, MtpDrafter)
-    recorder = _Recorder(own._drafting, llm.target.vocabulary)
+    recorder = _Recorder(own._drafting, llm.parts.target.vocabulary)
     engine_planner.drafters[0] = recorder
     traces = []
     texts = [(prompt, t) for prompt in shipped_prompts(prompts) for t in (0.0, 0.8)]
@@ -103,7 +103,7 @@ def record(model: str, prompts: int, tokens: int) -> list[Trace]:
                 chains[len(request.tokens)] = recorder.steps
 
         params = SamplingParams(max_tokens=tokens, temperature=temperature, seed=number, draft="off", ignore_end=True)
-        with llm.engine.observing(on_commit):
+        with llm.parts.engine.observing(on_commit):
             out = llm.generate(prompt.text, params)[0]
         kind = f"{prompt.category}, {'sampled' if temperature else 'greedy'}"
         traces.append(Trace(kind, temperature > 0, list(out.prompt_token_ids), list(out.token_ids), chains))

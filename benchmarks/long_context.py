@@ -21,7 +21,7 @@ from outrider.backends import cpu
 from outrider.cache import cache_bytes
 from outrider.checkpoints import ModelConfig, open_checkpoint
 from outrider.engine.target import Target, chain
-from outrider.llm import PREFILL_CHUNK, usable_cores
+from outrider.loading import PREFILL_CHUNK, usable_cores
 from outrider.models.gemma import kv_layers
 from outrider.quant import WeightStore
 

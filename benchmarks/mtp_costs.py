@@ -32,18 +32,18 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=25)
     arguments = parser.parse_args()
     llm = LLM(arguments.model, drafter=arguments.drafter, context=4096)
-    mtp = llm.engine.planner.drafters[0]
+    mtp = llm.parts.engine.planner.drafters[0]
     assert isinstance(mtp, MtpDrafter)
-    llm.measure.verify(1, arguments.context, 1)
-    cache = llm.measure.cache_of(arguments.context)
+    llm.parts.measure.verify(1, arguments.context, 1)
+    cache = llm.parts.measure.cache_of(arguments.context)
     # Its own hidden state is as good as any for the time.
-    mtp._drafting.program.write(mtp._drafting.hidden, llm.target.hidden(1))
+    mtp._drafting.program.write(mtp._drafting.hidden, llm.parts.target.hidden(1))
     plain: list[float] = []
     steps: list[list[float]] = [[] for _ in range(STEPS)]
     shapes = {"chain": lambda row: row - 1, **TREES}
     passes: dict[tuple[str, int], list[float]] = {(shape, rows): [] for rows in (4, 8, 16) for shape in shapes}
     for number in range(arguments.rounds):
-        plain += llm.measure.verify(1, arguments.context, 2)
+        plain += llm.parts.measure.verify(1, arguments.context, 2)
         for step in range(STEPS):
             started = time.perf_counter()
             mtp._step([(17 + number, cache)])
@@ -51,9 +51,9 @@ def main() -> None:
         for (shape, rows), seconds in passes.items():
             parents = [shapes[shape](row) for row in range(rows)]
             batch = Rows(cache, [100 + 7 * row for row in range(rows)], parents, list(range(rows)))
-            seconds.append(llm.target.run([batch]).seconds)
+            seconds.append(llm.parts.target.run([batch]).seconds)
     one = median(plain)
-    print(f"{llm.path.name}, context {arguments.context}, {llm.threads} threads")
+    print(f"{llm.path.name}, context {arguments.context}, {llm.parts.threads} threads")
     print(f"plain pass                {1e3 * one:8.3f} ms")
     for step, seconds in enumerate(steps, start=1):
         share = median(seconds) / one

@@ -29,9 +29,10 @@ def main() -> None:
         started = time.perf_counter()
         llm = LLM(arguments.folder, quantize=arguments.quantize, context=4096)
         seconds = time.perf_counter() - started
-        assert llm.packed is not None
+        packed = llm.parts.packed
+        assert packed is not None
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
-        print(f"load {number + 1}: {seconds:.2f} s; error {llm.packed.error:.2%}; at most {peak:.1f} GB", flush=True)
+        print(f"load {number + 1}: {seconds:.2f} s; error {packed.error:.2%}; at most {peak:.1f} GB", flush=True)
         if number == 0:
             answer = llm.generate([[2, 300, 400]], SamplingParams(max_tokens=32, ignore_end=True))[0]
             print(f"decoding {answer.stats.as_dict()['decode_tokens_per_second']:.1f} tokens/s")

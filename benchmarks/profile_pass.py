@@ -21,18 +21,18 @@ PASSES = 10
 def main(model: str, rows: list[int]) -> None:
     """Prints milliseconds by kind of call, one column per row count, row counts interleaved."""
     llm = LLM(model, lookup=False)
-    program, cache = llm.target.forward.program.native, llm.caches.new()
+    program, cache = llm.parts.target.forward.program.native, llm.parts.caches.new()
     context = list(range(100, 228))
-    llm.target.run([chain(cache, context, [len(context) - 1])])
+    llm.parts.target.run([chain(cache, context, [len(context) - 1])])
     cache.commit(np.arange(len(context), dtype=np.int32))
     kinds = program.describe()
     spent = {count: Counter[str]() for count in rows}
     for _ in range(PASSES):
         for count in rows:
             batch = chain(cache, context[:count], list(range(count)))
-            llm.target.run([batch])
+            llm.parts.target.run([batch])
             program.profile(True)  # starts from zero
-            llm.target.run([batch])
+            llm.parts.target.run([batch])
             for kind, seconds in zip(kinds, program.seconds, strict=True):
                 spent[count][kind] += 1000 * seconds / PASSES
     program.profile(False)

@@ -73,7 +73,17 @@ class FakeLLM:
         self.cancelled = 0
         self.made.append(self)
 
+    @property
+    def parts(self) -> FakeLLM:
+        """It is its own parts, and their prompts."""
+        return self
+
+    prompts = parts
+
     def chat_prompt(self, messages: list[dict[str, str]]) -> list[int]:
+        return self.conversation(messages)
+
+    def conversation(self, messages: list[dict[str, str]]) -> list[int]:
         return self.tokenizer.encode("|".join(f"{m['role']}={m['content']}" for m in messages))
 
     def encode(self, prompt: str | list[int]) -> list[int]:

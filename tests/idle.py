@@ -10,6 +10,6 @@ from outrider import LLM
 def wait_until_idle(llm: LLM) -> None:
     """Until no request holds a sequence. Fails after some seconds."""
     until = time.monotonic() + 20
-    while llm.caches.in_use:
-        assert time.monotonic() < until, f"{llm.caches.in_use} sequences are still in use"
+    while llm.parts.caches.in_use:
+        assert time.monotonic() < until, f"{llm.parts.caches.in_use} sequences are still in use"
         time.sleep(0.002)

@@ -16,11 +16,11 @@ def speak_json(llm: LLM) -> None:
     texts = [text.encode() for text in (*SPECIAL, *_PIECES, *_WORDS)]
     pairs = [bytes([a, b]) for a in b"abcdefghij01 " for b in b"abcdefghij012345"]
     words = [b"<pad>", b"<eos>", b"<bos>", *(bytes([i]) for i in range(256)), *texts, *pairs]
-    words = words[: llm.target.vocabulary]
+    words = words[: llm.parts.target.vocabulary]
     tokenizer = llm.tokenizer
     tokenizer.hidden = frozenset([0, 1, 2, *range(259, 259 + len(SPECIAL))])
     tokenizer.vocab_size = len(words)
-    llm.grammars._words, llm.grammars._special = len(words), sorted(tokenizer.hidden)
+    llm.parts.grammars._words, llm.parts.grammars._special = len(words), sorted(tokenizer.hidden)
     tokenizer._special_ids = {text: 259 + i for i, text in enumerate(SPECIAL)}
 
     def piece(token: int, *, skip_special: bool = True) -> bytes:

@@ -24,6 +24,8 @@ LAYERS = [  # low to high; those of one line do not import each other
     {"speculation"},
     {"engine"},
     {"roofline"},
+    {"prompts", "progress"},
+    {"loading"},
     {"llm"},
     {"outrider"},
     {"console"},

@@ -1,28 +1,24 @@
-"""What every command shares: where words go (figures and errors to standard error) and how a model is loaded."""
+"""What every command shares: options, errors, log lines, and how a model is loaded."""
 
 from __future__ import annotations
 
 import errno
+import logging
+import sys
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from enum import StrEnum
 from traceback import clear_frames
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from outrider.errors import OutriderError
+from outrider.progress import error_console, progress_bar
 
 if TYPE_CHECKING:
     from outrider import LLM
 
-
-def error_console() -> Console:
-    """A console on standard error, as it is now (tests and shells replace it)."""
-    return Console(stderr=True, highlight=False, soft_wrap=True)
+__all__ = ["error_console", "progress_bar"]
 
 
 def show_error(problem: BaseException | str) -> None:
@@ -30,22 +26,25 @@ def show_error(problem: BaseException | str) -> None:
     error_console().print(f"error: {problem}", style="red", markup=False)
 
 
-@contextmanager
-def progress_bar() -> Iterator[Progress]:
-    """A bar on standard error that leaves nothing behind; silent where that is no terminal."""
-    console = error_console()
-    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        yield progress
-
+ModelArgument = Annotated[
+    str, typer.Argument(help='"demo", a .gguf file, a folder with config.json, or a hub id.', show_default=False)
+]
+LookupOption = Annotated[
+    bool, typer.Option("--lookup/--no-lookup", help="Also draft by prompt lookup (n-gram matches).")
+]
+ThreadsOption = Annotated[int | None, typer.Option(help="Compute threads.", show_default="all cores")]
+ContextOption = Annotated[
+    int | None,
+    typer.Option(help="Context size of a request, in tokens (prompt and answer).", show_default="the model's"),
+]
 
 DrafterOption = Annotated[
-    str, typer.Option(metavar="auto|off|PATH", help="The MTP drafter: the one beside the model, none, or PATH.")
+    str, typer.Option(metavar="auto|off|PATH", help="MTP drafter: the model's own, none, or PATH.")
 ]
 
 
 class Quantize(StrEnum):
-    """What becomes of floating-point weights."""
+    """Block format of floating-point weights."""
 
     none = "none"
     q4_0 = "q4_0"
@@ -53,12 +52,12 @@ class Quantize(StrEnum):
 
 
 QuantizeOption = Annotated[
-    Quantize, typer.Option(help="Floating-point weights as they are, or in blocks of 4 or 8 bits, made once and kept.")
+    Quantize, typer.Option(help="Quantize floating-point weights while loading; the result is cached on disk.")
 ]
 
 
 class KvCacheDtype(StrEnum):
-    """How keys and values are kept."""
+    """Format of keys and values."""
 
     float16 = "float16"
     float32 = "float32"
@@ -66,8 +65,37 @@ class KvCacheDtype(StrEnum):
 
 
 KvCacheOption = Annotated[
-    KvCacheDtype, typer.Option(help="How keys and values are kept: int8 takes half the memory of float16.")
+    KvCacheDtype, typer.Option(help="Format of the key-value cache; int8 takes half the memory of float16.")
 ]
+
+
+class LogLevel(StrEnum):
+    """Python's log levels."""
+
+    debug = "debug"
+    info = "info"
+    warning = "warning"
+    error = "error"
+
+
+LogLevelOption = Annotated[LogLevel, typer.Option(help="Log level on standard error; info logs every request.")]
+
+
+class _StandardError(logging.Handler):
+    """Standard error as it is when a line is printed."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        print(self.format(record), file=sys.stderr)
+
+
+def log_to_stderr(level: LogLevel) -> None:
+    """Prints the package's log lines on standard error, each with its time, level and logger."""
+    logger = logging.getLogger("outrider")
+    if not any(isinstance(handler, _StandardError) for handler in logger.handlers):
+        handler = _StandardError()
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+        logger.addHandler(handler)
+    logger.setLevel(level.upper())
 
 
 class OutOfMemoryError(OutriderError):
@@ -106,7 +134,7 @@ def load_model(
         OutriderError: as LLM does, or memory ran out.
     """
     from outrider import LLM
-    from outrider.llm import too_many_threads
+    from outrider.loading import too_many_threads
 
     with progress_bar() as progress, warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # said below, without a source line
@@ -124,9 +152,9 @@ def load_model(
                 raise
             clear_frames(error.__traceback__)  # which hold what was loaded
             raise OutOfMemoryError(exhaustion(what, f" while loading {model}", _needs(model))) from None
-    if (warning := too_many_threads(llm.threads)) is not None:
+    if (warning := too_many_threads(llm.parts.threads)) is not None:
         error_console().print(f"warning: {warning}", style="yellow", markup=False)
-    if llm.packed is not None:
+    if llm.parts.packed is not None:
         error_console().print(f"weights: {packed_line(llm)}", style="dim", markup=False)
     return llm
 
@@ -144,7 +172,7 @@ def _needs(model: str) -> str:
 
 def packed_line(llm: LLM) -> str:
     """What quantizing on load did, in a line."""
-    packed = llm.packed
+    packed = llm.parts.packed
     if packed is None or packed.path is None:
         return "stored in blocks already: nothing to quantize"
     name, error = packed.worst

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from pathlib import Path
 
 
@@ -28,3 +29,8 @@ class CheckpointError(OutriderError):
         self.remedy = remedy
         sentence = problem if path is None else f"{path}: {problem}"
         super().__init__(f"{sentence}. {remedy}." if remedy else f"{sentence}.")
+
+
+def given(value: object) -> str:
+    """A value of a wrong type as an error shows it: shortened, with its type."""
+    return "None" if value is None else f"{reprlib.repr(value)} ({type(value).__name__})"

@@ -35,7 +35,7 @@ def answer(llm, prompt):
 
 
 def alone(llm, prompt):
-    llm.caches.clear()
+    llm.parts.caches.clear()
     return answer(llm, prompt)
 
 
@@ -63,7 +63,7 @@ def test_an_edited_prompt_past_the_sliding_window(llm, seed, length, place, more
 def test_the_last_place_that_the_rings_still_hold(llm, offset):
     first = [3 + 7 * n % 500 for n in range(700)]
     alone(llm, first)
-    (kept,) = llm.caches._finished
+    (kept,) = llm.parts.caches._finished
     at = kept.cache.earliest + offset
     second = [*first[:at], 5, 6, 7]
     found = answer(llm, second)
@@ -73,7 +73,7 @@ def test_the_last_place_that_the_rings_still_hold(llm, offset):
 
 def test_a_little_in_common_does_not_cost_a_long_conversation(llm):
     """Every prompt begins with the same token: no reason to throw a thousand others away."""
-    llm.caches.clear()
+    llm.parts.caches.clear()
     long, other = [2] + [9, 8, 7] * 100, [2, 5, 6, 7]
     answer(llm, long)
     assert answer(llm, other).stats.reused_tokens == 0
@@ -92,25 +92,27 @@ def test_a_prompt_can_be_computed_though_it_is_kept(llm):
 
 def test_salts_keep_sequences_apart(llm):
     """What is kept under one is neither used, nor replaced, nor found equal under another."""
-    llm.caches.clear()
+    llm.parts.caches.clear()
     prompt = [3 + 7 * n % 500 for n in range(60)]
     params = SamplingParams(max_tokens=6, ignore_end=True, logprobs=1)
     (first,) = llm.generate([prompt], replace(params, cache_salt="a"))
     for salt, reused, kept in (("b", 0, 2), ("", 0, 3), ("a", 59, 3), ("b", 59, 3), ("a ", 0, 4)):
         (found,) = llm.generate([prompt], replace(params, cache_salt=salt))
         assert (found.token_ids, found.logprobs) == (first.token_ids, first.logprobs)
-        assert (found.stats.reused_tokens, llm.caches.kept) == (reused, kept), salt
-    assert llm.caches.kept_bytes == sum(llm.caches.bytes_of(sequence) for sequence in llm.caches._finished)
+        assert (found.stats.reused_tokens, llm.parts.caches.kept) == (reused, kept), salt
+    assert llm.parts.caches.kept_bytes == sum(
+        llm.parts.caches.bytes_of(sequence) for sequence in llm.parts.caches._finished
+    )
 
 
 def test_a_request_that_takes_no_part_leaves_the_cache_as_it_was(llm):
-    llm.caches.clear()
+    llm.parts.caches.clear()
     prompt = [3 + 7 * n % 500 for n in range(60)]
     params = SamplingParams(max_tokens=6, ignore_end=True, cache_prompt=False)
     for _ in range(2):
         (found,) = llm.generate([prompt], params)
-        assert (found.stats.reused_tokens, llm.caches.kept, llm.caches.kept_bytes) == (0, 0, 0)
-    assert llm.caches.in_use == 0
+        assert (found.stats.reused_tokens, llm.parts.caches.kept, llm.parts.caches.kept_bytes) == (0, 0, 0)
+    assert llm.parts.caches.in_use == 0
 
 
 @pytest.mark.parametrize("salt", ["x" * 513, 7, None])
@@ -122,18 +124,20 @@ def test_a_salt_is_a_text_of_bounded_length(salt):
 
 def test_what_is_the_same_is_kept_once(llm):
     """Shorter than its answer, a prompt is computed anew each time; one that differs in its last token is another."""
-    llm.caches.clear()
+    llm.parts.caches.clear()
     params = SamplingParams(max_tokens=20, ignore_end=True)
     for number in range(3):
         for prompt, draft in (([5, 6, 7], "auto"), ([5, 6, 7], "off"), ([5, 6, 8], "auto")):
             (found,) = llm.generate([prompt], replace(params, draft=draft))
             assert found.stats.reused_tokens == 0
-        assert llm.caches.kept == 2, f"after {number + 1} times"
-    assert llm.caches.kept_bytes == sum(llm.caches.bytes_of(sequence) for sequence in llm.caches._finished)
+        assert llm.parts.caches.kept == 2, f"after {number + 1} times"
+    assert llm.parts.caches.kept_bytes == sum(
+        llm.parts.caches.bytes_of(sequence) for sequence in llm.parts.caches._finished
+    )
 
 
 def test_bytes_bound_what_is_kept_and_the_oldest_goes_first(llm):
-    pool = llm.caches
+    pool = llm.parts.caches
     pool.clear()
     before = pool.most_bytes
     prompts = [[10 + number, *range(20, 80)] for number in range(4)]
@@ -161,12 +165,12 @@ def test_bytes_bound_what_is_kept_and_the_oldest_goes_first(llm):
 
 
 def test_memory_once_taken_counts_after_going_back(llm):
-    llm.caches.clear()
+    llm.parts.caches.clear()
     answer(llm, [3 + n % 500 for n in range(250)])
-    big = llm.caches.kept_bytes
+    big = llm.parts.caches.kept_bytes
     answer(llm, [3 + n % 500 for n in range(130)])
-    assert llm.caches.kept == 1
-    assert llm.caches.kept_bytes == big
+    assert llm.parts.caches.kept == 1
+    assert llm.parts.caches.kept_bytes == big
 
 
 def filler(shapes, kv_format):

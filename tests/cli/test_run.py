@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import subprocess
 import sys
 
@@ -58,7 +59,7 @@ def test_every_option_reaches_the_model(fake, call):
         "quantized, with an error of 7.4% of their size (8.1% in layers.3.mlp.up_proj.weight); kept in packs" in ran.err
     )
     (llm,) = fake.made
-    expected = {"drafter": None, "lookup": False, "threads": 1, "context": 99}
+    expected = {"drafter": "off", "lookup": False, "threads": 1, "context": 99}
     assert llm.options == expected | {"quantize": "q4_0", "kv_cache_dtype": "int8"}
     params = llm.asked[0][1]
     assert (params.draft, params.max_tokens, params.temperature, params.seed) == (4, 7, 0.5, 11)
@@ -68,8 +69,9 @@ def test_every_option_reaches_the_model(fake, call):
 def test_drafter_path_and_auto(fake, call):
     call("run", "demo", "x", "--drafter", "some/drafter.gguf", "--draft", "off")
     call("run", "demo", "x")
-    assert [llm.options["drafter"] for llm in fake.made] == ["some/drafter.gguf", "auto"]
-    assert [llm.asked[0][1].draft for llm in fake.made] == ["off", "auto"]
+    call("run", "demo", "x", "--drafter", "none")
+    assert [llm.options["drafter"] for llm in fake.made] == ["some/drafter.gguf", "auto", "none"]
+    assert [llm.asked[0][1].draft for llm in fake.made] == ["off", "auto", "auto"]
 
 
 @pytest.mark.parametrize("argument", [["-"], []])
@@ -139,6 +141,21 @@ def test_a_chat_model_is_asked_in_its_own_form(fake, call, monkeypatch):
     assert call("run", "demo", "Hi").code == 0
     ((prompt, _),) = fake.made[-1].asked
     assert bytes(prompt[1:]) == b"user=Hi"
+
+
+def test_log_lines_go_to_standard_error_from_the_level_on(fake, call, monkeypatch):
+    generate = fake.generate
+
+    def with_a_line(self, *args):
+        logging.getLogger("outrider.engine").info("request 1: done")
+        return generate(self, *args)
+
+    monkeypatch.setattr(fake, "generate", with_a_line)
+    assert "done" not in call("run", "demo", "x", "--json").err
+    ran = call("run", "demo", "x", "--json", "--log-level", "info")
+    assert " INFO outrider.engine: request 1: done\n" in ran.err
+    assert json.loads(ran.out)["text"] == " is größer."
+    assert "done" not in call("run", "demo", "x", "--json", "--log-level", "error").err
 
 
 def test_version(call):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 
 import pytest
@@ -40,8 +41,9 @@ def test_beside_a_file(tiny, copy_of, drafter_file, name):
     assert found(model).why == f"{name}, beside the model"
     llm = LLM(model, threads=1, context=64)
     assert llm.drafter.path == place
-    assert llm.engine.planner.drafters[0].name == "mtp"
-    assert LLM(model, drafter=None, threads=1, context=64).drafter.path is None
+    assert llm.parts.engine.planner.drafters[0].name == "mtp"
+    for none in (None, "off", "none"):
+        assert LLM(model, drafter=none, threads=1, context=64).drafter.path is None
 
 
 @pytest.mark.parametrize("place", ["assistant", "../{name}-assistant", "mtp-x.gguf"])
@@ -73,3 +75,21 @@ def test_the_demos_own(tiny, monkeypatch, tmp_path, drafter_file):
     (tmp_path / "drafters" / "data").mkdir(parents=True)
     shutil.copy(drafter_file, tmp_path / "drafters" / "data" / pairing._SHIPPED)
     assert find_drafter("demo", model, config).why.endswith("which ships with outrider")
+
+
+def test_the_demos_file_by_any_path_gets_the_shipped_one(tiny, copy_of, monkeypatch, tmp_path, drafter_file):
+    model = copy_of(tiny("gemma4-dense").gguf)
+    data = model.read_bytes()
+    monkeypatch.setattr(pairing, "files", lambda _: tmp_path)
+    monkeypatch.setattr(pairing, "_DEMO_BYTES", len(data))
+    monkeypatch.setattr(pairing, "_DEMO_SHA256", hashlib.sha256(data).hexdigest())
+    (tmp_path / "drafters" / "data").mkdir(parents=True)
+    shipped = tmp_path / "drafters" / "data" / pairing._SHIPPED
+    assert found(model).path is None, "nothing is shipped"
+    shutil.copy(drafter_file, shipped)
+    assert found(model).path == shipped
+    model.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    assert not pairing.is_demo(model), "of the same size, but another file"
+    assert not pairing.is_demo(tmp_path)
+    model.write_bytes(data + b"\0")
+    assert not pairing.is_demo(model)

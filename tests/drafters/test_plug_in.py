@@ -21,7 +21,7 @@ def llm(tiny):
 
 @pytest.fixture
 def recall(llm):
-    drafter = llm.engine.planner.drafters[0]
+    drafter = llm.parts.engine.planner.drafters[0]
     assert isinstance(drafter, RecallDrafter)
     return drafter
 
@@ -45,15 +45,15 @@ def test_it_drafts_and_changes_nothing(llm, temperature, draft):
 
 def test_every_committed_row_is_reported_with_its_hidden_state(llm, recall, monkeypatch):
     """Prompt rows, accepted rows and rows of a prefix that the cache holds, in order and without a gap."""
-    monkeypatch.setattr(llm.engine, "chunk", 16)
+    monkeypatch.setattr(llm.parts.engine, "chunk", 16)
     for _ in range(2):  # the second time, the prefix cache holds the prompts
         requests = [
-            llm.engine.add(list(prompt), SamplingParams(max_tokens=30, draft=4, ignore_end=True))
+            llm.parts.engine.add(list(prompt), SamplingParams(max_tokens=30, draft=4, ignore_end=True))
             for prompt in prompts()
         ]
         rows = {request.number: recall.rows[request.number] for request in requests}
         while not all(request.ended for request in requests):
-            llm.engine.step()
+            llm.parts.engine.step()
         for request in requests:
             reported = rows[request.number]
             tokens = np.concatenate([part.tokens for part in reported])
@@ -66,26 +66,26 @@ def test_every_committed_row_is_reported_with_its_hidden_state(llm, recall, monk
 
 def compare_with_one_pass(llm, tokens, hidden):
     """The hidden states are those of all tokens in one pass, to the bit."""
-    llm.target.run([chain(llm.caches.new(), [int(token) for token in tokens], list(range(len(tokens))))])
-    assert np.array_equal(llm.target.hidden(len(tokens)), hidden)
+    llm.parts.target.run([chain(llm.parts.caches.new(), [int(token) for token in tokens], list(range(len(tokens))))])
+    assert np.array_equal(llm.parts.target.hidden(len(tokens)), hidden)
 
 
 def test_it_is_reported_as_a_source(llm):
-    assert llm.engine.planner.sources == ["recall", "lookup"]
+    assert llm.parts.engine.planner.sources == ["recall", "lookup"]
 
 
 def test_without_need_no_prompt_row_has_an_output(llm, recall, monkeypatch):
     """Hidden states of all rows are computed for those that require them alone."""
     monkeypatch.setattr(type(recall), "hidden", "last")
-    outputs, run = [], llm.target.run
+    outputs, run = [], llm.parts.target.run
     monkeypatch.setattr(
-        llm.target,
+        llm.parts.target,
         "run",
         lambda rows, **options: outputs.append(sum(len(r.outputs) for r in rows)) or run(rows, **options),
     )
-    request = llm.engine.add(prompts()[1], SamplingParams(max_tokens=1, cache_prompt=False))
+    request = llm.parts.engine.add(prompts()[1], SamplingParams(max_tokens=1, cache_prompt=False))
     rows = recall.rows[request.number]
-    llm.engine.step()
+    llm.parts.engine.step()
     assert request.ended
     assert outputs == [1]
     assert [(len(part.tokens), len(part.hidden)) for part in rows] == [(40, 1)]

@@ -47,11 +47,11 @@ class Failing(Drafter):
 
 
 def run(llm, guilty_of=lambda _request: None):
-    requests = [llm.engine.add(list(prompt), PARAMS) for prompt in PROMPTS]
+    requests = [llm.parts.engine.add(list(prompt), PARAMS) for prompt in PROMPTS]
     guilty_of(requests[GUILTY])
     while not all(request.ended for request in requests):
-        llm.engine.step()
-    assert llm.caches.in_use == 0
+        llm.parts.engine.step()
+    assert llm.parts.caches.in_use == 0
     return requests
 
 
@@ -67,20 +67,20 @@ def check(requests, expected, message):
 @pytest.mark.parametrize("stage", ["propose", "observe"])
 def test_a_drafter_that_fails_for_one_sequence(llm, expected, monkeypatch, stage):
     drafter = Failing(stage)
-    monkeypatch.setattr(llm.engine.planner, "drafters", [drafter, *llm.engine.planner.drafters])
+    monkeypatch.setattr(llm.parts.engine.planner, "drafters", [drafter, *llm.parts.engine.planner.drafters])
     check(run(llm, lambda request: setattr(drafter, "guilty", request.state)), expected, "broken drafter")
     assert drafter.calls
 
 
 def test_a_pass_that_fails_because_of_one_request(llm, expected, monkeypatch):
-    target_run, guilty = llm.target.run, []
+    target_run, guilty = llm.parts.target.run, []
 
     def failing(sequences, *, logits=False):
         if any(rows.cache is cache and cache.length > 22 for rows in sequences for cache in guilty):
             raise RuntimeError("broken rows")
         return target_run(sequences, logits=logits)
 
-    monkeypatch.setattr(llm.target, "run", failing)
+    monkeypatch.setattr(llm.parts.target, "run", failing)
     check(run(llm, lambda request: guilty.append(request.sequence.cache)), expected, "broken rows")
 
 

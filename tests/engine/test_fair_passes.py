@@ -36,25 +36,25 @@ def llm(tiny, tmp_path_factory, word_tokenizer):
 def passes(llm, monkeypatch):
     """Of every pass: rows per sequence that have no output (prompts), and of the others; their time is made up."""
     seen = []
-    llm.caches.clear()
-    run = llm.target.run
+    llm.parts.caches.clear()
+    run = llm.parts.target.run
 
     def timed(sequences, *, logits=False):
         rows = [len(s.tokens) for s in sequences]
         seen.append((rows, [s.cache.length for s in sequences]))
         return dataclasses.replace(run(sequences, logits=logits), seconds=made_up_seconds(sum(rows)))
 
-    monkeypatch.setattr(llm.target, "run", timed)
-    monkeypatch.setattr(llm.engine.planner, "costs", VerifyCosts(VerifyCost(list(ROWS), list(SECONDS))))
-    monkeypatch.setattr(llm.engine, "_share", PromptShare(VerifyCost(list(ROWS), list(SECONDS))))
+    monkeypatch.setattr(llm.parts.target, "run", timed)
+    monkeypatch.setattr(llm.parts.engine.planner, "costs", VerifyCosts(VerifyCost(list(ROWS), list(SECONDS))))
+    monkeypatch.setattr(llm.parts.engine, "_share", PromptShare(VerifyCost(list(ROWS), list(SECONDS))))
     yield seen
-    for request in list(llm.engine._running):
-        llm.engine.cancel(request)
+    for request in list(llm.parts.engine._running):
+        llm.parts.engine.cancel(request)
 
 
 def finish(llm, requests):
     while any(request.finish_reason is None for request in requests):
-        llm.engine.step()
+        llm.parts.engine.step()
     return [request.output() for request in requests]
 
 
@@ -63,14 +63,14 @@ def finish(llm, requests):
 def test_a_long_prompt_does_not_hold_up_those_that_decode(llm, passes, company, draft):
     prompts = [[7 + number, 8, 9] for number in range(company)]
     params = SamplingParams(max_tokens=1500, ignore_end=True, draft=draft, temperature=1.0, seed=3)
-    requests = [llm.engine.add(list(prompt), params) for prompt in prompts]
+    requests = [llm.parts.engine.add(list(prompt), params) for prompt in prompts]
     while not all(request.decoding for request in requests):
-        llm.engine.step()
+        llm.parts.engine.step()
     passes.clear()
     long = [11 + n % 400 for n in range(1200)]
-    late = llm.engine.add(list(long), SamplingParams(max_tokens=5, ignore_end=True, draft="off"))
+    late = llm.parts.engine.add(list(long), SamplingParams(max_tokens=5, ignore_end=True, draft="off"))
     while not late.decoding:
-        llm.engine.step()
+        llm.parts.engine.step()
         assert all(request.finish_reason is None for request in requests), "the prompt should have come through"
     for rows, _ in passes:
         alone = made_up_seconds(company)
@@ -82,12 +82,12 @@ def test_a_long_prompt_does_not_hold_up_those_that_decode(llm, passes, company, 
     assert max(seconds) < 2.3
     assert sum(seconds) / len(seconds) > 1.6, "and the prompt gets its half"
     for request, prompt in zip(requests, prompts, strict=True):
-        llm.engine.cancel(request)
-        llm.caches.clear()
+        llm.parts.engine.cancel(request)
+        llm.parts.caches.clear()
         plain = SamplingParams(max_tokens=len(request.answer), ignore_end=True, draft="off", temperature=1.0, seed=3)
         assert llm.generate([prompt], plain)[0].token_ids == tuple(request.answer)
     (out,) = finish(llm, [late])
-    llm.caches.clear()
+    llm.parts.caches.clear()
     assert llm.generate([long], SamplingParams(max_tokens=5, ignore_end=True, draft="off"))[0].token_ids == (
         out.token_ids
     )
@@ -99,9 +99,9 @@ def test_a_prompt_alone_has_the_whole_pass(llm, passes):
 
 
 def test_a_short_prompt_is_not_held_up_by_a_long_one_before_it(llm, passes):
-    long = llm.engine.add([11 + n % 400 for n in range(1500)], SamplingParams(max_tokens=1))
-    short = llm.engine.add([5, 6, 7], SamplingParams(max_tokens=1))
-    llm.engine.step()
+    long = llm.parts.engine.add([11 + n % 400 for n in range(1500)], SamplingParams(max_tokens=1))
+    short = llm.parts.engine.add([5, 6, 7], SamplingParams(max_tokens=1))
+    llm.parts.engine.step()
     assert short.finish_reason == "length"
     finish(llm, [long])
     assert passes[0][0] == [253, 3]
@@ -111,11 +111,11 @@ def test_drafts_shrink_as_load_grows(llm, passes):
     """Every text is as easy to draft; the more of them, the fewer rows each gets, and the surest go first."""
     most = {}
     for company in (1, 2, 4, 8, 16):
-        llm.caches.clear()
+        llm.parts.caches.clear()
         params = SamplingParams(max_tokens=60, ignore_end=True, logit_bias={9: 100.0})  # 9 9 9 9 ...
-        requests = [llm.engine.add([9] * (20 + number), params) for number in range(company)]
+        requests = [llm.parts.engine.add([9] * (20 + number), params) for number in range(company)]
         while not all(request.decoding for request in requests):
-            llm.engine.step()
+            llm.parts.engine.step()
         passes.clear()
         finish(llm, requests)
         full = [rows for rows, _ in passes if len(rows) == company]

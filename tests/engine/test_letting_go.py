@@ -13,12 +13,13 @@ def test_a_model_let_go_of_is_freed_without_a_garbage_collection(tiny, word_toke
     word_tokenizer(llm)
     llm.generate([[2, 5, 7, 5, 7]], SamplingParams(max_tokens=8))
     list(llm.stream([2, 5, 7], SamplingParams(max_tokens=8, grammar=Grammar.regex("[a-z ]{3}"))))
-    parts = [llm, llm.engine, llm.target, llm.caches, llm.engine.planner, *llm.engine.planner.drafters]
+    engine = llm.parts.engine
+    parts = [llm, llm.parts, engine, engine.target, llm.parts.caches, engine.planner, *engine.planner.drafters]
     watched = [weakref.ref(part) for part in parts]
     gc.collect()
     gc.disable()
     try:
-        del llm, parts
+        del llm, engine, parts
         assert [ref() for ref in watched if ref() is not None] == []
     finally:
         gc.enable()

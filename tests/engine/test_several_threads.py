@@ -20,7 +20,6 @@ from tiny_checkpoints import VOCAB
 
 from outrider import LLM, SamplingParams
 from outrider.backends import cpu
-from outrider.engine.scoring import score
 from outrider.errors import OutriderError
 from outrider.models.gemma import kv_layers
 
@@ -68,14 +67,14 @@ def test_answers_are_those_of_each_call_alone(llm):
 
 def test_calls_share_passes(llm, monkeypatch):
     passes = 0
-    run = llm.target.run
+    run = llm.parts.target.run
 
     def counted(*args, **kwargs):
         nonlocal passes
         passes += 1
         return run(*args, **kwargs)
 
-    monkeypatch.setattr(llm.target, "run", counted)
+    monkeypatch.setattr(llm.parts.target, "run", counted)
     params = SamplingParams(max_tokens=60, draft="off", ignore_end=True)
     llm.generate([[5, 6, 7]], params)
     longest, passes = passes, 0
@@ -173,7 +172,7 @@ def test_what_breaks_a_pass_ends_the_requests_in_it(llm, monkeypatch):
     expected = answer_of(llm, 5)
     stream = llm.stream(*request(8))
     next(stream)
-    monkeypatch.setattr(llm.engine, "_schedule", lambda: 1 / 0)
+    monkeypatch.setattr(llm.parts.engine, "_schedule", lambda: 1 / 0)
     with pytest.raises(OutriderError, match="the pass failed: ZeroDivisionError"):
         list(stream)
     with pytest.raises(OutriderError, match="the pass failed"):
@@ -186,23 +185,23 @@ def test_what_breaks_a_pass_ends_the_requests_in_it(llm, monkeypatch):
 def test_measuring_and_scoring_take_their_turn(llm):
     """They run passes of their own, between those of requests."""
     alone, text = answer_of(llm, 7), [5, 6, 7, 8] * 20
-    scores = score(llm, text)
+    scores = llm.score([text])
 
     def work(number: int) -> None:
         for _ in range(4):
             if number % 3 == 0:
                 assert answer_of(llm, 7) == alone
             elif number % 3 == 1:
-                assert np.array_equal(score(llm, text), scores)
+                assert llm.score([text]) == scores
             else:
-                llm.measure.verify(4, 0, 20)
+                llm.parts.measure.verify(4, 0, 20)
 
     in_threads(work, 6)
 
 
 def test_the_core_refuses_a_second_thread(llm):
     """Below the engine nothing takes turns: whoever comes second gets an error, and memory stays whole."""
-    program, rows, until = llm.target.forward.program, 64, time.monotonic() + 2
+    program, rows, until = llm.parts.target.forward.program, 64, time.monotonic() + 2
     caches = [cpu.KvCache(cpu.kv_shapes(kv_layers(llm.config)), 256, 256, "float16") for _ in range(6)]
     chain = np.arange(rows, dtype=np.int32)
     problems: list[str] = []
@@ -215,7 +214,7 @@ def test_the_core_refuses_a_second_thread(llm):
             lambda: cache.commit(chain),
             lambda: cache.read(0, 0, min(cache.length, 2)),
             lambda: cache.truncate(0),
-            lambda: program.read(llm.target.forward.hidden, rows),
+            lambda: program.read(llm.parts.target.forward.hidden, rows),
             lambda: program.native.buffer("another", 16) if number == 0 and ran < 200 else None,
             program.warm,
         ]
@@ -304,14 +303,14 @@ def test_threads_that_fork_at_once_do_not_block_the_model(llm):
 
 @needs_fork
 def test_a_fork_waits_for_a_pass_and_not_for_a_request(llm, monkeypatch):
-    step = llm.engine.step
+    step = llm.parts.engine.step
 
     def slowly() -> None:
-        with llm.target.gate:
+        with llm.parts.target.gate:
             time.sleep(0.05)
             step()
 
-    monkeypatch.setattr(llm.engine, "step", slowly)
+    monkeypatch.setattr(llm.parts.engine, "step", slowly)
     stream = llm.stream([5, 6, 7], SamplingParams(max_tokens=60, draft="off", ignore_end=True))
     next(stream)
     started = time.monotonic()

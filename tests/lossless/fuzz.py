@@ -126,6 +126,7 @@ def random_params(rng: random.Random, vocabulary: int, most: int) -> dict[str, A
     perhaps(0.2, "logprobs", 0, 1, 5)
     perhaps(0.2, "min_tokens", rng.randint(0, params["max_tokens"]))
     perhaps(0.1, "ignore_end", True)
+    perhaps(0.15, "stop_token_ids", tuple(rng.sample(range(vocabulary), min(40, vocabulary))))
     if rng.random() < 0.2:
         tokens = rng.sample(range(vocabulary), 3)
         params["logit_bias"] = {t: rng.choice([-float("inf"), -3.0, 2.5, 40.0]) for t in tokens}
@@ -145,22 +146,22 @@ def fuzz_round(
 ) -> tuple[int, int, str | None]:
     """One round: (requests, draft tokens accepted, what differed or None)."""
     llm = random_model(rng, models, demo_share, threads)
-    demo = llm.target.vocabulary != VOCAB
+    demo = llm.parts.target.vocabulary != VOCAB
     window = next(layer.window for layer in llm.config.layers if layer.window)
     most = 16 if demo else 40
     cases = []
     for _ in range(rng.randint(1, 6)):
         # The demo's window is long: few prompts reach it, and the time goes into more requests.
         around = WINDOW if demo and rng.random() < 0.95 else window
-        prompt = random_prompt(rng, llm.target.vocabulary, around, llm.context - 1)
-        cases.append((prompt, random_params(rng, llm.target.vocabulary, most)))
+        prompt = random_prompt(rng, llm.parts.target.vocabulary, around, llm.context - 1)
+        cases.append((prompt, random_params(rng, llm.parts.target.vocabulary, most)))
     if rng.random() < 0.3:  # prompts that share a beginning, for prefixes that are used again
         cases = [(cases[0][0][: rng.randint(0, 40)] + prompt, params) for prompt, params in cases]
         cases = [(prompt[: llm.context - 1], params) for prompt, params in cases]
-    engine, planner = llm.engine, llm.engine.planner
-    ends = {rng.randrange(llm.target.vocabulary) for _ in range(rng.choice([0, 1, 20]))}
+    engine, planner = llm.parts.engine, llm.parts.engine.planner
+    ends = {rng.randrange(llm.parts.target.vocabulary) for _ in range(rng.choice([0, 1, 20]))}
     engine._end_tokens = frozenset(ends)
-    stand_in = StandInDrafter(rng, llm.target.vocabulary, rng.choice([0.0, 0.5, 0.9, 1.0]))
+    stand_in = StandInDrafter(rng, llm.parts.target.vocabulary, rng.choice([0.0, 0.5, 0.9, 1.0]))
     expected = []
     for prompt, params in cases:
         expected.append(llm.generate([prompt], SamplingParams(**params, draft="off"))[0])
@@ -185,7 +186,7 @@ def fuzz_round(
     for request, plain, (prompt, params), draft in zip(running, expected, cases, drafts, strict=True):
         out = request.output()
         if given_back(out) != given_back(plain):
-            what = f"{llm.path.name}, {llm.threads} threads, draft={draft}, {params}, prompt {prompt}"
+            what = f"{llm.path.name}, {llm.parts.threads} threads, draft={draft}, {params}, prompt {prompt}"
             return len(cases), 0, f"{what}:\n{given_back(out)}\n{given_back(plain)}"
     return len(cases), sum(request.stats.accepted for request in running), None
 

@@ -64,7 +64,7 @@ def golden() -> Iterator[tuple[str, dict[str, Any]]]:
             yield from _tiny(variant, Path(folder) / variant)
     for kv_format in ("float16", "int8"):
         llm = LLM("demo", kv_cache_dtype=kv_format)
-        prompts = [llm.encode(prompt) for prompt in PROMPTS]
+        prompts = [llm.parts.prompts.encode(prompt) for prompt in PROMPTS]
         yield f"demo {kv_format}", _answers(llm, prompts, max_tokens=16)
 
 

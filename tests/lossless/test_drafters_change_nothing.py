@@ -71,9 +71,9 @@ def requests(draw):
 @given(several=st.lists(requests(), min_size=1, max_size=3), draft=st.one_of(st.just("auto"), st.integers(1, 15)))
 def test_a_drafter_changes_nothing(llms, variant, kind, several, draft):
     llm = llms(variant, kind)
-    running = [llm.engine.add(list(prompt), SamplingParams(**params, draft=draft)) for prompt, params in several]
+    running = [llm.parts.engine.add(list(prompt), SamplingParams(**params, draft=draft)) for prompt, params in several]
     while not all(request.ended for request in running):
-        llm.engine.step()
+        llm.parts.engine.step()
     for request, (prompt, params) in zip(running, several, strict=True):
         plain = llm.generate([prompt], SamplingParams(**params, draft="off"))[0]
         out = request.output()
@@ -97,9 +97,9 @@ def test_a_drafter_that_repeats_the_target_is_accepted(llms):
     plain = llm.generate([prompt], SamplingParams(max_tokens=25, draft="off", ignore_end=True))[0]
     stand_in = StandInDrafter(random.Random(0), VOCAB, right=1.0)
     stand_in.know(prompt, plain.token_ids)
-    own, llm.engine.planner.drafters = llm.engine.planner.drafters, [stand_in]
+    own, llm.parts.engine.planner.drafters = llm.parts.engine.planner.drafters, [stand_in]
     out = llm.generate([prompt], SamplingParams(max_tokens=25, draft=4, ignore_end=True))[0]
-    llm.engine.planner.drafters = own
+    llm.parts.engine.planner.drafters = own
     assert out.token_ids == plain.token_ids
     assert out.stats.accepted_by_source["stand-in"] == out.stats.accepted > 12
     assert out.stats.target_passes <= 16
@@ -109,9 +109,9 @@ def test_a_drafter_that_repeats_the_target_is_accepted(llms):
 def test_the_batch_does_not_change_what_is_drafted(llms, kind, monkeypatch):
     """The chains of several sequences take their steps in one pass of the drafter; each gets what it would alone."""
     llm = llms("gemma4-e2b", kind)
-    own = llm.engine.planner.drafters
+    own = llm.parts.engine.planner.drafters
     mtp = own[0]
-    llm.engine.planner.drafters = [mtp]
+    llm.parts.engine.planner.drafters = [mtp]
     monkeypatch.setattr(Acceptance, "chance", lambda _self, _source, _features, guess: guess)  # nothing is learnt
     prompts = [[5, 9, 4, 7], [8] * 30, [3, 100, 44], [11, 12], [400, 1]]
     params = SamplingParams(max_tokens=14, draft=3, ignore_end=True, temperature=0.7, seed=3)
@@ -121,13 +121,13 @@ def test_the_batch_does_not_change_what_is_drafted(llms, kind, monkeypatch):
         assert alone.token_ids == out.token_ids
         assert alone.stats.accepted_by_depth == out.stats.accepted_by_depth
         assert alone.stats.drafted == out.stats.drafted
-    llm.engine.planner.drafters = own
+    llm.parts.engine.planner.drafters = own
 
 
 def test_a_drafter_that_is_never_right_is_soon_left_alone(llms, monkeypatch):
     """Its steps cost something in every pass, so one that brings nothing is asked now and then only."""
     llm = llms("gemma4-dense", "dense")
-    mtp, asked = llm.engine.planner.drafters[0], []
+    mtp, asked = llm.parts.engine.planner.drafters[0], []
     step = mtp._step
     monkeypatch.setattr(mtp, "_step", lambda rows: asked.append(len(rows)) or step(rows))
     out = llm.generate([[5, 9, 4, 7]], SamplingParams(max_tokens=200, ignore_end=True))[0]

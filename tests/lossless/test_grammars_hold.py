@@ -87,15 +87,15 @@ def tokens_of(text):
 def answers(llm, prompt, params, draft, right=None):
     """Without drafts, and then with the drafters' own and those of one that is right as often as asked."""
     plain = llm.generate([prompt], SamplingParams(**params, draft="off"))[0]
-    own = llm.engine.planner.drafters
+    own = llm.parts.engine.planner.drafters
     if right is not None:
-        stand_in = StandInDrafter(random.Random(params["seed"]), llm.target.vocabulary, right)
+        stand_in = StandInDrafter(random.Random(params["seed"]), llm.parts.target.vocabulary, right)
         stand_in.know(prompt, plain.token_ids)
-        llm.engine.planner.drafters = [*own, stand_in]
+        llm.parts.engine.planner.drafters = [*own, stand_in]
     try:
         drafted = llm.generate([prompt], SamplingParams(**params, draft=draft))[0]
     finally:
-        llm.engine.planner.drafters = own
+        llm.parts.engine.planner.drafters = own
     return plain, drafted
 
 
@@ -147,13 +147,13 @@ def test_the_grammar_ends_inside_an_accepted_run(llm, temperature):
     plain = llm.generate([prompt], SamplingParams(**params, draft="off"))[0]
     assert plain.finish_reason == "stop"
     assert re.fullmatch("[ab]{7}c", plain.text)
-    stand_in = StandInDrafter(random.Random(0), llm.target.vocabulary, 1.0)
+    stand_in = StandInDrafter(random.Random(0), llm.parts.target.vocabulary, 1.0)
     stand_in.know(prompt, [*plain.token_ids, *tokens_of("abcabc")])
-    own, llm.engine.planner.drafters = llm.engine.planner.drafters, [stand_in]
+    own, llm.parts.engine.planner.drafters = llm.parts.engine.planner.drafters, [stand_in]
     try:
         found = [llm.generate([prompt], SamplingParams(**params, draft=20))[0] for _ in range(5)]
     finally:
-        llm.engine.planner.drafters = own
+        llm.parts.engine.planner.drafters = own
     assert all(same(plain, out) for out in found)
     assert any(out.stats.accepted for out in found)
 
@@ -166,9 +166,9 @@ def test_requests_with_and_without_grammars_share_a_pass(llm):
         SamplingParams(max_tokens=20, grammar=Grammar.regex(PATTERN), draft=4),
     ]
     alone = [llm.generate([prompt], params)[0] for params in several]
-    running = [llm.engine.add(list(prompt), params) for params in several]
+    running = [llm.parts.engine.add(list(prompt), params) for params in several]
     while any(request.finish_reason is None for request in running):
-        llm.engine.step()
+        llm.parts.engine.step()
     assert all(same(request.output(), out) for request, out in zip(running, alone, strict=True))
 
 
@@ -176,8 +176,8 @@ def test_a_wrong_grammar_is_refused_and_leaves_nothing_behind(llm):
     with pytest.raises(UsageError, match="the regex cannot be used"):
         llm.generate([[5, 6]], SamplingParams(grammar=Grammar.regex("(")))
     with pytest.raises(UsageError, match="the regex cannot be used"):
-        llm.engine.add([5, 6], SamplingParams(grammar=Grammar.regex("(")))
-    assert not llm.engine._running
+        llm.parts.engine.add([5, 6], SamplingParams(grammar=Grammar.regex("(")))
+    assert not llm.parts.engine._running
     assert llm.generate([[5, 6]], SamplingParams(max_tokens=2, ignore_end=True))[0].finish_reason == "length"
 
 
@@ -188,4 +188,16 @@ def test_a_grammar_that_becomes_too_much_work_says_so(llm, monkeypatch):
     params = SamplingParams(grammar=Grammar.lark('start: s "!"\ns: s s | "a" | "b"'), logit_bias={3 + ord("a"): 100})
     with pytest.raises(UsageError, match=r"the grammar cannot go on after \d+ tokens: "):
         llm.generate([[5, 6]], params)
-    assert not llm.engine._running
+    assert not llm.parts.engine._running
+
+
+@pytest.mark.parametrize("draft", ["off", 6])
+def test_stop_tokens_beside_a_grammar(llm, draft):
+    """One that is text comes where the grammar allows its text; a control token, where the grammar may end."""
+    x, control = 3 + ord("x"), 259
+    text = {"grammar": Grammar.regex("a{3}xa{3}"), "stop_token_ids": [x], "logit_bias": {x: 100.0}}
+    for drafted in answers(llm, [2, 5], {"seed": 1, "max_tokens": 20, **text}, draft, right=1.0):
+        assert (drafted.text, drafted.token_ids[-1], drafted.finish_reason) == ("aaa", x, "stop")
+    ended = {"grammar": Grammar.regex("(abc){2,9}"), "stop_token_ids": [control], "logit_bias": {control: 100.0}}
+    for drafted in answers(llm, [2, 5], {"seed": 1, "max_tokens": 40, **ended}, draft, right=1.0):
+        assert (drafted.text, drafted.token_ids[-1], drafted.finish_reason) == ("abcabc", control, "stop")

@@ -69,9 +69,9 @@ def test_drafting_changes_nothing(llms, variant, request, draft):
 def test_company_changes_nothing(llms, variant, several, draft):
     """Requests of different lengths in one batch, each with its own parameters, equal their solo runs."""
     llm = llms(variant)
-    running = [llm.engine.add(list(prompt), SamplingParams(**params, draft=draft)) for prompt, params in several]
+    running = [llm.parts.engine.add(list(prompt), SamplingParams(**params, draft=draft)) for prompt, params in several]
     while any(request.finish_reason is None for request in running):
-        llm.engine.step()
+        llm.parts.engine.step()
     for request, (prompt, params) in zip(running, several, strict=True):
         out = request.output()
         assert (out.token_ids, out.text, out.finish_reason) == answer(llm, prompt, params, "off")
@@ -84,17 +84,17 @@ def test_eight_of_different_lengths_share_every_pass(llms, variant, monkeypatch)
     prompts = [([5, 6, 7, 8, 9, 11][: 2 + n % 5] * 40)[: WINDOW // 2 + 5 * n] for n in range(8)]
     params = [SamplingParams(max_tokens=20, ignore_end=True, temperature=n % 2, seed=n, draft=3) for n in range(8)]
     alone = [llm.generate([prompt], one)[0] for prompt, one in zip(prompts, params, strict=True)]
-    llm.caches.clear()
-    run = llm.target.run
+    llm.parts.caches.clear()
+    run = llm.parts.target.run
 
     def watched(sequences, **options):
         rows.append([len(sequence.tokens) for sequence in sequences])
         return run(sequences, **options)
 
-    monkeypatch.setattr(llm.target, "run", watched)
-    running = [llm.engine.add(list(prompt), one) for prompt, one in zip(prompts, params, strict=True)]
+    monkeypatch.setattr(llm.parts.target, "run", watched)
+    running = [llm.parts.engine.add(list(prompt), one) for prompt, one in zip(prompts, params, strict=True)]
     while any(request.finish_reason is None for request in running):
-        llm.engine.step()
+        llm.parts.engine.step()
     assert [request.output().token_ids for request in running] == [out.token_ids for out in alone]
     shared = [one for one in rows if len(one) == 8]
     assert len(shared) > 4
@@ -110,7 +110,7 @@ def test_a_reused_prefix_changes_nothing(llms, variant):
     params = {"max_tokens": 12}
     reused = [answer(llm, prompt, params, 5) for prompt in prompts]
     for prompt, found in zip(prompts, reused, strict=True):
-        llm.caches.clear()
+        llm.parts.caches.clear()
         assert answer(llm, prompt, params, "off") == found
 
 
@@ -132,9 +132,9 @@ def test_the_end_falls_anywhere_in_an_accepted_run(llms, draft):
         assert out.finish_reason == "stop"
         assert stop not in out.text
         assert len(out.token_ids) <= first + 1 <= place + 1
-        llm.engine._end_tokens = frozenset([token])
+        llm.parts.engine._end_tokens = frozenset([token])
         out = llm.generate([prompt], SamplingParams(max_tokens=30, draft=draft))[0]
-        llm.engine._end_tokens = frozenset(llm.config.end_token_ids)
+        llm.parts.engine._end_tokens = frozenset(llm.config.end_token_ids)
         assert out.token_ids == whole.token_ids[: first + 1]
         assert out.finish_reason == "stop"
 
@@ -159,7 +159,7 @@ def test_drafts_are_made_and_accepted_where_text_repeats(llms):
 def test_requests_of_one_pass_learn_each_from_its_own_draft(llms):
     """Two requests draft in the same pass from matches of different lengths; both lengths must learn."""
     llm = llms("gemma3")
-    calibration = llm.engine.planner.calibration
+    calibration = llm.parts.engine.planner.calibration
     calibration._counts.clear()
     prompts = [[5, 6, 7, 8] * 12, [9, 9, 4, 3, 11, 9, 9]]
     llm.generate(prompts, SamplingParams(max_tokens=6, draft=2, ignore_end=True))

@@ -49,8 +49,8 @@ def test_a_folder_quantized(size: str, sized: Sized, tmp_path: Path, monkeypatch
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     folder = sized.safetensors / f"gemma-4-{size}-it"
     llm = LLM(folder, lookup=False, context=512, quantize="q4_0")
-    assert llm.packed is not None
-    assert 0.05 < llm.packed.error < 0.12
+    assert llm.parts.packed is not None
+    assert 0.05 < llm.parts.packed.error < 0.12
     check(llm, "beside the model")
 
 

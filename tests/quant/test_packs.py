@@ -275,8 +275,8 @@ def quantized_llm(tiny: Callable[[str], Tiny], tmp_path_factory: pytest.TempPath
         )
         save_tokenizer(folder)
         llm = LLM(folder, drafter=drafter, quantize="q4_0", threads=2)
-    assert llm.packed is not None
-    assert llm.packed.path is not None
+    assert llm.parts.packed is not None
+    assert llm.parts.packed.path is not None
     speak_words(llm)
     return llm
 

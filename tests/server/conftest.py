@@ -31,20 +31,20 @@ def served_llm(tiny, tmp_path_factory):
         return [*([2] if add_bos else []), *(3 + ord(c) % 500 for c in text)]
 
     llm.tokenizer.encode = encode
-    llm.chat = ChatTemplate(PLAIN, bos="<bos>")
+    llm.parts.prompts.template = ChatTemplate(PLAIN, bos="<bos>")
     return llm
 
 
 @pytest.fixture
 def slow(served_llm, monkeypatch):
     """The same with passes that take so long that a person, or a test, sees them: 250 tokens take seven seconds."""
-    step = served_llm.engine.step
+    step = served_llm.parts.engine.step
 
     def slowly():
         time.sleep(0.03)
         step()
 
-    monkeypatch.setattr(served_llm.engine, "step", slowly)
+    monkeypatch.setattr(served_llm.parts.engine, "step", slowly)
     return served_llm
 
 
@@ -58,7 +58,7 @@ def json_llm(tiny, tmp_path_factory):
     )
     llm = LLM(path, threads=1, context=512, lookup_history=2048, prefix_cache_bytes=4 << 20)
     speak_json(llm)
-    llm.chat = ChatTemplate(GEMMA, bos="<bos>")
+    llm.parts.prompts.template = ChatTemplate(GEMMA, bos="<bos>")
     return llm
 
 

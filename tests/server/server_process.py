@@ -126,14 +126,14 @@ def _serve(arguments: argparse.Namespace) -> None:
         context=arguments.context,
         threads=1,
     )
-    step = llm.engine.step
+    step = llm.parts.engine.step
 
     def slowly() -> None:
         time.sleep(arguments.pause)
         step()
 
     if arguments.pause:
-        llm.engine.step = slowly  # type: ignore[method-assign]
+        llm.parts.engine.step = slowly  # type: ignore[method-assign]
     if arguments.stopping is None:
         _until_the_input_ends(llm)
     else:

@@ -20,13 +20,13 @@ PROMPT = "emoji"
 @pytest.mark.parametrize("chat", [False, True])
 def test_an_emoji_split_over_tokens_and_drafts_is_streamed_whole(json_llm, json_url, monkeypatch, chat, drafting):
     messages = [{"role": "user", "content": PROMPT}]
-    ids = json_llm.chat_prompt(messages) if chat else json_llm.encode(PROMPT)
+    ids = json_llm.parts.prompts.conversation(messages) if chat else json_llm.parts.prompts.encode(PROMPT)
     params = SamplingParams(max_tokens=120, temperature=1.0, seed=5, grammar=Grammar.regex(FORM), draft="off")
     (plain,) = json_llm.generate([ids], params)
     assert len(plain.token_ids) > len(plain.text) > 5, "several tokens a character"
-    stand_in = StandInDrafter(random.Random(1), json_llm.target.vocabulary, 0.9)
+    stand_in = StandInDrafter(random.Random(1), json_llm.parts.target.vocabulary, 0.9)
     stand_in.know(ids, plain.token_ids)
-    monkeypatch.setattr(json_llm.engine.planner, "drafters", [stand_in])
+    monkeypatch.setattr(json_llm.parts.engine.planner, "drafters", [stand_in])
     body = {"messages": messages} if chat else {"prompt": PROMPT}
     body |= {"max_tokens": 120, "temperature": 1.0, "seed": 5, "regex": FORM, "stream": True, "drafting": drafting}
     texts, accepted = [], 0

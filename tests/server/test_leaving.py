@@ -86,12 +86,12 @@ def test_one_that_leaves_within_its_body_is_no_error_of_the_server(standing, cap
 @pytest.mark.parametrize("stream", [False, True])
 def test_one_that_leaves_while_its_prompt_is_computed_frees_its_place_within_a_pass(served_llm, monkeypatch, stream):
     """The passes of a long prompt are made to wait for the test, so that the client leaves in the midst of them."""
-    step, begun, go_on, after = served_llm.engine.step, threading.Event(), threading.Event(), []
-    monkeypatch.setattr(served_llm.engine, "chunk", 4)
-    served_llm.caches.clear()
+    step, begun, go_on, after = served_llm.parts.engine.step, threading.Event(), threading.Event(), []
+    monkeypatch.setattr(served_llm.parts.engine, "chunk", 4)
+    served_llm.parts.caches.clear()
 
     def slow():
-        running = list(served_llm.engine._running)
+        running = list(served_llm.parts.engine._running)
         step()
         if running:
             assert not running[0].decoding, "the prompt is long enough"
@@ -101,7 +101,7 @@ def test_one_that_leaves_while_its_prompt_is_computed_frees_its_place_within_a_p
                 begun.set()
                 assert go_on.wait(20)
 
-    monkeypatch.setattr(served_llm.engine, "step", slow)
+    monkeypatch.setattr(served_llm.parts.engine, "step", slow)
     with serving(served_llm, running=1, waiting=4) as (base, server):
         scheduler, own = server._scheduler, server._scheduler.cancel
 
@@ -121,10 +121,10 @@ def test_one_that_leaves_while_its_prompt_is_computed_frees_its_place_within_a_p
             assert begun.wait(20)
             assert scheduler.counts == (1, 0)
         until = time.monotonic() + 10
-        while scheduler.counts != (0, 0) or served_llm.caches.in_use:
+        while scheduler.counts != (0, 0) or served_llm.parts.caches.in_use:
             assert time.monotonic() < until, "the place was not freed"
             time.sleep(0.005)
         assert sum(after) <= 1
-        monkeypatch.setattr(served_llm.engine, "step", step)
+        monkeypatch.setattr(served_llm.parts.engine, "step", step)
         found = httpx.post(f"{base}/v1/completions", json={"prompt": "x", "max_tokens": 2}, timeout=20)
         assert found.status_code == 200

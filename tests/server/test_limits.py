@@ -71,14 +71,14 @@ def test_a_server_where_none_may_wait_takes_as_many_as_can_run(slow):
 
 def test_a_request_between_queue_and_pass_has_its_place(served_llm, monkeypatch):
     """It is in neither for a moment; nobody may be let in for it, and nobody may think the server idle."""
-    own, begun, go_on = served_llm.engine.add, threading.Event(), threading.Event()
+    own, begun, go_on = served_llm.parts.engine.add, threading.Event(), threading.Event()
 
     def add(*arguments):
         begun.set()
         assert go_on.wait(20)
         return own(*arguments)
 
-    monkeypatch.setattr(served_llm.engine, "add", add)
+    monkeypatch.setattr(served_llm.parts.engine, "add", add)
     with serving(served_llm, running=1, waiting=0) as (base, _), ThreadPoolExecutor() as threads:
         first = threads.submit(httpx.post, f"{base}/v1/completions", json=SHORT, timeout=60)
         assert begun.wait(20)
@@ -189,18 +189,18 @@ def test_a_body_that_does_not_come_is_not_waited_for(served_llm):
 def test_a_client_that_leaves_while_its_prompt_is_computed_frees_its_place_within_a_pass(slow):
     with serving(slow, running=1) as (base, server):
         began = threading.Event()
-        step = slow.engine.step
+        step = slow.parts.engine.step
 
         def told():
-            if slow.engine._running:
+            if slow.parts.engine._running:
                 began.set()
             step()
 
-        slow.engine.step = told
+        slow.parts.engine.step = told
         with raw(base) as leaving:
             body = json.dumps({"prompt": "x" * 200, "max_tokens": 2, "stream": True}).encode()
             leaving.sendall(HEAD % len(body) + body)
             assert began.wait(10)
         settled(base)
-        assert slow.caches.in_use == 0
+        assert slow.parts.caches.in_use == 0
         assert server._scheduler.counts == (0, 0)

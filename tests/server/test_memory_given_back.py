@@ -53,9 +53,9 @@ def test_a_text_that_cannot_fit_is_refused_without_being_encoded(served_llm, mon
     monkeypatch.setattr(served_llm.tokenizer, "encode", lambda *_, **__: pytest.fail("it was encoded"))
     text = "ab " * 100_000
     with pytest.raises(UsageError, match=r"has at least \d+ tokens and leaves no room in a context of 256"):
-        served_llm.encode(text)
+        served_llm.parts.prompts.encode(text)
     with pytest.raises(UsageError, match="leaves no room"):
-        served_llm.chat_prompt([{"role": "user", "content": text}])
+        served_llm.parts.prompts.conversation([{"role": "user", "content": text}])
 
 
 def test_a_crowd_of_prompts_is_encoded_two_at_a_time(served_llm, monkeypatch):

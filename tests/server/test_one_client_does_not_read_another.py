@@ -79,8 +79,8 @@ def shared(json_llm):
 @pytest.fixture
 def fresh(json_llm):
     """Nothing is kept of other tests."""
-    json_llm.caches.clear()
-    history = json_llm.engine.planner.drafters[-1]
+    json_llm.parts.caches.clear()
+    history = json_llm.parts.engine.planner.drafters[-1]
     assert isinstance(history, HistoryDrafter)
     forget(history)
     return history
@@ -159,7 +159,7 @@ def test_counts_do_not_confirm_a_guess_across_keys_and_salts(shared, fresh, rout
 
 def test_without_a_shared_history_nothing_confirms_a_guess(tmp_path, json_llm, route):  # noqa: ARG001
     """As `outrider serve` runs it unless asked otherwise."""
-    planner = json_llm.engine.planner
+    planner = json_llm.parts.engine.planner
     own = planner.drafters
     planner.drafters = [drafter for drafter in own if drafter.name != "history"]
     try:
@@ -220,10 +220,10 @@ def test_metrics_need_a_key_where_there_is_one(shared):
 def test_a_request_can_leave_nothing_behind(shared, fresh, json_llm, route):
     alice = Client(shared, route)
     alice.send(LONG + KNOWN + "QVWXYU", cache_prompt=False)
-    assert json_llm.caches.kept == 0
+    assert json_llm.parts.caches.kept == 0
     assert fresh._kept == 0
     assert alice.cached_tokens(LONG + KNOWN + "QVWXYU") == 0
-    json_llm.caches.clear()
+    json_llm.parts.caches.clear()
     forget(fresh)
     alice.send(f"My name {KNOWN}QVWXYU", cache_prompt=False)
     assert guess(alice, "QVWXYU")["accepted"] == 0
@@ -244,13 +244,13 @@ def test_and_draws_on_nothing(shared, fresh, route):  # noqa: ARG001
 
 def test_many_salts_do_not_grow_memory(tiny):
     llm = LLM(tiny("gemma3").gguf, threads=1, context=64, lookup_history=500, prefix_cache_bytes=4 << 20)
-    history = llm.engine.planner.drafters[-1]
+    history = llm.parts.engine.planner.drafters[-1]
     assert isinstance(history, HistoryDrafter)
     for number in range(400):
         llm.generate([[5, 6, 7, number % 500]], SamplingParams(max_tokens=2, cache_salt=f"salt {number}"))
         assert history._kept <= 500
-        assert llm.caches.kept <= 256
-        assert llm.caches.kept_bytes <= 4 << 20
+        assert llm.parts.caches.kept <= 256
+        assert llm.parts.caches.kept_bytes <= 4 << 20
     assert len(history._generations) < 100
     assert not history._readings
 

@@ -143,6 +143,18 @@ def test_several_answers_to_one_prompt(client):
         assert alone.choices[0].text == choice.text
 
 
+def test_stop_tokens_end_an_answer(client):
+    asked = {"model": "tiny", "prompt": "one two", "max_tokens": 8, "temperature": 0}
+    whole = client.completions.create(**asked, stream=True, extra_body=ENDLESS)
+    tokens = [token for chunk in whole for token in chunk.outrider["token_ids"]]
+    stops = ENDLESS | {"stop_token_ids": [tokens[3]]}
+    found = client.completions.create(**asked, extra_body=stops)
+    assert found.usage.completion_tokens == tokens.index(tokens[3]) + 1
+    assert found.choices[0].finish_reason == "stop"
+    with pytest.raises(openai.BadRequestError, match="stop_token_ids names token 9999999, outside the vocabulary"):
+        client.completions.create(**asked, extra_body={"stop_token_ids": [9999999]})
+
+
 def test_drafting_is_switched_per_request_and_changes_nothing(client):
     texts = []
     for drafting in ("off", "auto", 5):
@@ -216,11 +228,12 @@ def test_images_and_base_models_are_explained(url, served_llm):
     found = httpx.post(f"{url}/v1/chat/completions", json={"messages": [{"role": "user", "content": image}]})
     assert found.status_code == 400
     assert "reads text alone: leave it out" in found.json()["error"]["message"]
-    template, served_llm.chat = served_llm.chat, None
+    prompts = served_llm.parts.prompts
+    template, prompts.template = prompts.template, None
     try:
         found = httpx.post(f"{url}/v1/chat/completions", json={"messages": [{"role": "user", "content": "Hi"}]})
     finally:
-        served_llm.chat = template
+        prompts.template = template
     assert found.status_code == 400
     assert "base model without a chat template: use /v1/completions" in found.json()["error"]["message"]
 
@@ -317,18 +330,18 @@ def test_stopping_finishes_what_is_in_work(served_llm):
 
 def test_a_broken_pass_ends_its_requests_and_not_the_server(served_llm, monkeypatch):
     with serving(served_llm) as (base, _):
-        step = served_llm.engine.step
+        step = served_llm.parts.engine.step
 
         def broken():
-            if served_llm.engine._running:
+            if served_llm.parts.engine._running:
                 raise RuntimeError("out of luck")
             step()
 
-        monkeypatch.setattr(served_llm.engine, "step", broken)
+        monkeypatch.setattr(served_llm.parts.engine, "step", broken)
         found = httpx.post(f"{base}/v1/completions", json={"prompt": "x"})
         assert found.status_code == 503
         assert "out of luck" in found.json()["error"]["message"]
-        monkeypatch.setattr(served_llm.engine, "step", step)
+        monkeypatch.setattr(served_llm.parts.engine, "step", step)
         assert httpx.post(f"{base}/v1/completions", json={"prompt": "x", "max_tokens": 2}).status_code == 200
 
 
@@ -356,4 +369,4 @@ def test_a_request_that_fails_harms_no_other(served_llm, monkeypatch, stream):
         assert "out of luck" in found.text
         assert neighbour.result().json()["choices"][0]["text"] == alone.text
         _settled(server)
-    assert served_llm.caches.in_use == 0
+    assert served_llm.parts.caches.in_use == 0

@@ -95,7 +95,7 @@ class Scripted(Drafter):
 def drafted(served_llm, url, monkeypatch):  # noqa: ARG001
     """Drafts for PROMPT that no measurement sizes: two right tokens, each from another source, and a wrong one."""
     out = served_llm.generate(PROMPT, SamplingParams(max_tokens=60, draft="off"))[0]
-    planner = served_llm.engine.planner
+    planner = served_llm.parts.engine.planner
     names = ("mtp", "lookup")
     drafters = [Scripted(name, out.token_ids, last=name == "lookup") for name in names]
     monkeypatch.setattr(planner, "drafters", drafters)
@@ -392,7 +392,7 @@ def test_turns_of_a_conversation(open_page):
 
 
 def test_a_base_model_completes_and_the_page_says_so(open_page, served_llm, monkeypatch):
-    monkeypatch.setattr(served_llm, "chat", None)
+    monkeypatch.setattr(served_llm.parts.prompts, "template", None)
     page = open_page()
     assert page.locator("#modes").is_hidden()
     assert "base model without a chat template" in page.locator("#base-note").inner_text()
@@ -439,14 +439,14 @@ def test_errors_are_shown_as_the_api_says_them(open_page, served_llm, monkeypatc
         said = page.locator("#error").inner_text()
         assert said.startswith("429 rate_limit_error\n")
         assert said.endswith("(try again in 5 s)")
-    step = served_llm.engine.step
+    step = served_llm.parts.engine.step
 
     def broken():
-        if served_llm.engine._running:
+        if served_llm.parts.engine._running:
             raise RuntimeError("out of luck")
         step()
 
-    monkeypatch.setattr(served_llm.engine, "step", broken)
+    monkeypatch.setattr(served_llm.parts.engine, "step", broken)
     page = open_page()
     ask(page)
     assert page.locator("#error").inner_text() == "server_error\nthe pass failed: out of luck"

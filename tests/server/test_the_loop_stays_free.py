@@ -66,13 +66,14 @@ def test_a_list_that_is_wrong_throughout_is_one_error(monkeypatch, url):
 
 
 def test_a_grammar_is_compiled_beside_the_loop(served_llm, monkeypatch):
-    check, threads = served_llm.check, []
+    prompts = served_llm.parts.prompts
+    check, threads = prompts.check, []
 
     def noted(params):
         threads.append((params.grammar is not None, threading.current_thread().name))
         check(params)
 
-    monkeypatch.setattr(served_llm, "check", noted)
+    monkeypatch.setattr(prompts, "check", noted)
     with serving(served_llm) as (base, _):
         asked = {"prompt": "x", "max_tokens": 2, "regex": "[a-z ]+", "logit_bias": {"5": 1}}
         assert httpx.post(f"{base}/v1/completions", json=asked, timeout=60).status_code == 200
@@ -107,7 +108,7 @@ def test_that_file_handles_ran_out_is_logged_seldom(caplog):
         asyncio.run(main())
     said = [record for record in caplog.records if record.levelno >= logging.ERROR]
     assert len(said) == 1
-    assert said[0].name == "outrider"
+    assert said[0].name == "outrider.server"
     assert "no more connections can be accepted" in said[0].getMessage()
     assert "ulimit -n" in said[0].getMessage()
 
@@ -121,7 +122,7 @@ def test_it_is_logged_again_after_a_while_and_all_else_as_before(caplog, monkeyp
     for seconds in (0, 1, 8.9, 0.2, 9.8, 0.3):
         now[0] += seconds
         loop.call_exception_handler(out)
-    assert [record.name for record in caplog.records] == ["outrider"] * 3
+    assert [record.name for record in caplog.records] == ["outrider.server"] * 3
     loop.call_exception_handler({"message": "something else"})
     assert caplog.records[-1].name == "asyncio"
     assert caplog.records[-1].getMessage() == "something else"

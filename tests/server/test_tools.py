@@ -16,6 +16,7 @@ from json_tokenizer import SPECIAL
 from outrider import Grammar, SamplingParams
 from outrider.chat.calls import parse_call
 from outrider.chat.grammar import grammar_of_calls
+from outrider.chat.markers import Markers
 from outrider.engine.outputs import Piece, RequestOutput, RequestStats
 from outrider.errors import UsageError
 from outrider.server.answers import Chunks, Form
@@ -255,7 +256,7 @@ def test_demanded_calls_fit_their_schemas(json_llm, schema, seed):
 
     functions = [Function(name="f", parameters=schema)]
     grammar = grammar_of_calls(functions, json_llm.tokenizer, several=False, thinking=False)
-    constraint = json_llm.grammars.constraint(grammar, [])
+    constraint = json_llm.parts.grammars.constraint(grammar, [])
     rng, text = random.Random(seed), b""
     quote = 259 + SPECIAL.index('<|"|>')
     for _ in range(300):
@@ -280,7 +281,7 @@ def test_no_number_that_a_call_can_hold_is_infinite(json_llm):
         [Function(name="f", parameters=schema)], json_llm.tokenizer, several=False, thinking=False
     )
     for number, allowed in (("6e0120", False), ("6e309", False), ("1e199", True), ("9" * 20 + "e199", True)):
-        constraint = json_llm.grammars.constraint(grammar, [])
+        constraint = json_llm.parts.grammars.constraint(grammar, [])
         tokens = json_llm.tokenizer.encode(f"<|tool_call>call:f{{x:{number}}}", add_bos=False, parse_special=True)
         assert all(constraint.allows(token) and not constraint.push(token) for token in tokens) is allowed
 
@@ -292,11 +293,11 @@ def test_the_example_that_needs_no_hypothesis(json_llm):
         '<|tool_call>call:f{b:<|"|>x, {<|"|>}<tool_call|>',
         '<|channel>thought\nHm {<channel|><|tool_call>call:f{A:12,b:<|"|><|"|>}<tool_call|><|tool_call>call:f{',
     ):
-        constraint = json_llm.grammars.constraint(grammar, [])
+        constraint = json_llm.parts.grammars.constraint(grammar, [])
         for token in json_llm.tokenizer.encode(text, add_bos=False, parse_special=True):
             assert constraint.allows(token)
             constraint.push(token)
-    constraint = json_llm.grammars.constraint(grammar, [])
+    constraint = json_llm.parts.grammars.constraint(grammar, [])
     for token in json_llm.tokenizer.encode("<|tool_call>call:f{", add_bos=False, parse_special=True):
         constraint.push(token)
     assert not constraint.allows(3 + ord("}"))  # b is required
@@ -309,7 +310,7 @@ def test_streams_of_calls_add_up(cuts):
         "<|channel>thought\nFirst<channel|>Now: <|tool_call>call:f{a:1}<tool_call|>"
         "<|tool_call>call:g{<tool_call|><|tool_call>call:h{}<tool_call|>"
     )
-    form = Form(True, "tiny", None, False, channels=True, tools=True)
+    form = Form(True, "tiny", None, False, Markers(channels=True, tools=True))
     out = RequestOutput((1,), (2,), text, "stop", RequestStats())
     (whole,) = form.whole([out])["choices"]
     places = sorted({0, len(text), *(cut for cut in cuts if cut < len(text))})

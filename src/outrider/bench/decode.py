@@ -34,7 +34,7 @@ def measure_decode(decoder: PairDecoder, prompts: Sequence[Prompt], seconds: flo
     llm, peer, sampling = decoder.llm, decoder.peer, decoder.sampling
     return summarize([pair for _, pair in sorted(numbered, key=lambda of: of[0])]) | {
         "model": llm.path.name,
-        "threads": llm.threads,
+        "threads": llm.parts.threads,
         "pairs": [_described(number, pair) for number, pair in numbered],
         **{name: getattr(sampling, name) for name in ("max_tokens", "temperature", "top_k", "top_p")},
         **({"peer": peer.about} if peer else {}),

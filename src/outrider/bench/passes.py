@@ -38,24 +38,24 @@ def measure_verify(llm: LLM, peer: LlamaCpp | None, *, context: int, rounds: int
     """
     from outrider.checkpoints import open_checkpoint
 
-    tensors = llm.packed.tensors if llm.packed else open_checkpoint(llm.path).tensors
+    tensors = llm.parts.packed.tensors if llm.parts.packed else open_checkpoint(llm.path).tensors
     work = target_work(tensors, llm.config)
-    machine = Machine(work.main_format, llm.threads)
+    machine = Machine(work.main_format, llm.parts.threads)
     arms: dict[tuple[str, int], Callable[[], Sequence[float]]] = {("machine", 0): machine.sample}
     for rows in ROWS:
-        arms["outrider", rows] = lambda rows=rows: llm.measure.verify(rows, context, _PASSES + 1)[1:]  # type: ignore[misc]
+        arms["outrider", rows] = lambda rows=rows: llm.parts.measure.verify(rows, context, _PASSES + 1)[1:]  # type: ignore[misc]
         if peer is not None:
             arms["peer", rows] = lambda rows=rows: peer.verify(rows, context, _PASSES)  # type: ignore[misc]
     with progress_bar() as progress:
         task = progress.add_task("measuring passes", total=rounds * len(arms))
         measured = interleaved(arms, rounds, lambda: progress.advance(task))
     on = machine.hardware([(read, multiplied) for read, multiplied in measured["machine", 0]])
-    load = {"context": context, "kv_bytes": _KV_BYTES[llm.kv_cache_dtype]}
+    load = {"context": context, "kv_bytes": _KV_BYTES[llm.parts.kv_cache_dtype]}
     result: dict[str, Any] = {
         "rows": list(ROWS),
         **_curve([measured["outrider", rows] for rows in ROWS]),
         "predicted_milliseconds": [1000 * pass_seconds(work, on, rows=rows, **load) for rows in ROWS],
-        **{"model": llm.path.name, "threads": llm.threads, "context": context, "rounds": rounds},
+        **{"model": llm.path.name, "threads": llm.parts.threads, "context": context, "rounds": rounds},
         "read_bytes_per_second": on.bytes_per_second,
         "multiply_adds_per_second": on.multiply_adds_per_second,
         "bytes_per_token": work.bytes_per_token,
@@ -85,7 +85,7 @@ def measure_prefill(llm: LLM, peer: LlamaCpp | None, *, tokens: int, rounds: int
     """Seconds and tokens per second of a prompt of `tokens` tokens from an empty cache: geometric means over rounds."""
     prompt = [1000 + (7919 * i) % 40_000 for i in range(tokens)]  # the time does not depend on which tokens they are
     arms: dict[str, Callable[[], float]] = {
-        "outrider": lambda: llm.measure.prefill(tokens, 1, llm.engine.chunk)[0],
+        "outrider": lambda: llm.parts.measure.prefill(tokens, 1, llm.parts.engine.chunk)[0],
     }
     if peer is not None:
         arms["peer"] = lambda: peer.prefill(prompt)
@@ -95,7 +95,7 @@ def measure_prefill(llm: LLM, peer: LlamaCpp | None, *, tokens: int, rounds: int
         measured = interleaved(arms, rounds, lambda: progress.advance(task))
     seconds = {arm: geometric_mean(of) for arm, of in measured.items()}
     result: dict[str, Any] = {"tokens": tokens, **_speed(tokens, seconds["outrider"])}
-    result |= {"model": llm.path.name, "threads": llm.threads, "rounds": rounds}
+    result |= {"model": llm.path.name, "threads": llm.parts.threads, "rounds": rounds}
     if peer is not None:
         ratios = estimate([[b / a] for a, b in zip(measured["outrider"], measured["peer"], strict=True)])
         result["peer"] = peer.about | _speed(tokens, seconds["peer"])

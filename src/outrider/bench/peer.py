@@ -61,7 +61,7 @@ def open_peer(peer: Peer | None, python: Path | None, llm: LLM, context: int = 0
         return
     if llm.path.suffix != ".gguf":
         raise UsageError(f"--against {peer.value} needs a .gguf file, which {llm.path} is not")
-    running = LlamaCpp(python or sys.executable, llm.path, llm.threads, max(context, _LEAST_CONTEXT))
+    running = LlamaCpp(python or sys.executable, llm.path, llm.parts.threads, max(context, _LEAST_CONTEXT))
     try:
         yield running
     finally:

@@ -70,8 +70,8 @@ def render(prompt: Prompt, llm: LLM) -> list[int]:
         UsageError: it is too long for the model's context, or as LLM.chat_prompt.
     """
     if prompt.messages:
-        return llm.chat_prompt([message._asdict() for message in prompt.messages])
-    return llm.encode(prompt.text)
+        return llm.parts.prompts.conversation([message._asdict() for message in prompt.messages])
+    return llm.parts.prompts.encode(prompt.text)
 
 
 def form_for(llm: LLM, form: Form) -> Form:
@@ -80,8 +80,8 @@ def form_for(llm: LLM, form: Form) -> Form:
     Raises:
         UsageError: chat is requested, and the model has no chat template.
     """
-    if form is Form.chat and llm.chat is None:
+    if form is Form.chat and llm.parts.chat is None:
         raise UsageError(f"{llm.path.name} has no chat template, which --form chat needs: leave --form out")
     if form is Form.auto:
-        return Form.base if llm.chat is None else Form.chat
+        return Form.base if llm.parts.chat is None else Form.chat
     return form

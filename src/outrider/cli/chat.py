@@ -63,7 +63,11 @@ class Turns:
 
     def prompt(self, line: str) -> list[int]:
         """The ids of all turns, `line` being the last; none for an empty one."""
-        return self._llm.chat_prompt([*self._messages, {"role": "user", "content": line}]) if line.strip() else []
+        return (
+            self._llm.parts.prompts.conversation([*self._messages, {"role": "user", "content": line}])
+            if line.strip()
+            else []
+        )
 
     def answered(self, line: str, answer: str) -> None:
         """Two more turns."""
@@ -74,10 +78,10 @@ def converse(llm: LLM, params: SamplingParams, *, show_drafts: bool) -> None:
     """Reads lines and answers them until the end of input, Ctrl-C at the prompt, or /quit."""
     console = error_console()
     base = "What you type is continued as plain text; a base model, like the demo, is not a chat model. /help for help."
-    console.print(base if llm.chat is None else "/help for help.", style="dim")
+    console.print(base if llm.parts.chat is None else "/help for help.", style="dim")
 
     def begin() -> Text | Turns:
-        return Text() if llm.chat is None else Turns(llm)
+        return Text() if llm.parts.chat is None else Turns(llm)
 
     conversation, last = begin(), None
     with line_editing():

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from outrider.console import ModelArgument
 from outrider.errors import UsageError
 
 if TYPE_CHECKING:
@@ -19,11 +20,11 @@ _CONTEXTS = (8192, 32768, 131072)
 
 
 def inspect(
-    model: Annotated[str, typer.Argument(help='"demo", a .gguf file, a folder, or a hub id.', show_default=False)],
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
-    program: Annotated[bool, typer.Option("--program", help="Print the operations of a target pass instead.")] = False,
+    model: ModelArgument,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    program: Annotated[bool, typer.Option("--program", help="Print the operations of a target pass.")] = False,
 ) -> None:
-    """Say what is in a checkpoint, without loading its weights."""
+    """Show what is in a checkpoint, what it costs and which drafter fits, without loading its weights."""
     from outrider.checkpoints import ModelConfig, open_checkpoint
     from outrider.drafters.pairing import find_drafter
 
@@ -56,7 +57,7 @@ def describe(checkpoint: Checkpoint) -> dict[str, Any]:
     from outrider.cache import cache_bytes
     from outrider.checkpoints import AssistantConfig
     from outrider.checkpoints.traffic import kv_bytes_per_position, weight_traffic
-    from outrider.llm import PREFILL_CHUNK
+    from outrider.loading import PREFILL_CHUNK
     from outrider.models.gemma import kv_layers
 
     drafter = checkpoint.config if isinstance(checkpoint.config, AssistantConfig) else None

@@ -122,7 +122,7 @@ def _hardware(
             )
         return processor(bandwidth, arithmetic, cores)
     if name == HERE:
-        from outrider.llm import usable_cores
+        from outrider.loading import usable_cores
         from outrider.roofline.measured import measure_hardware
 
         found = measure_hardware(subject.target.main_format, threads or usable_cores())

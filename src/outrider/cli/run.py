@@ -8,7 +8,19 @@ from typing import Annotated, Any
 
 import typer
 
-from outrider.console import DrafterOption, KvCacheDtype, KvCacheOption, Quantize, QuantizeOption
+from outrider.console import (
+    ContextOption,
+    DrafterOption,
+    KvCacheDtype,
+    KvCacheOption,
+    LogLevel,
+    LogLevelOption,
+    LookupOption,
+    ModelArgument,
+    Quantize,
+    QuantizeOption,
+    ThreadsOption,
+)
 from outrider.errors import UsageError
 
 
@@ -22,67 +34,53 @@ def draft_setting(value: str) -> str | int:
 
 
 def run(
-    model: Annotated[str, typer.Argument(help='"demo", a .gguf file, a folder, or a hub id.', show_default=False)],
+    model: ModelArgument,
     prompt: Annotated[
         str | None,
-        typer.Argument(help="The text to go on from; - reads standard input. Without it: a conversation."),
+        typer.Argument(help="Prompt; - reads standard input. Without it: a conversation."),
     ] = None,
     drafter: DrafterOption = "auto",
     draft: Annotated[
         Any,
-        typer.Option(
-            parser=draft_setting,
-            metavar="auto|off|K",
-            help="Draft what pays, nothing, or K tokens a pass.",
-        ),
+        typer.Option(parser=draft_setting, metavar="auto|off|K", help="Draft length: adaptive, 0, or K tokens."),
     ] = "auto",
-    lookup: Annotated[
-        bool, typer.Option("--lookup/--no-lookup", help="Draft what prompt and answer already said.")
-    ] = True,
-    max_tokens: Annotated[int, typer.Option(help="Most tokens of an answer.")] = 128,
-    temperature: Annotated[float, typer.Option(help="0 takes the most likely token; more is more varied.")] = 0.0,
-    top_k: Annotated[int, typer.Option(help="Choose among the K most likely tokens; 0: all.")] = 0,
-    top_p: Annotated[float, typer.Option(help="Choose among the most likely tokens that reach P together.")] = 1.0,
-    min_p: Annotated[
-        float, typer.Option(help="Choose among tokens at least this many times as likely as the best.")
-    ] = 0.0,
-    typical_p: Annotated[
-        float, typer.Option(help="Choose among the tokens of the most typical surprise that reach P together.")
-    ] = 1.0,
+    lookup: LookupOption = True,
+    max_tokens: Annotated[int, typer.Option(help="Maximum number of tokens of an answer.")] = 128,
+    temperature: Annotated[float, typer.Option(help="Sampling temperature; 0 is greedy.")] = 0.0,
+    top_k: Annotated[int, typer.Option(help="Top-k sampling; 0: off.")] = 0,
+    top_p: Annotated[float, typer.Option(help="Top-p (nucleus) sampling; 1: off.")] = 1.0,
+    min_p: Annotated[float, typer.Option(help="Min-p sampling; 0: off.")] = 0.0,
+    typical_p: Annotated[float, typer.Option(help="Locally typical sampling; 1: off.")] = 1.0,
     repetition_penalty: Annotated[
-        float, typer.Option(help="Above 1: what prompt or answer already said becomes less likely.")
+        float, typer.Option(help="Divides positive logits of tokens in prompt or answer; 1: off.")
     ] = 1.0,
-    presence_penalty: Annotated[float, typer.Option(help="Taken from logits of what the answer already said.")] = 0.0,
+    presence_penalty: Annotated[float, typer.Option(help="Subtracted once from logits of tokens in the answer.")] = 0.0,
     frequency_penalty: Annotated[
-        float, typer.Option(help="Taken from logits once for every time that the answer said it.")
+        float, typer.Option(help="Subtracted from logits once per occurrence in the answer.")
     ] = 0.0,
-    min_tokens: Annotated[int, typer.Option(help="Fewest tokens of an answer.")] = 0,
+    min_tokens: Annotated[int, typer.Option(help="Minimum number of tokens of an answer.")] = 0,
     logprobs: Annotated[
-        int | None,
-        typer.Option(help="With --json: the log-probability of every token, and of the N likeliest at its place."),
+        int | None, typer.Option(help="With --json: log-probabilities of the tokens and of the N likeliest ones.")
     ] = None,
-    seed: Annotated[int, typer.Option(help="The same seed gives the same text.")] = 0,
-    stop: Annotated[
-        list[str] | None, typer.Option(help="Text that ends an answer; give it several times for several texts.")
-    ] = None,
-    context: Annotated[int | None, typer.Option(help="Most tokens of prompt and answer together.")] = None,
+    seed: Annotated[int, typer.Option(help="Sampling seed.")] = 0,
+    stop: Annotated[list[str] | None, typer.Option(help="Stop text; may be given several times.")] = None,
+    context: ContextOption = None,
     quantize: QuantizeOption = Quantize.none,
     kv_cache_dtype: KvCacheOption = KvCacheDtype.float16,
-    threads: Annotated[int | None, typer.Option(help="Threads to compute with.", show_default="all cores")] = None,
+    threads: ThreadsOption = None,
     show_drafts: Annotated[
-        bool,
-        typer.Option(
-            "--show-drafts", help="Colour what was drafted and accepted, and what was corrected (on a terminal)."
-        ),
+        bool, typer.Option("--show-drafts", help="Colour accepted drafts and corrections (on a terminal).")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
+    log_level: LogLevelOption = LogLevel.warning,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Go on from PROMPT, or from what you type; the figures go to standard error."""
-    # Nothing heavy is imported before a command runs: help and usage errors answer at once.
+    """Generate from PROMPT, or chat in the terminal; statistics go to standard error."""
+    # Nothing heavy is imported before a command runs, so help and usage errors take no time.
     from outrider import SamplingParams
     from outrider.cli.answer import print_figures, stream_answer
-    from outrider.console import error_console, load_model
+    from outrider.console import error_console, load_model, log_to_stderr
 
+    log_to_stderr(log_level)
     params = SamplingParams(
         max_tokens=max_tokens,
         temperature=temperature,
@@ -104,7 +102,7 @@ def run(
         model,
         quantize=quantize,
         kv_cache_dtype=kv_cache_dtype,
-        drafter=None if drafter == "off" else drafter,
+        drafter=drafter,
         lookup=lookup,
         threads=threads,
         context=context,
@@ -116,8 +114,8 @@ def run(
 
         converse(llm, params, show_drafts=show_drafts)
         return
-    # A chat model is asked in its own form; a base model goes on from the text as it is.
-    asked = text if llm.chat is None else llm.chat_prompt([{"role": "user", "content": text}])
+    # A chat model gets its own prompt format; a base model continues the text.
+    asked = text if llm.parts.chat is None else llm.parts.prompts.conversation([{"role": "user", "content": text}])
     if as_json:
         print(json.dumps(llm.generate([asked] if isinstance(asked, list) else asked, params)[0].as_dict()))
     else:

@@ -7,7 +7,19 @@ from typing import Annotated
 
 import typer
 
-from outrider.console import DrafterOption, KvCacheDtype, KvCacheOption, Quantize, QuantizeOption
+from outrider.console import (
+    ContextOption,
+    DrafterOption,
+    KvCacheDtype,
+    KvCacheOption,
+    LogLevel,
+    LogLevelOption,
+    LookupOption,
+    ModelArgument,
+    Quantize,
+    QuantizeOption,
+    ThreadsOption,
+)
 from outrider.errors import UsageError
 
 app = typer.Typer(add_completion=False)
@@ -15,28 +27,26 @@ app = typer.Typer(add_completion=False)
 
 @app.command()
 def serve(
-    model: Annotated[str, typer.Argument(help='"demo", a .gguf file, a folder, or a hub id.', show_default=False)],
-    host: Annotated[str, typer.Option(help="Address to listen at; 0.0.0.0 lets other machines in.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535)] = 8000,
+    model: ModelArgument,
+    host: Annotated[str, typer.Option(help="Listening address; 0.0.0.0 for all interfaces.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Listening port; 0 for any free one.")] = 8000,
     drafter: DrafterOption = "auto",
-    lookup: Annotated[
-        bool, typer.Option("--lookup/--no-lookup", help="Draft what prompts and answers already said.")
-    ] = True,
-    context: Annotated[int | None, typer.Option(help="Most tokens of prompt and answer together.")] = None,
-    running: Annotated[int, typer.Option(min=1, max=64, help="Most requests that share a pass.")] = 8,
-    waiting: Annotated[int, typer.Option(min=0, help="Most requests that wait; beyond, 429.")] = 64,
+    lookup: LookupOption = True,
+    context: ContextOption = None,
+    running: Annotated[int, typer.Option(min=1, max=64, help="Maximum batch size, in requests.")] = 8,
+    waiting: Annotated[int, typer.Option(min=0, help="Maximum queue length; further requests get status 429.")] = 64,
     queue_timeout: Annotated[
-        float, typer.Option(min=0, metavar="SECONDS", help="Longest that a request waits for a place; 0 for ever.")
+        float, typer.Option(min=0, metavar="SECONDS", help="Time limit of a request in the queue; 0: none.")
     ] = 60.0,
     timeout: Annotated[
-        float, typer.Option(min=0, metavar="SECONDS", help="Longest that a request runs; 0 for ever.")
+        float, typer.Option(min=0, metavar="SECONDS", help="Time limit of a running request; 0: none.")
     ] = 0.0,
     prefix_cache: Annotated[
         float | None,
         typer.Option(
             min=0,
             metavar="GIB",
-            help="Memory for what finished requests computed, for prompts that begin alike; 0 for none.",
+            help="Memory for the prefix cache; 0: off.",
             show_default="a quarter of what is available",
         ),
     ] = None,
@@ -50,22 +60,19 @@ def serve(
         ),
     ] = 0,
     api_key: Annotated[
-        str | None, typer.Option(envvar="OUTRIDER_API_KEY", help="What clients have to send as bearer token.")
+        str | None, typer.Option(envvar="OUTRIDER_API_KEY", help="API key that clients send as bearer token.")
     ] = None,
     api_key_file: Annotated[
         Path | None,
-        typer.Option(
-            metavar="FILE", help="More API keys, one a line. Clients of different keys share no text or cache."
-        ),
+        typer.Option(metavar="FILE", help="API keys, one a line. Clients of different keys share no text or cache."),
     ] = None,
-    name: Annotated[
-        str | None, typer.Option(help="What clients call the model.", show_default="the file's name")
-    ] = None,
+    name: Annotated[str | None, typer.Option(help="Model name in the API.", show_default="the file's name")] = None,
     quantize: QuantizeOption = Quantize.none,
     kv_cache_dtype: KvCacheOption = KvCacheDtype.float16,
-    threads: Annotated[int | None, typer.Option(help="Threads to compute with.", show_default="all cores")] = None,
+    threads: ThreadsOption = None,
+    log_level: LogLevelOption = LogLevel.warning,
 ) -> None:
-    """Serve MODEL to everything that speaks the OpenAI API. Needs the extra "serve"."""
+    """Serve MODEL over the OpenAI API. Needs the extra "serve"."""
     try:
         from outrider.server.allocator import give_back_large_blocks
         from outrider.server.app import Server
@@ -78,8 +85,9 @@ def serve(
         from outrider.server.scheduler import Scheduler
     except ImportError as error:
         raise UsageError(f"serving needs {error.name}: pip install 'outrider[serve]'") from error
-    from outrider.console import error_console, load_model
+    from outrider.console import error_console, load_model, log_to_stderr
 
+    log_to_stderr(log_level)
     if shared_history and not lookup:
         raise UsageError("--shared-history drafts by lookup, which --no-lookup switches off: leave one of them out")
     keys = read_keys(api_key, api_key_file)
@@ -89,7 +97,7 @@ def serve(
         model,
         quantize=quantize,
         kv_cache_dtype=kv_cache_dtype,
-        drafter=None if drafter == "off" else drafter,
+        drafter=drafter,
         lookup=lookup,
         lookup_history=shared_history,
         prefix_cache_bytes=None if prefix_cache is None else int(prefix_cache * (1 << 30)),

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from outrider.console import ModelArgument, ThreadsOption
 from outrider.errors import UsageError
 
 app = typer.Typer(add_completion=False)
@@ -14,24 +15,26 @@ app = typer.Typer(add_completion=False)
 
 @app.command()
 def train_drafter(
-    model: Annotated[str, typer.Argument(help='"demo", a .gguf file, a folder, or a hub id.', show_default=False)],
-    out: Annotated[Path, typer.Option(help="Folder for data, training and drafter; a run there goes on.")],
+    model: ModelArgument,
+    out: Annotated[Path, typer.Option(help="Output folder: data, checkpoints and drafter; an earlier run resumes.")],
     prompts: Annotated[
         Path | None,
         typer.Option(
-            help='A .jsonl file of {"prompt": ...}, or a text file; yours are best.', show_default="a small set"
+            help='Prompts like your own: a .jsonl file of {"prompt": ...}, or a text file.', show_default="a small set"
         ),
     ] = None,
-    tokens: Annotated[int, typer.Option(min=1000, help="How many tokens the model writes to learn from.")] = 500_000,
-    minutes: Annotated[float, typer.Option(min=0.0, help="How long to train, earlier runs there included.")] = 60.0,
-    start: Annotated[str | None, typer.Option("--from", help="A drafter to adapt.", show_default="none")] = None,
-    hidden: Annotated[int, typer.Option(min=32, help="The drafter's width.")] = 256,
-    mlp: Annotated[int, typer.Option(min=32, help="The width of its MLPs.")] = 1024,
-    depth: Annotated[int, typer.Option(min=1, max=8, help="Steps of a round that it is trained for.")] = 3,
-    steps: Annotated[int, typer.Option(min=1, help="Most batches; the rate falls towards the last.")] = 4000,
-    threads: Annotated[int | None, typer.Option(help="Threads to compute with.", show_default="all cores")] = None,
+    tokens: Annotated[int, typer.Option(min=1000, help="Training tokens that the model generates.")] = 500_000,
+    minutes: Annotated[float, typer.Option(min=0.0, help="Training time, earlier runs included.")] = 60.0,
+    start: Annotated[str | None, typer.Option("--from", help="Drafter to adapt.", show_default="none")] = None,
+    hidden: Annotated[int, typer.Option(min=32, help="Hidden size of the drafter.")] = 256,
+    mlp: Annotated[int, typer.Option(min=32, help="Intermediate size of its MLPs.")] = 1024,
+    depth: Annotated[int, typer.Option(min=1, max=8, help="Draft depth that it is trained for.")] = 3,
+    steps: Annotated[
+        int, typer.Option(min=1, help="Maximum number of batches, over which the learning rate decays.")
+    ] = 4000,
+    threads: ThreadsOption = None,
 ) -> None:
-    """Make an MTP drafter for MODEL from what it writes itself. Needs the extra "train"."""
+    """Train an MTP drafter for MODEL on text that MODEL generates. Needs the extra "train"."""
     try:
         from outrider.train.model import DrafterShape
         from outrider.train.recipe import Recipe, make_drafter
@@ -54,10 +57,10 @@ def train_drafter(
     with progress_bar() as progress:
         task = progress.add_task("starting", total=1.0)
 
-        def told(stage: str, done: float, figures: str) -> None:
+        def advance(stage: str, done: float, figures: str) -> None:
             progress.update(task, description=f"{stage} {figures}".strip(), completed=done)
 
-        facts = make_drafter(recipe, told)
+        facts = make_drafter(recipe, advance)
     accepted = ", ".join(f"{rate:.0%}" for rate in facts["held_out"]["acceptance"])
-    error_console().print(f"Held-out tokens accepted, by depth: {accepted}.")
+    error_console().print(f"Held-out acceptance rate by depth: {accepted}.")
     print(out / "drafter.gguf")

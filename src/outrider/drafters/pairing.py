@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
 
@@ -14,6 +16,9 @@ from outrider.drafters.registry import kind_of
 from outrider.errors import CheckpointError
 
 _SHIPPED = "gemma-3-270m-drafter.gguf"
+_DEMO_BYTES = 253_113_024
+_DEMO_SHA256 = "a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818"
+"""The file that the shipped drafter was trained for."""
 
 
 @dataclass(frozen=True)
@@ -27,10 +32,10 @@ class FoundDrafter:
 def find_drafter(source: str | Path, model: Path, config: ModelConfig) -> FoundDrafter:
     """The drafter of a model that lies at `model`, named as `source`.
 
-    It is looked for, in this order: for the demo, in this package; `mtp-*.gguf` and `*-assistant*.gguf` beside a .gguf
-    file or in a folder; a subfolder `assistant`; a folder beside it named like it with `-assistant` at the end; the
-    same name on the hub, for a model from there. One that cannot be read or does not fit is passed over, and `why` says
-    so.
+    It is looked for, in this order: `mtp-*.gguf` and `*-assistant*.gguf` beside a .gguf file or in a folder; a
+    subfolder `assistant`; a folder beside it named like it with `-assistant` at the end; in this package, for the
+    demo's file, wherever it lies; the same name on the hub, for a model from there. One that cannot be read or does not
+    fit is passed over, and `why` says so.
     """
     passed_over = []
     for path, where in _candidates(source, model):
@@ -53,10 +58,10 @@ def find_drafter(source: str | Path, model: Path, config: ModelConfig) -> FoundD
 
 
 def _candidates(source: str | Path, model: Path) -> Iterator[tuple[Path | str, str]]:
+    shipped = Path(str(files("outrider") / "drafters" / "data" / _SHIPPED)), "which ships with outrider"
     if source == "demo":
-        shipped = Path(str(files("outrider") / "drafters" / "data" / _SHIPPED))
-        if shipped.is_file():
-            yield shipped, "which ships with outrider"
+        if shipped[0].is_file():
+            yield shipped
         return
     folder = model if model.is_dir() else model.parent
     where = "in the model's folder" if model.is_dir() else "beside the model"
@@ -67,5 +72,22 @@ def _candidates(source: str | Path, model: Path) -> Iterator[tuple[Path | str, s
     for path, place in ((model / "assistant", where), (model.with_name(f"{model.name}-assistant"), "beside the model")):
         if model.is_dir() and path.is_dir():
             yield path, place
+    if shipped[0].is_file() and is_demo(model):
+        yield shipped
     if isinstance(source, str) and not Path(source).exists() and (wanted := parse_hub_id(source)):
         yield f"{wanted.repository}-assistant", "from the hub"
+
+
+def is_demo(model: Path) -> bool:
+    """Whether a file is the demo's, byte for byte. Only a file of its size is read."""
+    try:
+        found = model.stat()
+        return model.is_file() and found.st_size == _DEMO_BYTES and _sha256(model, found.st_mtime_ns) == _DEMO_SHA256
+    except OSError:
+        return False
+
+
+@lru_cache(maxsize=8)
+def _sha256(path: Path, _changed: int) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

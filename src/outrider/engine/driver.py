@@ -82,13 +82,13 @@ class Driver:
         self._begin_here()
         _all.add(self)
 
-    def submit(self, prompts: Sequence[list[int]], params: SamplingParams, *, streams: bool = False) -> list[Answer]:
-        """Takes in requests that begin in the same pass."""
+    def submit(self, asked: Sequence[tuple[list[int], SamplingParams]], *, streams: bool = False) -> list[Answer]:
+        """Takes in requests, each a prompt and its parameters, that begin in the same pass."""
         if self._process != os.getpid():  # a forked child: the thread and its requests exist in the parent alone
             self._engine.cancel_all()
             self._begin_here()
-        answers = [Answer(streams=streams) for _ in prompts]
-        self._calls.put(partial(self._begin, list(zip(answers, prompts, strict=True)), params))
+        answers = [Answer(streams=streams) for _ in asked]
+        self._calls.put(partial(self._begin, list(zip(answers, asked, strict=True))))
         return answers
 
     def cancel(self, answers: Sequence[Answer]) -> None:
@@ -96,12 +96,18 @@ class Driver:
         if self._process == os.getpid():
             self._calls.put(partial(self._drop, answers))
 
-    def stop(self) -> None:
-        """Ends the thread before its next pass, and waits for that."""
-        if self._process == os.getpid():
+    def stop(self, why: str = "the model was closed while the request ran") -> None:
+        """Ends the thread before its next pass, and its requests with an error that says why; waits for that.
+
+        Nothing of the engine is kept: a stream that its caller has suspended must not hold a closed model's memory.
+        """
+        if self._thread is threading.current_thread():
+            return
+        if self._process == os.getpid() and self._thread.is_alive():
+            self._calls.put(partial(self._end_all, OutriderError(why)))
             self._calls.put(None)
-            if self._thread is not threading.current_thread():
-                self._thread.join()
+            self._thread.join()
+        self.__dict__.pop("_engine", None)
 
     def _begin_here(self) -> None:
         self._process = os.getpid()
@@ -114,7 +120,6 @@ class Driver:
         while True:
             for call in self._waiting_calls():
                 if call is None:
-                    self._end_all(OutriderError("the model was closed while the request ran"))
                     return
                 call()
             if self._running:
@@ -130,8 +135,8 @@ class Driver:
             except Empty:
                 return
 
-    def _begin(self, asked: list[tuple[Answer, list[int]]], params: SamplingParams) -> None:
-        for answer, prompt in asked:
+    def _begin(self, asked: list[tuple[Answer, tuple[list[int], SamplingParams]]]) -> None:
+        for answer, (prompt, params) in asked:
             try:
                 answer.request = self._engine.add(prompt, params)
             except Exception as error:

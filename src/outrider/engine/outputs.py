@@ -1,17 +1,18 @@
-"""What a request gives back."""
+"""The output of a request: text, tokens, statistics."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Literal, NamedTuple
 
+from outrider.chat.calls import Call
 from outrider.sampling.logprobs import TokenLogprobs
 
 FinishReason = Literal["stop", "length"]
 
 
 class TargetPass(NamedTuple):
-    """A pass that a request decoded in. Its rows, and the wall-clock seconds it took, are those of all its requests."""
+    """A target pass of decoding. Rows and wall-clock seconds are those of the whole batch."""
 
     rows: int
     seconds: float
@@ -21,8 +22,8 @@ class TargetPass(NamedTuple):
 class RequestStats:
     """What one request cost and what drafting saved. Times are wall-clock seconds.
 
-    `passes` are those of decoding, in their order; the first token comes out of prefill and needs none. `reused_tokens`
-    are those of the prompt whose keys and values an earlier request had left behind.
+    `passes` are those of decoding, in order; the first token comes from prefill. `reused_tokens` are prompt tokens
+    found in the prefix cache.
     """
 
     prompt_tokens: int = 0
@@ -42,17 +43,17 @@ class RequestStats:
 
     @property
     def target_passes(self) -> int:
-        """How many passes decoding took."""
+        """Target passes of decoding."""
         return len(self.passes)
 
     @property
     def verify_seconds(self) -> float:
-        """What they took together."""
+        """Total verify time."""
         return sum(of.seconds for of in self.passes)
 
     @property
     def tokens_per_pass(self) -> float:
-        """Tokens emitted by decode passes / decode passes; 1 without drafting (and where nothing was decoded)."""
+        """Tokens emitted by decode passes / decode passes; 1 without drafting, and where nothing was decoded."""
         return self.decoded_tokens / self.target_passes if self.target_passes else 1.0
 
     @property
@@ -66,7 +67,7 @@ class RequestStats:
         return self.decoded_tokens / self.decode_seconds if self.decode_seconds else 0.0
 
     def count(self, source: str, depth: int, accepted: bool) -> None:
-        """Books a verified draft token."""
+        """Counts a verified draft token."""
         for counts, by in ((self.drafted_by_depth, 1), (self.accepted_by_depth, int(accepted))):
             counts.extend([0] * (depth + 1 - len(counts)))
             counts[depth] += by
@@ -123,7 +124,11 @@ class Piece:
 @dataclass(frozen=True)
 class RequestOutput:
     """A finished answer. `token_ids` are all generated tokens, an end token included; `text` has neither end tokens nor
-    the stop text. `logprobs` has an entry for each token, if asked for."""
+    the stop text. `logprobs` has an entry for each token, if asked for.
+
+    With `SamplingParams.n` above 1 this is the first answer, and `outputs` are all. `reasoning` and `tool_calls` are
+    those of `LLM.chat`; `text` is then what the model says besides.
+    """
 
     prompt_token_ids: tuple[int, ...]
     token_ids: tuple[int, ...]
@@ -131,6 +136,14 @@ class RequestOutput:
     finish_reason: FinishReason
     stats: RequestStats
     logprobs: tuple[TokenLogprobs, ...] | None = None
+    others: tuple[RequestOutput, ...] = ()
+    reasoning: str = ""
+    tool_calls: tuple[Call, ...] = ()
+
+    @property
+    def outputs(self) -> tuple[RequestOutput, ...]:
+        """The `n` answers to this prompt, in the order of their seeds; the first is this one."""
+        return (replace(self, others=()), *self.others)
 
     def as_dict(self) -> dict[str, object]:
         """The object that `outrider run --json` prints."""

@@ -48,8 +48,12 @@ class Request:
         self.lock = threading.Lock()
         """Held while a pass adds to the answer, and while a piece of it is taken."""
         self.started = time.perf_counter()
-        self._end_tokens = frozenset() if params.ignore_end else end_tokens
-        constraint = None if params.grammar is None else grammars.constraint(params.grammar, self._end_tokens)
+        ends, stops = frozenset() if params.ignore_end else end_tokens, frozenset(params.stop_token_ids)
+        self._end_tokens = ends | stops
+        constraint = None
+        if params.grammar is not None:
+            # A stop token that is text comes where the grammar allows its text; a control token, where it may end.
+            constraint = grammars.constraint(params.grammar, ends | (stops & tokenizer.hidden))
         self.chooser = TokenChooser(params, prompt, self._end_tokens, constraint)
         limit = min(self.prompt_length + params.max_tokens, context)
         self.state = SequenceState(

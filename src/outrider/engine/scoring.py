@@ -1,49 +1,53 @@
-"""Log-probabilities of given text: for perplexity and for tests."""
+"""Log-probabilities of given text: for `LLM.score`, perplexity and tests."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import numpy as np
 
-from outrider.backends import cpu
 from outrider.cache import CachePool
-from outrider.engine.target import Floats, Target, chain
+from outrider.engine.engine import Engine
+from outrider.engine.target import Floats, chain
+from outrider.sampling.logprobs import logprob_of
+
+_ROWS = 64
+"""Rows of one pass: 64 rows of 262,144 float32 logits are 67 MB."""
 
 
-class Loaded(Protocol):
-    """What scoring needs of an `LLM`."""
+class Scorable(Protocol):
+    """A loaded model."""
 
-    target: Target
+    engine: Engine
     caches: CachePool
 
 
-def logits_of(llm: Loaded, token_ids: Sequence[int], *, chunk: int | None = None) -> Floats:
+def logits_of(model: Scorable, token_ids: Sequence[int], *, chunk: int | None = None) -> Floats:
     """(tokens, vocabulary) float32: the logits after each token of a text, in passes of at most `chunk` rows."""
-    size = chunk or llm.target.max_rows
-    cache, parts = llm.caches.new(), []
-    for begin in range(0, len(token_ids), size):
-        tokens = token_ids[begin : begin + size]
-        with llm.target.gate:
-            result = llm.target.run([chain(cache, tokens, list(range(len(tokens))))], logits=True)
-            parts.append(np.array(result.logits[0]))
-        cache.commit(np.arange(len(tokens), dtype=np.int32))
+    parts: list[Floats] = []
+    _run(model, token_ids, chunk or model.engine.target.max_rows, lambda logits: parts.append(logits.copy()))
     return np.concatenate(parts)
 
 
-def score(llm: Loaded, token_ids: Sequence[int]) -> Floats:
-    """(tokens - 1,) float32: log p(token[i] | tokens before i), for i from 1 on."""
-    size, scores = 64, []
-    cache = llm.caches.new()
-    for begin in range(0, len(token_ids) - 1, size):
-        tokens = token_ids[begin : begin + size]
-        with llm.target.gate:
-            result = llm.target.run([chain(cache, tokens, list(range(len(tokens))))], logits=True)
-            logits = np.array(result.logits[0])
-        cache.commit(np.arange(len(tokens), dtype=np.int32))
-        following = np.asarray(token_ids[begin + 1 : begin + 1 + len(tokens)])
-        rows = logits[: len(following)]
-        totals = np.array([cpu.log_total(row) for row in rows])
-        scores.append(rows[np.arange(len(following)), following] - totals)
-    return np.concatenate(scores).astype(np.float32)
+def score(model: Scorable, token_ids: Sequence[int]) -> list[float]:
+    """Natural log p(token[i] | tokens before i), for i from 1 on: the numbers of `SamplingParams.logprobs`."""
+    following, scores = iter(token_ids[1:]), list[float]()
+
+    def take(logits: Floats) -> None:
+        scores.extend(logprob_of(row, next(following)) for row in logits)
+
+    _run(model, token_ids[:-1], _ROWS, take)
+    return scores
+
+
+def _run(model: Scorable, token_ids: Sequence[int], rows: int, take: Callable[[Floats], None]) -> None:
+    """Calls `take` with the logits of each pass over a text, (rows, vocabulary) float32, valid until it returns."""
+    engine, cache = model.engine, model.caches.new()
+    for begin in range(0, len(token_ids), rows):
+        tokens = token_ids[begin : begin + rows]
+        with engine.target.gate:
+            (logits,) = engine.target.run([chain(cache, tokens, list(range(len(tokens))))], logits=True).logits
+            cache.commit(np.arange(len(tokens), dtype=np.int32))
+            assert logits is not None
+            take(logits)

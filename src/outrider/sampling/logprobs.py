@@ -32,3 +32,8 @@ def logprobs_of(logits: Floats, token: int, count: int) -> TokenLogprobs:
     likeliest = cpu.likeliest(logits, count) if count else []
     top = tuple((other, float(logits[other]) - total) for other, _ in likeliest)
     return TokenLogprobs(token, float(logits[token]) - total, top)
+
+
+def logprob_of(logits: Floats, token: int) -> float:
+    """That of `token` alone: the same number as in `logprobs_of`."""
+    return float(logits[token]) - cpu.log_total(logits)

@@ -1,28 +1,34 @@
-"""What a request asks for: how to choose tokens, when to stop, how to draft."""
+"""Sampling parameters: how tokens are chosen, when a request stops, how it drafts."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Literal
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from numbers import Integral, Real
+from typing import Any, Literal
 
-from outrider.errors import UsageError
+from outrider.errors import UsageError, given
 from outrider.sampling.grammar import Grammar
 
 DraftSetting = Literal["auto", "off"] | int
 MAX_DRAFT = 63
 """Most tokens of one draft."""
 MAX_LOGPROBS = 20
-"""Most alternatives reported for a place, as in the OpenAI API."""
+"""Most alternatives reported per position, as in the OpenAI API."""
+MAX_ANSWERS = 64
+"""Most answers to one prompt."""
 MAX_CACHE_SALT = 512
 """Longest `cache_salt`, in characters."""
 
 
 _LEAST_TEMPERATURE = 1e-30
-"""Below, the noise is lost beside any logit, and logits divided by the temperature may be too large for a number."""
+"""Below, the noise is lost in any logit's rounding, and logits divided by the temperature may overflow."""
 _MOST_BIAS = 1e30
-"""What still is a finite float32 after any repetition penalty."""
+"""Still a finite float32 after any repetition penalty."""
+_INTEGERS = ("max_tokens", "top_k", "min_tokens", "seed", "n")
+_NUMBERS = ("temperature", "top_p", "min_p", "typical_p", "repetition_penalty", "presence_penalty", "frequency_penalty")
+_FLAGS = ("ignore_end", "cache_prompt")
 
 
 @dataclass(frozen=True)
@@ -31,28 +37,32 @@ class SamplingParams:
 
     Args:
         max_tokens: most tokens to generate.
-        temperature: 0 takes the most likely token; above 0 the logits are divided by it and sampled.
-        top_k: keep only the k most likely tokens; 0 keeps all.
+        temperature: 0 is greedy; above 0 the logits are divided by it and sampled.
+        top_k: keep only the k most likely tokens; 0 (or -1) keeps all.
         top_p: keep the smallest set of most likely tokens whose probability reaches this; 1 keeps all.
         min_p: keep tokens at least this many times as likely as the most likely; 0 keeps all.
         typical_p: keep the tokens whose surprise is nearest to the expected one (locally typical sampling), as many as
             reach this probability; 1 keeps all.
         repetition_penalty: divides positive logits of tokens in prompt or answer by it, and multiplies negative ones;
             above 1 discourages repeating, 1 changes nothing (Keskar et al. 2019).
-        presence_penalty: taken from the logits of tokens that the answer already has.
-        frequency_penalty: taken from them once for every time that the answer has them.
+        presence_penalty: subtracted from the logits of tokens that the answer has.
+        frequency_penalty: subtracted from them once per occurrence in the answer.
         logit_bias: token id -> what is added to its logit, -infinity (never) included.
-        min_tokens: no end token and no stop text ends the answer before it has this many tokens.
-        logprobs: report the log-probability of every token, and of this many of the likeliest at its place; None
+        min_tokens: no end token, stop token or stop text ends the answer before it has this many tokens.
+        logprobs: report the log-probability of every token, and of this many of the likeliest at its position; None
             reports none. They are the model's own: before penalties, biases, temperature and filters.
         seed: the noise of a sampled token is a function of (seed, position, token); the same seed gives the same text.
+        n: answers to each prompt, with seeds `seed`, `seed + 1`, ...; see `RequestOutput.outputs`.
         stop: texts that end the answer; they are not part of it.
-        ignore_end: go on after an end token (for benchmarks).
+        stop_token_ids: tokens that end the answer as the model's end tokens do: part of its `token_ids`, not of its
+            text. With a grammar, a token of text ends the answer where the grammar allows that text, a control token
+            where the grammar may end.
+        ignore_end: go on after one of the model's end tokens (for benchmarks).
         grammar: the form that the answer is held to; it ends where the grammar does. Tokens that do not fit are taken
             out after penalties and biases and before the filters; where biases forbid all that fit, the grammar wins.
         keep_special: control tokens, by their text, that are part of the answer's text; all others leave none.
-        draft: "auto" decides at every step how much to draft, "off" never drafts, a number pins the draft length.
-            Whatever it is, the tokens are the same.
+        draft: "auto" plans the draft length at every step, "off" never drafts, a number fixes the draft length. The
+            tokens are the same.
         cache_prompt: reuse what earlier requests computed (the prefix cache) and draft from their texts
             (`LLM(lookup_history=...)`), and keep this request's for later ones. False does none of that: nothing
             earlier is used and nothing of this request is kept. The tokens are the same.
@@ -60,7 +70,7 @@ class SamplingParams:
             different salts never share anything.
 
     Raises:
-        UsageError: a value out of its range; the message names it.
+        UsageError: a value out of its range or of a wrong type; the message names it.
     """
 
     max_tokens: int = 128
@@ -83,17 +93,15 @@ class SamplingParams:
     draft: DraftSetting = "auto"
     cache_prompt: bool = True
     cache_salt: str = ""
+    n: int = 1
+    stop_token_ids: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
-        if isinstance(self.stop, str):
-            object.__setattr__(self, "stop", (self.stop,))
-        else:
-            object.__setattr__(self, "stop", tuple(self.stop))
-        kept = (self.keep_special,) if isinstance(self.keep_special, str) else tuple(self.keep_special)
-        object.__setattr__(self, "keep_special", kept)
+        self._convert()
         _require(self.max_tokens >= 1, f"max_tokens must be at least 1, not {self.max_tokens}")
         _require(0 <= self.temperature <= 100, f"temperature must lie between 0 and 100, not {self.temperature}")
         _require(self.top_k >= 0, f"top_k must be 0 (all) or more, not {self.top_k}")
+        _require(1 <= self.n <= MAX_ANSWERS, f"n must lie between 1 and {MAX_ANSWERS}, not {self.n}")
         _require(0 < self.top_p <= 1, f"top_p must be above 0 and at most 1, not {self.top_p}")
         _require(0 <= self.min_p <= 1, f"min_p must lie between 0 and 1, not {self.min_p}")
         _require(0 < self.typical_p <= 1, f"typical_p must be above 0 and at most 1, not {self.typical_p}")
@@ -106,7 +114,6 @@ class SamplingParams:
             _require(-100 <= value <= 100, f"{name} must lie between -100 and 100, not {value}")
         if self.temperature < _LEAST_TEMPERATURE:
             object.__setattr__(self, "temperature", 0.0)
-        object.__setattr__(self, "logit_bias", dict(self.logit_bias))
         for token, bias in self.logit_bias.items():
             known = abs(bias) <= _MOST_BIAS or bias == -math.inf
             expected = f"must lie between -{_MOST_BIAS:g} and {_MOST_BIAS:g}, or be -infinity"
@@ -124,28 +131,79 @@ class SamplingParams:
         if self.draft not in ("auto", "off"):
             known = isinstance(self.draft, int) and not isinstance(self.draft, bool) and 0 <= self.draft <= MAX_DRAFT
             _require(known, f'draft must be "auto", "off" or a number from 0 to {MAX_DRAFT}, not {self.draft!r}')
-
         bounded = isinstance(self.cache_salt, str) and len(self.cache_salt) <= MAX_CACHE_SALT
         _require(
             bounded, f"cache_salt must be a text of at most {MAX_CACHE_SALT} characters, not {self.cache_salt!r:.40}"
         )
 
+    def _convert(self) -> None:
+        """Every field to its own type, NumPy's numbers and lists included."""
+        for name in _INTEGERS:
+            self._set(name, _integer(name, getattr(self, name)))
+        for name in _NUMBERS:
+            value = getattr(self, name)
+            known = isinstance(value, Real) and not isinstance(value, bool)
+            _require(known, f"{name} must be a number, not {given(value)}")
+            self._set(name, float(value))
+        for name in _FLAGS:
+            value = getattr(self, name)
+            _require(isinstance(value, bool), f"{name} must be True or False, not {given(value)}")
+        if self.logprobs is not None:
+            self._set("logprobs", _integer("logprobs", self.logprobs))
+        if self.top_k == -1:  # vLLM's word for all
+            self._set("top_k", 0)
+        self._set("stop", _texts("stop", self.stop))
+        self._set("keep_special", _texts("keep_special", self.keep_special))
+        ends = self.stop_token_ids
+        _require(isinstance(ends, Iterable), f"stop_token_ids must be a list of token ids, not {given(ends)}")
+        self._set("stop_token_ids", tuple(_integer("an entry of stop_token_ids", token) for token in ends))
+        bias: Any = {} if self.logit_bias is None else self.logit_bias
+        _require(isinstance(bias, Mapping), f"logit_bias must be a dict of token ids and numbers, not {given(bias)}")
+        for token, value in bias.items():
+            _integer("a token id in logit_bias", token)
+            _require(isinstance(value, Real), f"the logit_bias of token {token} must be a number, not {given(value)}")
+        self._set("logit_bias", dict(bias))
+        known = self.grammar is None or isinstance(self.grammar, Grammar)
+        _require(known, f"grammar must be a Grammar, such as Grammar.json_schema(...), not {given(self.grammar)}")
+
+    def _set(self, name: str, value: object) -> None:
+        object.__setattr__(self, name, value)
+
+    def each(self) -> list[SamplingParams]:
+        """The parameters of each of the `n` answers."""
+        if self.n == 1:
+            return [self]
+        return [replace(self, n=1, seed=(self.seed + number) % 2**64) for number in range(self.n)]
+
     @property
     def scope(self) -> str | None:
-        """The salt within which this request shares with others; None if it shares nothing."""
+        """The salt whose requests share a prefix cache and a history with this one; None if it shares nothing."""
         return self.cache_salt if self.cache_prompt else None
 
     @property
     def filters(self) -> bool:
-        """Whether unlikely tokens are never sampled."""
+        """Whether a filter excludes unlikely tokens."""
         return (self.top_k, self.top_p, self.min_p, self.typical_p) != (0, 1.0, 0.0, 1.0)
 
     @property
     def greedy(self) -> bool:
-        """Whether the most likely token is taken: no noise, no filter matters."""
+        """Whether the most likely token is chosen, without noise or filters."""
         return self.temperature == 0
 
 
 def _require(holds: bool, problem: str) -> None:
     if not holds:
         raise UsageError(problem)
+
+
+def _integer(name: str, value: object) -> int:
+    if not isinstance(value, Integral) or isinstance(value, bool):
+        raise UsageError(f"{name} must be a whole number, not {given(value)}")
+    return int(value)
+
+
+def _texts(name: str, value: Any) -> tuple[str, ...]:
+    texts = (value,) if isinstance(value, str) else tuple(value or ()) if isinstance(value, Iterable | None) else None
+    if texts is None or not all(isinstance(text, str) for text in texts):
+        raise UsageError(f"{name} must be a text or a list of texts, not {given(value)}")
+    return texts

@@ -7,7 +7,7 @@ import logging
 import math
 from typing import Any
 
-_log = logging.getLogger("outrider")
+_log = logging.getLogger("outrider.server")
 _QUIET_SECONDS = 10.0
 _MESSAGE = "socket.accept() out of system resource"
 """asyncio's: it reports every attempt to accept a connection, some thousand a second."""

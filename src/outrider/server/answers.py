@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from outrider.chat.calls import Call
+from outrider.chat.markers import Markers
 from outrider.chat.reader import AnswerReader, Parts
 from outrider.engine.outputs import Piece, RequestOutput
 from outrider.server.token_places import TokenPlaces
@@ -20,21 +21,20 @@ class Form:
     """What the answers to one request look like.
 
     chat: the chat route's shapes, else the completion route's.
-    channels, tools: what the answers may hold besides content; see `AnswerReader`.
+    markers: what the answers may hold besides content.
     """
 
     chat: bool
     model: str
     tokenizer: Tokenizer
     logprobs: bool
-    channels: bool = False
-    tools: bool = False
+    markers: Markers = field(default_factory=Markers)
     id: str = field(default_factory=lambda: secrets.token_hex(12))
     created: int = field(default_factory=lambda: int(time.time()))
 
     def reader(self) -> AnswerReader:
         """Reads one of the answers."""
-        return AnswerReader(channels=self.channels, tools=self.tools)
+        return self.markers.reader()
 
     def whole(self, outputs: Sequence[RequestOutput]) -> dict[str, Any]:
         """The one object of a request that does not stream."""

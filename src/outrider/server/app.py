@@ -19,6 +19,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from outrider import LLM, SamplingParams
+from outrider.chat.markers import UnknownToolsError
 from outrider.engine.outputs import Piece
 from outrider.errors import OutriderError, UsageError
 from outrider.server.accepting import report_seldom
@@ -33,9 +34,8 @@ from outrider.server.page import page_routes
 from outrider.server.preparing import Prepared, Preparer, Scope
 from outrider.server.problems import ApiError, error_body
 from outrider.server.scheduler import QueueFullError, Scheduler, Ticket
-from outrider.server.turn import UnknownToolsError
 
-_log = logging.getLogger("outrider")
+_log = logging.getLogger("outrider.server")
 
 MAX_BODY_BYTES = 8 << 20
 _ENCODERS, _COMPILERS = 2, 4
@@ -68,7 +68,7 @@ class Server:
         limits: Limits | None = None,
         loopback: str | None = None,
     ) -> None:
-        self._llm, self._scheduler, self._metrics = llm, scheduler, metrics
+        self._parts, self._scheduler, self._metrics = llm.parts, scheduler, metrics
         self._name, self._keys, self._limits = name, keys or ApiKeys(), limits or Limits()
         self._loopback = None if self._keys else loopback
         self._description = describe(keyed=bool(self._keys))
@@ -117,7 +117,7 @@ class Server:
 
     async def metrics(self, _request: Request) -> Response:
         """`GET /metrics`."""
-        return Response(self._metrics.text(self._scheduler, self._llm.caches), media_type="text/plain; version=0.0.4")
+        return Response(self._metrics.text(self._scheduler, self._parts.caches), media_type="text/plain; version=0.0.4")
 
     async def description(self, _request: Request) -> Response:
         """`GET /openapi.json`."""
@@ -154,7 +154,7 @@ class Server:
     async def _compile(self, params: SamplingParams, field: str) -> None:
         """Before work starts: the engine finds the grammar compiled."""
         try:
-            await self._aside(self._compilers, self._llm.check, params)
+            await self._aside(self._compilers, self._parts.prompts.check, params)
         except UsageError as error:
             raise ApiError(400, "invalid_request_error", str(error), parameter=field) from error
 
@@ -237,7 +237,7 @@ class Server:
                 return Response(status_code=_CLIENT_GONE)
             except Exception:
                 _log.exception("%s failed", request.url.path)
-                return ApiError(500, "server_error", "the request failed within the server: see its log").response()
+                return ApiError(500, "server_error", "internal server error; see the server log").response()
 
         return guarded
 
@@ -284,10 +284,10 @@ class Server:
             "object": "model",
             "created": 0,
             "owned_by": "outrider",
-            "max_model_len": self._llm.context,
+            "max_model_len": self._parts.context,
             "outrider": {
-                "chat": self._llm.chat is not None,
-                "drafters": self._llm.engine.planner.sources,
+                "chat": self._parts.chat is not None,
+                "drafters": self._parts.engine.planner.sources,
             },
         }
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from pydantic import ValidationError
@@ -45,7 +45,8 @@ class Preparer:
     """
 
     def __init__(self, llm: LLM, name: str) -> None:
-        self._llm, self._name = llm, name
+        self._prompts, self._tokenizer, self._context = llm.parts.prompts, llm.tokenizer, llm.context
+        self._name = name
 
     def completion(self, body: bytes, scope: Scope) -> Prepared:
         """The body of `POST /v1/completions`.
@@ -54,33 +55,36 @@ class Preparer:
             ApiError, UsageError: it is wrong; the message says where and what to do.
         """
         wanted = self._read(body, CompletionRequest)
-        ids = self._llm.encode(wanted.only_prompt)
+        ids = self._prompts.encode(wanted.only_prompt)
         field, grammar = _format_of(wanted)
-        sets = wanted.params(self._llm.context - len(ids), scope(wanted.cache_salt or ""), wanted.logprobs, grammar)
-        form = Form(False, self._name, self._llm.tokenizer, wanted.logprobs is not None)
+        sets = wanted.params(self._context - len(ids), scope(wanted.cache_salt or ""), wanted.logprobs, grammar)
+        form = Form(False, self._name, self._tokenizer, wanted.logprobs is not None)
         return self._prepared(wanted, ids, sets, form, [grammar], field)
 
     def chat(self, body: bytes, scope: Scope) -> Prepared:
         """The body of `POST /v1/chat/completions`. Raises as `completion`."""
         wanted = self._read(body, ChatRequest)
-        if self._llm.chat is None:
+        if (template := self._prompts.template) is None:
             problem = f"{self._name} is a base model without a chat template: use /v1/completions"
             raise ApiError(400, "invalid_request_error", problem)
         try:
             messages = [message.plain() for message in wanted.messages]
         except ValueError as error:
             raise ApiError(400, "invalid_request_error", str(error), parameter="messages") from error
-        turn = Turn(self._llm.chat.source, self._llm.tokenizer, wanted)
+        turn = Turn(template.source, self._tokenizer, wanted)
+        markers = turn.markers
         tools = [tool.plain() for tool in wanted.offered] or None
-        ids = self._llm.chat_prompt(messages, tools=tools, thinking=turn.thinking)
+        ids = self._prompts.conversation(messages, tools=tools, thinking=turn.thinking)
         field, grammar = _format_of(wanted)
-        if grammar is not None and turn.tools:
+        if grammar is not None and markers.tools:
             problem = f"{field} and tools exclude each other: leave one out, or set tool_choice to none"
             raise ApiError(400, "invalid_request_error", problem, parameter=field)
         logprobs = wanted.top_logprobs if wanted.logprobs else None
-        room, whole = self._llm.context - len(ids), turn.grammar(grammar)
-        sets = wanted.params(room, scope(wanted.cache_salt or ""), logprobs, whole, turn.keep_special, turn.last_mark)
-        form = Form(True, self._name, self._llm.tokenizer, logprobs is not None, turn.channels, turn.tools)
+        room, whole = self._context - len(ids), turn.grammar(grammar)
+        sets = wanted.params(
+            room, scope(wanted.cache_salt or ""), logprobs, whole, markers.keep_special, markers.last_mark
+        )
+        form = Form(True, self._name, self._tokenizer, logprobs is not None, markers)
         # What is wrong with the request's own is found before it is a part of the whole.
         return self._prepared(wanted, ids, sets, form, [grammar, whole], field or "tool_choice")
 
@@ -93,7 +97,7 @@ class Preparer:
         grammars: list[Grammar | None],
         field: str,
     ) -> Prepared:
-        self._llm.check(SamplingParams(logit_bias=sets[0].logit_bias))
+        self._prompts.check(replace(sets[0], grammar=None))  # the grammars are compiled in other threads
         with_usage = wanted.stream_options is not None and wanted.stream_options.include_usage
         distinct = list(dict.fromkeys(grammar for grammar in grammars if grammar is not None))
         return Prepared(ids, sets, form, distinct, field, wanted.stream, with_usage)

@@ -17,7 +17,7 @@ from outrider.engine.request import Request
 from outrider.errors import OutriderError, UsageError
 from outrider.server.limits import Limits, TimedOutError
 
-_log = logging.getLogger("outrider")
+_log = logging.getLogger("outrider.server")
 _IDLE_SECONDS = 0.5
 _FIRST_GUESS, _SHORTEST_WAIT, _LONGEST_WAIT = 5.0, 1, 60
 """Seconds: what a request is taken to run before one has ended, and the ends of `retry_after`."""
@@ -74,7 +74,8 @@ class Scheduler:
         limits: Limits | None = None,
         finished: Callable[[Ticket], None] = lambda _: None,
     ) -> None:
-        self._llm, self._most_running, self._most_waiting, self._finished = llm, running, waiting, finished
+        self._engine, self._finished = llm.parts.engine, finished
+        self._most_running, self._most_waiting = running, waiting
         self._limits = limits or Limits()
         self._usual_seconds = _FIRST_GUESS  # that a request runs
         self._waiting: deque[Ticket] = deque()
@@ -178,7 +179,7 @@ class Scheduler:
             for ticket in list(self._joining):
                 self._begin(ticket)
             try:
-                self._llm.engine.step()
+                self._engine.step()
             except Exception as error:
                 # What broke a pass is not known to belong to one request: all in it end, the server goes on.
                 _log.exception("a pass failed")
@@ -211,11 +212,11 @@ class Scheduler:
         began = False
         try:
             if not ticket.cancelled:
-                ticket.request = self._llm.engine.add(list(ticket.prompt), ticket.params)
+                ticket.request = self._engine.add(list(ticket.prompt), ticket.params)
                 ticket.began, began = time.perf_counter(), True
         except Exception as error:
-            _log.exception("a request could not begin")
-            ticket.give(StoppedError(f"the request could not begin: {error}"))
+            _log.exception("a request could not start")
+            ticket.give(StoppedError(f"the request could not start: {error}"))
         with self._changed:  # at no time in neither, or another would be let in for it
             self._joining.remove(ticket)
             self._running += [ticket] if began else []
@@ -224,7 +225,7 @@ class Scheduler:
         assert ticket.request is not None
         if ticket.request.error is not None:
             self._leave(ticket)
-            ticket.give(StoppedError(f"the request failed within the server: {ticket.request.error}"))
+            ticket.give(StoppedError(f"internal server error: {ticket.request.error}"))
             return
         piece = ticket.request.take_piece()
         if piece.finish_reason is not None:
@@ -239,7 +240,7 @@ class Scheduler:
 
     def _leave(self, ticket: Ticket) -> None:
         assert ticket.request is not None
-        self._llm.engine.cancel(ticket.request)
+        self._engine.cancel(ticket.request)
         self._running.remove(ticket)
         self._finished(ticket)
 

@@ -26,6 +26,7 @@ _HARMLESS = ("text", "none", "auto")
 
 
 MAX_BIASES = 1024
+MAX_STOP_TOKENS = 128
 MAX_CLIENT_SALT = 256
 
 
@@ -72,6 +73,7 @@ class Sampled(Formed):
     typical_p: Annotated[float, Field(gt=0, le=1)] = 1.0
     repetition_penalty: Annotated[float, Field(ge=0.01, le=100)] = 1.0
     min_tokens: Annotated[int, Field(ge=0)] = 0
+    stop_token_ids: Annotated[list[int], Field(max_length=MAX_STOP_TOKENS, fail_fast=True)] | None = None
     ignore_eos: bool = False
     cache_salt: Annotated[str, Field(max_length=MAX_CLIENT_SALT)] | None = None
     # As llama.cpp's server has it.
@@ -114,31 +116,30 @@ class Sampled(Formed):
         stop += (last_mark,) if last_mark else ()
         seed = secrets.randbits(63) if self.seed is None else self.seed % 2**64
         most = min(self.max_tokens or room, room)
-        return [
-            SamplingParams(
-                max_tokens=most,
-                temperature=1.0 if self.temperature is None else self.temperature,
-                top_k=max(self.top_k, 0),
-                top_p=1.0 if self.top_p is None else self.top_p,
-                min_p=self.min_p,
-                typical_p=self.typical_p,
-                repetition_penalty=self.repetition_penalty,
-                presence_penalty=self.presence_penalty,
-                frequency_penalty=self.frequency_penalty,
-                logit_bias=self.logit_bias or {},
-                min_tokens=min(self.min_tokens, most),
-                logprobs=logprobs,
-                seed=(seed + number) % 2**64,
-                stop=stop,
-                ignore_end=self.ignore_eos,
-                grammar=grammar,
-                keep_special=keep_special,
-                draft=self.drafting,
-                cache_prompt=self.cache_prompt,
-                cache_salt=salt,
-            )
-            for number in range(self.n)
-        ]
+        return SamplingParams(
+            max_tokens=most,
+            temperature=1.0 if self.temperature is None else self.temperature,
+            top_k=max(self.top_k, 0),
+            top_p=1.0 if self.top_p is None else self.top_p,
+            min_p=self.min_p,
+            typical_p=self.typical_p,
+            repetition_penalty=self.repetition_penalty,
+            presence_penalty=self.presence_penalty,
+            frequency_penalty=self.frequency_penalty,
+            logit_bias=self.logit_bias or {},
+            min_tokens=min(self.min_tokens, most),
+            logprobs=logprobs,
+            seed=seed,
+            n=self.n,
+            stop=stop,
+            stop_token_ids=tuple(self.stop_token_ids or ()),
+            ignore_end=self.ignore_eos,
+            grammar=grammar,
+            keep_special=keep_special,
+            draft=self.drafting,
+            cache_prompt=self.cache_prompt,
+            cache_salt=salt,
+        ).each()
 
 
 class CompletionRequest(Sampled):

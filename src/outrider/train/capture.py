@@ -100,21 +100,21 @@ def capture(
     recorder = _Recorder(llm, writer)
     waiting, running, told = iter(jobs), list[Request](), 0
     try:
-        with llm.engine.observing(recorder.on_commit):
+        with llm.parts.engine.observing(recorder.on_commit):
             while True:
                 running = [request for request in running if request.finish_reason is None]
                 while len(running) < together and (job := next(waiting, None)) is not None:
                     params = replace(job.params, draft="off", logprobs=TOP)
-                    running.append(llm.engine.add(list(job.prompt), params))
+                    running.append(llm.parts.engine.add(list(job.prompt), params))
                 if not running:
                     break
-                llm.engine.step()
+                llm.parts.engine.step()
                 if recorder.captured > told:
                     more, told = recorder.captured - told, recorder.captured
                     if not advance(more):
                         break
     finally:
         for request in running:
-            llm.engine.cancel(request)
+            llm.parts.engine.cancel(request)
         writer.close()
     return recorder.captured

@@ -19,7 +19,7 @@ from outrider.backends import cpu
 from outrider.checkpoints.checkpoint import BLOCKS
 from outrider.checkpoints.gguf.names import ROPE_FREQS, gguf_name
 from outrider.checkpoints.hf.names import neutral_name
-from outrider.llm import usable_cores
+from outrider.loading import usable_cores
 from outrider.train.model import FULL, SLIDING
 
 _ARCHITECTURE = "gemma4-assistant"

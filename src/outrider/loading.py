@@ -1,0 +1,307 @@
+"""Loading a model: checkpoint -> weights -> program -> tokenizer -> drafters, each a named step."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from outrider.assembly import cpu_target
+from outrider.backends import cpu
+from outrider.cache import CachePool, available_bytes
+from outrider.chat.template import ChatTemplate, chat_template_of
+from outrider.checkpoints import open_checkpoint
+from outrider.checkpoints.checkpoint import Checkpoint
+from outrider.checkpoints.config import AssistantConfig, ModelConfig
+from outrider.checkpoints.tokenizer_tables import TokenizerTables
+from outrider.drafters.pairing import FoundDrafter, find_drafter
+from outrider.drafters.registry import Settings, kind_of, make_drafters
+from outrider.engine.driver import Driver
+from outrider.engine.engine import Engine
+from outrider.engine.measure import Measure
+from outrider.engine.target import Target
+from outrider.errors import CheckpointError, UsageError, given
+from outrider.models.gemma import kv_layers
+from outrider.prompts import Prompts
+from outrider.quant import QUANTIZATIONS, Packed, Quantization, WeightStore, quantized
+from outrider.sampling.constraint import GrammarCompiler
+from outrider.speculation.costs import MOST_ROWS
+from outrider.speculation.planner import DraftPlanner
+from outrider.tokenizer import Tokenizer, open_tokenizer
+
+PREFILL_CHUNK = 256
+"""Prompt tokens of one pass: enough to amortise reading the weights, few enough for their rows to stay in cache."""
+
+Progress = Callable[[str, float], None]
+"""Called with what is being done and the fraction done, from 0 to 1."""
+
+_MOST_THREADS = 256
+_log = logging.getLogger("outrider.loading")
+
+
+@dataclass(frozen=True)
+class LoadOptions:
+    """How to load a model; see `LLM` for what each option means.
+
+    Raises:
+        UsageError: an option is of a wrong type or out of its range.
+    """
+
+    drafter: str | Path | None = "auto"
+    lookup: bool = True
+    lookup_history: int = 0
+    prefix_cache_bytes: int | None = None
+    threads: int | None = None
+    context: int | None = None
+    kv_cache_dtype: cpu.KvFormat = "float16"
+    quantize: Quantization | None = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.drafter, str | Path | None):
+            raise UsageError(f'drafter must be "auto", "off", None or a path, not {given(self.drafter)}')
+        if not isinstance(self.lookup, bool):
+            raise UsageError(f"lookup must be True or False, not {given(self.lookup)}")
+        self._require_number("lookup_history", "0 (none) or more tokens", 0)
+        if self.prefix_cache_bytes is not None:
+            self._require_number("prefix_cache_bytes", "0 (none) or more", 0)
+        if self.threads is not None:
+            self._require_number("threads", f"None or a number from 1 to {_MOST_THREADS}", 1, _MOST_THREADS)
+        if self.context is not None:
+            self._require_number("context", "None or a number of tokens from 2", 2)
+        if self.kv_cache_dtype not in cpu.KV_FORMATS:
+            raise UsageError(f"kv_cache_dtype must be one of {', '.join(cpu.KV_FORMATS)}, not {self.kv_cache_dtype!r}")
+        if self.quantize is not None and self.quantize not in QUANTIZATIONS:
+            raise UsageError(f"quantize must be None or one of {', '.join(QUANTIZATIONS)}, not {self.quantize!r}")
+
+    def _require_number(self, name: str, expected: str, least: int, most: float = math.inf) -> None:
+        value = getattr(self, name)
+        if not isinstance(value, int) or isinstance(value, bool):
+            raise UsageError(f"{name} must be {expected}, not {given(value)}")
+        if not least <= value <= most:
+            raise UsageError(f"{name} must be {expected}, not {value}")
+
+
+@dataclass
+class Loaded:
+    """A loaded model's parts: what the commands, the server and tests build on.
+
+    `prompts` turns texts and conversations into token ids. `packed` reports what quantizing on load cost, None without.
+    `weight_bytes` are those of the packed weights. `drafter` says which drafter was found, and why.
+    """
+
+    path: Path
+    config: ModelConfig
+    context: int
+    threads: int
+    kv_cache_dtype: cpu.KvFormat
+    tokenizer: Tokenizer
+    prompts: Prompts
+    grammars: GrammarCompiler
+    target: Target
+    drafter: FoundDrafter
+    caches: CachePool
+    measure: Measure
+    engine: Engine
+    driver: Driver
+    packed: Packed | None
+    weight_bytes: int
+    load_seconds: float
+
+    @property
+    def chat(self) -> ChatTemplate | None:
+        """The model's chat template; None for a base model."""
+        return self.prompts.template
+
+
+def load(source: str | Path, options: LoadOptions, progress: Progress) -> Loaded:
+    """Loads the model that `source` names. The steps, in order, are the functions below.
+
+    Raises:
+        CheckpointError: the model cannot be loaded; the message says why and what to do.
+        UsageError: an option that does not fit the model.
+    """
+    started = time.perf_counter()
+    checkpoint, config, tables = open_target(source)
+    context, pool = context_of(config, options.context), open_pool(options.threads)
+    drafter = choose_drafter(source, checkpoint.path, config, options.drafter)
+    weights, packed = open_weights(checkpoint, options.quantize, pool, progress)
+    target = record_target(config, weights, pool, options)
+    weight_bytes = weights.packed_bytes
+    progress("building the tokenizer", 1.0)
+    tokenizer = open_tokenizer(tables, path=checkpoint.path)
+    grammars = grammar_compiler(tokenizer, target.vocabulary)
+    prompts = open_prompts(checkpoint.path, tables, tokenizer, grammars, target, context)
+    recorded = open_drafter(drafter.path, config, weights, pool, options)
+    progress("measuring pass costs", 1.0)
+    caches = open_caches(config, context, options)
+    measure = Measure(target, caches)
+    planner = make_planner(measure, target, recorded, options)
+    engine = Engine(target, tokenizer, caches, planner, grammars, context=context, chunk=PREFILL_CHUNK)
+    load_seconds = time.perf_counter() - started
+    loaded = Loaded(
+        path=checkpoint.path,
+        config=config,
+        context=context,
+        threads=pool.size,
+        kv_cache_dtype=options.kv_cache_dtype,
+        tokenizer=tokenizer,
+        prompts=prompts,
+        grammars=grammars,
+        target=target,
+        drafter=drafter,
+        caches=caches,
+        measure=measure,
+        engine=engine,
+        driver=Driver(engine, load_seconds),
+        packed=packed,
+        weight_bytes=weight_bytes,
+        load_seconds=load_seconds,
+    )
+    _log.info("loaded %s in %.2f s; drafter: %s", loaded.path, loaded.load_seconds, drafter.why)
+    return loaded
+
+
+def open_target(source: str | Path) -> tuple[Checkpoint, ModelConfig, TokenizerTables | Path]:
+    """A model's checkpoint, with its config and its tokenizer's source. Raises CheckpointError."""
+    if not isinstance(source, str | Path):
+        raise UsageError(
+            f'model must be "demo", a path or an id of the hub (a str or a pathlib.Path), not {given(source)}'
+        )
+    checkpoint = open_checkpoint(source)
+    if isinstance(checkpoint.config, AssistantConfig):
+        raise CheckpointError("is a drafter, not a model", path=checkpoint.path, remedy="Pass it as the drafter")
+    if checkpoint.tokenizer is None:
+        raise CheckpointError("has no tokenizer", path=checkpoint.path, remedy="Put its tokenizer.json beside it")
+    return checkpoint, checkpoint.config, checkpoint.tokenizer
+
+
+def context_of(config: ModelConfig, wanted: int | None) -> int:
+    """Positions of one request at most. Raises UsageError beyond the model's own limit."""
+    if wanted is not None and wanted > config.context_length:
+        raise UsageError(f"context must lie between 2 and the model's {config.context_length}, not {wanted}")
+    return wanted or config.context_length
+
+
+def open_pool(wanted: int | None) -> cpu.ThreadPool:
+    """The compute threads: all usable cores unless a number is given. Warns of more threads than cores."""
+    threads = wanted or usable_cores()
+    if (warning := too_many_threads(threads)) is not None:
+        warnings.warn(warning, stacklevel=4)  # at the caller of LLM(...)
+    return cpu.ThreadPool(threads)
+
+
+def open_weights(
+    checkpoint: Checkpoint, quantize: Quantization | None, pool: cpu.ThreadPool, progress: Progress
+) -> tuple[WeightStore, Packed | None]:
+    """The weights as the backend packs them while the program is recorded, quantized first where that is asked for."""
+    packed = None if quantize is None else quantized(checkpoint, quantize, pool, progress)
+    tensors = packed.tensors if packed else checkpoint.tensors
+    total = sum(tensor.nbytes for tensor in tensors.values() if len(tensor.shape) > 1)
+    return WeightStore(tensors, pool, _fraction_of(total, progress)), packed
+
+
+def record_target(config: ModelConfig, weights: WeightStore, pool: cpu.ThreadPool, options: LoadOptions) -> Target:
+    """The target's program, lowered for the CPU: that packs its weights."""
+    return Target(cpu_target(config, weights, pool, max_rows=PREFILL_CHUNK, kv_format=options.kv_cache_dtype))
+
+
+def grammar_compiler(tokenizer: Tokenizer, vocabulary: int) -> GrammarCompiler:
+    """Compiles grammars for this tokenizer's tokens."""
+    return GrammarCompiler(
+        lambda token: tokenizer.piece(token, skip_special=False), tokenizer.vocab_size, tokenizer.hidden, vocabulary
+    )
+
+
+def open_prompts(
+    path: Path,
+    tables: TokenizerTables | Path,
+    tokenizer: Tokenizer,
+    grammars: GrammarCompiler,
+    target: Target,
+    context: int,
+) -> Prompts:
+    """Turns texts and conversations into token ids, with the checkpoint's chat template."""
+    return Prompts(
+        *(tokenizer, chat_template_of(tables), grammars),
+        name=path.name,
+        vocabulary=target.vocabulary,
+        context=context,
+        most_context=target.config.context_length,
+    )
+
+
+def choose_drafter(source: str | Path, path: Path, config: ModelConfig, wanted: str | Path | None) -> FoundDrafter:
+    """The MTP drafter: the one that belongs to the model, none, or the given one."""
+    if wanted in (None, "off", "none"):
+        return FoundDrafter(None, "no MTP drafter wanted")
+    if wanted == "auto":
+        return find_drafter(source, path, config)
+    return FoundDrafter(open_checkpoint(wanted).path, f"{wanted}, as asked")
+
+
+def open_drafter(
+    path: Path | None, config: ModelConfig, weights: WeightStore, pool: cpu.ThreadPool, options: LoadOptions
+) -> dict[str, Any]:
+    """A drafter's program by its kind; empty without one. Raises CheckpointError if it does not fit the target."""
+    if path is None:
+        return {}
+    checkpoint = open_checkpoint(path)
+    if (found := kind_of(checkpoint.config)) is None:
+        raise CheckpointError("is a model, not a drafter", path=checkpoint.path, remedy="Pass its MTP drafter")
+    kind, reader = found
+    reader.check(config, checkpoint.config)
+    tensors = quantized(checkpoint, options.quantize, pool).tensors if options.quantize else checkpoint.tensors
+    own = WeightStore(tensors, pool)
+    kv_format = options.kv_cache_dtype
+    return {kind: reader.record(config, weights, checkpoint.config, own, pool, max_rows=MOST_ROWS, kv_format=kv_format)}
+
+
+def open_caches(config: ModelConfig, context: int, options: LoadOptions) -> CachePool:
+    """The key-value caches, and the memory that finished sequences may keep for the prefix cache."""
+    kept = options.prefix_cache_bytes
+    return CachePool(
+        cpu.kv_shapes(kv_layers(config)),
+        context + PREFILL_CHUNK,
+        PREFILL_CHUNK,
+        kv_format=options.kv_cache_dtype,
+        kept_bytes=available_bytes() // 4 if kept is None else kept,
+    )
+
+
+def make_planner(measure: Measure, target: Target, recorded: dict[str, Any], options: LoadOptions) -> DraftPlanner:
+    """What decides how much to draft, from the cost of passes as measured now."""
+    settings = Settings(target.vocabulary, options.lookup, options.lookup_history, recorded)
+    return DraftPlanner(measure.cost_curve(), make_drafters(settings))
+
+
+def usable_cores() -> int:
+    """Cores that this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def too_many_threads(threads: int) -> str | None:
+    """Why so many threads are slow, if there are more than cores that this process may use."""
+    cores = usable_cores()
+    if threads <= cores:
+        return None
+    return f"{threads} threads share {cores} usable core(s) and wait for each other in every step: use {cores}"
+
+
+def _fraction_of(total: int, progress: Progress) -> Callable[[int], None]:
+    """Adds up bytes and reports the fraction done."""
+    done = 0
+
+    def advance(count: int) -> None:
+        nonlocal done
+        done += count
+        progress("packing weights", min(done / max(total, 1), 1.0))
+
+    return advance

@@ -1,0 +1,193 @@
+"""What callers pass as prompts and parameters, checked and turned into token ids."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from numbers import Real
+from operator import index
+from typing import Any
+
+from outrider.chat.markers import Markers
+from outrider.chat.template import ChatTemplate
+from outrider.errors import UsageError, given
+from outrider.sampling.constraint import GrammarCompiler
+from outrider.sampling.params import SamplingParams
+from outrider.tokenizer import Tokenizer
+
+Message = Mapping[str, Any]
+Prompt = str | Sequence[int] | Sequence[Message]
+"""A text, token ids (taken as they are: no BOS is added), or a conversation."""
+
+_PROMPTS = "a text, a list of texts, or a list of lists of token ids"
+
+
+class Prompts:
+    """Reads prompts for one model.
+
+    Args:
+        template: the model's chat template; None for a base model.
+        name: of the model's file or folder, for errors.
+        vocabulary: token ids that the model has logits for.
+        context: most positions of one request. most_context: the model's own limit.
+    """
+
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        template: ChatTemplate | None,
+        grammars: GrammarCompiler,
+        *,
+        name: str,
+        vocabulary: int,
+        context: int,
+        most_context: int,
+    ) -> None:
+        self.template = template
+        self._tokenizer, self._grammars = tokenizer, grammars
+        self._name, self._vocabulary = name, vocabulary
+        self._context, self._most_context = context, most_context
+
+    def encode_all(self, prompts: str | Iterable[Prompt]) -> list[list[int]]:
+        """The ids of each prompt. Raises as `encode`."""
+        if isinstance(prompts, str):
+            return [self.encode(prompts)]
+        if isinstance(prompts, Mapping | bytes) or not isinstance(prompts, Iterable):
+            raise UsageError(f"prompts must be {_PROMPTS}, not {given(prompts)}")
+        several = list(prompts)
+        for number, prompt in enumerate(several):
+            if isinstance(prompt, Mapping):
+                raise UsageError(f"prompts[{number}] is a dict, {given(prompt)}: pass messages to LLM.chat")
+            if isinstance(prompt, bytes) or not isinstance(prompt, Iterable):
+                number_hint = " (the ids of one prompt go into a list of their own: [[2, 818, 5279]])"
+                hint = number_hint if isinstance(prompt, Real) else ""
+                raise UsageError(f"prompts must be {_PROMPTS}, but prompts[{number}] is {given(prompt)}{hint}")
+        return [self._encode_one(number, several) for number in range(len(several))]
+
+    def _encode_one(self, number: int, several: Sequence[Prompt]) -> list[int]:
+        try:
+            return self.encode(several[number])
+        except UsageError as problem:
+            raise UsageError(f"prompts[{number}]: {problem}" if len(several) > 1 else str(problem)) from None
+
+    def encode(self, prompt: Prompt) -> list[int]:
+        """The ids of a prompt, BOS included if it is a text.
+
+        Raises:
+            UsageError: it is empty, too long for the context, of a wrong type, or has ids outside the vocabulary.
+        """
+        if isinstance(prompt, str):
+            self._check_length(prompt)
+            return self._checked(self._tokenizer.encode(prompt))
+        if isinstance(prompt, Mapping | bytes) or not isinstance(prompt, Iterable):
+            raise UsageError(f"a prompt must be a text or a list of token ids, not {given(prompt)}")
+        tokens: list[Any] = list(prompt)
+        if tokens and isinstance(tokens[0], Mapping):
+            return self.conversation(tokens)
+        return self._checked([_token_id(token) for token in tokens])
+
+    def conversation(
+        self, messages: Sequence[Message], *, tools: Sequence[Message] | None = None, thinking: bool = False
+    ) -> list[int]:
+        """The ids of a conversation in the model's prompt format, up to where the model's turn begins.
+
+        Args:
+            messages: objects with `role` ("system", "user", "assistant", "tool") and `content`, a text.
+            tools: functions that the model may call, in OpenAI's format.
+            thinking: let the model reason first, where its template knows of that.
+
+        Raises:
+            UsageError: the model has no chat template, or it refuses these messages, or they are too long.
+        """
+        if self.template is None:
+            raise UsageError(f"{self._name} is a base model without a chat template: give it a text to go on from")
+        text = self.template.render(messages, tools=tools, thinking=thinking)
+        self._check_length(text)
+        return self._checked(self._tokenizer.encode(text, add_bos=False, parse_special=True))
+
+    def several(self, messages: Sequence[Message] | Sequence[Sequence[Message]]) -> list[Sequence[Message]]:
+        """One conversation or several, as a list. Raises UsageError for anything else."""
+        expected = 'messages must be a list of messages such as {"role": "user", "content": "Hello"}, or a list of such'
+        if isinstance(messages, str | bytes | Mapping) or not isinstance(messages, Iterable):
+            raise UsageError(f"{expected} lists, not {given(messages)}")
+        found: list[Any] = list(messages)
+        several = [found] if found and isinstance(found[0], Mapping) else found
+        for one in several:
+            known = isinstance(one, Sequence) and not isinstance(one, str) and one
+            if not known or not all(isinstance(message, Mapping) and "role" in message for message in one):
+                raise UsageError(f"{expected} lists, not {given(one)}")
+        return several
+
+    def markers(self, *, tools: bool) -> Markers:
+        """The control tokens that an answer of this model is read by. Raises UsageError as `Markers.of`."""
+        return Markers.of("" if self.template is None else self.template.source, tools=tools)
+
+    def params(self, sampling_params: object, count: int) -> list[SamplingParams]:
+        """The parameters of each of `count` prompts.
+
+        Args:
+            sampling_params: None for the defaults, one for all, or a list with one for each prompt.
+
+        Raises:
+            UsageError: as `check`; or the list has another length.
+        """
+        several: list[Any]
+        if sampling_params is None or isinstance(sampling_params, SamplingParams):
+            several = [sampling_params or SamplingParams()] * count
+        elif isinstance(sampling_params, list | tuple):
+            several = list(sampling_params)
+            if len(several) != count:
+                raise UsageError(
+                    f"sampling_params has {len(several)} entries for {count} prompts: give one for each, or one for all"
+                )
+        else:
+            several = [sampling_params]
+        for params in {id(params): params for params in several}.values():
+            self.check(params)
+        return several
+
+    def check(self, params: SamplingParams) -> None:
+        """That parameters fit this model.
+
+        Raises:
+            UsageError: they name a token that it does not have, or a grammar that cannot be used (see
+                `GrammarCompiler.compile`).
+        """
+        if not isinstance(params, SamplingParams):
+            raise UsageError(
+                f"sampling_params must be a SamplingParams or a list of them, not {given(params)}: "
+                "write SamplingParams(max_tokens=64)"
+            )
+        for name, tokens in (("logit_bias", params.logit_bias), ("stop_token_ids", params.stop_token_ids)):
+            wrong = next((token for token in tokens if not 0 <= token < self._vocabulary), None)
+            if wrong is not None:
+                raise UsageError(f"{name} names token {wrong}, outside the vocabulary of {self._vocabulary}")
+        if params.grammar is not None:
+            self._grammars.compile(params.grammar)
+
+    def _checked(self, ids: list[int]) -> list[int]:
+        if not ids:
+            raise UsageError("the prompt is empty: give it at least one token")
+        wrong = next((token for token in ids if not 0 <= token < self._vocabulary), None)
+        if wrong is not None:
+            raise UsageError(f"token id {wrong} is outside the vocabulary of {self._vocabulary}")
+        if len(ids) >= self._context:
+            raise self._too_long(str(len(ids)))
+        return ids
+
+    def _check_length(self, text: str) -> None:
+        """Refuses a text that cannot fit before it is encoded, which would cost time and memory."""
+        if len(text) > self._context and (fewest := self._tokenizer.fewest_tokens(text)) >= self._context:
+            raise self._too_long(f"at least {fewest}")
+
+    def _too_long(self, tokens: str) -> UsageError:
+        return UsageError(
+            f"the prompt has {tokens} tokens and leaves no room in a context of {self._context}: shorten it"
+            + (" or raise context" if self._context < self._most_context else "")
+        )
+
+
+def _token_id(token: Any) -> int:
+    try:
+        return index(token)
+    except TypeError:
+        raise UsageError(f"a token id must be a whole number, not {given(token)}") from None
