@@ -126,7 +126,7 @@ def _texts(llm, ids, count):
     ids = list(ids)
     words = b""
     for _ in range(count):
-        token = int(logits_of(llm, ids)[-1].argmax())
+        token = int(logits_of(llm.parts, ids)[-1].argmax())
         words += llm.tokenizer.piece(token)
         ids.append(token)
     return words.decode()
