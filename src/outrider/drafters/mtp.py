@@ -133,10 +133,9 @@ class MtpDrafter(Drafter):
         if not guesses:
             return False
         ask, depth, draws = chain.ask, len(chain.path), chain.ask.sequence.chooser.draws
-        expected = chain.expected
-        nodes = []
+        expected, nodes = chain.expected, []
         for rank, (token, likely) in enumerate(guesses):
-            features = _features(2 * draws + (rank > 0), likely, depth)
+            features = _features(2 * draws + (rank > 0), likely)
             chance = ask.chances.chance(self.name, features, likely)
             nodes.append(ask.draft.add(chain.end, token, chance, self.name, features))
         chain.end = nodes[0]
@@ -158,6 +157,6 @@ class MtpDrafter(Drafter):
         self.seconds_per_step = seconds if old == 0.0 else old + _SMOOTHING * (min(seconds, 2 * old) - old)
 
 
-def _features(kind: int, likely: float, depth: int) -> Features:
-    """Acceptance is learnt for each bucket of the drafter's own probability, and then by depth."""
-    return (kind * _BUCKETS + min(int(likely * _BUCKETS), _BUCKETS - 1), min(depth, _DEPTHS))
+def _features(kind: int, likely: float) -> Features:
+    """Acceptance is learnt for each bucket of the drafter's own probability."""
+    return (kind * _BUCKETS + min(int(likely * _BUCKETS), _BUCKETS - 1),)

@@ -10,7 +10,7 @@ from outrider.drafters.tree import Features
 _PRIOR_WEIGHT = 4.0
 _MEMORY = 100.0
 """Observations that a chance remembers: an old text must not outweigh the present one for long."""
-_BIAS_RATE, _MOST_BIAS = 0.3, 4.0
+_BIAS_RATE = 0.3
 
 
 @dataclass
@@ -68,5 +68,4 @@ class Acceptance:
             accepted: 1 or 0, or the chance of that where it is known better than when `expected` was asked for.
         """
         self.calibration.observe(source, features, accepted)
-        bias = self._bias.get(source, 0.0) + _BIAS_RATE * (accepted - expected)
-        self._bias[source] = min(max(bias, -_MOST_BIAS), _MOST_BIAS)
+        self._bias[source] = self._bias.get(source, 0.0) + _BIAS_RATE * (accepted - expected)

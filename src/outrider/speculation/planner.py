@@ -26,18 +26,6 @@ class _Probing:
     idle: int = 0  # passes since one of its tokens was verified
     after: int = field(default_factory=lambda: _FIRST_PROBE)
 
-    @property
-    def due(self) -> bool:
-        return self.idle >= self.after
-
-
-@dataclass
-class _Learnt:
-    """What was learnt of a sequence: its chances, and by source when to probe."""
-
-    acceptance: Acceptance
-    probing: dict[str, _Probing] = field(default_factory=dict)
-
 
 class DraftPlanner:
     """Lets every drafter grow one tree for each sequence and keeps what is worth verifying.
@@ -52,7 +40,8 @@ class DraftPlanner:
         self.calibration = Calibration()
         self.drafters = list(drafters)
         self._pace = Pace()
-        self._learnt: dict[int, _Learnt] = {}
+        self._acceptance: dict[int, Acceptance] = {}
+        self._probing: dict[int, dict[str, _Probing]] = {}  # by sequence and source
 
     @property
     def sources(self) -> list[str]:
@@ -67,13 +56,15 @@ class DraftPlanner:
 
     def open(self, sequence: SequenceState) -> None:
         """Begins a sequence."""
-        self._learnt[sequence.number] = _Learnt(Acceptance(self.calibration))
+        self._acceptance[sequence.number] = Acceptance(self.calibration)
+        self._probing[sequence.number] = {drafter.name: _Probing() for drafter in self.drafters}
         for drafter in self.drafters:
             drafter.open(sequence)
 
     def close(self, sequence: SequenceState) -> None:
         """Ends a sequence."""
-        if self._learnt.pop(sequence.number, None) is not None:
+        self._probing.pop(sequence.number, None)
+        if self._acceptance.pop(sequence.number, None) is not None:
             for drafter in self.drafters:
                 drafter.close(sequence)
 
@@ -104,7 +95,7 @@ class DraftPlanner:
 
     def learn(self, sequence: SequenceState, draft: Draft, verdict: Verdict) -> None:
         """Learns which nodes were accepted. A node counts only if its parent was, so that the target chose there."""
-        acceptance, visited = self._learnt[sequence.number].acceptance, verdict.visited
+        acceptance, visited = self._acceptance[sequence.number], verdict.visited
         for index, node in enumerate(draft):
             if node.parent in visited:
                 acceptance.observe(node.source, node.features, node.probability, index in verdict.accepted)
@@ -129,14 +120,14 @@ class DraftPlanner:
                 drafter.prefetch()
 
     def _ask(self, sequence: SequenceState, cost: VerifyCost) -> Ask:
-        learnt, setting = self._learnt[sequence.number], sequence.draft
+        setting, probing = sequence.draft, self._probing[sequence.number]
         most = _MOST_NODES if setting == "auto" else 0 if setting == "off" else setting
         return Ask(
             sequence,
             min(sequence.room - 1, most),
-            learnt.acceptance,
+            self._acceptance[sequence.number],
             fixed=setting != "auto",
-            probe=frozenset(source for source, probing in learnt.probing.items() if probing.due),
+            probe=frozenset(source for source, of in probing.items() if of.idle >= of.after),
             pace=self._pace.at_least(1 / cost(1)),
             row_seconds=(cost(MOST_ROWS // 2) - cost(1)) / (MOST_ROWS // 2 - 1),
         )
@@ -152,21 +143,16 @@ class DraftPlanner:
 
     def _probes(self, ask: Ask, chosen: Sequence[int]) -> list[int]:
         """Nodes to verify although they do not pay: the first of each source whose probe is due."""
-        probing, probes = self._learnt[ask.sequence.number].probing, []
-        verified = {ask.draft.nodes[node].source for node in chosen}
-        for drafter in self.drafters:
-            source = drafter.name
-            of = probing.setdefault(source, _Probing())
+        verified, probes = {ask.draft.nodes[node].source for node in chosen}, []
+        for source, probing in self._probing[ask.sequence.number].items():
+            probing.idle = 0 if source in ask.probe else probing.idle + 1
             if source in verified:
-                probing[source] = _Probing()
-            elif of.due:
-                of.idle = 0
-                first = next((i for i, node in enumerate(ask.draft) if node.source == source), None)
-                if first is not None and ask.draft.nodes[first].depth == 0:
+                probing.idle, probing.after = 0, _FIRST_PROBE
+            elif source in ask.probe:
+                first = next((i for i, n in enumerate(ask.draft) if n.source == source and n.depth == 0), None)
+                if first is not None:
                     probes.append(first)
-                    of.after = min(2 * of.after, _LAST_PROBE)
-            else:
-                of.idle += 1
+                    probing.after = min(2 * probing.after, _LAST_PROBE)
         return probes
 
 
