@@ -77,7 +77,7 @@ def main() -> None:
     show("transformers, float32", truth, truth)
     for kv_format in KV_FORMATS[1:]:
         llm = LLM(model, drafter=None, threads=arguments.threads, kv_cache_dtype=kv_format)
-        scored = [score(llm, of)[1 - len(of) :] for of in track(windows, f"outrider, {kv_format}")]
+        scored = [score(llm.parts, of)[1 - len(of) :] for of in track(windows, f"outrider, {kv_format}")]
         show(f"outrider, {kv_format} cache", np.concatenate(scored).astype(np.float64), truth)
 
 

@@ -95,7 +95,8 @@ def _answers(llm: LLM, prompts: list[list[int]], **params: Any) -> dict[str, Any
         )
         assert drafted == plain, f"{name}: drafting changes tokens"
         answers[name] = plain
-    answers["logits"] = hashlib.sha256(b"".join(logits_of(llm.parts, prompt).tobytes() for prompt in prompts)).hexdigest()
+    logits = b"".join(logits_of(llm.parts, prompt).tobytes() for prompt in prompts)
+    answers["logits"] = hashlib.sha256(logits).hexdigest()
     return answers
 
 
