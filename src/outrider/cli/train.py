@@ -54,10 +54,10 @@ def train_drafter(
     with progress_bar() as progress:
         task = progress.add_task("starting", total=1.0)
 
-        def told(stage: str, done: float, figures: str) -> None:
+        def report(stage: str, done: float, figures: str) -> None:
             progress.update(task, description=f"{stage} {figures}".strip(), completed=done)
 
-        facts = make_drafter(recipe, told)
+        facts = make_drafter(recipe, report)
     accepted = ", ".join(f"{rate:.0%}" for rate in facts["held_out"]["acceptance"])
     error_console().print(f"Held-out tokens accepted, by depth: {accepted}.")
     print(out / "drafter.gguf")

@@ -1,5 +1,5 @@
-"""Runs prompts through the engine and keeps what a drafter will have to work with: tokens, hidden states, the keys and
-values that it reads, and the target's own distributions."""
+"""Captures training data from the engine: tokens, hidden states, the keys and values that a drafter attends to, and the
+target's distributions."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from outrider.engine.request import Request
 from outrider.train.dataset import DatasetWriter, Shapes
 
 TOP = 20
-"""Likeliest tokens kept of every distribution."""
+"""Likeliest tokens stored per distribution."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """One text to have written."""
+    """One text to generate."""
 
     prompt: list[int]
     params: SamplingParams
 
 
 def capture_shapes(config: ModelConfig) -> Shapes:
-    """The row widths of a target's data."""
+    """The row widths of a target's training data."""
     width = {}
     for kind, index in last_kv_layers(config).items():
         layer = config.layers[index]
@@ -40,7 +40,7 @@ def capture_shapes(config: ModelConfig) -> Shapes:
 
 
 class _Recorder(DraftPlanner):
-    """Stands where drafts are planned, plans none, and writes down every request that ends."""
+    """Takes the planner's place: plans no drafts, and stores every finished request."""
 
     def __init__(self, llm: LLM, writer: DatasetWriter) -> None:
         super().__init__(llm.engine.planner.costs.at(0), lookup=False)
@@ -73,9 +73,9 @@ class _Recorder(DraftPlanner):
         rows["hidden"][first : first + len(states)] = states
         for kind, layer in self._kv_layers.items():
             rows[kind][: length - 1] = _keys_and_values(request.sequence.cache, layer, length - 1)
-        for place, of in enumerate(request.output().logprobs or (), start=first + 1):
-            rows["top_tokens"][place] = [token for token, _ in of.top]
-            rows["top_logprobs"][place] = [logprob for _, logprob in of.top]
+        for position, of in enumerate(request.output().logprobs or (), start=first + 1):
+            rows["top_tokens"][position] = [token for token, _ in of.top]
+            rows["top_logprobs"][position] = [logprob for _, logprob in of.top]
         return rows
 
 
@@ -94,17 +94,18 @@ def capture(
     together: int = 16,
     advance: Callable[[int], bool] = lambda _: True,
 ) -> int:
-    """Has the target write every job's text, `together` at a time, and appends them to the data in `folder`.
+    """Generate every job's text, `together` at a time, and append it to the data in `folder`.
 
     Args:
-        advance: told how many tokens came since the last call; False ends the run.
+        provenance: what the data comes from; see `DatasetWriter`.
+        advance: receives the number of tokens since the last call; returns False to end the run.
 
     Returns:
-        the captured tokens of this run, prompts not counted.
+        the number of captured tokens of this run, prompts not counted.
     """
     writer = DatasetWriter(folder, capture_shapes(llm.config), provenance)
     own, recorder = llm.engine.planner, _Recorder(llm, writer)
-    waiting, running, told = iter(jobs), list[Request](), 0
+    waiting, running, reported = iter(jobs), list[Request](), 0
     llm.engine.planner = recorder
     try:
         while True:
@@ -115,8 +116,8 @@ def capture(
             if not running:
                 break
             llm.engine.step()
-            if recorder.captured > told:
-                more, told = recorder.captured - told, recorder.captured
+            if recorder.captured > reported:
+                more, reported = recorder.captured - reported, recorder.captured
                 if not advance(more):
                     break
     finally:
