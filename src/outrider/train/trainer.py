@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from outrider.atomic_file import replacing
 from outrider.train.batches import Batches
 from outrider.train.dataset import Dataset, Span
 from outrider.train.model import Drafter
@@ -155,8 +156,8 @@ class Trainer:
             "rng": self._rng.getstate(),
             "settings": asdict(self.settings),
         }
-        torch.save(state, self._folder / "checkpoint.new")
-        (self._folder / "checkpoint.new").replace(self._folder / "checkpoint.pt")
+        with replacing(self._folder / "checkpoint.pt", locked=True) as partial:
+            torch.save(state, partial)
 
     def _load(self) -> None:
         state = torch.load(self._folder / "checkpoint.pt", weights_only=False)
