@@ -9,6 +9,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from outrider.arrays import Ints
 from outrider.checkpoints.config import ModelConfig, last_kv_layers
 from outrider.train.dataset import Dataset, Span
 from outrider.train.model import FULL, SLIDING
@@ -109,7 +110,7 @@ class Batches:
         return seen & (keys > own - window) if window else seen
 
 
-def _end(tokens: npt.NDArray[np.int32], span: Span) -> int:
+def _end(tokens: Ints, span: Span) -> int:
     """Length of a sequence up to soon after it starts to loop; its whole length if it does not."""
     text = tokens[span.start : span.start + span.length]
     seen: dict[bytes, int] = {}
