@@ -10,7 +10,7 @@ import pytest
 SOURCE = Path(__file__).parent.parent / "src" / "outrider"
 
 LAYERS = [  # low to high; those of one line do not import each other
-    {"arrays", "errors", "user_cache"},
+    {"arrays", "atomic_file", "errors", "user_cache"},
     {"checkpoints"},
     {"tokenizer"},
     {"executor", "program", "rope"},
@@ -40,23 +40,20 @@ def layer_of(path: Path) -> str:
     return "outrider" if first == "__init__" else first
 
 
-def imported_layers(path: Path) -> set[str]:
-    found = set()
+def imported_modules(path: Path) -> set[str]:
+    found: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
+            found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: relative import"
-            names = [
-                f"{node.module}.{alias.name}" if node.module == "outrider" else str(node.module) for alias in node.names
-            ]
-        else:
-            continue
-        for name in names:
-            parts = name.split(".")
-            if parts[0] == "outrider":
-                found.add(parts[1] if len(parts) > 1 and parts[1] in LEVEL else "outrider")
+            found |= {f"outrider.{a.name}" for a in node.names} if node.module == "outrider" else {str(node.module)}
     return found
+
+
+def imported_layers(path: Path) -> set[str]:
+    parts = [name.split(".") for name in imported_modules(path) if name.split(".")[0] == "outrider"]
+    return {part[1] if len(part) > 1 and part[1] in LEVEL else "outrider" for part in parts}
 
 
 FILES = sorted(SOURCE.rglob("*.py"))
@@ -74,3 +71,10 @@ def test_every_file_has_one_screenful_of_subject():
     for path in FILES:
         assert len(path.read_text(encoding="utf-8").splitlines()) < 400, f"{path} has grown past one subject"
         assert path.stem not in {"utils", "common", "misc", "helpers"}
+
+
+def test_only_training_needs_the_gguf_package():
+    """It is in the extra `train`, not in the base install."""
+    for path in FILES:
+        needs = {name.split(".")[0] for name in imported_modules(path)}
+        assert "gguf" not in needs or layer_of(path) == "train", path

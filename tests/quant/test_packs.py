@@ -168,7 +168,7 @@ def test_what_a_crash_leaves_is_made_again(folder: Path, damage: str) -> None:
         path.write_bytes(content[:-100])
     else:
         path.unlink()
-        path.with_suffix(".partial").write_bytes(content[:1000])
+        path.with_name(f"{path.name}.partial").write_bytes(content[:1000])
     again = pack(folder)
     assert path.read_bytes() == content
     assert again.path == path

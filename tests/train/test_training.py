@@ -303,7 +303,7 @@ def test_the_whole_recipe_and_its_second_run(tiny, tmp_path, monkeypatch):
     monkeypatch.setattr(llm.tokenizer, "encode", lambda text: [2, *(3 + ord(c) % 400 for c in text)])
     prompts = tmp_path / "prompts.txt"
     prompts.write_text("One.\n\nTwo.\n")
-    told: list[str] = []
+    stages: list[str] = []
     recipe = recipes.Recipe(
         str(llm.path),
         tmp_path / "out",
@@ -314,8 +314,8 @@ def test_the_whole_recipe_and_its_second_run(tiny, tmp_path, monkeypatch):
         settings=Settings(steps=2, rows=200, negatives=100, total_steps=12),
         threads=1,
     )
-    facts = recipes.make_drafter(recipe, lambda stage, *_: told.append(stage))
-    assert {"capturing", "training", "ordering the head", "done"} <= set(told)
+    facts = recipes.make_drafter(recipe, lambda stage, *_: stages.append(stage))
+    assert {"capturing", "training", "clustering the head", "done"} <= set(stages)
     assert facts["tokens"] >= 2500
     assert facts["held_out"]["step"] == 12
     assert facts["provenance"]["prompts"] == "prompts.txt"
@@ -323,9 +323,9 @@ def test_the_whole_recipe_and_its_second_run(tiny, tmp_path, monkeypatch):
     assert (out / "curve.png").stat().st_size > 1000
     assert "held-out acceptance" in (out / "drafter" / "README.md").read_text()
     assert json.loads((out / "drafter" / "training.json").read_text())["head"]["clusters"] == SHAPE.clusters
-    told.clear()
-    again = recipes.make_drafter(recipe, lambda stage, *_: told.append(stage))
-    assert set(told) == {"ordering the head", "done"}  # what is done is not done again
+    stages.clear()
+    again = recipes.make_drafter(recipe, lambda stage, *_: stages.append(stage))
+    assert set(stages) == {"clustering the head", "done"}  # what is done is not done again
     assert again["held_out"]["acceptance"] == pytest.approx(facts["held_out"]["acceptance"])
     # Adapting: from what was made, on the same data, the first figures are the last ones of before.
     adapted = recipes.make_drafter(

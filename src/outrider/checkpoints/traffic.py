@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from outrider.checkpoints.checkpoint import Tensor
+from outrider.checkpoints.checkpoint import TOKEN_ORDERING, Tensor
 from outrider.checkpoints.config import AssistantConfig, Kind, ModelConfig, own_kv_layers
 
-_GATHERED = ("embed_tokens_per_layer.weight", "masked_embedding.token_ordering")
+_GATHERED = ("embed_tokens_per_layer.weight", TOKEN_ORDERING)
 """Of these, passes gather single rows. They read every other matrix whole (the embedding is also the head)."""
 
 

@@ -10,12 +10,11 @@ from pathlib import Path
 import numpy as np
 
 from outrider.arrays import Ints
-from outrider.checkpoints.checkpoint import FLOAT_FORMATS, WEIGHT_FORMATS, Tensor
+from outrider.checkpoints.checkpoint import FLOAT_FORMATS, TOKEN_ORDERING, WEIGHT_FORMATS, Tensor
 from outrider.checkpoints.config import AssistantConfig, Layer, ModelConfig
 from outrider.errors import CheckpointError
 
 _KV_TENSOR = re.compile(r"layers\.(\d+)\.self_attn\.(?:[kv]_proj|[kv]_norm)\.weight")
-_ORDERING = "masked_embedding.token_ordering"
 _AGAIN = "download or convert it again"
 _Problem = tuple[str, str]  # what is wrong, what to do
 _UNTIED = ("lm_head.weight", "output.weight")
@@ -113,7 +112,7 @@ def _assistant_shapes(config: AssistantConfig) -> dict[str, tuple[int, ...]]:
     }
     if config.use_ordered_embeddings:
         shapes["masked_embedding.centroids.weight"] = (config.num_centroids, hidden)
-        shapes[_ORDERING] = (config.text.vocab_size,)
+        shapes[TOKEN_ORDERING] = (config.text.vocab_size,)
     return shapes
 
 
@@ -152,7 +151,7 @@ def _misfits(
         remedy = "Use a checkpoint of a plain Gemma 3 or Gemma 4 model, with adapters merged into it"
         yield f"holds the tensor {name}, which is no part of the Gemma models that are supported", remedy
     for name, shape in expected.items():
-        tensor, ordering = tensors.get(name), name == _ORDERING
+        tensor, ordering = tensors.get(name), name == TOKEN_ORDERING
         if tensor is None:
             remedy = f"It is incomplete, or its settings describe another model: {_AGAIN}"
             yield f"lacks the tensor {name} {shape}", remedy
@@ -164,7 +163,7 @@ def _misfits(
             yield f"stores the tensor {name} as {tensor.format}", remedy
         elif ordering and not _is_permutation(tensor.data.view("<i4")):
             remedy = f"It is damaged: {_AGAIN}"
-            yield f"holds token ids in {_ORDERING} that are not 0 to {shape[0] - 1}, each once", remedy
+            yield f"holds token ids in {TOKEN_ORDERING} that are not 0 to {shape[0] - 1}, each once", remedy
 
 
 def _is_permutation(ids: Ints) -> bool:

@@ -29,6 +29,7 @@ import filelock
 import numpy as np
 
 from outrider.arrays import Bytes
+from outrider.atomic_file import replacing
 from outrider.backends import cpu
 from outrider.backends.cpu.weights import release_pages
 from outrider.checkpoints.checkpoint import BLOCKS, FLOAT_FORMATS, Checkpoint, Format, Tensor, bytes_as
@@ -139,28 +140,22 @@ def _make(
     """Write a pack; its report."""
     needed = sum(bytes_as(checkpoint.tensors[name].shape, format) for name, format in formats.items())
     _check_room(path.parent, needed)
-    partial = path.with_suffix(".partial")
     tensors: dict[str, dict[str, Any]] = {}
     all_errors = all_squares = 0.0
-    try:
-        with partial.open("wb") as file:
-            for name, format in formats.items():
-                blocks, error, squares = _blocks(checkpoint, name, format, pool)
-                file.write(blocks.data)
-                digest = hashlib.sha256(blocks.data).hexdigest()
-                tensors[name] = {"sha256": digest, "error": _relative(error, squares)}
-                all_errors, all_squares = all_errors + error, all_squares + squares
-                progress("quantizing", file.tell() / needed)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with replacing(path, locked=True) as partial, partial.open("wb") as file:
+        for name, format in formats.items():
+            blocks, error, squares = _blocks(checkpoint, name, format, pool)
+            file.write(blocks.data)
+            digest = hashlib.sha256(blocks.data).hexdigest()
+            tensors[name] = {"sha256": digest, "error": _relative(error, squares)}
+            all_errors, all_squares = all_errors + error, all_squares + squares
+            progress("quantizing", file.tell() / needed)
+        file.flush()
+        os.fsync(file.fileno())
     total = _relative(all_errors, all_squares)
     report = {"source": source, "bytes": needed, "error": total, "tensors": tensors}
-    partial = path.with_suffix(".json.partial")
-    partial.write_text(json.dumps(report, indent=1), "utf-8")
-    partial.replace(path.with_suffix(".json"))
+    with replacing(path.with_suffix(".json"), locked=True) as partial:
+        partial.write_text(json.dumps(report, indent=1), "utf-8")
     return report
 
 

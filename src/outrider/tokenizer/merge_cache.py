@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
-import tempfile
 from pathlib import Path
 
 import numpy as np
 
 from outrider.arrays import Ints
+from outrider.atomic_file import replacing
 from outrider.checkpoints.tokenizer_tables import TokenizerTables
 from outrider.user_cache import user_cache
 
@@ -55,11 +54,6 @@ def write(file: Path | None, pairs: Ints) -> None:
     payload = pairs.astype("<i4").tobytes()
     with contextlib.suppress(OSError):
         file.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=file.parent, suffix=".partial")
-        try:
-            with os.fdopen(handle, "wb") as partial:
-                partial.write(hashlib.sha256(payload).digest() + payload)
-            os.replace(temporary, file)  # noqa: PTH105 (the atomic one, by name)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
+        with replacing(file) as partial:
+            partial.touch(mode=0o600)
+            partial.write_bytes(hashlib.sha256(payload).digest() + payload)

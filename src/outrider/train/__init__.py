@@ -1,4 +1,4 @@
-"""Training of MTP drafters for a given target: capture what it says, learn to foresee it, export.
+"""Training of MTP drafters for a given target: capture its outputs, train on them, export.
 
 Needs the extra `train` (torch).
 """

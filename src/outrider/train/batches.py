@@ -1,4 +1,4 @@
-"""Batches of rounds: from captured sequences to tensors."""
+"""Batches of drafting rounds: from captured sequences to tensors."""
 
 from __future__ import annotations
 
@@ -9,23 +9,30 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from outrider.arrays import Ints
 from outrider.checkpoints.config import ModelConfig, last_kv_layers
 from outrider.train.dataset import Dataset, Span
 from outrider.train.model import FULL, SLIDING
 
 _LOOP = 10
-"""A text that says so many tokens again that it said before, twice over, says nothing new."""
-_OF_A_LOOP = 24
-"""Tokens of a loop that are kept: that what was said comes again is worth learning too, once."""
+"""Tokens. A text loops where this many n-grams of this length in a row have occurred in it before."""
+_KEPT_OF_LOOP = 24
+"""Tokens of a loop that are kept: one repetition is worth learning too."""
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Rounds of several sequences, padded: round j of a sequence starts from position `first + j` of it.
+    """Rounds of several sequences, padded. Round j of a sequence starts at its position `first + j`.
 
-    tokens: (batch, rounds + steps + 1) from the first round's position on. state: (batch, rounds, backbone). positions:
-    (batch, rounds). kv, mask: see `Drafter.step`. top_tokens, top_logprobs: (batch, rounds + steps + 1, top), the
-    distributions of the places of `tokens`. known: (batch, rounds + steps + 1) whether a place's distribution is known.
+    Attributes:
+        tokens: (batch, rounds + steps + 1) from the first round's position on.
+        state: (batch, rounds, backbone) the target's hidden states.
+        positions: (batch, rounds).
+        kv: see `Drafter.step`.
+        mask: see `Drafter.step`.
+        top_tokens: (batch, rounds + steps + 1, top) the likeliest tokens at the positions of `tokens`.
+        top_logprobs: (batch, rounds + steps + 1, top) their log-probabilities.
+        known: (batch, rounds + steps + 1) whether the data has a distribution for the position.
     """
 
     tokens: Tensor
@@ -96,15 +103,15 @@ class Batches:
         return both[:, :, 0].transpose(1, 2), both[:, :, 1].transpose(1, 2)
 
     def _mask(self, kind: str, positions: npt.NDArray[np.int64], longest: int) -> Tensor:
-        """A round at position p sees the keys before p, of a sliding layer the last `window` counted from p."""
+        """A round at position p sees the keys before p; in a sliding layer those less than `window` before it."""
         own, keys = torch.from_numpy(positions)[:, None, :, None], torch.arange(longest)
         window = self._layers[kind].window
         seen = keys < own
         return seen & (keys > own - window) if window else seen
 
 
-def _end(tokens: npt.NDArray[np.int32], span: Span) -> int:
-    """Soon after where a sequence begins to go round in circles, else its length."""
+def _end(tokens: Ints, span: Span) -> int:
+    """Length of a sequence up to soon after it starts to loop; its whole length if it does not."""
     text = tokens[span.start : span.start + span.length]
     seen: dict[bytes, int] = {}
     repeated = 0
@@ -113,5 +120,5 @@ def _end(tokens: npt.NDArray[np.int32], span: Span) -> int:
         repeated = repeated + 1 if piece in seen else 0
         seen.setdefault(piece, end)
         if repeated >= _LOOP:
-            return min(end + _OF_A_LOOP, span.length)
+            return min(end + _KEPT_OF_LOOP, span.length)
     return span.length

@@ -88,17 +88,18 @@ def capture(
     together: int = 16,
     advance: Callable[[int], bool] = lambda _: True,
 ) -> int:
-    """Has the target write every job's text, `together` at a time, and appends them to the data in `folder`.
+    """Generate every job's text, `together` at a time, and append it to the data in `folder`.
 
     Args:
-        advance: told how many tokens came since the last call; False ends the run.
+        provenance: what the data comes from; see `DatasetWriter`.
+        advance: receives the number of tokens since the last call; returns False to end the run.
 
     Returns:
-        the captured tokens of this run, prompts not counted.
+        the number of captured tokens of this run, prompts not counted.
     """
     writer = DatasetWriter(folder, capture_shapes(llm.config), provenance)
     recorder = _Recorder(llm, writer)
-    waiting, running, told = iter(jobs), list[Request](), 0
+    waiting, running, reported = iter(jobs), list[Request](), 0
     try:
         with llm.parts.engine.observing(recorder.on_commit):
             while True:
@@ -109,8 +110,8 @@ def capture(
                 if not running:
                     break
                 llm.parts.engine.step()
-                if recorder.captured > told:
-                    more, told = recorder.captured - told, recorder.captured
+                if recorder.captured > reported:
+                    more, reported = recorder.captured - reported, recorder.captured
                     if not advance(more):
                         break
     finally:

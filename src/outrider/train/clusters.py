@@ -1,4 +1,4 @@
-"""The ordered head: tokens in clusters of equal size, of which a step scores only the most promising."""
+"""The clustered head: tokens in clusters of equal size, of which a step scores only the best k."""
 
 from __future__ import annotations
 
@@ -13,18 +13,22 @@ from outrider.arrays import Floats
 Ids = npt.NDArray[np.int64]
 
 _FREQUENT_SHARE = 16
-"""One in so many clusters holds the tokens that are used most, so that a few clusters cover most of what is said."""
+"""One of this many clusters holds the most frequent tokens, so that few clusters cover most of a text."""
 
 
 def order_tokens(head: Floats, uses: npt.NDArray[np.float64], clusters: int) -> Ids:
     """The token ordering of `masked_embedding`: cluster c holds `ordering[c * size : (c + 1) * size]`.
 
-    Frequent tokens are clustered among themselves. Clusters are made by halving along the direction in which the rows
-    differ most, again and again, which keeps them of equal size.
+    Frequent tokens are clustered among themselves. Clusters come from repeated halving along the principal component of
+    the rows, which keeps their sizes equal.
 
     Args:
         head: (vocabulary, hidden) rows of the head.
-        uses: (vocabulary,) how often each token was said.
+        uses: (vocabulary,) frequency of each token.
+        clusters: their number; a divisor of the vocabulary.
+
+    Returns:
+        (vocabulary,) token ids.
     """
     size = len(head) // clusters
     frequent = max(clusters // _FREQUENT_SHARE, 1)
@@ -52,12 +56,12 @@ def _halved(head: Floats, tokens: Ids, clusters: int, size: int) -> Ids:
 def train_centroids(
     states: Tensor, labels: Tensor, start: Tensor, *, epochs: int = 4, rate: float = 3e-3, batch: int = 4096
 ) -> Tensor:
-    """Centroids whose products with the head's input rank the cluster of the token that comes first.
+    """Centroids whose dot products with the head's input rank highest the cluster of the target's likeliest token.
 
     Args:
-        states: (samples, hidden) what the head was applied to.
+        states: (samples, hidden) inputs of the head.
         labels: (samples,) the cluster of the target's likeliest token there.
-        start: (clusters, hidden).
+        start: (clusters, hidden) initial centroids.
 
     Returns:
         (clusters, hidden).
@@ -77,7 +81,7 @@ def train_centroids(
 
 
 def recall(states: Tensor, labels: Tensor, centroids: Tensor, top: int) -> float:
-    """How often the right cluster is among the `top` that are scored."""
+    """Share of samples whose cluster is among the `top` that are scored."""
     hits = 0
     for rows, wanted in zip(states.split(4096), labels.split(4096), strict=True):
         hits += int((torch.topk(rows @ centroids.T, top).indices == wanted[:, None]).any(-1).sum())

@@ -1,19 +1,18 @@
-"""What a target said and how it got there, on disk: the data that a drafter learns from.
+"""Training data on disk: a target's tokens, hidden states, keys, values and distributions.
 
-A folder with one file of raw little-endian values per field, a row for every position of every sequence, one sequence
-after another:
+A folder has one file of raw little-endian values per field, with one row per position, one sequence after another:
 
     tokens.bin        int32                       the token at the position
-    hidden.bin        float16 (hidden_size)       the target's final hidden state there, after its last norm
-    sliding.bin       float16 (2, kv_heads, dim)  keys and values of its last own sliding layer, as its cache holds them
-    full.bin          float16 (2, kv_heads, dim)  the same of its last own full layer
-    top_tokens.bin    int32   (top)               the likeliest tokens for the position, given those before it
+    hidden.bin        float16 (hidden_size)       the target's hidden state, after its final norm
+    sliding.bin       float16 (2, kv_heads, dim)  cached keys, values of the sliding layer of `last_kv_layers`
+    full.bin          float16 (2, kv_heads, dim)  the same of its full layer
+    top_tokens.bin    int32   (top)               the likeliest tokens at the position, given those before it
     top_logprobs.bin  float16 (top)               and their log-probabilities
 
-and `manifest.json` (provenance and shapes) and `sequences.jsonl` (start, length and prompt length of each). Hidden
-states exist from the prompt's last position on, distributions from the one after it; no state and no keys exist for a
-sequence's last position. What does not exist is 0. Only sequences listed count: rows behind them, left by a run that
-was cut off, are overwritten.
+`manifest.json` has provenance and shapes, `sequences.jsonl` the start, length and prompt length of each sequence.
+Hidden states exist from the prompt's last position on, distributions from the one after it; the last position has
+neither state nor keys. Missing values are 0. Rows behind the last listed sequence, which an interrupted run leaves, are
+overwritten.
 """
 
 from __future__ import annotations
@@ -54,7 +53,7 @@ class Shapes:
 
 @dataclass(frozen=True)
 class Span:
-    """A sequence's rows, and how many of its tokens were given rather than generated. `greedy`: chosen by argmax."""
+    """One sequence: its first row, its rows, its prompt's tokens, and whether the rest was generated greedily."""
 
     start: int
     length: int
@@ -63,13 +62,13 @@ class Span:
 
 
 class DatasetWriter:
-    """Appends sequences to a folder, new or begun earlier.
+    """Appends sequences to a new or an existing folder.
 
     Args:
-        provenance: what the data comes from; has to equal what a folder begun earlier says.
+        provenance: what the data comes from; must equal that of an existing folder.
 
     Raises:
-        UsageError: the folder holds data of something else.
+        UsageError: the folder holds data of other provenance, shapes or format.
     """
 
     def __init__(self, folder: Path, shapes: Shapes, provenance: dict[str, Any]) -> None:
@@ -77,18 +76,18 @@ class DatasetWriter:
         manifest = {"format": FORMAT, "shapes": asdict(shapes), "provenance": provenance}
         path = folder / "manifest.json"
         if path.exists() and json.loads(path.read_text("utf-8")) != manifest:
-            raise UsageError(f"{folder} holds data of another target or made otherwise: use another folder")
+            raise UsageError(f"{folder} holds data of another target, prompts or version: use another folder")
         path.write_text(json.dumps(manifest, indent=1), "utf-8")
         self.shapes, self._list = shapes, (folder / "sequences.jsonl")
         self.spans = read_spans(folder)
-        self._list.write_text("".join(_line(span) for span in self.spans), "utf-8")  # without a line that was cut off
+        self._list.write_text("".join(_line(span) for span in self.spans), "utf-8")  # without an incomplete last line
         self.positions = self.spans[-1].start + self.spans[-1].length if self.spans else 0
         self._files = {
             name: _open_at(folder / f"{name}.bin", self.positions, *of) for name, of in shapes.fields().items()
         }
 
     def append(self, rows: dict[str, npt.NDArray[Any]], prompt_length: int, greedy: bool) -> None:
-        """Adds a sequence: field -> (positions, ...) values. It counts once this returns."""
+        """Append a sequence: field -> (positions, ...) values. It is listed only when this returns."""
         length = len(rows["tokens"])
         for name, (dtype, shape) in self.shapes.fields().items():
             values = np.ascontiguousarray(rows[name], np.dtype(dtype))
@@ -109,7 +108,7 @@ class DatasetWriter:
 
 
 class Dataset:
-    """A captured folder, memory-mapped: `fields[name]` is (positions, ...).
+    """A folder of training data, memory-mapped: `fields[name]` is (positions, ...).
 
     Raises:
         UsageError: the folder holds no data, or data of a format that this version does not read.
@@ -135,7 +134,7 @@ class Dataset:
 
 
 def read_spans(folder: Path) -> list[Span]:
-    """The sequences that a folder lists; a last line that was cut off does not count."""
+    """The sequences that a folder lists, without an incomplete last line."""
     path, spans = folder / "sequences.jsonl", []
     for line in path.read_text("utf-8").splitlines(keepends=True) if path.exists() else []:
         if line.endswith("\n"):
@@ -148,7 +147,7 @@ def _line(span: Span) -> str:
 
 
 def _open_at(path: Path, rows: int, dtype: str, shape: tuple[int, ...]) -> Any:
-    """The file, ready to be written behind `rows` rows."""
+    """The file, truncated to `rows` rows and positioned behind them."""
     size = rows * np.dtype(dtype).itemsize * int(np.prod(shape, dtype=np.int64))
     file = path.open("r+b" if path.exists() else "w+b")
     file.truncate(size)

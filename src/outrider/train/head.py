@@ -1,4 +1,4 @@
-"""The last step of training: the head in clusters, from what a drafter really applies it to."""
+"""The last step of training: clusters the head, by the inputs that the trained drafter gives it."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from outrider.train.model import Drafter
 
 @torch.no_grad()
 def collect(drafter: Drafter, batches: Batches, spans: list[Span], steps: int, most: int) -> tuple[Tensor, Tensor]:
-    """What the head is applied to, (samples, hidden), and the target's likeliest token there, (samples,)."""
+    """(samples, hidden) inputs of the head, and (samples,) the target's likeliest token for each."""
     states, tokens, count = [], [], 0
     for begin in range(0, len(spans), 4):
         batch = batches.make(spans[begin : begin + 4])
         state, rounds = batch.state, batch.state.shape[1]
         for step in range(1, steps + 1):
-            said = batch.tokens[:, step : step + rounds]
-            out, state = drafter.step(said, state, batch.positions, batch.kv, batch.mask)
-            place = slice(step + 1, step + 1 + rounds)
-            valid = batch.known[:, place]
+            given = batch.tokens[:, step : step + rounds]
+            out, state = drafter.step(given, state, batch.positions, batch.kv, batch.mask)
+            position = slice(step + 1, step + 1 + rounds)
+            valid = batch.known[:, position]
             states.append(out[valid])
-            tokens.append(batch.top_tokens[:, place][valid][:, 0])
+            tokens.append(batch.top_tokens[:, position][valid][:, 0])
             count += len(states[-1])
         if count >= most:
             break
@@ -35,14 +35,14 @@ def collect(drafter: Drafter, batches: Batches, spans: list[Span], steps: int, m
 def build_head(
     drafter: Drafter, data: Dataset, batches: Batches, training: list[Span], held_out: list[Span], steps: int
 ) -> dict[str, float]:
-    """Orders the tokens, learns the centroids, and says how often the right cluster is scored, by held-out rounds."""
+    """Order the tokens and train the centroids; the number of clusters, those scored, and the held-out recall."""
     embedder, config = drafter.assistant.masked_embedding, drafter.assistant.config
     assert embedder is not None
     head = drafter.head()
     vocabulary, clusters = len(head), config.num_centroids
-    said = np.bincount(np.asarray(data.fields["tokens"]), minlength=vocabulary)
+    uses = np.bincount(np.asarray(data.fields["tokens"]), minlength=vocabulary)
     likely = np.bincount(np.asarray(data.fields["top_tokens"]).reshape(-1), minlength=vocabulary)
-    ordering = order_tokens(head.numpy(), said + 0.05 * likely, clusters)
+    ordering = order_tokens(head.numpy(), uses + 0.05 * likely, clusters)
     cluster = torch.empty(vocabulary, dtype=torch.long)
     cluster[torch.from_numpy(ordering)] = torch.arange(clusters).repeat_interleave(vocabulary // clusters)
     states, tokens = collect(drafter, batches, training, steps, most=150_000)

@@ -1,4 +1,4 @@
-"""The drafter as torch trains it: transformers' own `gemma4_assistant`, shaped for a target and started near it."""
+"""The drafter in training: transformers' `gemma4_assistant`, shaped for a target and initialized from it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SLIDING, FULL = "sliding_attention", "full_attention"
 
 @dataclass(frozen=True)
 class DrafterShape:
-    """What may be chosen; heads, positions and vocabulary follow from the target."""
+    """The free dimensions of a drafter; key-value heads, positions and vocabulary follow from the target."""
 
     hidden: int = 256
     mlp: int = 2048
@@ -32,10 +32,10 @@ class DrafterShape:
 
 
 def assistant_config(target: ModelConfig, shape: DrafterShape) -> transformers.Gemma4AssistantConfig:
-    """The published form's config of a drafter for `target`.
+    """The transformers config of a drafter for `target`.
 
     Raises:
-        UsageError: the target's vocabulary cannot be divided into so many clusters.
+        UsageError: the number of clusters does not divide the target's vocabulary.
     """
     if target.vocab_size % shape.clusters:
         raise UsageError(
@@ -51,7 +51,7 @@ def assistant_config(target: ModelConfig, shape: DrafterShape) -> transformers.G
         num_attention_heads=shape.heads,
         num_key_value_heads=sliding.kv_heads,
         num_global_key_value_heads=full.kv_heads,
-        attention_k_eq_v=sliding.kv_heads != full.kv_heads,  # what lets full layers differ; no keys are made here
+        attention_k_eq_v=sliding.kv_heads != full.kv_heads,  # lets them differ; a drafter computes no keys
         head_dim=sliding.head_dim,
         global_head_dim=full.head_dim,
         sliding_window=sliding.window,
@@ -75,7 +75,7 @@ def assistant_config(target: ModelConfig, shape: DrafterShape) -> transformers.G
 
 
 def _rope(layer: Layer) -> dict[str, Any]:
-    """Queries turn as the keys that they meet were turned."""
+    """The rotary embedding of the target's layer: queries must be rotated as the keys that they meet."""
     rope = layer.rope
     if rope.rotated != rope.dims:
         return {
@@ -90,25 +90,28 @@ def _rope(layer: Layer) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Samples:
-    """What a drafter is started from: places of the data.
+    """Positions of the data from which a drafter is initialized.
 
-    states: (samples, backbone) the target's hidden state. said: (samples,) the token after it. following: (samples,
-    backbone) the hidden state at that token. shares: (vocabulary,) what the target's distributions give each token.
+    Attributes:
+        states: (samples, backbone) the target's hidden state.
+        tokens: (samples,) the token after it.
+        following: (samples, backbone) the hidden state at that token.
+        shares: (vocabulary,) summed probability of each token in the target's distributions.
     """
 
     states: Floats
-    said: npt.NDArray[np.int64]
+    tokens: npt.NDArray[np.int64]
     following: Floats
     shares: npt.NDArray[np.float64]
 
 
 class Drafter(nn.Module):
-    """A drafter in training.
-
-    The rows of the head for tokens that the data knows (`active`) learn; the others stay as they were started.
+    """A drafter in training. The head's rows of `active` tokens are trained; the others keep their initial values.
 
     Args:
+        config: see `assistant_config`.
         embedding: (vocabulary, backbone) the target's, not trained.
+        active: (active,) token ids, ascending.
     """
 
     def __init__(self, config: transformers.Gemma4AssistantConfig, embedding: Tensor, active: Tensor) -> None:
@@ -130,11 +133,11 @@ class Drafter(nn.Module):
         kv: dict[str, tuple[Tensor, Tensor]],
         mask: dict[str, Tensor],
     ) -> tuple[Tensor, Tensor]:
-        """One step of all rounds: (what the head is applied to, the next state).
+        """One step of all rounds: (batch, rounds, hidden) input of the head, (batch, rounds, backbone) next state.
 
         Args:
             tokens: (batch, rounds) the last token of each round.
-            state: (batch, rounds, backbone) the target's hidden state, or the last step's.
+            state: (batch, rounds, backbone) the target's hidden state, or the last step's next state.
             positions: (batch, rounds), the same through a round.
             kv: kind -> keys and values (batch, kv_heads, positions, head_dim).
             mask: kind -> (batch, 1, rounds, positions), True where a round sees a position.
@@ -147,13 +150,13 @@ class Drafter(nn.Module):
             position_ids=positions,
             shared_kv_states=kv,
             use_cache=False,
-            logits_to_keep=slice(None),  # all: an int would have the model drop the rounds but the last
+            logits_to_keep=slice(None),  # all; with an int the model keeps the last rounds only
         ).last_hidden_state
         return out, self.assistant.post_projection(out)
 
     @torch.no_grad()
     def head(self) -> Tensor:
-        """(vocabulary, hidden), what is learnt included."""
+        """(vocabulary, hidden) head, with the trained rows."""
         head: Tensor = self.assistant.model.embed_tokens.weight
         head[self.active] = self.active_head
         return head
@@ -161,17 +164,17 @@ class Drafter(nn.Module):
 
 @torch.no_grad()
 def start_near(drafter: Drafter, embedding: Floats, samples: Samples, *, block_gain: float = 0.1) -> None:
-    """Starts a drafter from its target instead of from noise: it begins as the best linear drafter.
+    """Initialize a drafter as the best linear drafter for its target, instead of at random.
 
-    The logits of the target are E h. What a low-rank E h loses counts by how often a token is in question, so with D
-    the tokens' shares of the target's probability, the best product of rank `hidden` is U z with z = V' L^-1 h, from
-    the singular values of D^1/2 (E - mean) L, L L' being the mean square of h. (All tokens alike, the 192 best
-    directions of the demo model's 640 keep its likeliest token in 53 % of places; by use, in 72 %.) So the head starts
-    as U, the way back as h = L V z, and the way in as the least-squares guess of the next z from what comes in.
+    The logits of the target are E h. The error of a low-rank approximation is weighted by D, the tokens' shares of the
+    target's probability. The best one of rank `hidden` is U z with z = V' L^-1 h, from the singular value decomposition
+    of D^1/2 (E - mean) L, where L L' is the second moment of h. (With equal weights, 192 of the demo model's 640
+    directions keep its likeliest token at 53 % of positions; with D, at 72 %.) So the head starts as U, the output
+    projection as h = L V z, and the input projection as the least-squares prediction of the next z.
 
     Args:
         embedding: (vocabulary, backbone) of the target.
-        block_gain: how much each block says at first; the guess must not drown in their noise.
+        block_gain: initial weight of the norms behind attention and MLP: small, because their outputs are still noise.
     """
     a, rank = drafter.assistant, drafter.assistant.model.embed_tokens.weight.shape[1]
     following = samples.following.astype(np.float64)
@@ -187,13 +190,13 @@ def start_near(drafter: Drafter, embedding: Floats, samples: Samples, *, block_g
     back, onto = root @ right, right.T @ inverse  # (backbone, rank), (rank, backbone)
 
     scale = math.sqrt(embedding.shape[1])
-    given = np.concatenate([embedding[samples.said] * scale, samples.states], axis=1)
+    given = np.concatenate([embedding[samples.tokens] * scale, samples.states], axis=1)
     square = (given.T @ given).astype(np.float64)
     square[np.diag_indices_from(square)] += 1e-3 * np.trace(square) / len(square)
     wanted = following @ onto.T
     guess = np.linalg.solve(square, given.T.astype(np.float64) @ wanted)  # (2 * backbone, rank)
     a.pre_projection.weight.copy_(torch.from_numpy(guess.T))
-    # The last norm brings the guess to full length; a guess that knows little must not speak as if it knew all.
+    # The final norm scales predictions to unit RMS; `trust` restores their own, so that weak ones give flat logits.
     trust = float(np.sqrt(np.mean((given @ guess) ** 2)))
     head = torch.from_numpy((centred @ (trust * back)).astype(np.float32))
     a.model.embed_tokens.weight.copy_(head)

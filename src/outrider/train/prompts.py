@@ -1,4 +1,4 @@
-"""What a target is asked to write so that a drafter can learn from it."""
+"""Prompts for which the target generates training data."""
 
 from __future__ import annotations
 
@@ -42,20 +42,21 @@ def read_prompts(path: Path) -> list[str]:
 
 
 def shipped_openings() -> list[str]:
-    """Beginnings of texts of many kinds; none resembles a prompt of the benchmark."""
+    """The beginnings of texts in the package, of many kinds; none resembles a benchmark prompt."""
     lines = (files("outrider.train") / "openings.jsonl").read_text("utf-8").splitlines()
     return [json.loads(line)["prompt"] for line in lines]
 
 
 def endless_jobs(prompts: Sequence[str], tokenizer: Tokenizer, folder: Path, seed: int) -> Iterator[Job]:
-    """Texts to write, without end: sampled ones, and greedy ones that go on from the beginning of a sampled one.
+    """An endless sequence of jobs: sampled texts, and greedy continuations of the beginnings of sampled texts.
 
-    Sampling brings variety, and greedy continuations are what most use looks like; from sampled beginnings they do not
-    all fall into the same loops. A part of the texts begins with nothing at all, so that they are of whatever kind the
-    target knows.
+    Sampling brings variety. Greedy decoding is the most common use; continuing sampled beginnings keeps greedy texts
+    out of the same few loops. 30 % of the sampled texts have no prompt, so that their kinds are the target's own.
 
     Args:
-        folder: where the texts are captured, for the beginnings.
+        prompts: beginnings of sampled texts.
+        folder: of the captured data, for the beginnings of greedy texts.
+        seed: of the choices.
     """
     rng, spans = random.Random(seed), list[Span]()
     for number in range(1 << 62):
@@ -79,5 +80,5 @@ def _prompt_of(path: Path, number: int, line: str) -> str:
     except (ValueError, KeyError, TypeError) as error:
         raise UsageError(f'{path}, line {number}: expected an object such as {{"prompt": "Once"}}') from error
     if not isinstance(prompt, str):
-        raise UsageError(f"{path}, line {number}: the prompt has to be a text")
+        raise UsageError(f"{path}, line {number}: the prompt must be a string")
     return prompt

@@ -1,4 +1,4 @@
-"""The whole way from a target to its drafter: capture, train, order the head, export. A run goes on where it ended."""
+"""From a target to its drafter: capture, train, cluster the head, export. An interrupted run resumes."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ from outrider.train.report import plot_curve, read_curve, write_card
 from outrider.train.start import known_drafter, new_drafter
 from outrider.train.trainer import Settings, Trainer
 
-Told = Callable[[str, float, str], None]
-"""(stage, fraction done, figures)."""
+Progress = Callable[[str, float, str], None]
+"""Receives (stage, fraction done from 0 to 1, figures)."""
 
 
 @dataclass(frozen=True)
@@ -34,11 +34,15 @@ class Recipe:
     """One run.
 
     Args:
-        out: gets `data/`, `training/`, `drafter/` (the published form), `drafter.gguf` and `curve.png`.
-        prompts: a .jsonl or text file; None for the openings that ship.
-        tokens: how many the target writes.
+        model: the target: "demo", a .gguf file, a folder or a hub id.
+        out: folder for `data/`, `training/`, `drafter/` (as Hugging Face publishes it), `drafter.gguf` and `curve.png`.
+        prompts: a .jsonl or text file; None for the openings in the package.
+        tokens: that the target generates for training.
         minutes: of training, earlier runs in `out` included.
-        start: a drafter to begin from; None begins near the target.
+        start: a drafter to adapt; None initializes one from the target.
+        shape: of a new drafter.
+        settings: of the training.
+        threads: None for all cores.
     """
 
     model: str
@@ -52,15 +56,15 @@ class Recipe:
     threads: int | None = None
 
 
-def make_drafter(recipe: Recipe, told: Told = lambda *_: None) -> dict[str, Any]:
-    """Does what is not done yet, and returns the run's facts (see `report.write_card`).
+def make_drafter(recipe: Recipe, progress: Progress = lambda *_: None) -> dict[str, Any]:
+    """Run the steps that are not done yet; the run's facts (see `report.write_card`).
 
     Raises:
-        UsageError: prompts or folder do not fit.
-        CheckpointError: the target or the drafter to start from cannot be read, or they do not fit each other.
+        UsageError: the prompts cannot be read, or `out` holds data of another target.
+        CheckpointError: the target or the drafter to adapt cannot be read, or they do not fit each other.
     """
     prompts = read_prompts(recipe.prompts) if recipe.prompts else shipped_openings()
-    data = _captured(recipe, prompts, told)
+    data = _captured(recipe, prompts, progress)
     torch.set_num_threads(recipe.threads or torch.get_num_threads())
     torch.manual_seed(0)
     target = open_checkpoint(recipe.model)
@@ -68,9 +72,9 @@ def make_drafter(recipe: Recipe, told: Told = lambda *_: None) -> dict[str, Any]
     drafter = known_drafter(target, data, recipe.start) if recipe.start else new_drafter(target, data, recipe.shape)
     batches = Batches(data, target.config, recipe.settings.steps)
     trainer = Trainer(drafter, data, batches, recipe.out / "training", recipe.settings)
-    _train(recipe, trainer, told)
+    _train(recipe, trainer, progress)
     final = trainer.evaluate(trainer.held_out)
-    told("ordering the head", 0.0, "")
+    progress("clustering the head", 0.0, "")
     head = build_head(drafter, data, batches, trainer.training, trainer.held_out, recipe.settings.steps)
     facts = {
         "provenance": data.provenance,
@@ -86,11 +90,11 @@ def make_drafter(recipe: Recipe, told: Told = lambda *_: None) -> dict[str, Any]
     write_card(recipe.out / "drafter", facts)
     if curve := read_curve(recipe.out / "training"):
         plot_curve(curve, recipe.out / "curve.png")
-    told("done", 1.0, "")
+    progress("done", 1.0, "")
     return facts
 
 
-def _captured(recipe: Recipe, prompts: list[str], told: Told) -> Dataset:
+def _captured(recipe: Recipe, prompts: list[str], progress: Progress) -> Dataset:
     folder = recipe.out / "data"
     had = sum(span.length - span.prompt_length for span in read_spans(folder))
     if had >= recipe.tokens:
@@ -107,15 +111,15 @@ def _captured(recipe: Recipe, prompts: list[str], told: Told) -> Dataset:
         nonlocal written
         written += count
         speed = written / (time.monotonic() - started)
-        told("capturing", (had + written) / recipe.tokens, f"{speed:.0f} tok/s")
+        progress("capturing", (had + written) / recipe.tokens, f"{speed:.0f} tok/s")
         return had + written < recipe.tokens
 
-    seed = len(read_spans(folder))  # a run that goes on must not write the same texts again
+    seed = len(read_spans(folder))  # a resumed run must not generate the same texts again
     capture(llm, endless_jobs(prompts, llm.tokenizer, folder, seed), folder, provenance=provenance, advance=advance)
     return Dataset(folder)
 
 
-def _train(recipe: Recipe, trainer: Trainer, told: Told) -> None:
+def _train(recipe: Recipe, trainer: Trainer, progress: Progress) -> None:
     recent = [0.0] * recipe.settings.steps
 
     def each(figures: dict[str, Any]) -> None:
@@ -124,9 +128,9 @@ def _train(recipe: Recipe, trainer: Trainer, told: Told) -> None:
             return
         recent = [0.95 * old + 0.05 * new for old, new in zip(recent, figures["acceptance"], strict=True)]
         shown = "/".join(f"{rate:.0%}" for rate in recent)
-        told("training", trainer.done, f"step {figures['step']}, loss {figures['loss']:.2f}, accepted {shown}")
+        progress("training", trainer.done, f"step {figures['step']}, loss {figures['loss']:.2f}, accepted {shown}")
 
-    trainer.run(60 * recipe.minutes, told=each)
+    trainer.run(60 * recipe.minutes, report=each)
 
 
 def _sha256(path: Path) -> str:

@@ -1,4 +1,4 @@
-"""What a training run shows: learning curves, acceptance by depth, and the drafter's card."""
+"""Output of a training run: learning curves, acceptance rate by depth, and the drafter's card."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ def read_curve(folder: Path) -> list[dict[str, Any]]:
 
 
 def plot_curve(curve: list[dict[str, Any]], path: Path) -> None:
-    """Held-out loss and acceptance of each depth, over steps."""
+    """Plot held-out loss and acceptance rate by depth over steps."""
     steps = [point["step"] for point in curve]
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
     left.plot(steps, [point["loss"] for point in curve], color="black")
     left.set(title="Held-out loss", xlabel="step", ylabel="cross-entropy with the target")
     for depth in range(len(curve[0]["acceptance"])):
         right.plot(steps, [point["acceptance"][depth] for point in curve], label=f"depth {depth + 1}")
-    right.set(title="Held-out acceptance, greedy, if all before was right", xlabel="step", ylim=(0, 1))
+    right.set(title="Held-out acceptance rate, greedy, given all earlier depths", xlabel="step", ylim=(0, 1))
     right.legend(loc="lower right")
     for axes in (left, right):
         axes.grid(alpha=0.3)
@@ -35,14 +35,14 @@ def plot_curve(curve: list[dict[str, Any]], path: Path) -> None:
 
 
 def write_card(folder: Path, facts: dict[str, Any]) -> None:
-    """README.md beside the weights: what the drafter is for, what it was trained on, and how often it is right."""
+    """Write README.md (target, training data, acceptance rate) and training.json beside the weights."""
     provenance, final = facts["provenance"], facts["held_out"]
     head = facts["head"]
     acceptance = ", ".join(f"{rate:.1%}" for rate in final["acceptance"])
     card = f"""# MTP drafter for {provenance["target"]}
 
-A `gemma4_assistant` drafter, trained by `outrider train-drafter` on what this very target writes. It proposes tokens
-that the target verifies; it is of no use alone or with another target.
+A `gemma4_assistant` drafter, trained by `outrider train-drafter` on the output of this target. It proposes tokens that
+the target verifies; it cannot be used alone or with another target.
 
 | | |
 | --- | --- |
@@ -50,8 +50,8 @@ that the target verifies; it is of no use alone or with another target.
 | data | {facts["tokens"]:,} tokens written by the target, {facts["sequences"]:,} texts |
 | prompts | {provenance["prompts"]} |
 | training | {final["step"]:,} steps, {facts["steps"]} deep, {facts["trained"]:,} trained weights |
-| held-out acceptance by depth, greedy, each if all before was right | {acceptance} |
-| clusters | {head["scored"]} of {head["clusters"]} scored, the right one among them {head["recall"]:.1%} |
+| held-out acceptance rate by depth, greedy, given all earlier depths | {acceptance} |
+| clusters | {head["scored"]} of {head["clusters"]} scored, recall {head["recall"]:.1%} |
 """
     (folder / "README.md").write_text(card, "utf-8")
     (folder / "training.json").write_text(json.dumps(facts, indent=1), "utf-8")

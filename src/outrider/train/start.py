@@ -1,4 +1,4 @@
-"""Where training starts: near the target, or from a drafter that exists."""
+"""The drafter that training starts from: one initialized from the target, or an existing one."""
 
 from __future__ import annotations
 
@@ -23,19 +23,20 @@ _SAMPLES = 60_000
 
 
 def target_embedding(checkpoint: Checkpoint) -> Floats:
-    """(vocabulary, backbone) float32."""
+    """(vocabulary, backbone) float32 embedding of the target."""
     return _values(checkpoint, "embed_tokens.weight")
 
 
 def active_tokens(data: Dataset) -> torch.Tensor:
-    """The tokens whose rows of the head will learn, ascending: said, or among the three likeliest, twice at least."""
+    """The tokens whose rows of the head are trained, ascending: those that occur, or are among the three likeliest, at
+    least twice."""
     named = np.concatenate([np.asarray(data.fields["top_tokens"][:, :3]).reshape(-1), data.fields["tokens"]])
     tokens, counts = np.unique(named, return_counts=True)
     return torch.from_numpy(tokens[counts > 1].astype(np.int64))
 
 
 def new_drafter(target: Checkpoint, data: Dataset, shape: DrafterShape) -> Drafter:
-    """A drafter that starts near its target; see `start_near`."""
+    """A drafter initialized from its target; see `start_near`."""
     assert isinstance(target.config, ModelConfig)
     embedding = target_embedding(target)
     drafter = Drafter(assistant_config(target.config, shape), torch.from_numpy(embedding), active_tokens(data))
@@ -44,7 +45,7 @@ def new_drafter(target: Checkpoint, data: Dataset, shape: DrafterShape) -> Draft
 
 
 def samples_of(data: Dataset, vocabulary: int, most: int = _SAMPLES) -> Samples:
-    """Places of the first sequences, and the tokens' shares there."""
+    """Samples from the first sequences."""
     fields, rows = data.fields, list[int]()
     for span in data.spans:
         rows += range(span.start + span.prompt_length - 1, span.start + span.length - 2)
@@ -61,10 +62,10 @@ def samples_of(data: Dataset, vocabulary: int, most: int = _SAMPLES) -> Samples:
 
 
 def known_drafter(target: Checkpoint, data: Dataset, path: Path | str) -> Drafter:
-    """A drafter that exists, a folder or a GGUF file, to be adapted to a target.
+    """An existing drafter, a folder or a GGUF file, to be adapted to a target.
 
     Raises:
-        CheckpointError: it is no drafter, or does not fit the target.
+        CheckpointError: it is not a drafter, or does not fit the target.
     """
     assert isinstance(target.config, ModelConfig)
     known = open_checkpoint(path)

@@ -1,4 +1,4 @@
-"""The training loop: batches in, a drafter that is asked more often out; it can stop and go on at any time."""
+"""The training loop. It can be interrupted and resumed at any time."""
 
 from __future__ import annotations
 
@@ -13,25 +13,29 @@ from typing import Any
 import numpy as np
 import torch
 
+from outrider.atomic_file import replacing
 from outrider.train.batches import Batches
 from outrider.train.dataset import Dataset, Span
 from outrider.train.model import Drafter
 from outrider.train.objective import candidates_of, rounds_of
 
 _HELD_OUT_OF = 32
-"""One sequence of so many is never trained on."""
+"""One of this many sequences is held out."""
 _SAVE_SECONDS = 180.0
-"""What a run that is cut off may lose."""
+"""Between checkpoints: the most that an interrupted run loses."""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How to train. After a warm-up, `rate` falls to a tenth along a cosine over `total_steps` or the time that a run
-    has, whichever is used up first: a run that ends while the rate is high gives away what the fall brings."""
+    """Hyperparameters.
+
+    After `warm_up` steps the learning rate decays from `rate` to a tenth of it, along a cosine over `total_steps` or
+    over the run's time, whichever ends first: a run that ends at a high rate loses what the decay gains.
+    """
 
     steps: int = 3
     rate: float = 1.5e-3
-    rows: int = 1500  # rounds of a batch, about
+    rows: int = 1500  # rounds per batch, at least
     negatives: int = 3000
     total_steps: int = 4000
     warm_up: int = 100
@@ -42,7 +46,7 @@ class Trainer:
     """Trains one drafter on one dataset.
 
     Args:
-        folder: holds `checkpoint.pt` and `curve.jsonl`; what is there is gone on with.
+        folder: for `checkpoint.pt` and `curve.jsonl`; an existing checkpoint is resumed.
     """
 
     def __init__(
@@ -65,14 +69,14 @@ class Trainer:
         self.step, self._rng = 0, random.Random(seed)
         self.spent = 0.0  # seconds of training, those of earlier runs included
         self._budget = float("inf")
-        self._places = {int(t): i for i, t in enumerate(drafter.active.tolist())}
+        self._index_of = {int(t): i for i, t in enumerate(drafter.active.tolist())}
         self._queue: list[Span] = []
         folder.mkdir(parents=True, exist_ok=True)
         if (folder / "checkpoint.pt").exists():
             self._load()
 
     def train_step(self) -> dict[str, Any]:
-        """One batch: its loss, and acceptance by depth."""
+        """Train on one batch; its step, loss, and acceptance rate by depth."""
         for group in self._optimizer.param_groups:
             group["lr"] = self._rate() * group["scale"]
         batch, candidates, lookup = self._prepare(self._next_spans())
@@ -88,7 +92,7 @@ class Trainer:
 
     @torch.no_grad()
     def evaluate(self, spans: list[Span], steps: int | None = None) -> dict[str, Any]:
-        """Loss and greedy acceptance by depth over whole sequences; every active token is a candidate."""
+        """Loss and greedy acceptance rate by depth over whole sequences; every active token is a candidate."""
         steps = steps or self.settings.steps
         accepted, tried, losses = torch.zeros(steps), torch.zeros(steps), []
         everything = torch.arange(len(self.drafter.active))
@@ -106,38 +110,44 @@ class Trainer:
 
     @property
     def done(self) -> float:
-        """The part of the steps or of the time, whichever is larger, that is used up, from 0 to 1."""
+        """The share of the steps or of the time that is used, whichever is larger, from 0 to 1."""
         time_used = self.spent / self._budget if self._budget > 0 else 1.0
         return min(1.0, max(self.step / self.settings.total_steps, time_used))
 
-    def run(self, seconds: float, every: int = 200, told: Callable[[dict[str, Any]], None] = lambda _: None) -> None:
-        """Trains until the time, that of earlier runs included, or the steps are used up, and saves."""
+    def run(self, seconds: float, every: int = 200, report: Callable[[dict[str, Any]], None] = lambda _: None) -> None:
+        """Train until the time, earlier runs included, or the steps are used; save.
+
+        Args:
+            seconds: of training.
+            every: steps between evaluations on held-out sequences.
+            report: receives the figures of each step and each evaluation.
+        """
         self._budget = seconds
-        looked, saved = self.step, time.monotonic()
+        evaluated, saved = self.step, time.monotonic()
         while self.done < 1.0:
             started = time.monotonic()
             figures = self.train_step()
             self.spent += time.monotonic() - started
-            told(figures)
+            report(figures)
             if self.step % every == 0:
-                self._look(told)
-                looked, saved = self.step, time.monotonic()
+                self._evaluate_held_out(report)
+                evaluated, saved = self.step, time.monotonic()
             elif time.monotonic() - saved > _SAVE_SECONDS:
                 self.save()
                 saved = time.monotonic()
-        if self.step > looked:
-            self._look(told)
+        if self.step > evaluated:
+            self._evaluate_held_out(report)
 
-    def _look(self, told: Callable[[dict[str, Any]], None]) -> None:
-        """Measures on held-out sequences, writes that down and saves."""
+    def _evaluate_held_out(self, report: Callable[[dict[str, Any]], None]) -> None:
+        """Evaluate on the held-out sequences, append the figures to the curve, and save."""
         figures = self.evaluate(self.held_out) | {"held_out": True}
         with (self._folder / "curve.jsonl").open("a", encoding="utf-8") as curve:
             curve.write(json.dumps(figures) + "\n")
-        told(figures)
+        report(figures)
         self.save()
 
     def save(self) -> None:
-        """Writes the checkpoint, whole or not at all."""
+        """Write the checkpoint atomically."""
         state = {
             "drafter": self.drafter.state_dict(),
             "optimizer": self._optimizer.state_dict(),
@@ -146,8 +156,8 @@ class Trainer:
             "rng": self._rng.getstate(),
             "settings": asdict(self.settings),
         }
-        torch.save(state, self._folder / "checkpoint.new")
-        (self._folder / "checkpoint.new").replace(self._folder / "checkpoint.pt")
+        with replacing(self._folder / "checkpoint.pt", locked=True) as partial:
+            torch.save(state, partial)
 
     def _load(self) -> None:
         state = torch.load(self._folder / "checkpoint.pt", weights_only=False)
@@ -175,7 +185,7 @@ class Trainer:
         chosen = self._rng.sample(
             range(len(self.drafter.active)), min(self.settings.negatives, len(self.drafter.active))
         )
-        candidates = candidates_of(batch, self._places, torch.tensor(chosen))
+        candidates = candidates_of(batch, self._index_of, torch.tensor(chosen))
         return batch, candidates, self._lookup(candidates)
 
     def _lookup(self, candidates: torch.Tensor) -> torch.Tensor:

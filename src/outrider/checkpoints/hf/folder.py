@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from outrider.arrays import Bytes
-from outrider.checkpoints.checkpoint import FLOAT_FORMATS, Checkpoint, Tensor
+from outrider.checkpoints.checkpoint import FLOAT_FORMATS, TOKEN_ORDERING, Checkpoint, Tensor
 from outrider.checkpoints.config import AssistantConfig, ModelConfig
 from outrider.checkpoints.hf.compressed import check_scheme, unpacked
 from outrider.checkpoints.hf.config import hf_config
@@ -22,7 +22,6 @@ from outrider.errors import CheckpointError
 _INDEX = "model.safetensors.index.json"
 _SINGLE = "model.safetensors"
 _MAX_JSON_BYTES = 1 << 26
-_ORDERING = "masked_embedding.token_ordering"
 
 
 def open_folder(path: Path) -> Checkpoint:
@@ -131,14 +130,14 @@ def _unindexed(path: Path) -> list[Path]:
 
 
 def _tensor(name: str, stored: StoredTensor, path: Path, *, less_one: bool) -> Tensor:
-    if stored.dtype == "I64" and name == _ORDERING:
+    if stored.dtype == "I64" and name == TOKEN_ORDERING:
         ids = stored.data.view("<i8")
         if len(ids) and not (ids.min() >= 0 and ids.max() < 1 << 31):
             raise CheckpointError(
                 f"has token ids in {name} that are out of range", path=path, remedy="Download it again"
             )
         return Tensor(name, "I32", stored.shape, _frozen(ids.astype("<i4")))
-    if stored.dtype not in (FLOAT_FORMATS if name != _ORDERING else ("I32",)):
+    if stored.dtype not in (FLOAT_FORMATS if name != TOKEN_ORDERING else ("I32",)):
         raise CheckpointError(
             f"stores tensor {stored.name} as {stored.dtype}, which is not supported",
             path=path,
