@@ -4,11 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
-import numpy as np
-import numpy.typing as npt
-
-Floats = npt.NDArray[np.float32]
-Ints = npt.NDArray[np.int32]
+from outrider.arrays import Floats, Ints
 
 
 class Cache(Protocol):

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from outrider.drafters.protocol import Ask, CommittedRows, Drafter, Floats, SequenceState
+from outrider.arrays import Floats
+from outrider.drafters.protocol import Ask, CommittedRows, Drafter, SequenceState
 from outrider.drafters.registry import Kind
 from outrider.drafters.tree import ROOT
 

@@ -13,8 +13,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from outrider.arrays import Floats, Ints
 from outrider.backends import cpu
-from outrider.drafters.protocol import Ask, CommittedRows, Drafter, Floats, Ints, SequenceState
+from outrider.drafters.protocol import Ask, CommittedRows, Drafter, SequenceState
 from outrider.drafters.tree import ROOT, Features
 from outrider.models.assistant import Drafting
 

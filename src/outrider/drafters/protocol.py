@@ -6,15 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal, Protocol
 
-import numpy as np
-import numpy.typing as npt
-
+from outrider.arrays import Floats, Ints
 from outrider.backends.cpu import KvCache
 from outrider.drafters.tree import Draft, Features
 from outrider.sampling.choice import TokenChooser
 
-Floats = npt.NDArray[np.float32]
-Ints = npt.NDArray[np.int32]
 HiddenRows = Literal["none", "last", "all"]
 """The rows whose hidden state a drafter needs: none, at least the last row of each pass that has an output, or every
 row. The last has its price: each prompt row goes through the target's output head, and no prefix is reused."""

@@ -7,10 +7,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from outrider.arrays import Floats, Ints
 from outrider.drafters.protocol import CommittedRows
 from outrider.drafters.tree import Draft
 from outrider.engine.request import Request
-from outrider.engine.target import Floats, Ints, PassResult, Rows
+from outrider.engine.target import PassResult, Rows
 from outrider.speculation.walk import Verdict
 
 

@@ -6,11 +6,11 @@ import threading
 import time
 from collections.abc import Callable
 
+from outrider.arrays import Floats, Ints
 from outrider.cache import Sequence
 from outrider.drafters.protocol import SequenceState
 from outrider.drafters.tree import Draft, reported
 from outrider.engine.outputs import FinishReason, Piece, RequestOutput, RequestStats, TargetPass
-from outrider.engine.target import Floats, Ints
 from outrider.engine.text import TextStream
 from outrider.sampling.choice import TokenChooser
 from outrider.sampling.constraint import GrammarCompiler

@@ -7,9 +7,10 @@ from typing import Protocol
 
 import numpy as np
 
+from outrider.arrays import Floats
 from outrider.cache import CachePool
 from outrider.engine.engine import Engine
-from outrider.engine.target import Floats, chain
+from outrider.engine.target import chain
 from outrider.sampling.logprobs import logprob_of
 
 _ROWS = 64

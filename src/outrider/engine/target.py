@@ -7,14 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
+from outrider.arrays import Floats, Ints
 from outrider.backends import cpu
 from outrider.engine.gate import Gate
 from outrider.models.gemma import Forward
-
-Floats = npt.NDArray[np.float32]
-Ints = npt.NDArray[np.int32]
 
 
 @dataclass

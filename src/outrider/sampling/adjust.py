@@ -8,10 +8,9 @@ from contextlib import contextmanager
 import numpy as np
 import numpy.typing as npt
 
+from outrider.arrays import Floats, Ints
 from outrider.sampling.params import SamplingParams
 
-Floats = npt.NDArray[np.float32]
-Ints = npt.NDArray[np.int32]
 Ids = npt.NDArray[np.int64]
 
 

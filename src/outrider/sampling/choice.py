@@ -6,15 +6,12 @@ from collections.abc import Collection, Sequence
 from math import exp
 
 import numpy as np
-import numpy.typing as npt
 
+from outrider.arrays import Floats, Ints
 from outrider.backends import cpu
 from outrider.sampling.adjust import LogitAdjustments
 from outrider.sampling.constraint import Constraint
 from outrider.sampling.params import SamplingParams
-
-Floats = npt.NDArray[np.float32]
-Ints = npt.NDArray[np.int32]
 
 
 class TokenChooser:

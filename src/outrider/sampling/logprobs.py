@@ -4,12 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
-import numpy.typing as npt
-
+from outrider.arrays import Floats
 from outrider.backends import cpu
-
-Floats = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,10 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from outrider.arrays import Floats, Ints
 from outrider.backends.cpu import KvFormat, kv_shapes
 from outrider.backends.cpu import _native as native
 from outrider.backends.cpu.weights import WeightStore
-from outrider.executor import Floats, Ints
 from outrider.program import (
     TARGET,
     Add,

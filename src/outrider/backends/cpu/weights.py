@@ -21,10 +21,10 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import numpy.typing as npt
 
+from outrider.arrays import Floats
 from outrider.backends import cpu
 from outrider.checkpoints.checkpoint import Tensor
 
-Floats = npt.NDArray[np.float32]
 Progress = Callable[[int], None]
 
 

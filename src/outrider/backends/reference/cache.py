@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from outrider.executor import Floats, Ints
+from outrider.arrays import Floats, Ints
 from outrider.program import KvLayer
 
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from outrider.arrays import Floats, Ints
 from outrider.backends.reference.cache import ReferenceCache
 from outrider.checkpoints.checkpoint import Tensor
-from outrider.executor import Floats, Ints
 from outrider.program import (
     TARGET,
     Add,
