@@ -1,1 +1,1 @@
-"""Drafting and verification: pure functions of plain data, and the sources of drafts."""
+"""What to draft and what to accept: planner, costs, calibration, budget and the walk."""
