@@ -24,7 +24,6 @@ from outrider.backends.cpu._native import (
     pack,
     philox4x32,
     quantize,
-    read_bandwidth,
     table,
 )
 from outrider.program import KvLayer
@@ -60,6 +59,5 @@ __all__ = [
     "pack",
     "philox4x32",
     "quantize",
-    "read_bandwidth",
     "table",
 ]

@@ -1,0 +1,395 @@
+// Replaying a program. All threads walk the list of calls together; calls on one row at a time follow each other
+// without a barrier, since a row stays with its thread. Work is split over rows, heads or tiles of 16 outputs, never
+// inside a sum.
+#pragma once
+#include <algorithm>
+#include <chrono>
+#include <cstring>
+#include <limits>
+
+#include "program/program.h"
+#include "runtime/reproducible_math.h"
+
+namespace outrider {
+
+// The work of one thread in one run.
+class Executor {
+ public:
+  Executor(Program& program, int thread, float* logits)
+      : p_(program), k_(active_kernels()), thread_(thread), threads_(program.pool_->size()), logits_(logits) {}
+
+  void walk() {
+    p_.shares_->start(thread_, p_.odd_pass_);
+    bool by_row = false;
+    auto started = std::chrono::steady_clock::now();
+    for (op_ = 0; op_ < p_.ops_.size(); ++op_) {
+      const Op& op = p_.ops_[op_];
+      narrow_ = op.narrow;
+      rows_ = p_.pass_.rows(narrow_);
+      const bool next_by_row = op.call.index() <= kLastByRow;
+      if (op_ > 0 && !(by_row && next_by_row)) p_.pool_->barrier();
+      by_row = next_by_row;
+      std::visit([this](const auto& call) { run(call); }, op.call);
+      if (p_.profiling_ && thread_ == 0) {
+        const auto now = std::chrono::steady_clock::now();
+        p_.seconds_[op_] += std::chrono::duration<double>(now - started).count();
+        started = now;
+      }
+    }
+  }
+
+ private:
+  static constexpr size_t kLastByRow = 12;  // index of Copy
+  static_assert(std::is_same_v<std::variant_alternative_t<kLastByRow, Call>, Copy>);
+
+  Buffer& buffer(int id) { return p_.buffers_[id]; }
+  int first_row() const { return rows_ * thread_ / threads_; }
+  int last_row() const { return rows_ * (thread_ + 1) / threads_; }
+
+  // This thread's pieces of [0, count), each beginning at a multiple of `unit`.
+  template <class Work> void divide(size_t count, size_t unit, const Work& work) {
+    p_.shares_->divide(thread_, op_, p_.odd_pass_, count, unit, work);
+  }
+
+  // Tasks 0 .. count - 1, one at a time.
+  template <class Work> void each(size_t count, const Work& work) {
+    divide(count, 1, [&](size_t begin, size_t end) {
+      for (size_t task = begin; task < end; ++task) work(task);
+    });
+  }
+
+  void run(const Gather& c) {
+    Buffer& dst = buffer(c.dst);
+    for (int i = first_row(); i < last_row(); ++i) {
+      const int row = p_.pass_.row(narrow_, i);
+      if (const float* own = c.embeddings ? p_.pass_.embedding(row) : nullptr) {
+        std::memcpy(dst.row(i), own, dst.width * sizeof(float));
+        continue;
+      }
+      const size_t token = p_.pass_.token(row);
+      dequantize_row(c.table->format, c.table->blocks + token * row_bytes(c.table->format, c.table->columns), c.table->columns,
+                     dst.row(i));
+      k_.scale_row(c.scale, dst.stride, dst.row(i));
+    }
+  }
+
+  void run(const RmsNorm& c) {
+    Buffer &src = buffer(c.src), &dst = buffer(c.dst);
+    for (int i = first_row(); i < last_row(); ++i)
+      k_.rms_norm(src.row(i), c.weight ? c.weight->data() : nullptr, c.eps, src.width, dst.row(i));
+  }
+
+  void run(const HeadNorm& c) {
+    for (int i = first_row(); i < last_row(); ++i)
+      for (int h = 0; h < c.heads; ++h) {
+        const int at = h * c.head_dim;
+        k_.rms_norm(buffer(c.src).row(i) + at, c.weight ? c.weight->data() : nullptr, c.eps, c.head_dim, buffer(c.dst).row(i) + at);
+      }
+  }
+
+  void run(const Quantize& c) {
+    Buffer& b = buffer(c.src);
+    const int per_row = static_cast<int>(b.dense.size()) / p_.max_rows_;
+    for (int i = first_row() * per_row; i < last_row() * per_row; ++i) quantize(b, i, 0, b.stride);
+  }
+
+  // Columns begin .. end - 1 of a row, whole groups.
+  void quantize(Buffer& b, int row, size_t begin, size_t end) {
+    k_.quantize_row(b.row(row) + begin, static_cast<int>(end - begin), b.group_at(row, begin));
+  }
+
+  void run(const Add& c) {
+    for (int i = first_row(); i < last_row(); ++i) k_.add_row(buffer(c.src).row(i), buffer(c.src).stride, buffer(c.dst).row(i));
+  }
+
+  void run(const Scale& c) {
+    for (int i = first_row(); i < last_row(); ++i) k_.scale_row(c.factor, buffer(c.dst).stride, buffer(c.dst).row(i));
+  }
+
+  void run(const Multiply& c) {
+    for (int i = first_row(); i < last_row(); ++i) k_.multiply_row(c.by->data(), buffer(c.dst).stride, buffer(c.dst).row(i));
+  }
+
+  void run(const GeluGate& c) {
+    for (int i = first_row(); i < last_row(); ++i)
+      k_.gelu_gate(buffer(c.gate).row(i), buffer(c.up).row(i) + c.up_offset, c.width, buffer(c.dst).row(i));
+  }
+
+  void run(const RopeTable& c) {
+    for (int i = first_row(); i < last_row(); ++i) {
+      const float position = static_cast<float>(p_.pass_.position(p_.pass_.row(narrow_, i)));
+      float* out = buffer(c.dst).row(i);
+      for (int d = 0; d < c.half; ++d) {
+        const auto [sine, cosine] = reproducible::sine_cosine(position * (*c.inverse_frequency)[d]);
+        out[d] = cosine;
+        out[c.half + d] = sine;
+      }
+    }
+  }
+
+  void run(const Rope& c) {
+    for (int i = first_row(); i < last_row(); ++i) {
+      const float* table = buffer(c.table).row(i);
+      for (int h = 0; h < c.heads; ++h)
+        k_.rope(buffer(c.src).row(i) + h * c.head_dim, table, table + c.head_dim / 2, c.head_dim, c.scale);
+    }
+  }
+
+  // Softmax over all experts, the top_k largest (ties to the lower number) scaled to sum 1, times their own scale.
+  void run(const Route& c) {
+    for (int i = first_row(); i < last_row(); ++i) {
+      float* score = buffer(c.src).row(i);
+      float *weight = buffer(c.dst).row(i), total = 0.0f;
+      int32_t* chosen = p_.expert_of_.data() + static_cast<size_t>(i) * c.top_k;
+      std::vector<float>& e = p_.score_scratch_[thread_];
+      std::copy(score, score + c.experts, e.begin());
+      k_.softmax(e.data(), 0, 0, c.experts - 1);
+      for (int k = 0; k < c.top_k; ++k) {
+        int best = 0;
+        for (int x = 1; x < c.experts; ++x)
+          if (e[x] > e[best]) best = x;
+        chosen[k] = best;
+        weight[k] = e[best];
+        total += e[best];
+        e[best] = -1.0f;
+      }
+      for (int k = 0; k < c.top_k; ++k) weight[k] = weight[k] / total * (*c.expert_scale)[chosen[k]];
+    }
+  }
+
+  void run(const CombineExperts& c) {
+    Buffer& dst = buffer(c.dst);
+    for (int i = first_row(); i < last_row(); ++i) {
+      std::memset(dst.row(i), 0, dst.stride * sizeof(float));
+      for (int k = 0; k < c.top_k; ++k) {
+        float* part = buffer(c.src).row(i * c.top_k + k);
+        k_.scale_row(buffer(c.weights).row(i)[k], dst.stride, part);
+        k_.add_row(part, dst.stride, dst.row(i));
+      }
+    }
+  }
+
+  void run(const Copy& c) {
+    for (int i = first_row(); i < last_row(); ++i)
+      std::memcpy(buffer(c.dst).row(i) + c.offset, buffer(c.src).row(i), buffer(c.src).width * sizeof(float));
+  }
+
+  // Each thread writes some dimensions of all rows: a line of keys holds 16 rows, and rows of two threads would fight for it.
+  void run(const StoreKv& c) {
+    const int head_dim = p_.kv_[c.layer].head_dim, pieces = head_dim / kTile;
+    const int begin = pieces * thread_ / threads_ * kTile, end = pieces * (thread_ + 1) / threads_ * kTile;
+    if (begin == end) return;
+    for (int i = 0; i < rows_; ++i) {
+      const int row = p_.pass_.row(narrow_, i);
+      const KvCache& cache = p_.pass_.cache(row);
+      const int64_t slot = p_.pass_.staged_at(row) % cache.capacity(c.layer);
+      for (int h = 0; h < c.heads; ++h)
+        k_.store_kv(buffer(c.key).row(i) + h * head_dim, buffer(c.value).row(i) + h * head_dim, head_dim, begin, end, slot,
+                    cache.head(c.layer, h));
+    }
+  }
+
+  // Asks for the first codes and scales of a piece all at once: what a tile asks for ahead begins behind them.
+  static void ask_for(const Matrix& m, size_t tile) {
+    const size_t most = std::min<size_t>(m.tile_codes, kAskedFor);
+    for (size_t at = 0; at < most; at += 64) __builtin_prefetch(m.codes_of(tile) + at, 0, 2);
+    for (size_t at = 0; at < std::min<size_t>(m.tile_scales, kAskedFor / 8); at += 64)
+      __builtin_prefetch(m.scales + tile * m.tile_scales + at, 0, 2);
+  }
+  static constexpr size_t kAskedFor = 4096;
+
+  void run(const Linear& c) {
+    Buffer& src = buffer(c.src);
+    size_t total = 0;
+    for (const Weights& w : c.weights) total += w->shape().tiles;
+    divide(total, 1, [&](size_t begin, size_t end) {
+      size_t offset = 0;
+      for (size_t w = 0; w < c.weights.size(); ++w) {
+        const Matrix m = c.weights[w]->matrix();
+        Buffer& dst = buffer(c.dst[w]);
+        if (std::max(begin, offset) < std::min(end, offset + m.tiles)) ask_for(m, std::max(begin, offset) - offset);
+        for (size_t t = std::max(begin, offset); t < std::min(end, offset + m.tiles); ++t)
+          k_.linear_tile(m, t - offset, m.codes_of(t - offset + 1), src.quantized.data(), src.dense.data(), rows_,
+                         dst.row(0) + (t - offset) * kTile, dst.stride);
+        offset += m.tiles;
+      }
+    });
+  }
+
+  void run(const GatedLinear& c) {
+    Buffer &src = buffer(c.src), &dst = buffer(c.dst);
+    const Matrix gate = c.gate->matrix(), up = c.up->matrix();
+    float *g = p_.tile_scratch_[thread_].data(), *u = g + static_cast<size_t>(p_.max_rows_) * kTile;
+    divide(gate.tiles, kGroup / kTile, [&](size_t begin, size_t end) {
+      ask_for(gate, begin);
+      for (size_t t = begin; t < end; ++t) {
+        k_.linear_tile(gate, t, up.codes_of(t), src.quantized.data(), src.dense.data(), rows_, g, kTile);
+        k_.linear_tile(up, t, gate.codes_of(t + 1), src.quantized.data(), src.dense.data(), rows_, u, kTile);
+        for (int r = 0; r < rows_; ++r) k_.gelu_gate(g + r * kTile, u + r * kTile, kTile, dst.row(r) + t * kTile);
+      }
+      if (!c.quantizes) return;
+      for (int r = 0; r < rows_; ++r) quantize(dst, r, begin * kTile, end * kTile);
+    });
+  }
+
+  // Calls work(expert, tiles begin, end, pairs, count) for the (row, rank) pairs that chose the expert, at most
+  // kBatch of them at a time, so that they share the unpacking of its weights.
+  static constexpr int kBatch = 8;
+  template <class Work> void each_expert(size_t experts, size_t tiles, int top_k, Work work) {
+    const size_t per_piece = std::max<size_t>(1, tiles / 4), pieces = (tiles + per_piece - 1) / per_piece;
+    each(experts * pieces, [&](size_t task) {
+      const size_t expert = task / pieces, begin = task % pieces * per_piece, end = std::min(begin + per_piece, tiles);
+      int pairs[kBatch], count = 0;
+      for (int pair = 0; pair < rows_ * top_k; ++pair) {
+        if (p_.expert_of_[pair] == static_cast<int32_t>(expert)) pairs[count++] = pair;
+        if (count == kBatch || (count > 0 && pair + 1 == rows_ * top_k)) {
+          work(expert, begin, end, pairs, count);
+          count = 0;
+        }
+      }
+    });
+  }
+
+  // One tile of an expert for rows rows[0 .. count - 1] of src, into out (count, 16).
+  void expert_tile(const Matrix& m, size_t tile, const uint8_t* next, Buffer& src, const int* rows, int count, float* out) {
+    QuantizedRow quantized[kBatch];
+    const float* dense[kBatch];
+    for (int i = 0; i < count; ++i) {
+      if (!src.quantized.empty()) quantized[i] = src.quantized[rows[i]];
+      dense[i] = src.dense[rows[i]];
+    }
+    k_.linear_tile(m, tile, next, quantized, dense, count, out, kTile);
+  }
+
+  void run(const ExpertGatedLinear& c) {
+    Buffer &src = buffer(c.src), &dst = buffer(c.dst);
+    const size_t half = c.gate_up->shape().tiles / 2;
+    each_expert(c.gate_up->count(), half, c.top_k, [&](size_t expert, size_t begin, size_t end, const int* pairs, int count) {
+      const Matrix m = c.gate_up->matrix(expert);
+      int rows[kBatch];
+      for (int i = 0; i < count; ++i) rows[i] = pairs[i] / c.top_k;
+      float gate[kBatch * kTile], up[kBatch * kTile];
+      for (size_t t = begin; t < end; ++t) {
+        expert_tile(m, t, m.codes_of(half + t), src, rows, count, gate);
+        expert_tile(m, half + t, m.codes_of(t + 1), src, rows, count, up);
+        for (int i = 0; i < count; ++i) k_.gelu_gate(gate + i * kTile, up + i * kTile, kTile, dst.row(pairs[i]) + t * kTile);
+      }
+    });
+  }
+
+  void run(const ExpertLinear& c) {
+    Buffer &src = buffer(c.src), &dst = buffer(c.dst);
+    each_expert(c.down->count(), c.down->shape().tiles, c.top_k,
+                [&](size_t expert, size_t begin, size_t end, const int* pairs, int count) {
+                  const Matrix m = c.down->matrix(expert);
+                  float out[kBatch * kTile];
+                  for (size_t t = begin; t < end; ++t) {
+                    expert_tile(m, t, m.codes_of(t + 1), src, pairs, count, out);
+                    for (int i = 0; i < count; ++i)
+                      std::memcpy(dst.row(pairs[i]) + t * kTile, out + i * kTile, kTile * sizeof(float));
+                  }
+                });
+  }
+
+  // The clusters that each row chose, one task a (row, rank) pair; few rows, so nothing is shared between them.
+  void run(const ClusterLinear& c) {
+    Buffer &src = buffer(c.src), &dst = buffer(c.dst);
+    each(static_cast<size_t>(rows_) * c.top_k, [&](size_t pair) {
+      const Matrix m = c.clusters->matrix(p_.expert_of_[pair]);
+      const size_t row = pair / c.top_k;
+      for (size_t t = 0; t < m.tiles; ++t)
+        k_.linear_tile(m, t, m.codes_of(t + 1), src.quantized.empty() ? nullptr : src.quantized.data() + row,
+                       src.dense.data() + row, 1, dst.row(static_cast<int>(pair)) + t * kTile, dst.stride);
+    });
+  }
+
+  void run(const Attention& c) {
+    const KvShape& shape = p_.kv_[c.layer];
+    const int group = c.heads / shape.kv_heads;
+    int size = kMaxQueries;
+    while (size > 1 && rows_ * c.heads / size < threads_) size /= 2;  // few rows: smaller packs, one for each thread
+    size_t total = 0;
+    for (const RowRange& r : p_.pass_.ranges(narrow_)) total += shape.kv_heads * packs(r, group, size);
+    each(total, [&](size_t task) {
+      for (const RowRange& r : p_.pass_.ranges(narrow_)) {
+        const size_t here = packs(r, group, size);
+        if (task < here * shape.kv_heads)
+          return attend(c, shape, r, static_cast<int>(task / here), static_cast<int>(task % here) * size, size, group);
+        task -= here * shape.kv_heads;
+      }
+    });
+  }
+
+  static size_t packs(const RowRange& r, int group, int size) {
+    return (static_cast<size_t>(r.end - r.begin) * group + size - 1) / size;
+  }
+
+  // Queries first .. first + size - 1 of (row, head of the group), row by row, against one KV head.
+  void attend(const Attention& c, const KvShape& shape, const RowRange& range, int kv_head, int first, int size, int group) {
+    const KvCache& cache = *range.cache;
+    AttentionPack a{};
+    a.cache = cache.head(c.layer, kv_head);
+    a.head_dim = shape.head_dim;
+    a.capacity = cache.capacity(c.layer);
+    a.committed = cache.length();
+    const int all = (range.end - range.begin) * group;
+    for (int j = first; j < std::min(first + size, all); ++j, ++a.queries) {
+      const int active = range.begin + j / group, head = kv_head * group + j % group, row = p_.pass_.row(narrow_, active);
+      a.query[a.queries] = buffer(c.query).row(active) + head * shape.head_dim;
+      a.out[a.queries] = buffer(c.dst).row(active) + head * shape.head_dim;
+      a.position[a.queries] = p_.pass_.last_seen(row);
+      a.first[a.queries] = shape.window ? std::max<int64_t>(0, a.position[a.queries] - shape.window + 1) : 0;
+      a.path[a.queries] = p_.pass_.path(row);
+    }
+    std::vector<float>& scratch = p_.score_scratch_[thread_];
+    k_.attend(a, scratch.data(), scratch.size() / kMaxQueries / 16 * 16);
+    if (!c.quantizes) return;
+    for (int j = first; j < std::min(first + size, all); ++j) {
+      const size_t column = static_cast<size_t>(kv_head * group + j % group) * shape.head_dim;
+      quantize(buffer(c.dst), range.begin + j / group, column, column + shape.head_dim);
+    }
+  }
+
+  void run(const KeepOutputs& c) {
+    const std::vector<int32_t>& rows = p_.pass_.outputs();
+    if (static_cast<int>(rows.size()) == rows_) return;
+    for (size_t b = thread_; b < c.buffers.size(); b += threads_) {  // each thread its own buffers; rows move forward only
+      Buffer& x = buffer(c.buffers[b]);
+      for (size_t i = 0; i < rows.size(); ++i)
+        if (rows[i] != static_cast<int32_t>(i)) std::memcpy(x.row(static_cast<int>(i)), x.row(rows[i]), x.stride * sizeof(float));
+    }
+  }
+
+  void run(const Head& c) {
+    Buffer& src = buffer(c.src);
+    const Matrix m = c.weight->matrix();
+    std::vector<Best>& best = p_.thread_best_[thread_];
+    std::fill(best.begin(), best.begin() + rows_, Best{-std::numeric_limits<float>::infinity(), 0});
+    if (rows_ == 0) return;
+    divide(m.tiles, 16, [&](size_t begin, size_t end) {
+      k_.head_tiles(m, begin, end, src.quantized.empty() ? nullptr : src.quantized.data(), src.dense.data(), rows_, best.data(),
+                    logits_, m.rows);
+      if (!logits_ || c.softcap == 0.0f) return;
+      const size_t first = begin * kTile, count = std::min(end * kTile, m.rows) - first;
+      float part[kTile];
+      for (int r = 0; r < rows_; ++r)
+        for (size_t i = 0; i < count; i += kTile) {
+          const size_t n = std::min<size_t>(kTile, count - i);
+          float* at = logits_ + r * m.rows + first + i;
+          std::memcpy(part, at, n * sizeof(float));
+          k_.softcap(c.softcap, kTile, part);
+          std::memcpy(at, part, n * sizeof(float));
+        }
+    });
+  }
+
+  Program& p_;
+  const KernelTable& k_;
+  const int thread_, threads_;
+  float* logits_;
+  size_t op_ = 0;
+  bool narrow_ = false;
+  int rows_ = 0;
+};
+
+}  // namespace outrider
