@@ -99,7 +99,7 @@ class Prompts:
             UsageError: the model has no chat template, or it refuses these messages, or they are too long.
         """
         if self.template is None:
-            raise UsageError(f"{self._name} is a base model without a chat template: give it a text to go on from")
+            raise UsageError(f"{self._name} is a base model without a chat template: give it a text to continue")
         text = self.template.render(messages, tools=tools, thinking=thinking)
         self._check_length(text)
         return self._checked(self._tokenizer.encode(text, add_bos=False, parse_special=True))

@@ -401,7 +401,7 @@ function takeFocus(event) {
 
 function showMode() {
   const chat = chosen("mode") === "chat";
-  byId("prompt-label").textContent = chat ? "Message" : "Text to go on from";
+  byId("prompt-label").textContent = chat ? "Message" : "Text to continue";
   byId("prompt-note").textContent = chat ? "Enter sends, Shift+Enter begins a new line." : "Ctrl+Enter runs.";
   byId("clear").hidden = !chat;
 }
