@@ -64,4 +64,4 @@ class Executor(Protocol):
         """The indices that the last Route chose for the first rows of the last pass, (rows, top_k) int32."""
 
     def warm(self) -> None:
-        """Prepares for a pass that follows soon, where that saves time."""
+        """Prefetches the weights that every pass reads; may do nothing."""

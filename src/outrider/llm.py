@@ -89,6 +89,7 @@ class LLM:
         Raises:
             UsageError: a prompt is empty, too long for the context, or has ids outside the vocabulary; the grammar
                 cannot be used, or took more work than a token may; an argument is of a wrong type.
+            OutriderError: a pass failed, or the model was closed while the request ran.
         """
         parts = self.parts
         ids = parts.prompts.encode_all(prompts)
@@ -122,14 +123,14 @@ class LLM:
         return answers.stream(self, parts.driver, ids, params)
 
     def astream(self, prompt: Prompt, sampling_params: SamplingParams | None = None) -> AsyncGenerator[Piece, None]:
-        """As `stream`, for asyncio: worker threads run the passes, which all streams share. Closing it, or cancelling
-        the task that reads it, cancels the request."""
+        """As `stream`, for asyncio: worker threads wait for the pieces, so that the event loop stays free. Closing it,
+        or cancelling the task that reads it, cancels the request."""
         return answers.astream(lambda: self.stream(prompt, sampling_params))
 
     def score(self, prompts: str | Iterable[Prompt]) -> list[list[float]]:
         """Natural log-probabilities of given texts, bit for bit those that `SamplingParams.logprobs` reports.
 
-        For each prompt one number per token after the first, which is BOS in a text: log p(token | tokens before it).
+        One list per prompt: log p(token | tokens before it) for every token but the first (BOS, if the prompt is text).
         """
         parts = self.parts
         return [scoring.score(parts, ids) for ids in parts.prompts.encode_all(prompts)]

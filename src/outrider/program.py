@@ -148,7 +148,7 @@ class RopeTable(Op):
 
 @dataclass(frozen=True)
 class Turn(Op):
-    """Rotary positions (Su et al. 2021) on each head of dst, halves layout, times `scale`."""
+    """Rotary position embedding (RoPE, Su et al. 2021) of each head of dst, pairs (i, i + dims/2), times `scale`."""
 
     READS = ("dst", "table")
     dst: str
@@ -282,8 +282,8 @@ class Program:
     """A recorded pass.
 
     `every_row` are the buffers whose values are wanted of every row after a pass; those of other buffers only of rows
-    with an output. A `reader`'s rows make no keys and values: each stands at the first free position of its sequence
-    plus `reader_offset` and sees all that is committed.
+    with an output. In a `reader` (cross-attention to the target's cache) rows store no keys and values: each has the
+    first free position of its sequence plus `reader_offset` and attends to all committed positions.
     """
 
     buffers: tuple[Buffer, ...]
@@ -313,7 +313,7 @@ class Recorder:
     """Collects the buffers and operations of a program.
 
     Args:
-        names: of the checkpoint's tensors; a variant is told by which there are.
+        names: of the checkpoint's tensors; which of them exist decides the variant.
     """
 
     def __init__(self, names: Container[str], kv_layers: tuple[KvLayer, ...]) -> None:

@@ -68,7 +68,7 @@ def _pieces(_owner: object, driver: Driver, answer: Answer) -> Generator[Piece, 
 
 
 async def astream(begin: Callable[[], Generator[Piece, None, None]]) -> AsyncGenerator[Piece, None]:
-    """The pieces of a stream that worker threads compute, so that the event loop stays free.
+    """The pieces of a stream; worker threads wait for them, so that the event loop stays free.
 
     Leaving early, or cancelling the task that reads, cancels the request; that takes until the running pass ends.
 

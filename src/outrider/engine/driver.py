@@ -1,8 +1,8 @@
 """The thread that runs an engine for the callers of an `LLM`.
 
 Callers of any thread put their requests into one queue and wait for what comes back; between passes the driver takes
-in what is new. So all calls share passes, and no interrupt, recursion limit or garbage collection of a caller's thread
-falls into a pass: what callers touch is a queue.
+in what is new. So all requests share passes, and a caller's interrupt, recursion limit or garbage collection cannot
+break one: callers touch only a queue. (`LLM.score` runs its own passes in the caller's thread.)
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Answer:
 
         Raises:
             OutriderError: the process was forked meanwhile.
-            Exception: what ended the request, as a broken pass; for a grammar that cannot go on, UsageError.
+            Exception: what ended the request, such as a failed pass.
         """
         if self.process != os.getpid():
             raise OutriderError("the process was forked while the request ran: send it again in the child")
@@ -48,7 +48,7 @@ class Answer:
         return event
 
     def pieces(self) -> Iterator[Piece]:
-        """The pieces up to the last one."""
+        """The pieces up to the last one. Raises as `next`, and UsageError if the grammar cannot continue."""
         while True:
             piece = self.next()
             assert isinstance(piece, Piece)
@@ -58,7 +58,7 @@ class Answer:
                 return
 
     def output(self) -> RequestOutput:
-        """The whole answer."""
+        """The whole answer. Raises as `pieces`."""
         output = self.next()
         assert isinstance(output, RequestOutput)
         self._check_whole()

@@ -1,4 +1,4 @@
-"""A lock that a fork waits for, so that no child inherits half of what it protects."""
+"""A reentrant lock that a fork acquires first, so that a child never inherits state in the middle of an update."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ _POLL_SECONDS = 0.0005
 class Gate:
     """Lets one thread in at a time; the same thread may enter again.
 
-    A fork takes every gate, before others that wait, and in one order. So it happens while nobody is inside, and in the
-    child all gates are open.
+    A fork acquires all gates in the order of their numbers (so two forks cannot deadlock), ahead of waiting threads. So
+    it happens while no other thread holds one, and in the child every gate is released.
     """
 
     def __init__(self) -> None:

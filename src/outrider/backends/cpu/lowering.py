@@ -96,7 +96,7 @@ class CpuExecutor:
         return self.native.chosen(rows, top_k)
 
     def warm(self) -> None:
-        """Idle threads bring the weights into the caches, until something else is run."""
+        """Prefetches weights into the CPU caches on the idle threads of the pool, until the next call."""
         self.native.warm()
 
 
@@ -239,10 +239,10 @@ class _Lowering:
 
 
 def _narrow_from(program: Program) -> int | None:
-    """The operation from which on only rows with an output are computed: what stands before stages keys and values or
-    makes what is wanted of every row. None without a head, which alone asks for outputs.
+    """Index of the first operation that needs only output rows: the one after the last StoreKv and the last write to a
+    buffer in `every_row`. None if the program has no Head, as only a Head has outputs.
 
-    For E2B, where 20 of 35 layers share keys and values, a prompt's other rows end half way.
+    In E2B, 20 of 35 layers reuse earlier keys and values, so a prompt's other rows stop within layer 15.
     """
     ops = program.ops
     if not any(isinstance(op, Head) for op in ops):
