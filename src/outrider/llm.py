@@ -49,6 +49,8 @@ class LLM:
         UsageError: an argument of a wrong type or out of its range.
     """
 
+    _parts: Loaded | None = None  # until it is loaded, and once it is closed
+
     def __init__(
         self,
         model: str | Path,
@@ -69,8 +71,7 @@ class LLM:
         with loading_bar(progress) as advance:
             loaded = load(model, options, advance)
         self.path, self.config, self.context = loaded.path, loaded.config, loaded.context
-        self.tokenizer, self.drafter = loaded.tokenizer, loaded.drafter
-        self._parts: Loaded | None = loaded
+        self.tokenizer, self.drafter, self._parts = loaded.tokenizer, loaded.drafter, loaded
 
     @property
     def parts(self) -> Loaded:
@@ -141,9 +142,7 @@ class LLM:
         if parts is not None:
             parts.driver.stop(f"{self.path.name} was closed while the request ran")
 
-    def __del__(self) -> None:
-        if getattr(self, "_parts", None) is not None:
-            self.close()
+    __del__ = close
 
     def __enter__(self) -> Self:
         return self
