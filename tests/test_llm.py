@@ -24,7 +24,7 @@ PROMPTS = [[5, 9, 200, 31, 77], [2, 5, 7, 5, 7, 5], [300, 301]]
 
 
 def make(tiny, folder):
-    llm = LLM(save_gguf(tiny("gemma4-e2b").model, folder / "tiny.gguf"), threads=1, context=256)
+    llm = LLM(save_gguf(tiny("gemma4-e2b").model, folder / "tiny.gguf"), threads=1, context=4096)
     speak_words(llm)
     llm.tokenizer.encode = lambda text, *, add_bos=True, **_: [2] * add_bos + [3 + ord(c) % 500 for c in text]
     return llm
@@ -202,7 +202,7 @@ def test_scoring_takes_its_turn_beside_generating(llm):
 
 def test_a_closed_model_is_freed_and_says_so(tiny, tmp_path):
     with make(tiny, tmp_path) as llm:
-        stream = llm.stream(PROMPTS[0], params(max_tokens=100))
+        stream = llm.stream(PROMPTS[0], params(max_tokens=4000, draft="off"))
         next(stream)
         watched = [weakref.ref(part) for part in (llm.parts.engine, llm.parts.target, llm.parts.caches)]
         gc.collect()
@@ -225,7 +225,7 @@ def test_closing_ends_what_runs_in_other_threads(tiny, tmp_path):
 
     def run():
         try:
-            llm.generate([PROMPTS[0]], params(max_tokens=240, draft="off"))
+            llm.generate([PROMPTS[0]], params(max_tokens=4000, draft="off"))
         except OutriderError as problem:
             problems.append(str(problem))
 
@@ -283,9 +283,9 @@ def test_the_event_loop_stays_free(llm, monkeypatch):
 @pytest.mark.parametrize("how", ["close", "cancel"])
 def test_leaving_an_asynchronous_stream_cancels_its_request(llm, how):
     async def main():
-        stream = llm.astream(PROMPTS[0], params(max_tokens=200))
+        stream = llm.astream(PROMPTS[0], params(max_tokens=4000, draft="off"))
         if how == "cancel":
-            task = asyncio.create_task(read(llm, PROMPTS[0], params(max_tokens=200)))
+            task = asyncio.create_task(read(llm, PROMPTS[0], params(max_tokens=4000, draft="off")))
             while not llm.parts.caches.in_use:
                 await asyncio.sleep(0.001)
             task.cancel()
