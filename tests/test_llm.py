@@ -220,6 +220,16 @@ def test_a_closed_model_is_freed_and_says_so(tiny, tmp_path):
     assert llm.path.name == "tiny.gguf"
 
 
+def test_a_call_that_comes_while_the_model_closes_does_not_wait_for_ever(tiny, tmp_path):
+    llm = make(tiny, tmp_path)
+    driver = llm.parts.driver
+    llm.close()
+    (answer,) = driver.submit([([5, 6], params())])  # as by a thread that had its parts already
+    for wait in (answer.output, lambda: driver.call(lambda: 1)):
+        with pytest.raises(OutriderError, match="was closed"):
+            wait()
+
+
 def test_closing_ends_what_runs_in_other_threads(tiny, tmp_path):
     llm, problems = make(tiny, tmp_path), []
 

@@ -115,8 +115,8 @@ def test_a_limit_of_memory_in_a_process():
         resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
 
     ran = subprocess.run(command, capture_output=True, text=True, preexec_fn=lower, timeout=300)
-    if ran.returncode == 0 or "error" not in ran.stderr:
-        pytest.skip("other libraries take more, or less, than they did")
+    if ran.returncode not in (1, 2):
+        pytest.skip("other libraries take less than they did, or abort by themselves")
     assert ran.returncode == 2
     assert "memory ran out" in ran.stderr
     assert "Traceback" not in ran.stderr

@@ -133,6 +133,7 @@ def test_an_interrupt_at_any_moment_leaves_the_model_whole(llm):
                 signal.setitimer(signal.ITIMER_REAL, rng.uniform(1e-4, 0.02))
                 while True:
                     answer_of(llm, 5)
+                    llm.score([[5, 6, 7, 8] * 40])
             except KeyboardInterrupt:
                 interrupted += 1
     finally:

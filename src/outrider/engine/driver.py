@@ -2,7 +2,7 @@
 
 Callers of any thread put their requests into one queue and wait for what comes back; between passes the driver takes
 in what is new. So all requests share passes, and a caller's interrupt, recursion limit or garbage collection cannot
-break one: callers touch only a queue. (`LLM.score` runs its own passes in the caller's thread.)
+break one: callers touch only a queue.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from queue import Empty, SimpleQueue
+from typing import Any, TypeVar
 from weakref import WeakSet
 
 from outrider.engine.engine import Engine
@@ -22,13 +23,17 @@ from outrider.errors import OutriderError, UsageError
 from outrider.sampling.params import SamplingParams
 
 Event = Piece | RequestOutput | Exception
+Result = TypeVar("Result")
+
+_CHECK_SECONDS = 1.0
+"""How often one who waits makes sure that the thread is still there."""
 
 
 class Answer:
     """A request as its caller sees it. `events` are its pieces, if it streams, and then its output or what ended it."""
 
-    def __init__(self, *, streams: bool) -> None:
-        self.streams = streams
+    def __init__(self, thread: threading.Thread, *, streams: bool) -> None:
+        self.thread, self.streams = thread, streams
         self.process = os.getpid()
         self.events: SimpleQueue[Event] = SimpleQueue()
         self.request: Request | None = None  # once it has begun; the driver's own
@@ -37,14 +42,12 @@ class Answer:
         """What comes next.
 
         Raises:
-            OutriderError: the process was forked meanwhile.
+            OutriderError: the process was forked or the model closed meanwhile.
             Exception: what ended the request, such as a failed pass.
         """
         if self.process != os.getpid():
             raise OutriderError("the process was forked while the request ran: send it again in the child")
-        event = self.events.get()
-        if isinstance(event, Exception):
-            raise event
+        event: Piece | RequestOutput = _awaited(self.events, self.thread)
         return event
 
     def pieces(self) -> Iterator[Piece]:
@@ -84,12 +87,25 @@ class Driver:
 
     def submit(self, asked: Sequence[tuple[list[int], SamplingParams]], *, streams: bool = False) -> list[Answer]:
         """Takes in requests, each a prompt and its parameters, that begin in the same pass."""
-        if self._process != os.getpid():  # a forked child: the thread and its requests exist in the parent alone
-            self._engine.cancel_all()
-            self._begin_here()
-        answers = [Answer(streams=streams) for _ in asked]
+        self._begin_in_child()
+        answers = [Answer(self._thread, streams=streams) for _ in asked]
         self._calls.put(partial(self._begin, list(zip(answers, asked, strict=True))))
         return answers
+
+    def call(self, work: Callable[[], Result]) -> Result:
+        """What `work` returns, or raises, which the thread runs between two passes."""
+        self._begin_in_child()
+        result: SimpleQueue[Result | Exception] = SimpleQueue()
+
+        def run() -> None:
+            try:
+                result.put(work())
+            except Exception as error:
+                result.put(error)
+
+        self._calls.put(run)
+        found: Result = _awaited(result, self._thread)
+        return found
 
     def cancel(self, answers: Sequence[Answer]) -> None:
         """Ends requests before the next pass. Takes no lock, so that a garbage collection may call it anywhere."""
@@ -108,6 +124,12 @@ class Driver:
             self._calls.put(None)
             self._thread.join()
         self.__dict__.pop("_engine", None)
+
+    def _begin_in_child(self) -> None:
+        """In a forked child, begins anew: the thread and its requests exist in the parent alone."""
+        if self._process != os.getpid():
+            self._engine.cancel_all()
+            self._begin_here()
 
     def _begin_here(self) -> None:
         self._process = os.getpid()
@@ -175,6 +197,20 @@ def _event(answer: Answer, request: Request) -> Event:
     if request.error is not None:
         return request.error
     return request.take_piece() if answer.streams else request.output()
+
+
+def _awaited(events: SimpleQueue[Any], thread: threading.Thread) -> Any:
+    """The next event. Raises it if it is an error, and OutriderError if the thread has ended without one."""
+    while True:
+        try:
+            event = events.get(timeout=_CHECK_SECONDS)
+        except Empty:
+            if not thread.is_alive() and events.empty():
+                raise OutriderError("the model was closed while the request ran") from None
+            continue
+        if isinstance(event, Exception):
+            raise event
+        return event
 
 
 _all: WeakSet[Driver] = WeakSet()

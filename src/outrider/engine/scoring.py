@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Protocol
 
 import numpy as np
 
 from outrider.arrays import Floats
 from outrider.cache import CachePool
+from outrider.engine.driver import Driver
 from outrider.engine.engine import Engine
 from outrider.engine.target import chain
 from outrider.sampling.logprobs import logprob_of
@@ -20,6 +22,7 @@ _ROWS = 64
 class Scorable(Protocol):
     """A loaded model."""
 
+    driver: Driver
     engine: Engine
     caches: CachePool
 
@@ -43,12 +46,18 @@ def score(model: Scorable, token_ids: Sequence[int]) -> list[float]:
 
 
 def _run(model: Scorable, token_ids: Sequence[int], rows: int, take: Callable[[Floats], None]) -> None:
-    """Calls `take` with the logits of each pass over a text, (rows, vocabulary) float32, valid until it returns."""
-    engine, cache = model.engine, model.caches.new()
-    for begin in range(0, len(token_ids), rows):
-        tokens = token_ids[begin : begin + rows]
-        with engine.target.gate:
-            (logits,) = engine.target.run([chain(cache, tokens, list(range(len(tokens))))], logits=True).logits
+    """Calls `take` with the logits of each pass over a text, (rows, vocabulary) float32, valid until it returns.
+
+    The driver runs each of these passes between two of other requests.
+    """
+    target, cache = model.engine.target, model.caches.new()
+
+    def one_pass(tokens: Sequence[int]) -> None:
+        with target.gate:
+            (logits,) = target.run([chain(cache, tokens, list(range(len(tokens))))], logits=True).logits
             cache.commit(np.arange(len(tokens), dtype=np.int32))
             assert logits is not None
             take(logits)
+
+    for begin in range(0, len(token_ids), rows):
+        model.driver.call(partial(one_pass, token_ids[begin : begin + rows]))
