@@ -54,7 +54,7 @@ class CommittedRows:
         tokens: (rows,) int32.
         hidden: (states, hidden_size) float32, the target's final hidden states of the last `states` rows; see
             `HiddenRows` for how many there are.
-        taps: layer -> (rows, hidden_size) float32, the hidden states after that layer; empty where none was recorded.
+        taps: layer -> (rows, hidden_size) float32: the residual stream after each layer that some drafter taps.
     """
 
     first: int
@@ -102,7 +102,10 @@ class Drafter:
     """Proposes tokens.
 
     A drafter decides nothing: whatever it proposes, the tokens are the target's own. It may keep keys and values of its
-    own, since every committed row is reported to it. Subclasses have `name` and `propose`, and what else they need.
+    own, since every committed row is reported to it, prompt rows included. Rows that the prefix cache holds are not
+    computed, so neither their hidden states nor their taps are reported: the first report begins behind them. A drafter
+    that cannot do without sets `hidden = "all"`, which turns prefix reuse off. Its registry entry names the layers that
+    it taps. Subclasses have `name` and `propose`, and what else they need.
     """
 
     name: ClassVar[str]

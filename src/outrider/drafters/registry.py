@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from outrider.assembly import cpu_drafter
-from outrider.checkpoints.config import AssistantConfig
+from outrider.checkpoints.config import AssistantConfig, ModelConfig
 from outrider.drafters.history import HistoryDrafter
 from outrider.drafters.lookup import LookupDrafter
 from outrider.drafters.mtp import MtpDrafter
@@ -55,11 +55,14 @@ class Kind:
     Attributes:
         make: the drafter, or None where the settings leave it out.
         checkpoint: None for a kind that needs none.
+        taps: (target's config, drafter's config or None) -> the layers whose hidden states the drafter requires; see
+            `CommittedRows.taps`.
     """
 
     name: str
     make: Callable[[Settings], Drafter | None]
     checkpoint: DrafterCheckpoint | None = None
+    taps: Callable[[ModelConfig, Any], Iterable[int]] = lambda _target, _drafter: ()
 
 
 def _mtp(settings: Settings) -> Drafter | None:
@@ -94,3 +97,16 @@ def kind_of(config: object) -> tuple[str, DrafterCheckpoint] | None:
         if kind.checkpoint is not None and isinstance(config, kind.checkpoint.config):
             return kind.name, kind.checkpoint
     return None
+
+
+def tapped_layers(target: ModelConfig, drafter: object | None) -> tuple[int, ...]:
+    """The layers of the target that the kinds tap, ascending.
+
+    Args:
+        drafter: config of the drafter's checkpoint; None without one.
+    """
+    layers: set[int] = set()
+    for kind in KINDS:
+        if kind.checkpoint is None or isinstance(drafter, kind.checkpoint.config):
+            layers.update(kind.taps(target, None if kind.checkpoint is None else drafter))
+    return tuple(sorted(layers))

@@ -151,8 +151,9 @@ class Engine:
         self.planner.prefetch([slot.request.state for slot in slots])
         outputs = sum(len(slot.rows.outputs) for slot in slots)
         needed = outputs and (self.planner.hidden != "none" or self._on_commit is not None)
-        hand_out(slots, result, self.target.hidden(outputs) if needed else None)
-        return VerifiedPass(slots, count_rows(slots), result.seconds)
+        rows = count_rows(slots)
+        hand_out(slots, result, self.target.hidden(outputs) if needed else None, self.target.taps(rows))
+        return VerifiedPass(slots, rows, result.seconds)
 
     def _accept(self, slot: Slot, passed: VerifiedPass, draft_seconds: float) -> None:
         """Appends the tokens that the target chose along the draft, and its bonus token."""

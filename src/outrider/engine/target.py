@@ -80,6 +80,10 @@ class Target:
         states: Floats = self.forward.program.read(self.forward.hidden, outputs)
         return states
 
+    def taps(self, rows: int) -> dict[int, Floats]:
+        """Tapped layer -> hidden states after it of the last pass's first `rows` rows, (rows, hidden_size) float32."""
+        return {layer: self.forward.program.read(buffer, rows) for layer, buffer in self.forward.taps.items()}
+
     def _logits_for(self, rows: int) -> Floats:
         """The same memory for every pass; it grows to the most rows that were ever asked for."""
         if len(self._logits) < rows:
