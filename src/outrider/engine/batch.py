@@ -10,6 +10,7 @@ import numpy as np
 from outrider.arrays import Floats, Ints
 from outrider.drafters.protocol import CommittedRows
 from outrider.drafters.tree import Draft
+from outrider.engine.media import embeddings_within
 from outrider.engine.request import Request
 from outrider.engine.target import PassResult, Rows
 from outrider.speculation.walk import Verdict
@@ -78,7 +79,8 @@ def certain_rows(request: Request, most: int, *, every_output: bool) -> Slot:
     last = len(fresh) - 1
     chooses = cache.length + len(fresh) == len(tokens)
     outputs = list(range(len(fresh))) if every_output else [last] if chooses else []
-    return Slot(request, Rows(cache, fresh, list(range(-1, last)), outputs), last, chooses)
+    embeddings = embeddings_within(request.media, cache.length, cache.length + len(fresh))
+    return Slot(request, Rows(cache, fresh, list(range(-1, last)), outputs, embeddings), last, chooses)
 
 
 @dataclass(eq=False)
