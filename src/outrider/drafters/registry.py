@@ -1,4 +1,4 @@
-"""The kinds of drafter: one entry each. What is new adds its entry here, and nothing else names it."""
+"""The kinds of drafter, one entry each. Nothing else in the package names a kind."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ class Settings:
 
     Attributes:
         vocabulary: of the target.
-        lookup: whether drafts may come from the sequence's own text.
-        history: tokens of earlier requests that drafts may come from too; 0 for none.
+        lookup: whether to draft by prompt lookup.
+        history: tokens of earlier requests that lookup also covers; 0 for none.
         recorded: kind -> what its checkpoint's `record` returned.
     """
 
@@ -65,23 +65,14 @@ class Kind:
     taps: Callable[[ModelConfig, Any], Iterable[int]] = lambda _target, _drafter: ()
 
 
-def _mtp(settings: Settings) -> Drafter | None:
-    drafting = settings.recorded.get("mtp")
-    return None if drafting is None else MtpDrafter(drafting, settings.vocabulary)
-
-
-def _lookup(settings: Settings) -> Drafter | None:
-    return LookupDrafter() if settings.lookup else None
-
-
-def _history(settings: Settings) -> Drafter | None:
-    return HistoryDrafter(settings.history) if settings.lookup and settings.history else None
-
-
 KINDS = [
-    Kind("mtp", _mtp, DrafterCheckpoint(AssistantConfig, check_pair, cpu_drafter)),
-    Kind("lookup", _lookup),
-    Kind("history", _history),
+    Kind(
+        "mtp",
+        lambda s: MtpDrafter(s.recorded["mtp"], s.vocabulary) if "mtp" in s.recorded else None,
+        DrafterCheckpoint(AssistantConfig, check_pair, cpu_drafter),
+    ),
+    Kind("lookup", lambda s: LookupDrafter() if s.lookup else None),
+    Kind("history", lambda s: HistoryDrafter(s.history) if s.lookup and s.history else None),
 ]
 """In the order in which they propose: a token that several propose is credited to the first."""
 
