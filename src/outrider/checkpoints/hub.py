@@ -21,14 +21,7 @@ from outrider.errors import CheckpointError
 _ID = re.compile(
     r"(?P<repository>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(?:@(?P<revision>[\w./-]+))?(?::(?P<variant>[\w.-]+))?"
 )
-_SMALL_FILES = [
-    "config.json",
-    "generation_config.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "chat_template.jinja",
-]
-_WEIGHTS = ["*.safetensors", "*.safetensors.index.json"]
+_FOLDER = ["*.json", "*.jinja", "*.safetensors"]
 _PREFERRED = ("Q4_0", "Q4_K_M", "Q8_0")
 
 
@@ -64,7 +57,7 @@ def fetch(wanted: HubId) -> Path:
     try:
         files = _files_of(wanted, revision)
         if wanted.variant is None and any(name.endswith(".safetensors") for name in files):
-            folder = snapshot_download(wanted.repository, revision=revision, allow_patterns=[*_SMALL_FILES, *_WEIGHTS])
+            folder = snapshot_download(wanted.repository, revision=revision, allow_patterns=_FOLDER)
             return Path(folder)
         name = _gguf_named(wanted, files)
         for drafter in (f for f in files if re.fullmatch(r"mtp-.*\.gguf", f)):
@@ -115,44 +108,31 @@ def _gguf_named(wanted: HubId, files: list[str]) -> str:
     if len(models) == 1:
         return models[0]
     found = f"the hub's {wanted.repository} has {len(models)} GGUF files"
-    found += f" whose name has {wanted.variant}" if wanted.variant else ""
-    if models:
-        remedy = "Say which: owner/name:Q4_0, or a longer part of its name"
-        raise CheckpointError(f"{found}: {', '.join(sorted(models))}", remedy=remedy)
-    if wanted.variant:
-        raise CheckpointError(found, remedy="Check the name behind the colon")
-    raise CheckpointError(f"{found} and no safetensors", remedy="Name another repository")
+    found += f" whose name has {wanted.variant}" if wanted.variant else "" if models else " and no safetensors"
+    found += f": {', '.join(sorted(models))}" if models else ""
+    remedy = "Say which: owner/name:Q4_0, or a longer part of its name" if models else "Name another file or repository"
+    raise CheckpointError(found, remedy=remedy)
 
 
 def _explained(wanted: HubId, error: Exception) -> CheckpointError:
     from huggingface_hub import errors
 
-    name = wanted.repository
+    name, first_line = wanted.repository, next(iter(str(error).strip().splitlines()), "no details")
+    log_in = "set HF_TOKEN or run: hf auth login"
+    kept = "try again: what was downloaded so far is kept"
     if isinstance(error, errors.GatedRepoError):
-        return CheckpointError(
-            f"{name} is gated on the hub: its licence has to be accepted first",
-            remedy=f"Accept it at https://huggingface.co/{name}, then set HF_TOKEN or run: hf auth login",
-        )
-    if isinstance(error, errors.RevisionNotFoundError):
-        return CheckpointError(
-            f"{name} has no revision {wanted.revision} on the hub",
-            remedy="Name a branch, a tag or a commit that it has",
-        )
-    if isinstance(error, errors.RepositoryNotFoundError):
-        return CheckpointError(
-            f"there is no {name} here, and none on the hub, or it is private",
-            remedy="Check the name; for a private one set HF_TOKEN or run: hf auth login",
-        )
-    if isinstance(error, errors.LocalEntryNotFoundError | errors.OfflineModeIsEnabled):
-        return CheckpointError(
-            f"there is no {name} here or in the hub's cache, and the hub cannot be reached ({_first_line(error)})",
-            remedy="Connect and try again: what was downloaded so far is kept",
-        )
-    return CheckpointError(
-        f"{name} could not be fetched from the hub ({type(error).__name__}: {_first_line(error)})",
-        remedy="Try again: what was downloaded so far is kept",
-    )
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).strip().splitlines()), "no details")
+        problem = f"{name} is gated on the hub: its licence has to be accepted first"
+        remedy = f"Accept it at https://huggingface.co/{name}, then {log_in}"
+    elif isinstance(error, errors.RevisionNotFoundError):
+        problem = f"{name} has no revision {wanted.revision} on the hub"
+        remedy = "Name a branch, a tag or a commit that it has"
+    elif isinstance(error, errors.RepositoryNotFoundError):
+        problem = f"there is no {name} here, and none on the hub, or it is private"
+        remedy = f"Check the name; for a private one {log_in}"
+    elif isinstance(error, errors.LocalEntryNotFoundError | errors.OfflineModeIsEnabled):
+        problem = f"there is no {name} here or in the hub's cache, and the hub cannot be reached ({first_line})"
+        remedy = f"Connect and {kept}"
+    else:
+        problem = f"{name} could not be fetched from the hub ({type(error).__name__}: {first_line})"
+        remedy = kept.capitalize()
+    return CheckpointError(problem, remedy=remedy)

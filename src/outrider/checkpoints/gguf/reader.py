@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,6 @@ from outrider.checkpoints.gguf.split import open_parts
 from outrider.checkpoints.settings import Settings
 from outrider.checkpoints.tokenizer_tables import TokenizerTables
 from outrider.checkpoints.validate import validate
-from outrider.errors import CheckpointError
 
 
 def open_gguf(path: Path) -> Checkpoint:
@@ -29,11 +29,11 @@ def open_gguf(path: Path) -> Checkpoint:
     file = parts[0]
     config = gguf_config(file)
     tensors: dict[str, Tensor] = {}
-    for entry in file.table.values():
-        if (name := neutral_name(entry.name)) is not None:
-            if name in tensors:
-                raise CheckpointError(f"holds the tensor {name} twice", path=path, remedy="Convert it again")
-            tensors[name] = Tensor(name, entry.format, entry.shape, entry.data)
+    for tensor in file.table.values():
+        if (name := neutral_name(tensor.name)) in tensors:
+            raise file.fault(f"holds the tensor {name} twice", "Convert it again")
+        if name is not None:
+            tensors[name] = replace(tensor, name=name)
     files = tuple(part.path for part in parts)
     return Checkpoint(file.path, config, validate(config, tensors, path), _tokenizer_tables(file, config), files)
 
@@ -45,14 +45,14 @@ def _tokenizer_tables(file: GGUFFile, config: ModelConfig | AssistantConfig) -> 
         return None
     text = config.text if isinstance(config, AssistantConfig) else config
     model, tokens = settings.text("model"), settings.texts("tokens")
-    size = len(tokens)
-    if size != text.vocab_size:
+    if (size := len(tokens)) != text.vocab_size:
         raise settings.fault(f"names {size} tokens, but its embedding has {text.vocab_size} rows")
     scores = settings.array("scores", np.float32) if settings.has("scores") else None
     types = settings.array("token_type", np.int32) if settings.has("token_type") else None
     for key, column in (("scores", scores), ("token_type", types)):
         if column is not None and len(column) != size:
-            raise settings.fault(f"has {len(column)} entries in tokenizer.ggml.{key} for {size} tokens")
+            raise settings.fault(f"has {len(column)} entries in {settings.name(key)} for {size} tokens")
+    unknown = settings.integer("unknown_token_id", high=size - 1) if settings.has("unknown_token_id") else None
     return TokenizerTables(
         model=model,
         tokens=tokens,
@@ -61,9 +61,7 @@ def _tokenizer_tables(file: GGUFFile, config: ModelConfig | AssistantConfig) -> 
         merges=settings.texts("merges") if settings.has("merges") else None,
         bos_token_id=settings.integer("bos_token_id", high=size - 1),
         eos_token_id=settings.integer("eos_token_id", high=size - 1),
-        unknown_token_id=settings.integer("unknown_token_id", high=size - 1)
-        if settings.has("unknown_token_id")
-        else None,
+        unknown_token_id=unknown,
         add_bos=settings.flag("add_bos_token", True),
         # The default of SentencePiece vocabularies; Gemma's files always set it.
         add_space_prefix=settings.flag("add_space_prefix", model == "llama"),
