@@ -16,7 +16,7 @@ from published_configs import PUBLISHED
 from tiny_checkpoints import Tiny
 
 from outrider.checkpoints import AssistantConfig, Checkpoint, ModelConfig, Tensor, TokenizerTables, open_checkpoint
-from outrider.checkpoints.checkpoint import BLOCKS, FORMATS
+from outrider.checkpoints.checkpoint import BLOCKS
 from outrider.checkpoints.gguf.file import TENSOR_TYPES, GGUFFile
 from outrider.checkpoints.gguf.names import ROPE_FREQS, gguf_name, neutral_name
 from outrider.checkpoints.hf.config import hf_config
@@ -92,7 +92,7 @@ def test_blocks_are_those_of_the_format() -> None:
 def test_tensor_types_are_numbered_as_in_the_format() -> None:
     known = {name: number for number, name in enumerate(TENSOR_TYPES) if name != "-"}
     assert {Type[name].value: name for name in known} == {number: name for name, number in known.items()}
-    assert set(FORMATS) <= known.keys()
+    assert set(BLOCKS) <= known.keys()
 
 
 @pytest.mark.parametrize("variant", ALL)

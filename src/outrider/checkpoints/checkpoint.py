@@ -30,12 +30,9 @@ BLOCKS: dict[Format, tuple[int, int]] = {
     "Q6_K": (256, 210),
     "I32": (1, 4),
 }
-"""(weights, bytes) of one block. A row is a whole number of blocks, so rows never share one."""
+"""(weights, bytes) of one block of every format that can be read. Rows never share a block."""
 
-FORMATS: tuple[Format, ...] = tuple(BLOCKS)
-"""Every tensor format that can be read."""
-
-WEIGHT_FORMATS: tuple[Format, ...] = tuple(format for format in FORMATS if format != "I32")
+WEIGHT_FORMATS: tuple[Format, ...] = tuple(format for format in BLOCKS if format != "I32")
 """The formats of weights. I32 is that of a drafter's token ordering alone."""
 
 TOKEN_ORDERING = "masked_embedding.token_ordering"
