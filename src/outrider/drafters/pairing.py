@@ -65,7 +65,7 @@ def _candidates(source: str | Path, model: Path) -> Iterator[tuple[Path | str, s
         return
     folder = model if model.is_dir() else model.parent
     where = "in the model's folder" if model.is_dir() else "beside the model"
-    for pattern in ("mtp-*.gguf", "*-assistant*.gguf"):
+    for pattern in ("mtp-*.gguf", "*-assistant*.gguf", "*-[Mm][Tt][Pp]*.gguf", "[Mm][Tt][Pp]/*.gguf"):
         for path in sorted(folder.glob(pattern)):
             if path != model:
                 yield path, where
