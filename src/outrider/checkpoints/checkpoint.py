@@ -103,6 +103,8 @@ class Checkpoint:
         tensors: by neutral name, in order of layer.
         tokenizer: a GGUF file's tables, or the path of a folder's tokenizer.json; None if there is neither.
         files: the files that determine what the model computes: config and weights.
+        sampling: fields of `SamplingParams` -> values that the checkpoint recommends; empty if it recommends none.
+        left_out: number of tensors in the files that the text model does not use: vision and audio encoders.
     """
 
     path: Path
@@ -110,3 +112,5 @@ class Checkpoint:
     tensors: Mapping[str, Tensor]
     tokenizer: TokenizerTables | Path | None
     files: tuple[Path, ...]
+    sampling: Mapping[str, float]
+    left_out: int

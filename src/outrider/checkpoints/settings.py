@@ -59,11 +59,11 @@ class Settings:
         """A width or a count: an integer from `low` to 2**24."""
         return self.integer(key, default, low=low, high=MAX_SIZE)
 
-    def number(self, key: str, default: float | None = None, *, low: float = 0.0) -> float:
-        """A number from `low` to 1e30 (so never NaN)."""
+    def number(self, key: str, default: float | None = None, *, low: float = 0.0, high: float = _MAX_NUMBER) -> float:
+        """A number from `low` to `high` (so never NaN)."""
         value = self._get(key, default)
-        if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= _MAX_NUMBER:
-            raise self._unlike(key, value, f"a number of at least {low:g}")
+        if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
+            raise self._unlike(key, value, f"a number from {low:g} to {high:g}")
         return float(value)
 
     def flag(self, key: str, default: bool | None = None) -> bool:
@@ -114,10 +114,14 @@ class Settings:
         self._read.update(self.name(key) for key in keys)
 
     def refuse_unread(self, ignorable: Collection[str] = ()) -> None:
-        """Refuse the settings under the prefix that were not read, except null and those named in `ignorable`."""
+        """Refuse the settings under the prefix that were not read, except null and those named in `ignorable`.
+
+        A name that ends in a dot stands for all keys that begin with it.
+        """
         known = self._read | {self.name(key) for key in ignorable}
-        there = (key for key, value in self._values.items() if key.startswith(self._prefix) and value is not None)
-        if left := sorted(set(there) - known):
+        sections = tuple(key for key in known if key.endswith("."))
+        there = {key for key, value in self._values.items() if key.startswith(self._prefix) and value is not None}
+        if left := sorted(key for key in there - known if not key.startswith(sections)):
             shown = ", ".join(left[:6]) + (", ..." if len(left) > 6 else "")
             raise self.fault(
                 f"has settings that are not understood ({shown}), which could change what the model computes",

@@ -16,7 +16,9 @@ from outrider.errors import CheckpointError
 _KV_TENSORS = [f"self_attn.{name}.weight" for name in ("k_proj", "v_proj", "k_norm", "v_norm")]
 _AGAIN = "download or convert it again"
 _Problem = tuple[str, str]  # what is wrong, what to do
-_UNTIED = ("lm_head.weight", "output.weight")
+_EMBEDDING = "embed_tokens.weight"
+_HEADS = ("lm_head.weight", "output.weight")
+_COMPARED_BYTES = 1 << 24
 
 
 def expected_shapes(config: ModelConfig | AssistantConfig) -> dict[str, tuple[int, ...]]:
@@ -54,8 +56,8 @@ def _shapes(rows: tuple[Known, ...], sizes: Mapping[str, int], prefix: str = "")
 def validate(config: ModelConfig | AssistantConfig, tensors: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
     """The model's tensors in order of layer: none missing, none unknown, each of its shape and a possible format.
 
-    Key and value projections of layers that share another layer's cache are left out: published checkpoints hold them,
-    and no pass reads them.
+    Left out are an output head that equals the embedding, and key and value projections of layers that share another
+    layer's cache, which no pass reads although published checkpoints hold them.
 
     Args:
         path: the checkpoint, for errors.
@@ -97,10 +99,10 @@ def _misfits(
     shared = [f"layers.{index}." for index, layer in enumerate(layers) if layer.kv_source != index]
     unused = {layer + name for layer in shared for name in _KV_TENSORS}
     for name in tensors:
-        if name in expected or name in unused:
+        if name in expected or name in unused or (name in _HEADS and _equal(tensors[name], tensors.get(_EMBEDDING))):
             continue
-        if name in _UNTIED:
-            problem = f"has an output head of its own ({name}), and only a head that is the embedding is supported"
+        if name in _HEADS:
+            problem = f"has an output head ({name}) that differs from its embedding, which is not supported"
             yield problem, "Use a checkpoint with a tied head, as Gemma is published"
         remedy = "Use a checkpoint of a plain Gemma 3 or Gemma 4 model, with adapters merged into it"
         yield f"holds the tensor {name}, which is no part of the Gemma models that are supported", remedy
@@ -118,3 +120,12 @@ def _misfits(
         elif ordering and not np.array_equal(np.sort(tensor.data.view("<i4")), np.arange(shape[0], dtype=np.int32)):
             problem = f"holds token ids in {TOKEN_ORDERING} that are not 0 to {shape[0] - 1}, each once"
             yield problem, f"It is damaged: {_AGAIN}"
+
+
+def _equal(head: Tensor, embedding: Tensor | None) -> bool:
+    """Whether two matrices have the same bytes; compared piece by piece, without memory for whole ones."""
+    if embedding is None or (head.format, head.shape) != (embedding.format, embedding.shape):
+        return False
+    left, right = head.data, embedding.data
+    pieces = (slice(start, start + _COMPARED_BYTES) for start in range(0, len(left), _COMPARED_BYTES))
+    return all(np.array_equal(left[piece], right[piece]) for piece in pieces)

@@ -96,6 +96,8 @@ def describe(checkpoint: Checkpoint) -> dict[str, Any]:
         "memory_bytes": None
         if drafter
         else {str(length): size + weights - traffic.gathered for length, size in context_bytes.items()},
+        "left_out_tensors": checkpoint.left_out,
+        "sampling": dict(checkpoint.sampling),
         "tokenizer": checkpoint.tokenizer is not None,
         "chat_template": getattr(checkpoint.tokenizer, "chat_template", None) is not None,
     }
@@ -145,6 +147,10 @@ def _lines(found: dict[str, Any]) -> list[tuple[str, str]]:
     lines.append(("context", f"{found['context_length']} tokens"))
     tokenizer = "none" if not found["tokenizer"] else "present"
     lines.append(("tokenizer", tokenizer + (", with a chat template" if found["chat_template"] else "")))
+    if found["sampling"]:
+        lines.append(("sampling", ", ".join(f"{name} {value:g}" for name, value in found["sampling"].items())))
+    if found["left_out_tensors"]:
+        lines.append(("left out", f"{found['left_out_tensors']} tensors of the vision and audio encoders"))
     for name, entry in found["formats"].items():
         lines.append((f"{name} tensors", f"{entry['tensors']}, {size(entry['bytes'])}"))
     lines.append(("all weights", size(found["weight_bytes"])))

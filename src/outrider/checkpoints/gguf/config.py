@@ -19,8 +19,8 @@ from outrider.checkpoints.settings import MAX_LAYERS, Settings
 _SUPPORTED = ("gemma3", "gemma4", "gemma4-assistant")
 _GEMMA3_27B_LAYERS = 62
 
-# Keys that do not affect what the text model computes.
-_DESCRIPTIVE = ("vocab_size", "mm.tokens_per_image", "block_size", "rope.scaling.original_context_length")
+# Keys that do not affect what the text model computes; "vision." stands for all keys of the vision encoder.
+_DESCRIPTIVE = ("vocab_size", "block_size", "rope.scaling.original_context_length", "vision.", "audio.", "mm.")
 
 # Tokens that end an answer. Published configs list several, but a converter writes only one of them (<end_of_turn> for
 # an instruction-tuned Gemma 3), so, as in llama.cpp, the others are found by their text.

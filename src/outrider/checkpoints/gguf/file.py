@@ -52,6 +52,12 @@ TENSOR_TYPES = (  # noqa: SIM905 (a list would take 41 lines)
 """ggml's tensor types by number ("-": withdrawn). Those in BLOCKS are read; the others are only named in errors."""
 
 
+def is_gguf(path: Path) -> bool:
+    """Whether a file begins as a GGUF file does. Raises OSError if it cannot be read."""
+    with path.open("rb") as file:
+        return file.read(4) == b"GGUF"
+
+
 class GGUFFile:
     """An opened GGUF file.
 

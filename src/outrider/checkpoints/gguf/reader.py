@@ -11,11 +11,15 @@ from outrider.checkpoints.checkpoint import Checkpoint, Tensor
 from outrider.checkpoints.config import AssistantConfig, ModelConfig
 from outrider.checkpoints.gguf.config import gguf_config
 from outrider.checkpoints.gguf.file import GGUFFile
-from outrider.checkpoints.gguf.names import neutral_name
+from outrider.checkpoints.gguf.names import ROPE_FREQS, neutral_name
 from outrider.checkpoints.gguf.split import open_parts
+from outrider.checkpoints.sampling import sampling_of
 from outrider.checkpoints.settings import Settings
 from outrider.checkpoints.tokenizer_tables import TokenizerTables
 from outrider.checkpoints.validate import validate
+
+_SAMPLING = {"temperature": "temp", "repetition_penalty": "penalty_repeat"}
+"""Fields of `SamplingParams` that have another name in GGUF files."""
 
 
 def open_gguf(path: Path) -> Checkpoint:
@@ -29,13 +33,17 @@ def open_gguf(path: Path) -> Checkpoint:
     file = parts[0]
     config = gguf_config(file)
     tensors: dict[str, Tensor] = {}
+    left_out = 0
     for tensor in file.table.values():
         if (name := neutral_name(tensor.name)) in tensors:
             raise file.fault(f"holds the tensor {name} twice", "Convert it again")
         if name is not None:
             tensors[name] = replace(tensor, name=name)
+        left_out += name is None and tensor.name != ROPE_FREQS
     files = tuple(part.path for part in parts)
-    return Checkpoint(file.path, config, validate(config, tensors, path), _tokenizer_tables(file, config), files)
+    tensors = validate(config, tensors, path)
+    recommended = sampling_of(Settings(file.values, file.path, "general.sampling."), _SAMPLING)
+    return Checkpoint(file.path, config, tensors, _tokenizer_tables(file, config), files, recommended, left_out)
 
 
 def _tokenizer_tables(file: GGUFFile, config: ModelConfig | AssistantConfig) -> TokenizerTables | None:
@@ -62,7 +70,8 @@ def _tokenizer_tables(file: GGUFFile, config: ModelConfig | AssistantConfig) -> 
         bos_token_id=settings.integer("bos_token_id", high=size - 1),
         eos_token_id=settings.integer("eos_token_id", high=size - 1),
         unknown_token_id=unknown,
-        add_bos=settings.flag("add_bos_token", True),
+        # Every Gemma needs it. Some converters write `add_bos_token` false because the chat template writes the token.
+        add_bos=True,
         # The default of SentencePiece vocabularies; Gemma's files always set it.
         add_space_prefix=settings.flag("add_space_prefix", model == "llama"),
         chat_template=file.values.get("tokenizer.chat_template"),

@@ -15,6 +15,7 @@ from outrider.checkpoints.hf.compressed import check_scheme, unpacked
 from outrider.checkpoints.hf.config import hf_config
 from outrider.checkpoints.hf.names import neutral_name
 from outrider.checkpoints.hf.safetensors_file import StoredTensor, read_safetensors
+from outrider.checkpoints.sampling import sampling_of
 from outrider.checkpoints.settings import Settings
 from outrider.checkpoints.validate import expected_shapes, validate
 from outrider.errors import CheckpointError
@@ -45,9 +46,18 @@ def open_folder(path: Path) -> Checkpoint:
         check_scheme(quantization if isinstance(quantization, dict) else {}, config_path)
     config = hf_config(Settings(described, config_path), Settings(generation, generation_path))
     files, stored = _read_weights(path)
-    tensors = validate(config, _tensors(path, config, stored, packed=quantization is not None), path)
-    tokenizer = path / "tokenizer.json"
-    return Checkpoint(path, config, tensors, tokenizer if tokenizer.is_file() else None, (config_path, *files))
+    named = [(name, tensor) for tensor in stored if (name := neutral_name(tensor.name)) is not None]
+    tensors = validate(config, _tensors(path, config, named, packed=quantization is not None), path)
+    tokenizer, recommended = path / "tokenizer.json", sampling_of(Settings(generation, generation_path))
+    return Checkpoint(
+        path,
+        config,
+        tensors,
+        tokenizer if tokenizer.is_file() else None,
+        (config_path, *files),
+        recommended,
+        left_out=len(stored) - len(named),
+    )
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -65,16 +75,14 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def _tensors(
-    path: Path, config: ModelConfig | AssistantConfig, stored: list[StoredTensor], *, packed: bool
+    path: Path, config: ModelConfig | AssistantConfig, named: list[tuple[str, StoredTensor]], *, packed: bool
 ) -> dict[str, Tensor]:
     """The text model's tensors by neutral name. With `packed`, matrices may be stored in compressed-tensors' parts."""
     gemma3 = isinstance(config, ModelConfig) and config.architecture == "gemma3"
     less_one = {name for name in expected_shapes(config) if gemma3 and name.endswith("norm.weight")}
     tensors: dict[str, Tensor] = {}
     parts: dict[str, dict[str, StoredTensor]] = {}
-    for tensor in stored:
-        if (name := neutral_name(tensor.name)) is None:
-            continue
+    for name, tensor in named:
         matrix, _, part = name.rpartition(".")
         if packed and part.startswith(("weight_", "input_")):
             parts.setdefault(f"{matrix}.weight", {})[part] = tensor
