@@ -56,6 +56,7 @@ def describe(checkpoint: Checkpoint) -> dict[str, Any]:
     """The facts as plain data; sizes in bytes."""
     from outrider.cache import cache_bytes
     from outrider.checkpoints import AssistantConfig
+    from outrider.checkpoints.chat_template import stored_template
     from outrider.checkpoints.traffic import kv_bytes_per_position, weight_traffic
     from outrider.loading import PREFILL_CHUNK
     from outrider.models.gemma import kv_layers
@@ -99,7 +100,7 @@ def describe(checkpoint: Checkpoint) -> dict[str, Any]:
         "left_out_tensors": checkpoint.left_out,
         "sampling": dict(checkpoint.sampling),
         "tokenizer": checkpoint.tokenizer is not None,
-        "chat_template": getattr(checkpoint.tokenizer, "chat_template", None) is not None,
+        "chat_template": checkpoint.tokenizer is not None and stored_template(checkpoint.tokenizer) is not None,
     }
 
 

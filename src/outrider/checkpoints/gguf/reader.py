@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from outrider.checkpoints.chat_template import one_source
 from outrider.checkpoints.checkpoint import Checkpoint, Tensor
 from outrider.checkpoints.config import AssistantConfig, ModelConfig
 from outrider.checkpoints.gguf.config import gguf_config
@@ -60,7 +61,12 @@ def _tokenizer_tables(file: GGUFFile, config: ModelConfig | AssistantConfig) -> 
     for key, column in (("scores", scores), ("token_type", types)):
         if column is not None and len(column) != size:
             raise settings.fault(f"has {len(column)} entries in {settings.name(key)} for {size} tokens")
-    unknown = settings.integer("unknown_token_id", high=size - 1) if settings.has("unknown_token_id") else None
+    unknown, padding = (
+        settings.integer(key, high=size - 1) if settings.has(key) else None
+        for key in ("unknown_token_id", "padding_token_id")
+    )
+    key = "tokenizer.chat_template"
+    templates = {"default": file.values.get(key), "tool_use": file.values.get(f"{key}.tool_use")}
     return TokenizerTables(
         model=model,
         tokens=tokens,
@@ -74,5 +80,6 @@ def _tokenizer_tables(file: GGUFFile, config: ModelConfig | AssistantConfig) -> 
         add_bos=True,
         # The default of SentencePiece vocabularies; Gemma's files always set it.
         add_space_prefix=settings.flag("add_space_prefix", model == "llama"),
-        chat_template=file.values.get("tokenizer.chat_template"),
+        chat_template=one_source({name: source for name, source in templates.items() if source is not None}),
+        padding_token_id=padding,
     )

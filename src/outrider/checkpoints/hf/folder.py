@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from outrider.checkpoints.checkpoint import FLOAT_FORMATS, TOKEN_ORDERING, Check
 from outrider.checkpoints.config import AssistantConfig, ModelConfig
 from outrider.checkpoints.hf.compressed import check_scheme, unpacked
 from outrider.checkpoints.hf.config import hf_config
+from outrider.checkpoints.hf.json_file import DAMAGED, read_json
 from outrider.checkpoints.hf.names import neutral_name
 from outrider.checkpoints.hf.safetensors_file import StoredTensor, read_safetensors
 from outrider.checkpoints.sampling import sampling_of
@@ -22,8 +22,6 @@ from outrider.errors import CheckpointError
 
 _INDEX = "model.safetensors.index.json"
 _SINGLE = "model.safetensors"
-_MAX_JSON_BYTES = 1 << 26
-_DAMAGED = "The file is damaged: download it again"
 
 
 def open_folder(path: Path) -> Checkpoint:
@@ -40,8 +38,7 @@ def open_folder(path: Path) -> Checkpoint:
     if not config_path.is_file():
         remedy = "Pass the folder that holds config.json and the *.safetensors files"
         raise CheckpointError("has no config.json", path=path, remedy=remedy)
-    generation = read_json(generation_path) if generation_path.is_file() else {}
-    described = read_json(config_path)
+    generation, described = read_json(generation_path), read_json(config_path)
     if (quantization := described.pop("quantization_config", None)) is not None:
         check_scheme(quantization if isinstance(quantization, dict) else {}, config_path)
     config = hf_config(Settings(described, config_path), Settings(generation, generation_path))
@@ -58,20 +55,6 @@ def open_folder(path: Path) -> Checkpoint:
         recommended,
         left_out=len(stored) - len(named),
     )
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from a file of bounded size. Raises CheckpointError if it is not one."""
-    try:
-        if path.stat().st_size > _MAX_JSON_BYTES:
-            problem = f"is larger than {_MAX_JSON_BYTES >> 20} MB, which no config is"
-            raise CheckpointError(problem, path=path, remedy=_DAMAGED)
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise CheckpointError(f"cannot be read as JSON ({error})", path=path, remedy=_DAMAGED) from error
-    if not isinstance(content, dict):
-        raise CheckpointError("holds no JSON object", path=path, remedy=_DAMAGED)
-    return content
 
 
 def _tensors(
@@ -114,7 +97,7 @@ def _read_index(path: Path) -> dict[str, str]:
         return {}
     files = read_json(index).get("weight_map")
     if not isinstance(files, dict) or not files or not all(isinstance(file, str) for file in files.values()):
-        raise CheckpointError("has no weight_map", path=index, remedy=_DAMAGED)
+        raise CheckpointError("has no weight_map", path=index, remedy=DAMAGED)
     for name, file in files.items():
         # A name, not a path: an index must not reach outside its folder.
         if Path(file).name != file or not (path / file).is_file():
