@@ -53,6 +53,7 @@ def describe(checkpoint: Checkpoint) -> dict[str, Any]:
     """The facts as plain data; sizes in bytes."""
     from outrider.cache import cache_bytes
     from outrider.checkpoints import AssistantConfig
+    from outrider.checkpoints.chat_template import stored_template
     from outrider.checkpoints.traffic import kv_bytes_per_position, weight_traffic
     from outrider.loading import PREFILL_CHUNK
     from outrider.models.gemma import kv_layers
@@ -87,8 +88,10 @@ def describe(checkpoint: Checkpoint) -> dict[str, Any]:
         "kv_bytes_per_position": dict(kv_bytes_per_position(config)),
         "context_bytes": None if drafter else kv,
         "memory_bytes": None if drafter else {at: size + weights - traffic.gathered for at, size in kv.items()},
+        "left_out_tensors": checkpoint.left_out,
+        "sampling": dict(checkpoint.sampling),
         "tokenizer": checkpoint.tokenizer is not None,
-        "chat_template": getattr(checkpoint.tokenizer, "chat_template", None) is not None,
+        "chat_template": checkpoint.tokenizer is not None and stored_template(checkpoint.tokenizer) is not None,
     }
 
 
@@ -131,6 +134,10 @@ def _lines(found: dict[str, Any]) -> Iterator[tuple[str, str]]:
     yield "context", f"{found['context_length']} tokens"
     template = ", with a chat template" if found["chat_template"] else ""
     yield "tokenizer", f"present{template}" if found["tokenizer"] else "none"
+    if sampling := found["sampling"]:
+        yield "sampling", ", ".join(f"{name} {value:g}" for name, value in sampling.items())
+    if found["left_out_tensors"]:
+        yield "left out", f"{found['left_out_tensors']} tensors of the vision and audio encoders"
     for name, entry in found["formats"].items():
         yield f"{name} tensors", f"{entry['tensors']}, {size(entry['bytes'])}"
     yield "all weights", size(found["weight_bytes"])

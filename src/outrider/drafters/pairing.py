@@ -64,7 +64,7 @@ def _candidates(source: str | Path, model: Path) -> Iterator[tuple[Path | str, s
             yield shipped
         return
     folder, where = (model, "in the model's folder") if model.is_dir() else (model.parent, "beside the model")
-    for pattern in ("mtp-*.gguf", "*-assistant*.gguf"):
+    for pattern in ("mtp-*.gguf", "*-assistant*.gguf", "*-[Mm][Tt][Pp]*.gguf", "[Mm][Tt][Pp]/*.gguf"):
         yield from ((path, where) for path in sorted(folder.glob(pattern)) if path != model)
     if model.is_dir() and (inside := model / "assistant").is_dir():
         yield inside, where
