@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -19,8 +18,6 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from outrider.checkpoints.chat_template import refusing, stored_template
 from outrider.checkpoints.tokenizer_tables import TokenizerTables
 from outrider.errors import CheckpointError, UsageError
-
-_log = logging.getLogger("outrider.chat")
 
 
 class ChatTemplate:
@@ -91,7 +88,6 @@ def chat_template_of(source: TokenizerTables | Path) -> ChatTemplate | None:
     try:
         return ChatTemplate(stored.source, bos=bos, tokens=stored.tokens)
     except CheckpointError as error:
-        _log.warning("The model takes completions only: %s", error)
         return ChatTemplate(refusing(error.problem), bos=bos)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,8 @@ from typing import Any
 from outrider.checkpoints.hf.json_file import read_json
 from outrider.checkpoints.tokenizer_tables import TokenizerTables
 from outrider.errors import CheckpointError
+
+_log = logging.getLogger("outrider.checkpoints")
 
 
 @dataclass(frozen=True)
@@ -62,7 +65,8 @@ def one_source(named: Mapping[str, Any]) -> str | None:
 
 
 def refusing(problem: str) -> str:
-    """A template that refuses every conversation with this sentence."""
+    """A template that refuses every conversation with this sentence, which is logged too."""
+    _log.warning("Only completions work: %s", problem)
     return f"{{{{ raise_exception({json.dumps(problem)}) }}}}"
 
 

