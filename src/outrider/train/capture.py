@@ -67,9 +67,9 @@ class _Recorder:
         rows["hidden"][first : first + len(states)] = states
         for kind, layer in self._kv_layers.items():
             rows[kind][: length - 1] = _keys_and_values(request.sequence.cache, layer, length - 1)
-        for place, of in enumerate(request.output().logprobs or (), start=first + 1):
-            rows["top_tokens"][place] = [token for token, _ in of.top]
-            rows["top_logprobs"][place] = [logprob for _, logprob in of.top]
+        for position, of in enumerate(request.output().logprobs or (), start=first + 1):
+            rows["top_tokens"][position] = [token for token, _ in of.top]
+            rows["top_logprobs"][position] = [logprob for _, logprob in of.top]
         return rows
 
 
