@@ -35,9 +35,6 @@ app = typer.Typer(
 )
 
 Against = Annotated[Peer | None, typer.Option(help="Software to measure on the same file, interleaved.")]
-PeerPython = Annotated[
-    Path | None, typer.Option(help="Python with llama-cpp-python.", show_default="the one that runs this")
-]
 
 _CONTEXT, _ROUNDS = 128, 15
 """Of `bench verify`, and of the passes in a report."""
@@ -47,7 +44,6 @@ _CONTEXT, _ROUNDS = 128, 15
 def verify(
     model: ModelArgument,
     against: Against = None,
-    peer_python: PeerPython = None,
     context: Annotated[int, typer.Option(min=0, help="Tokens before the measured rows.")] = _CONTEXT,
     rounds: Annotated[int, typer.Option(min=1, help="Rounds over all row counts.")] = _ROUNDS,
     quantize: QuantizeOption = Quantize.none,
@@ -59,7 +55,7 @@ def verify(
     from outrider.bench.passes import measure_verify, show_verify
 
     llm = load_model(model, quantize=quantize, kv_cache_dtype=kv_cache_dtype, drafter=None, threads=threads)
-    with open_peer(against, peer_python, llm) as peer:
+    with open_peer(against, llm) as peer:
         result = measure_verify(llm, peer, context=context, rounds=rounds)
     print_result(result, show_verify, as_json)
 
@@ -68,7 +64,6 @@ def verify(
 def prefill(
     model: ModelArgument,
     against: Against = None,
-    peer_python: PeerPython = None,
     tokens: Annotated[int, typer.Option(min=1, help="Length of the prompt.")] = 512,
     rounds: Annotated[int, typer.Option(min=1, help="Rounds.")] = 5,
     quantize: QuantizeOption = Quantize.none,
@@ -80,7 +75,7 @@ def prefill(
     from outrider.bench.passes import measure_prefill, show_prefill
 
     llm = load_model(model, quantize=quantize, kv_cache_dtype=kv_cache_dtype, drafter=None, threads=threads)
-    with open_peer(against, peer_python, llm) as peer:
+    with open_peer(against, llm) as peer:
         result = measure_prefill(llm, peer, tokens=tokens, rounds=rounds)
     print_result(result, show_prefill, as_json)
 
@@ -89,7 +84,6 @@ def prefill(
 def decode(
     model: ModelArgument,
     against: Against = None,
-    peer_python: PeerPython = None,
     seconds: Annotated[
         float, typer.Option(min=0, help="Time budget; every prompt is decoded at least once in each way.")
     ] = 120.0,
@@ -149,7 +143,7 @@ def decode(
     form = form_for(llm, form)
     chosen = prompts_in(form)
     longest = longest_prompt(chosen, llm, max_tokens)
-    with open_peer(against, peer_python, llm, context=longest + max_tokens) as peer:
+    with open_peer(against, llm, context=longest + max_tokens) as peer:
         started = monotonic()
         if report is not None:
             curve = measure_verify(llm, peer, context=_CONTEXT, rounds=_ROUNDS)
@@ -207,7 +201,7 @@ def endpoint(
     from outrider.bench.endpoint.show import show_endpoint
 
     arms = two_arms(
-        (url, extra), (url2, extra2), chat=chat, model=model, max_tokens=max_tokens, temperature=temperature
+        (url, url2), (extra, extra2), chat=chat, model=model, max_tokens=max_tokens, temperature=temperature
     )
     result = asyncio.run(measure_endpoint(arms, client_counts(clients), requests, api_key))
     print_result(result, show_endpoint, as_json)
