@@ -48,7 +48,7 @@ def captured(tiny, tmp_path_factory):
                 for i in range(24)
                 for params in [SamplingParams(max_tokens=30, temperature=0.5 * (i % 2), seed=i, ignore_end=True)]
             ]
-            assert capture(llm, jobs, folder, provenance={"target": variant}, together=5) == 24 * 30
+            assert capture(llm, jobs, folder, provenance={"target": variant}, batch=5) == 24 * 30
             made[variant] = llm, folder
         return made[variant]
 
@@ -270,13 +270,13 @@ def test_prompts_are_read_and_bad_ones_named(tmp_path):
 
 
 def test_shipped_openings_are_none_of_the_benchmarks():
-    from outrider.bench.prompt import Form
+    from outrider.bench.prompt import PromptFormat
     from outrider.bench.suite import CATEGORIES, shipped_prompts
 
     openings = [opening for opening in shipped_openings() if opening]
     assert len(openings) > 100
-    for form in (Form.base, Form.chat):
-        for prompt in shipped_prompts(categories=CATEGORIES, form=form):
+    for form in PromptFormat.base, PromptFormat.chat:
+        for prompt in shipped_prompts(categories=CATEGORIES, prompt_format=form):
             said = [prompt.text, *(message.content for message in prompt.messages)]
             assert not [opening for opening in openings for text in said if len(opening) > 12 and opening in text]
 

@@ -63,7 +63,7 @@ def open_peer(peer: Peer | None, llm: LLM, context: int = 0) -> Iterator[LlamaCp
 
 
 class LlamaCpp:
-    """llama.cpp with one model, one context of so many tokens, and one sequence (id 0).
+    """llama.cpp with one model, one context of `context` tokens, and one sequence (id 0).
 
     Raises:
         UsageError: llama-cpp-python is not installed.

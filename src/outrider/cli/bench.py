@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from outrider.bench.peer import Peer, open_peer
-from outrider.bench.prompt import Form, form_for
+from outrider.bench.prompt import PromptFormat, format_for
 from outrider.console import (
     DrafterOption,
     JsonOption,
@@ -100,9 +100,10 @@ def decode(
     prompts: Annotated[
         int | None, typer.Option(min=1, help="Prompts of each category; 20 ship.", show_default="4; all of a FILE")
     ] = None,
-    form: Annotated[
-        Form, typer.Option(help="Prompt format: text to continue, or chat messages; auto: by the chat template.")
-    ] = Form.auto,
+    prompt_format: Annotated[
+        PromptFormat,
+        typer.Option(help="Text to continue, or chat messages; auto: by the chat template."),
+    ] = PromptFormat.auto,
     drafter: DrafterOption = "auto",
     lookup: LookupOption = True,
     temperature: Annotated[float, typer.Option(min=0.0, help="Sampling temperature; 0 is greedy.")] = 0.0,
@@ -140,8 +141,8 @@ def decode(
         lookup=lookup,
         threads=threads,
     )
-    form = form_for(llm, form)
-    chosen = prompts_in(form)
+    prompt_format = format_for(llm, prompt_format)
+    chosen = prompts_in(prompt_format)
     longest = longest_prompt(chosen, llm, max_tokens)
     with open_peer(against, llm, context=longest + max_tokens) as peer:
         started = monotonic()
@@ -149,7 +150,7 @@ def decode(
             curve = measure_verify(llm, peer, context=_CONTEXT, rounds=_ROUNDS)
         left = max(seconds - (monotonic() - started), 0.0)
         result = measure_decode(PairDecoder(llm, peer, sampling), chosen, left)
-    result |= {"suite": Path(suite).name, "form": form.value}
+    result |= {"suite": Path(suite).name, "prompt_format": prompt_format.value}
     print_result(result, show_decode, as_json)
     if report is not None:
         page = write_report(report, result, curve, shlex.join(["outrider", *sys.argv[1:]]))

@@ -91,7 +91,7 @@ def assistant_config(target: ModelConfig, shape: DrafterShape) -> transformers.G
 
 
 def _rope(layer: Layer) -> dict[str, Any]:
-    """The rotary embedding of the target's layer: queries must be rotated as the keys that they meet."""
+    """The rotary embedding of the target's layer: queries must be rotated like the target's keys."""
     rope = layer.rope
     if rope.rotated != rope.dims:
         return {

@@ -132,8 +132,8 @@ def make_drafter(
 
 def _captured(recipe: Recipe, prompts: list[str], progress: RunProgress, announce: Callable[[str], None]) -> Dataset:
     folder = recipe.out / "data"
-    had = sum(span.length - span.prompt_length for span in read_spans(folder))
-    if had >= recipe.tokens:
+    stored = sum(span.length - span.prompt_length for span in read_spans(folder))
+    if stored >= recipe.tokens:
         return Dataset(folder)
     after = 60 * recipe.minutes + FINISHING_SECONDS
     llm = LLM(
@@ -155,8 +155,10 @@ def _captured(recipe: Recipe, prompts: list[str], progress: RunProgress, announc
         nonlocal written
         written += count
         speed = written / (time.monotonic() - started)
-        left = max(recipe.tokens - had - written, 0)
-        progress("capturing", left / speed + after, f"{had + written:,} of {recipe.tokens:,} tokens, {speed:.0f} tok/s")
+        left = max(recipe.tokens - stored - written, 0)
+        progress(
+            "capturing", left / speed + after, f"{stored + written:,} of {recipe.tokens:,} tokens, {speed:.0f} tok/s"
+        )
         return left > 0
 
     seed = len(read_spans(folder))  # a resumed run must not generate the same texts again

@@ -24,7 +24,7 @@ from outrider.errors import UsageError
 
 MOST_CLIENTS = 1024
 _TURNS = 2
-"""Of each of two arms at each level: A B, then B A, so that a drift of the machine affects both alike."""
+"""Of each of two arms at each level: A B, then B A, so that a drift of the machine affects both equally."""
 
 Job = tuple[int, str]
 """The number of a request in its level, and its prompt."""
@@ -34,7 +34,7 @@ def client_counts(text: str) -> list[int]:
     """`1,2,4` -> [1, 2, 4].
 
     Raises:
-        UsageError: it is no such list.
+        UsageError: the text is not a list of numbers from 1 to 1024.
     """
     parts = [part.strip() for part in text.split(",")]
     counts = [int(part) for part in parts if part.isdecimal() and len(part) < 6]
