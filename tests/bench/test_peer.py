@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from types import ModuleType
 from typing import ClassVar
 
 import pytest
@@ -74,6 +75,7 @@ class FakePeer:
 @pytest.fixture
 def peer(monkeypatch):
     monkeypatch.setattr("outrider.bench.peer.LlamaCpp", FakePeer)
+    monkeypatch.setitem(sys.modules, "llama_cpp", ModuleType("llama_cpp"))
 
 
 def test_the_peer_is_measured_in_turns(fake, call, peer):  # noqa: ARG001
@@ -96,12 +98,13 @@ def test_the_peer_has_room_for_the_longest_prompt(fake, call, peer, tmp_path):  
     assert FakePeer.rooms[-2] == 1 + 5000 + 64
 
 
-def test_a_peer_that_is_not_installed_says_how_to_install_it(fake, call, monkeypatch):  # noqa: ARG001
+def test_a_peer_that_is_not_installed_says_how_to_install_it(fake, call, monkeypatch):
     monkeypatch.setitem(sys.modules, "llama_cpp", None)
     ran = call("bench", "verify", "demo", "--against", "llama.cpp")
     assert ran.code == 2
     assert "pip install" in ran.err
     assert "Traceback" not in ran.err
+    assert fake.made == []  # before a model is loaded
 
 
 @pytest.fixture

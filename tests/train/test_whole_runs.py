@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import replace
+from math import inf
 
 import pytest
 from command_line import call
@@ -133,11 +134,11 @@ def test_a_run_too_short_to_learn_from_is_warned_of(recipe, tokens, minutes, war
 
 
 def test_the_share_done_is_that_of_the_time_and_never_falls():
-    now, shares = iter([0.0, 10.0, 20.0, 30.0, 40.0]), []
+    now, shares = iter([0.0, 0.0, 10.0, 20.0, 30.0, 40.0]), []
     progress = RunProgress(lambda _stage, share, _figures: shares.append(share), clock=lambda: next(now))
-    for left in (30.0, 80.0, 30.0, 0.0):  # the second time it turns out to take longer
+    for left in (inf, 30.0, 80.0, 30.0, 0.0):  # unknown at first, then it turns out to take longer
         progress("training", left)
-    assert shares == [0.25, 0.25, 0.5, 1.0]
+    assert shares == [0.0, 0.25, 0.25, 0.5, 1.0]
 
 
 def test_every_evaluation_is_a_point_of_the_plot(tmp_path):

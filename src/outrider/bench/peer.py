@@ -39,6 +39,16 @@ class PeerError(OutriderError):
     """llama.cpp cannot load the model, or a pass failed."""
 
 
+def installed(peer: Peer | None) -> Peer | None:
+    """The same peer. Raises UsageError if it is not installed; the message has the command that installs it."""
+    if peer is not None:
+        try:
+            import llama_cpp  # noqa: F401
+        except ImportError as error:
+            raise UsageError(f"--against llama.cpp needs llama-cpp-python ({error}): {_INSTALL}") from error
+    return peer
+
+
 @contextmanager
 def open_peer(peer: Peer | None, llm: LLM, context: int = 0) -> Iterator[LlamaCpp | None]:
     """The peer with the same file loaded and as many threads; None if none is requested.
@@ -47,7 +57,7 @@ def open_peer(peer: Peer | None, llm: LLM, context: int = 0) -> Iterator[LlamaCp
         context: tokens that it has to hold.
 
     Raises:
-        UsageError: the peer cannot read this model, or is not installed; the message has the command.
+        UsageError: the peer cannot read this model.
         PeerError: it cannot load the model.
     """
     if peer is None:
@@ -66,15 +76,12 @@ class LlamaCpp:
     """llama.cpp with one model, one context of `context` tokens, and one sequence (id 0).
 
     Raises:
-        UsageError: llama-cpp-python is not installed.
         PeerError: the file cannot be loaded, or a pass fails.
     """
 
     def __init__(self, path: Path, threads: int, context: int) -> None:
-        try:
-            import llama_cpp
-        except ImportError as error:
-            raise UsageError(f"--against llama.cpp needs llama-cpp-python ({error}): {_INSTALL}") from error
+        import llama_cpp
+
         logging.getLogger("llama-cpp-python").setLevel(logging.ERROR)
         self._api = llama_cpp
         self.about = {"name": Peer.LLAMA_CPP.value, "version": f"llama-cpp-python {llama_cpp.__version__}"}

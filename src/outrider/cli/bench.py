@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from outrider.bench.peer import Peer, open_peer
+from outrider.bench.peer import Peer, installed, open_peer
 from outrider.bench.prompt import PromptFormat, format_for
 from outrider.console import (
     DrafterOption,
@@ -34,7 +34,9 @@ app = typer.Typer(
     help="Measure pass costs and the speed-up of drafting on this machine, or any server.",
 )
 
-Against = Annotated[Peer | None, typer.Option(help="Software to measure on the same file, interleaved.")]
+Against = Annotated[
+    Peer | None, typer.Option(help="Software to measure on the same file, interleaved.", callback=installed)
+]
 
 _CONTEXT, _ROUNDS = 128, 15
 """Of `bench verify`, and of the passes in a report."""

@@ -7,6 +7,7 @@ import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -141,7 +142,7 @@ def _captured(recipe: Recipe, prompts: list[str], progress: RunProgress, announc
         drafter=None,
         lookup=False,
         threads=recipe.threads,
-        progress=lambda what, _: progress(f"loading: {what}", after),
+        progress=lambda what, _: progress(f"loading: {what}", inf),  # how fast it will write is not known yet
     )
     announce(f"data: {folder}, some {recipe.tokens * capture_shapes(llm.config).row_bytes / 1e6:,.0f} MB, kept")
     provenance = {
