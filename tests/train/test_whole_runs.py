@@ -46,7 +46,7 @@ def recipe(tiny, tmp_path, monkeypatch):
     )
 
 
-def test_the_whole_recipe_and_its_second_run(recipe, tmp_path):
+def test_the_whole_recipe_and_its_second_run(recipe, tiny, tmp_path):
     reported: list[tuple[str, float]] = []
     lines: list[str] = []
 
@@ -82,7 +82,9 @@ def test_the_whole_recipe_and_its_second_run(recipe, tmp_path):
     assert not checkpoint.exists()
     assert run(recipe) == json.loads(json.dumps(again))  # nothing is left to do
     assert reported == []
-    assert "holds a finished drafter" in lines[0]
+    assert "drafter.gguf is finished" in lines[0]
+    with pytest.raises(UsageError, match=r"holds a drafter of gemma4-e2b.gguf: use another folder"):
+        run(replace(recipe, model=str(tiny("gemma3").gguf)))
     # Adapting: from what was made, on the same data, the first figures are the last ones of before.
     adapted = run(replace(recipe, out=tmp_path / "adapted", minutes=0.0, start=str(out / "drafter.gguf")))
     assert adapted["held_out"]["step"] == 0

@@ -46,8 +46,8 @@ _CONTEXT, _ROUNDS = 128, 15
 def verify(
     model: ModelArgument,
     against: Against = None,
-    context: Annotated[int, typer.Option(min=0, help="Tokens before the measured rows.")] = _CONTEXT,
-    rounds: Annotated[int, typer.Option(min=1, help="Rounds over all row counts.")] = _ROUNDS,
+    context: Annotated[int, typer.Option(min=0, help="Context before the measured rows, tokens.")] = _CONTEXT,
+    rounds: Annotated[int, typer.Option(min=1, help="Number of rounds over all row counts.")] = _ROUNDS,
     quantize: QuantizeOption = Quantize.none,
     kv_cache_dtype: KvCacheOption = KvCacheDtype.float16,
     threads: ThreadsOption = None,
@@ -66,8 +66,8 @@ def verify(
 def prefill(
     model: ModelArgument,
     against: Against = None,
-    tokens: Annotated[int, typer.Option(min=1, help="Length of the prompt.")] = 512,
-    rounds: Annotated[int, typer.Option(min=1, help="Rounds.")] = 5,
+    tokens: Annotated[int, typer.Option(min=1, help="Prompt length, tokens.")] = 512,
+    rounds: Annotated[int, typer.Option(min=1, help="Number of rounds.")] = 5,
     quantize: QuantizeOption = Quantize.none,
     kv_cache_dtype: KvCacheOption = KvCacheDtype.float16,
     threads: ThreadsOption = None,
@@ -87,13 +87,14 @@ def decode(
     model: ModelArgument,
     against: Against = None,
     seconds: Annotated[
-        float, typer.Option(min=0, help="Time budget; every prompt is decoded at least once in each way.")
+        float, typer.Option(min=0, help="Time budget, seconds; every prompt is decoded at least once in each way.")
     ] = 120.0,
     max_tokens: Annotated[int, typer.Option(min=2, help="Maximum number of tokens of an answer.")] = 64,
     suite: Annotated[
         str,
         typer.Option(
-            metavar="shipped|FILE", help='JSON lines with "prompt", "messages" or, as in Spec-Bench, "turns".'
+            metavar="shipped|FILE",
+            help='Prompts: those that ship, or JSON lines with "prompt", "messages" or, as in Spec-Bench, "turns".',
         ),
     ] = "shipped",
     category: Annotated[
@@ -170,21 +171,26 @@ def endpoint(
         str | None, typer.Argument(help="A second server, measured in turns with the first.", show_default=False)
     ] = None,
     model: Annotated[str, typer.Option(help="Model name.", show_default="the first that the server lists")] = "",
-    clients: Annotated[str, typer.Option(metavar="N,...", help="Concurrent requests, level by level.")] = "1,2,4,8",
+    clients: Annotated[
+        str, typer.Option(metavar="N,...", help="Numbers of concurrent requests, each a level.")
+    ] = "1,2,4,8",
     requests: Annotated[
-        int, typer.Option(min=1, help="Requests of each level, at least one per client and turn.")
+        int, typer.Option(min=1, help="Requests at each level, at least one per client and turn.")
     ] = 16,
-    max_tokens: Annotated[int, typer.Option(min=1, help="Most tokens of an answer.")] = 64,
+    max_tokens: Annotated[int, typer.Option(min=1, help="Maximum number of tokens of an answer.")] = 64,
     temperature: Annotated[float, typer.Option(min=0, help="Sampling temperature; 0 is greedy.")] = 0.0,
     api_key: Annotated[
-        str | None, typer.Option(envvar="OPENAI_API_KEY", help="Sent to URL and URL2 as bearer token.")
+        str | None, typer.Option(envvar="OPENAI_API_KEY", help="API key, sent to URL and URL2 as bearer token.")
     ] = None,
     chat: Annotated[bool, typer.Option("--chat/--completions", help="Route of the requests.")] = False,
     extra: Annotated[
-        str | None, typer.Option(metavar="JSON", help="Further fields of every request's body; null removes one.")
+        str | None, typer.Option(metavar="JSON", help="Extra fields of every request's body; null removes a field.")
     ] = None,
     extra2: Annotated[
-        str | None, typer.Option(metavar="JSON", help="Those of the second arm, which is URL again without URL2.")
+        str | None,
+        typer.Option(
+            metavar="JSON", help="Extra fields of the second server, which is URL again if URL2 is not given."
+        ),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:

@@ -16,15 +16,17 @@ app = typer.Typer(add_completion=False)
 @app.command()
 def train_drafter(
     model: ModelArgument,
-    out: Annotated[Path, typer.Option(help="Output folder: data, checkpoints and drafter; an earlier run resumes.")],
+    out: Annotated[
+        Path, typer.Option(help="Output folder for data, checkpoint and drafter; an interrupted run resumes.")
+    ],
     prompts: Annotated[
         Path | None,
         typer.Option(
             help='Prompts like your own: a .jsonl file of {"prompt": ...}, or a text file.', show_default="a small set"
         ),
     ] = None,
-    tokens: Annotated[int, typer.Option(min=1000, help="Training tokens that the model generates.")] = 500_000,
-    minutes: Annotated[float, typer.Option(min=0.0, help="Training time, earlier runs included.")] = 60.0,
+    tokens: Annotated[int, typer.Option(min=1000, help="Training data that MODEL generates, tokens.")] = 500_000,
+    minutes: Annotated[float, typer.Option(min=0.0, help="Training time, minutes, earlier runs included.")] = 60.0,
     start: Annotated[str | None, typer.Option("--from", help="Drafter to adapt.", show_default="none")] = None,
     hidden: Annotated[int, typer.Option(min=32, help="Hidden size of the drafter, a multiple of 32.")] = 256,
     mlp: Annotated[int, typer.Option(min=32, help="Intermediate size of its MLPs, a multiple of 32.")] = 1024,

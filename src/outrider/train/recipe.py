@@ -16,7 +16,7 @@ import torch
 from outrider import LLM
 from outrider.checkpoints import open_checkpoint
 from outrider.checkpoints.config import ModelConfig
-from outrider.errors import CheckpointError
+from outrider.errors import CheckpointError, UsageError
 from outrider.train.batches import Batches
 from outrider.train.capture import capture, capture_shapes
 from outrider.train.dataset import Dataset, read_spans
@@ -82,19 +82,20 @@ def make_drafter(
         announce: receives lines that remain: what is written where, and its size.
 
     Raises:
-        UsageError: the prompts cannot be read, or `out` holds data of another target.
+        UsageError: the prompts cannot be read, or `out` holds data or a drafter of another target.
         CheckpointError: the target or the drafter to adapt cannot be read, or they do not fit each other.
     """
-    checkpoint, facts_of_run = recipe.out / "training" / "checkpoint.pt", recipe.out / "drafter" / "training.json"
-    if facts_of_run.exists() and not checkpoint.exists():
-        announce(
-            f"{recipe.out} holds a finished drafter: nothing to do. To train it further: --from, and another --out"
-        )
-        return dict(json.loads(facts_of_run.read_text("utf-8")))
     prompts = read_prompts(recipe.prompts) if recipe.prompts else shipped_openings()
     target = open_checkpoint(recipe.model)
     if not isinstance(target.config, ModelConfig):
         raise CheckpointError("is a drafter, not a model", path=target.path, remedy="Name the model that it drafts for")
+    checkpoint, finished = recipe.out / "training" / "checkpoint.pt", recipe.out / "drafter" / "training.json"
+    if finished.exists() and not checkpoint.exists():
+        facts: dict[str, Any] = json.loads(finished.read_text("utf-8"))
+        if (other := facts["provenance"]["target"]) != target.path.name:
+            raise UsageError(f"{recipe.out} holds a drafter of {other}: use another folder")
+        announce(f"{recipe.out}/drafter.gguf is finished. To train it further, give it as --from, with another --out")
+        return facts
     known = fitting_drafter(target.config, recipe.start) if recipe.start else None
     if (warning := recipe.too_little) is not None:
         announce(f"warning: {warning}")
