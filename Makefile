@@ -51,11 +51,9 @@ bench: $(VENV)/.installed
 	$(BIN)/outrider bench prefill demo
 	$(BIN)/outrider bench decode demo
 
-# The report in docs/report, in four minutes; PEER=a Python that has llama-cpp-python puts llama.cpp beside.
+# The report in docs/report, in four minutes; AGAINST="--against llama.cpp" measures llama-cpp-python too.
 report: $(VENV)/.installed
 	$(BIN)/outrider bench decode demo --seconds 240 --report docs/report/demo $(AGAINST)
-
-AGAINST := $(if $(PEER),--against llama.cpp --peer-python $(PEER))
 
 setup: $(VENV)/.installed
 

@@ -1,1 +1,1 @@
-"""Programs that measure outrider beside other software: ``python -m benchmarks.NAME`` from the repository."""
+"""Programs that measure outrider, some against other software: ``python -m benchmarks.NAME`` from the repository."""

@@ -1,4 +1,4 @@
-"""What adapting brings: the demo model is fine-tuned, and the drafter of the old weights adapted to the new ones.
+"""Acceptance before and after adapting a drafter to a fine-tune of the demo model.
 
 usage:
   python -m benchmarks.adapting tune FOLDER [--minutes M]      # FOLDER/target.gguf, learn.jsonl, held-out.jsonl
@@ -6,8 +6,8 @@ usage:
   outrider train-drafter FOLDER/target.gguf --from OLD --prompts FOLDER/learn.jsonl --out FOLDER/adapted ...
 
 The fine-tune is of the common kind: every matrix of the layers learns, embedding and head stay, on texts of one kind,
-here the sources of Python's own library, since every reader has them. Prompts are beginnings of functions; those held
-out come from modules that neither the fine-tune nor the drafter ever saw.
+here the sources of Python's standard library, which come with every Python. Prompts are beginnings of functions; those
+held out come from modules that neither the fine-tune nor the drafter has seen.
 """
 
 from __future__ import annotations
@@ -84,9 +84,9 @@ def tune(folder: Path, minutes: float) -> None:
     optimizer = torch.optim.AdamW(trained, lr=RATE, weight_decay=0.0, fused=True)
     texts = [tokenizer(path.read_text("utf-8"))["input_ids"] for path in learned]
     batches = windows(texts)
-    # The softmax runs over the tokens that occur and every 16th of the others: a tenth of the work.
+    # The softmax is over the tokens that occur and every 16th of the others: a tenth of the work.
     named = torch.unique(torch.cat([torch.tensor([t for text in texts for t in text]), torch.arange(0, 262144, 16)]))
-    place = torch.full((262144,), -1).index_copy(0, named, torch.arange(len(named)))
+    index = torch.full((262144,), -1).index_copy(0, named, torch.arange(len(named)))
     head = model.get_input_embeddings().weight.detach()[named]
     started, steps, smooth = time.monotonic(), 0, 0.0
     while (spent := (time.monotonic() - started) / (60 * minutes)) < 1:
@@ -95,7 +95,7 @@ def tune(folder: Path, minutes: float) -> None:
         tokens = torch.tensor([next(batches) for _ in range(TOGETHER)])
         with torch.autocast("cpu", torch.bfloat16):
             states = model.model(input_ids=tokens).last_hidden_state[:, :-1]
-            loss = F.cross_entropy((states @ head.T).flatten(0, 1), place[tokens[:, 1:]].flatten())
+            loss = F.cross_entropy((states @ head.T).flatten(0, 1), index[tokens[:, 1:]].flatten())
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(trained, 1.0)
@@ -112,7 +112,7 @@ def sources() -> tuple[list[Path], list[Path]]:
 
 
 def windows(texts: list[list[int]]) -> Iterator[list[int]]:
-    """Pieces of `LENGTH` tokens, shuffled, over and over."""
+    """Pieces of `LENGTH` tokens in random order, without end."""
     pieces = [text[at : at + LENGTH] for text in texts for at in range(0, len(text) - LENGTH, LENGTH)]
     rng = random.Random(0)
     while True:

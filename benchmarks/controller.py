@@ -1,11 +1,11 @@
-"""Does the controller earn its keep? Every prompt decoded without drafts, with fixed lengths, and as it decides.
+"""The draft-length controller against fixed lengths and against no drafting, on every prompt.
 
 usage: python -m benchmarks.controller MODEL [--drafter PATH] [--prompts N] [--rounds N] [--max-tokens N]
            [--temperature T]
 
 For each category: plain speed, the controller's speed, and that of the best fixed length chosen in hindsight, each a
 median of per-prompt ratios to plain decoding of the same prompt, all arms close together in time. "unguessable" are
-prompts of random characters, sampled at temperature 1.5: nothing can be gained there, only lost.
+prompts of random characters, sampled at temperature 1.5, where drafting can only lose time.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ def main() -> None:
     parser.add_argument("--max-tokens", type=int, default=64)
     parser.add_argument("--temperature", type=float, default=0.0)
     arguments = parser.parse_args()
-    # The controller's model learns from nothing but its own drafts.
-    own, pinned = (LLM(arguments.model, drafter=arguments.drafter) for _ in range(2))
+    # Two engines: the controller must learn from its own drafts alone.
+    own, fixed = (LLM(arguments.model, drafter=arguments.drafter) for _ in range(2))
     prompts = [*shipped_prompts(arguments.prompts), *unguessable(arguments.prompts)]
     arms = ("off", "auto", *LENGTHS)
     ratios: dict[str, dict[object, list[float]]] = defaultdict(lambda: defaultdict(list))
@@ -54,7 +54,7 @@ def main() -> None:
         params = {"max_tokens": arguments.max_tokens, "temperature": temperature, "seed": number % len(prompts)}
         speed = {}
         for arm in order:
-            llm = own if arm == "auto" else pinned
+            llm = own if arm == "auto" else fixed
             out = llm.generate(prompt.text, SamplingParams(**params, draft=arm))[0]
             speed[arm] = out.stats.decode_tokens_per_second
         if number >= len(prompts) and speed["off"]:
@@ -67,7 +67,7 @@ def main() -> None:
         by_length = {length: median(of[length]) for length in LENGTHS}
         best = max(by_length, key=by_length.__getitem__)
         auto = median(of["auto"])
-        # The pairs' own ratio: both arms saw the same prompt at the same time.
+        # The ratio of pairs: both arms decoded the same prompt close together in time.
         paired = median(a / b for a, b in zip(of["auto"], of[best], strict=True))
         listed = " ".join(f"{length}:{ratio:.2f}" for length, ratio in by_length.items())
         row = f"{category:18}{median(speeds[category]):8.1f}{auto:7.2f}{by_length[best]:12.2f}{best:4}{paired:11.3f}"

@@ -3,10 +3,10 @@
 usage: python -m benchmarks.controller_ablation MODEL TRACES [--prompts N] [--max-tokens N] [--orders N] [--only TEXT]
 
 First the model decodes prompts without drafts, greedy and sampled, and at every position its MTP drafter proposes a
-chain of eight tokens with their runners-up; all of it is kept in the file TRACES, and recorded only if that does not
-exist. Then the planner decodes the same texts from the recording: its drafters, trees and learning are the real ones,
-and a pass takes what a cost curve says. The planner measures that with noise, on a machine whose speed changes now and
-then, so a figure here repeats to the last digit.
+chain of eight tokens with alternatives; the recording is kept in the file TRACES and made only if that does not exist.
+Then the planner decodes the same texts from the recording: its drafters, trees and learning are the real ones, and a
+pass costs what a cost curve gives. The planner measures that with seeded noise, on a machine whose speed changes now
+and then, so a figure here repeats to the last digit.
 
 A row is a change to the controller, a column a cost curve: the speed with that change, relative to the speed without
 it, as the geometric mean over all texts, and at worst over the kinds of text. "off" is plain decoding.
@@ -42,12 +42,12 @@ from outrider.speculation.walk import walk
 DEPTH = 8
 CURVES = {  # c(M) / c(1), and seconds of a drafter's step / c(1)
     "nearly free": ([1.0, 1.02, 1.08, 1.25, 2.05], 0.05),
-    "dear from 8": ([1.0, 1.14, 1.27, 2.08, 3.83], 0.12),
+    "steep from 8": ([1.0, 1.14, 1.27, 2.08, 3.83], 0.12),
     "never free": ([1.0, 1.70, 2.30, 3.40, 5.20], 0.12),
     "never free, guessed": ([1.0, 1.70, 2.30, 3.40, 5.20], 0.12),
 }
 GUESS = [1.0, 1.08, 1.24, 1.56, 2.2]
-"""What a load that has no time to measure takes the curve for; see `engine.measure`."""
+"""The curve assumed where loading has no time to measure it; see `engine.measure`."""
 Guesses = list[tuple[int, float]]
 
 
@@ -69,7 +69,7 @@ class _Raw:
         return guess
 
     def observe(self, *_: object) -> None:
-        """Nothing is learnt."""
+        """Not learnt."""
 
 
 class _Recorder(MtpDrafter):
@@ -139,11 +139,11 @@ class _Replayed(MtpDrafter):
         return recorded[depth][: mtp_module.BRANCHES] if depth < len(recorded) else []
 
     def _learn_cost(self, _seconds: float) -> None:
-        """A step always takes the same."""
+        """Not learnt: a step has a fixed cost here."""
 
 
 class _Nothing(list):  # type: ignore[type-arg]
-    """Hidden states that nobody reads."""
+    """Hidden states, which the replay does not use."""
 
     def __init__(self, rows: int) -> None:
         super().__init__([0.0] * rows)
@@ -170,7 +170,7 @@ def decode_in_turn(traces: list[Trace], curve: str, setting: str | int, seed: in
     points, step = CURVES[curve]
     true, noise, slower = VerifyCost(list(CURVE_ROWS), list(points)), random.Random(seed), 1.0
     drafter = _Replayed(step)
-    # What a load measures is a little wrong.
+    # Measured while loading, with an error.
     measured = GUESS if "guessed" in curve else [c * noise.uniform(0.95, 1.1) for c in points]
     started = VerifyCost(list(CURVE_ROWS), [max(measured[: i + 1]) for i in range(len(measured))])
     plan = DraftPlanner(started, [drafter, LookupDrafter()])

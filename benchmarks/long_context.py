@@ -1,8 +1,8 @@
-"""What a long context costs: time of a pass over 1 and 4 rows, and memory, beside what `outrider inspect` says.
+"""Cost of a long context: time of a pass over 1 and 4 rows, and memory against the estimate of `outrider inspect`.
 
 usage: python -m benchmarks.long_context MODEL [--contexts 8192,32768,131072] [--rounds 7] [--prefill]
 The caches are filled without computing anything (all keys are zero, which costs attention the same); --prefill also
-computes a prompt of each length for real. What bounds it: a row reads the keys and values of all full layers, so time
+computes a prompt of each length. Bound: a row reads the keys and values of all full layers, so time
 grows by their bytes over the memory's bandwidth; four rows of one sequence share each read.
 """
 
@@ -45,11 +45,11 @@ class Bench:
             self.filler.store_kv(key, value, number)
 
     def cache(self, length: int) -> cpu.KvCache:
-        """An empty one with room for so many positions."""
+        """An empty cache with room for `length` positions."""
         return cpu.KvCache(cpu.kv_shapes(kv_layers(self.config)), length + PREFILL_CHUNK, PREFILL_CHUNK, self.kv_format)
 
     def filled(self, length: int) -> cpu.KvCache:
-        """A cache of so many positions."""
+        """A cache of `length` positions."""
         cache = self.cache(length)
         while cache.length < length:
             rows = min(PREFILL_CHUNK, length - cache.length)
@@ -93,7 +93,7 @@ def main() -> None:
     assert isinstance(config, ModelConfig)
     contexts = [0, *(c for c in map(int, arguments.contexts.split(",")) if c <= config.context_length)]
     print(f"{checkpoint.path.name}, {usable_cores()} threads, {cpu.instruction_set()}")
-    print(f"{'keys, values':>12} {'context':>8} {'1 row':>9} {'4 rows':>9} {'memory':>10} {'as inspect says':>16}")
+    print(f"{'keys, values':>12} {'context':>8} {'1 row':>9} {'4 rows':>9} {'memory':>10} {'by inspect':>16}")
     benches = [Bench(config, weights, pool, kv_format) for kv_format in ("float16", "int8")]
     caches: dict[tuple[Bench, int], cpu.KvCache] = {}
     grown: dict[tuple[Bench, int], int] = {}
@@ -111,9 +111,9 @@ def main() -> None:
     for bench, context in caches:
         one, four = (1e3 * median(taken[bench, context, rows]) for rows in ROWS)
         memory = grown[bench, context] / 1e6
-        said = cache_bytes(cpu.kv_shapes(kv_layers(config)), context, PREFILL_CHUNK, bench.kv_format) / 1e6
-        line = f"{bench.kv_format:>12} {context:>8} {one:>6.1f} ms {four:>6.1f} ms {memory:>7.1f} MB {said:>13.1f} MB"
-        print(line, flush=True)
+        inspected = cache_bytes(cpu.kv_shapes(kv_layers(config)), context, PREFILL_CHUNK, bench.kv_format) / 1e6
+        line = f"{bench.kv_format:>12} {context:>8} {one:>6.1f} ms {four:>6.1f} ms {memory:>7.1f} MB"
+        print(f"{line} {inspected:>13.1f} MB", flush=True)
     for bench in benches if arguments.prefill else ():
         for context in contexts[1:]:
             seconds = bench.prefill(context)

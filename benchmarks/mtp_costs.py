@@ -1,4 +1,4 @@
-"""What drafting costs: a step of the MTP drafter against a target pass, and a pass over a tree against a chain's.
+"""Cost of drafting: a step of the MTP drafter against a target pass, and a pass over a tree against a chain's.
 
 usage: python -m benchmarks.mtp_costs MODEL DRAFTER [--context N] [--rounds N]
 
@@ -36,7 +36,7 @@ def main() -> None:
     assert isinstance(mtp, MtpDrafter)
     llm.parts.measure.verify(1, arguments.context, 1)
     cache = llm.parts.measure.cache_of(arguments.context)
-    # Its own hidden state is as good as any for the time.
+    # Any hidden state will do: the time does not depend on it.
     mtp._drafting.program.write(mtp._drafting.hidden, llm.parts.target.hidden(1))
     plain: list[float] = []
     steps: list[list[float]] = [[] for _ in range(STEPS)]

@@ -1,11 +1,10 @@
-"""Perplexity over ordinary prose: outrider beside ``transformers`` in float32, on the same file and tokens.
+"""Perplexity over ordinary prose: outrider against ``transformers`` in float32, on the same file and tokens.
 
 usage: python -m benchmarks.perplexity MODEL.gguf [--tokens N] [--window N] [--threads N]
 
 The text is cut into windows of 512 rows, each a fresh context that starts with BOS; every token of the text is scored
-once. The reference takes minutes. Beside the perplexities stands how far single tokens are from the reference, because
-errors of both signs can leave a mean untouched; and the standard error of the difference, because a difference below it
-says nothing.
+once. The reference takes minutes. Also printed: the deviation of single tokens from the reference, because errors
+of both signs can cancel in a mean; and the standard error of the difference, below which a difference means nothing.
 """
 
 from __future__ import annotations
@@ -49,7 +48,7 @@ def reference(model: Path, windows: Sequence[list[int]]) -> LogProbs:
 
 
 def show(name: str, log_probs: LogProbs, truth: LogProbs) -> None:
-    """One line: a backend's perplexity beside the reference's."""
+    """One line: a backend's perplexity against the reference's."""
     if log_probs.shape != truth.shape or not np.isfinite(log_probs).all():
         raise SystemExit(f"{name} has no finite log-probability for each of {truth.size} tokens")
     differences = truth - log_probs

@@ -31,7 +31,7 @@ def main(model: str, rows: list[int]) -> None:
         for count in rows:
             batch = chain(cache, context[:count], list(range(count)))
             llm.parts.target.run([batch])
-            program.profile(True)  # starts from zero
+            program.profile(True)  # resets the counters
             llm.parts.target.run([batch])
             for kind, seconds in zip(kinds, program.seconds, strict=True):
                 spent[count][kind] += 1000 * seconds / PASSES

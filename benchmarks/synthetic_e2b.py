@@ -1,4 +1,4 @@
-"""Random Q4_0 weights at the true text shapes of Gemma 4 E2B or of its MTP drafter, as GGUF: for speed, not for sense.
+"""Random Q4_0 weights at the true text shapes of Gemma 4 E2B or of its MTP drafter, as GGUF: for pass costs only.
 
 usage: python benchmarks/synthetic_e2b.py target|drafter|dense-drafter TOKENIZER_SOURCE.gguf OUT.gguf
 The target takes 2.6 GB and half a minute. The tokenizer tables are copied from TOKENIZER_SOURCE (the demo file will

@@ -162,7 +162,7 @@ def load_model(
     from outrider.loading import too_many_threads
 
     with progress_bar() as progress, warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # said below, without a source line
+        warnings.simplefilter("ignore", UserWarning)  # shown below, without a source line
         task = progress.add_task("opening the checkpoint", total=1.0)
 
         def advance(what: str, fraction: float) -> None:

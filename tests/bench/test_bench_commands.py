@@ -72,7 +72,7 @@ def test_decode_json(fake, call):
     assert ran.code == 0, ran.err
     found = json.loads(ran.out)
     assert list(found["categories"]) == ["prose", "code"]
-    assert (found["suite"], found["form"]) == ("shipped", "base")
+    assert (found["suite"], found["prompt_format"]) == ("shipped", "base")
     for figures in (*found["categories"].values(), found["total"]):
         assert figures["plain_tokens_per_second"] == pytest.approx(100)
         assert figures["mtp_tokens_per_second"] == pytest.approx(260)

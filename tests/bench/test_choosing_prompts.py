@@ -7,7 +7,7 @@ from collections import Counter
 
 import pytest
 
-from outrider.bench.prompt import Form
+from outrider.bench.prompt import PromptFormat
 from outrider.bench.suite import choose_prompts
 from outrider.errors import UsageError
 
@@ -23,8 +23,8 @@ def spec_bench(tmp_path):
     return str(path)
 
 
-def counted(suite, categories=(), limit=None, form=Form.base):
-    return list(Counter(prompt.category for prompt in choose_prompts(suite, categories, limit)(form)).items())
+def counted(suite, categories=(), limit=None, prompt_format=PromptFormat.base):
+    return list(Counter(prompt.category for prompt in choose_prompts(suite, categories, limit)(prompt_format)).items())
 
 
 def test_of_a_file_all_are_taken_and_of_each_category_as_many_as_asked(spec_bench):

@@ -1,10 +1,11 @@
-"""llama.cpp beside this engine: the commands with a fake peer, and the peer's own program with a fake llama_cpp."""
+"""llama.cpp in the same turns: the commands with a fake peer, and the peer itself with a fake llama_cpp."""
 
 from __future__ import annotations
 
 import json
 import sys
 from pathlib import Path
+from types import ModuleType
 from typing import ClassVar
 
 import pytest
@@ -47,6 +48,7 @@ def llama_decode(context, batch):
     return 0
 
 llama_get_logits = lambda context: logits
+llama_batch_free = llama_free = llama_model_free = lambda of: None
 '''
 
 
@@ -54,7 +56,7 @@ class FakePeer:
     about: ClassVar[dict[str, str]] = {"name": "llama.cpp", "version": "0"}
     rooms: ClassVar[list[int]] = []
 
-    def __init__(self, _python, _model, _threads, context):
+    def __init__(self, _model, _threads, context):
         self.rooms.append(context)
 
     def close(self):
@@ -73,6 +75,7 @@ class FakePeer:
 @pytest.fixture
 def peer(monkeypatch):
     monkeypatch.setattr("outrider.bench.peer.LlamaCpp", FakePeer)
+    monkeypatch.setitem(sys.modules, "llama_cpp", ModuleType("llama_cpp"))
 
 
 def test_the_peer_is_measured_in_turns(fake, call, peer):  # noqa: ARG001
@@ -95,43 +98,43 @@ def test_the_peer_has_room_for_the_longest_prompt(fake, call, peer, tmp_path):  
     assert FakePeer.rooms[-2] == 1 + 5000 + 64
 
 
-def test_a_peer_that_is_not_installed_says_how_to_install_it(fake, call, tmp_path):  # noqa: ARG001
-    for python in (str(tmp_path / "python"), sys.executable):
-        ran = call("bench", "verify", "demo", "--against", "llama.cpp", "--peer-python", python)
-        assert ran.code == 2
-        assert "pip install" in ran.err
-        assert "Traceback" not in ran.err
+def test_a_peer_that_is_not_installed_says_how_to_install_it(fake, call, monkeypatch):
+    monkeypatch.setitem(sys.modules, "llama_cpp", None)
+    ran = call("bench", "verify", "demo", "--against", "llama.cpp")
+    assert ran.code == 2
+    assert "pip install" in ran.err
+    assert "Traceback" not in ran.err
+    assert fake.made == []  # before a model is loaded
 
 
 @pytest.fixture
 def llama_cpp(monkeypatch, tmp_path):
-    """A Python whose llama_cpp is the one above."""
+    """The llama_cpp above in the place of the real one."""
     (tmp_path / "llama_cpp.py").write_text(LLAMA_CPP)
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    return sys.executable
+    monkeypatch.delitem(sys.modules, "llama_cpp", raising=False)
+    monkeypatch.syspath_prepend(tmp_path)
+    yield
+    sys.modules.pop("llama_cpp", None)
 
 
-def test_the_program_times_passes(llama_cpp):
-    running = LlamaCpp(llama_cpp, Path("model.gguf"), threads=1, context=40)
-    try:
-        assert running.about == {"name": "llama.cpp", "version": "llama-cpp-python 9.9"}
-        for rows, context in ((1, 9), (4, 9), (2, 17)):
-            seconds = running.verify(rows, context, 3)
-            assert len(seconds) == 3
-            assert all(of >= 0.001 * rows for of in seconds)
-        assert running.prefill(list(range(10))) >= 0.010
-        assert 0 < running.decode([1, 2, 3], 5) <= 1000
-        assert running.verify(1, 17, 1)
-    finally:
-        running.close()
+@pytest.mark.usefixtures("llama_cpp")
+def test_passes_are_timed():
+    running = LlamaCpp(Path("model.gguf"), threads=1, context=40)
+    assert running.about == {"name": "llama.cpp", "version": "llama-cpp-python 9.9"}
+    for rows, context in ((1, 9), (4, 9), (2, 17)):
+        seconds = running.verify(rows, context, 3)
+        assert len(seconds) == 3
+        assert all(of >= 0.001 * rows for of in seconds)
+    assert running.prefill(list(range(10))) >= 0.010
+    assert 0 < running.decode([1, 2, 3], 5) <= 1000
+    assert running.verify(1, 17, 1)
+    running.close()
 
 
-def test_what_the_program_cannot_do_is_reported(llama_cpp):
+@pytest.mark.usefixtures("llama_cpp")
+def test_what_cannot_be_done_is_reported():
     with pytest.raises(PeerError, match=r"llama\.cpp cannot load model\.bin"):
-        LlamaCpp(llama_cpp, Path("model.bin"), 1, 40)
-    running = LlamaCpp(llama_cpp, Path("model.gguf"), 1, 40)
-    try:
-        with pytest.raises(PeerError, match="status 1 at 4 rows"):
-            running.prefill(list(range(100)))
-    finally:
-        running.close()
+        LlamaCpp(Path("model.bin"), 1, 40)
+    running = LlamaCpp(Path("model.gguf"), 1, 40)
+    with pytest.raises(PeerError, match="status 1 at 4 rows"):
+        running.prefill(list(range(100)))

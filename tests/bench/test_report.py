@@ -49,7 +49,7 @@ def facts(category="code", model="demo.gguf", **peer):
             "top_p": 1.0,
             "draft_sources": ["lookup", "mtp"],
             "suite": "shipped",
-            "form": "base",
+            "prompt_format": "base",
             "categories": {category: FIGURES | peer, "prose": FIGURES | {"speedup": 1.2, "identical": True} | peer},
             "total": FIGURES | peer,
             **({"peer": {"name": "llama.cpp", "version": "9"}} if peer else {}),
@@ -138,7 +138,7 @@ def test_bars_have_the_lengths_of_their_figures():
 def test_sampled_and_chat_answers_need_no_caveat():
     sampled, chat = facts(), facts()
     sampled["decode"]["temperature"] = 0.7
-    chat["decode"]["form"] = "chat"
+    chat["decode"]["prompt_format"] = "chat"
     assert "greedily continued" in render(facts())
     assert "greedily continued" not in render(sampled) + render(chat)
 

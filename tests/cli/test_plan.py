@@ -124,12 +124,15 @@ def facts(speedups, least=0.2, acceptance=0.7):
 @pytest.mark.parametrize(
     ("plan", "said"),
     [
-        (facts([2.0, 1.5, 1.0]), ["drafts of 3 make it 2.0 times", "5 % from 20%", "stops paying at 4 requests"]),
-        (facts([2.0, 1.9]), ["pays at every load tried, up to 2 requests"]),
+        (
+            facts([2.0, 1.5, 1.0]),
+            ["drafts of 3 make it 2.0 times", "below 20%", "pays at 1, 2 requests at once, not at 4."],
+        ),
+        (facts([2.0, 1.9]), ["pays at 1, 2 requests at once, every load tried."]),
         (facts([1.0, 1.0], None), ["does not pay here", "at any load"]),
         (
             facts([1.02, 1.1, 1.2, 1.0], 0.75),
-            ["not pay for one request", "from 75% on", "pays with 2, 4 requests"],
+            ["not pay for one request", "at a rate below 75%", "pays at 2, 4 requests at once, not at 1, 8."],
         ),
     ],
 )

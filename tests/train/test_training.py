@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
-import tiny_checkpoints
 import torch
 import transformers
 from native_model import NativeModel
@@ -24,7 +24,7 @@ from outrider.train.batches import Batches
 from outrider.train.capture import Job, capture
 from outrider.train.clusters import order_tokens, recall, train_centroids
 from outrider.train.dataset import Dataset, DatasetWriter, Shapes
-from outrider.train.export import export_folder, export_gguf, padded
+from outrider.train.export import export_folder, export_gguf
 from outrider.train.model import Drafter, DrafterShape, assistant_config, start_near
 from outrider.train.prompts import endless_jobs, read_prompts, shipped_openings
 from outrider.train.start import samples_of
@@ -49,7 +49,7 @@ def captured(tiny, tmp_path_factory):
                 for i in range(24)
                 for params in [SamplingParams(max_tokens=30, temperature=0.5 * (i % 2), seed=i, ignore_end=True)]
             ]
-            assert capture(llm, jobs, folder, provenance={"target": variant}, together=5) == 24 * 30
+            assert capture(llm, jobs, folder, provenance={"target": variant}, batch=5) == 24 * 30
             made[variant] = llm, folder
         return made[variant]
 
@@ -271,13 +271,13 @@ def test_prompts_are_read_and_bad_ones_named(tmp_path):
 
 
 def test_shipped_openings_are_none_of_the_benchmarks():
-    from outrider.bench.prompt import Form
+    from outrider.bench.prompt import PromptFormat
     from outrider.bench.suite import CATEGORIES, shipped_prompts
 
     openings = [opening for opening in shipped_openings() if opening]
     assert len(openings) > 100
-    for form in (Form.base, Form.chat):
-        for prompt in shipped_prompts(categories=CATEGORIES, form=form):
+    for form in PromptFormat.base, PromptFormat.chat:
+        for prompt in shipped_prompts(categories=CATEGORIES, prompt_format=form):
             said = [prompt.text, *(message.content for message in prompt.messages)]
             assert not [opening for opening in openings for text in said if len(opening) > 12 and opening in text]
 
@@ -296,81 +296,12 @@ def test_greedy_jobs_go_on_from_sampled_texts(captured):
             assert any(text[: len(job.prompt)] == job.prompt for text in beginnings)
 
 
-def test_the_whole_recipe_and_its_second_run(tiny, tmp_path, monkeypatch):
-    from outrider.train import recipe as recipes
-
-    llm = LLM(tiny("gemma4-e2b").gguf, threads=1, context=256)
-    monkeypatch.setattr(recipes, "LLM", lambda *_, **__: llm)
-    monkeypatch.setattr(llm.tokenizer, "encode", lambda text: [2, *(3 + ord(c) % 400 for c in text)])
-    prompts = tmp_path / "prompts.txt"
-    prompts.write_text("One.\n\nTwo.\n")
-    stages: list[str] = []
-    recipe = recipes.Recipe(
-        str(llm.path),
-        tmp_path / "out",
-        prompts,
-        tokens=2500,
-        minutes=0.5,
-        shape=SHAPE,
-        settings=Settings(steps=2, rows=200, negatives=100, total_steps=12),
-        threads=1,
-    )
-    facts = recipes.make_drafter(recipe, lambda stage, *_: stages.append(stage))
-    assert {"capturing", "training", "clustering the head", "done"} <= set(stages)
-    assert facts["tokens"] >= 2500
-    assert facts["held_out"]["step"] == 12
-    assert facts["provenance"]["prompts"] == "prompts.txt"
-    out = tmp_path / "out"
-    assert (out / "curve.png").stat().st_size > 1000
-    assert "held-out acceptance" in (out / "drafter" / "README.md").read_text()
-    assert json.loads((out / "drafter" / "training.json").read_text())["head"]["clusters"] == SHAPE.clusters
-    stages.clear()
-    again = recipes.make_drafter(recipe, lambda stage, *_: stages.append(stage))
-    assert set(stages) == {"clustering the head", "done"}  # what is done is not done again
-    assert again["held_out"]["acceptance"] == pytest.approx(facts["held_out"]["acceptance"])
-    # Adapting: from what was made, on the same data, the first figures are the last ones of before.
-    adapted = recipes.make_drafter(
-        recipes.Recipe(
-            str(llm.path),
-            tmp_path / "adapted",
-            prompts,
-            tokens=2500,
-            minutes=0.0,
-            start=str(out / "drafter.gguf"),
-            settings=Settings(steps=2, rows=200, negatives=100, total_steps=12),
-            threads=1,
-        )
-    )
-    assert adapted["held_out"]["step"] == 0
-    assert adapted["head"]["clusters"] == SHAPE.clusters
-
-
-def test_a_model_is_no_drafter_to_start_from(captured, tiny):
-    from outrider.errors import CheckpointError
-    from outrider.train.start import known_drafter
-
+def test_too_few_texts_and_a_checkpoint_of_another_drafter_are_refused(captured, tmp_path):
     llm, folder = captured("gemma3")
-    with pytest.raises(CheckpointError, match="is a model, not a drafter"):
-        known_drafter(open_checkpoint(llm.path), Dataset(folder), tiny("gemma3").gguf)
-
-
-def test_a_width_of_no_whole_blocks_is_padded(tmp_path):
-    """GGUF's blocks are 32 wide; a drafter of width 48 becomes one of 64 that says the same."""
-    torch.manual_seed(5)
-    narrow = tiny_checkpoints.randomized(tiny_checkpoints.assistant_of("assistant-centroids", hidden_size=48))
-    wide = padded(narrow).eval()
-    assert wide.config.get_text_config().hidden_size == 64
-    inputs = torch.randn(1, 1, 2 * tiny_checkpoints.HIDDEN)
-    kinds = {"sliding_attention": 32, "full_attention": 64}
-    kv = {kind: (torch.randn(1, 2, 9, dim), torch.randn(1, 2, 9, dim)) for kind, dim in kinds.items()}
-    with torch.no_grad():
-        ours, theirs = (
-            model(inputs_embeds=inputs, position_ids=torch.tensor([[9]]), shared_kv_states=kv)
-            for model in (wide, narrow)
-        )
-    assert torch.allclose(ours.last_hidden_state, theirs.last_hidden_state, atol=1e-4)
-    scored = torch.isfinite(theirs.logits) & (theirs.logits > theirs.logits.min())
-    assert scored.any()
-    assert torch.allclose(ours.logits[scored], theirs.logits[scored], atol=1e-4)
-    export_gguf(narrow, tmp_path / "drafter.gguf")
-    assert open_checkpoint(tmp_path / "drafter.gguf").config.text.hidden_size == 64
+    data, drafter = Dataset(folder), drafter_for(llm, folder)
+    with pytest.raises(UsageError, match=r"0 of the texts are long enough to train on, and two are needed"):
+        Trainer(drafter, data, Batches(data, llm.config, 40), tmp_path, Settings(steps=40))
+    Trainer(drafter, data, Batches(data, llm.config, 2), tmp_path, Settings(steps=2)).save()
+    other = Drafter(assistant_config(llm.config, replace(SHAPE, mlp=96)), drafter._embedding, torch.arange(VOCAB))
+    with pytest.raises(UsageError, match=r"checkpoint.pt is of another shape or of less data: remove it"):
+        Trainer(other, data, Batches(data, llm.config, 2), tmp_path, Settings(steps=2))

@@ -81,8 +81,8 @@ def show_decode(result: dict[str, Any]) -> None:
     console, peer = Console(highlight=False, soft_wrap=True), result.get("peer", {})
     sources = ", ".join(result["draft_sources"]) or "no source (nothing was drafted)"
     console.print(
-        f"{result['model']}, {result['threads']} threads, prompts: {escape(result['suite'])}, {result['form']} format, "
-        f"drafts from {sources}"
+        f"{result['model']}, {result['threads']} threads, prompts: {escape(result['suite'])}, "
+        f"{result['prompt_format']} format, drafts from {sources}"
     )
     names = ("plain tok/s", "drafting tok/s", "speed-up", "95 %", "tokens per pass", "accepted", "identical")
     table = figures_table("category", *names, *([f"{peer['name']} tok/s"] if peer else []))
@@ -122,7 +122,7 @@ def show_decode(result: dict[str, Any]) -> None:
 
 def caveat(result: Mapping[str, Any]) -> str:
     """What makes a speed-up higher than elsewhere, as the end of a sentence; nothing if that is not so."""
-    if result["form"] != "base" or result["temperature"]:
+    if result["prompt_format"] != "base" or result["temperature"]:
         return ""
     return "; greedily continued texts soon repeat themselves, which is what drafts predict best"
 

@@ -22,7 +22,7 @@ class Estimate(NamedTuple):
 
 
 def turns(arms: Sequence[Arm], rounds: int) -> Iterator[list[Arm]]:
-    """The arms of each round: A B C, then C B A, and so on, so that a drift of the machine affects all alike."""
+    """The arms of each round: A B C, then C B A, and so on, so that a drift of the machine affects all arms equally."""
     for number in range(rounds):
         yield list(arms) if number % 2 == 0 else list(reversed(arms))
 
@@ -58,7 +58,7 @@ def estimate(groups: Sequence[Sequence[float]]) -> Estimate:
     drawn = rng.integers(len(logs), size=(_RESAMPLES, len(logs)))
     means = np.empty(drawn.shape)
     for number, group in enumerate(logs):
-        places = drawn == number
-        means[places] = rng.choice(group, (int(places.sum()), len(group))).mean(axis=1)
+        here = drawn == number
+        means[here] = rng.choice(group, (int(here.sum()), len(group))).mean(axis=1)
     low, high = np.exp(np.quantile(means.mean(axis=1), (0.025, 0.975)))
     return Estimate(float(np.exp(np.mean([group.mean() for group in logs]))), (float(low), float(high)))

@@ -73,7 +73,7 @@ class PairDecoder:
         return Pair(prompt, answers["plain"], answers["drafted"], peer_speed)
 
     def converse(self, prompt: Prompt, order: Sequence[str]) -> Iterator[Pair]:
-        """One prompt, then the further turns of its conversation, each after the plain answers before it."""
+        """One prompt, then the later turns of its conversation, each after the plain answers before it."""
         following: Prompt | None = prompt
         while following is not None:
             yield (pair := self.decode(following, order))
@@ -81,7 +81,7 @@ class PairDecoder:
 
 
 def longest_prompt(prompts: Sequence[Prompt], llm: LLM, max_tokens: int) -> int:
-    """Tokens of the longest prompt; of a further turn, the most that it can have with answers of `max_tokens` tokens.
+    """Tokens of the longest prompt; of a later turn, the most with answers of `max_tokens` tokens.
 
     Called before anything is measured, so that no run fails after minutes.
 

@@ -1,67 +1,71 @@
-"""llama.cpp beside this engine: one process with the same file, which answers timed commands.
+"""llama.cpp in this process, on the same file: the figures of llama-bench, one measurement at a time.
 
-Its program is `llama_cpp_peer.py`; times are taken in there. It sleeps between commands, so its measurements can
-alternate with this engine's own.
+Everything is llama.cpp's own default but the thread counts and `swa_full`, without which a sliding layer cannot take
+rows back. Tested with llama-cpp-python 0.3.36.
 """
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
-import tempfile
-import time
+import ctypes
+import logging
+import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from time import perf_counter, sleep
+from typing import TYPE_CHECKING
+
+import numpy as np
 
 from outrider.errors import OutriderError, UsageError
 
 if TYPE_CHECKING:
     from outrider import LLM
 
-PROGRAM = Path(__file__).with_name("llama_cpp_peer.py")
-INSTALL = (
-    "make one with:\n"
-    "  python -m venv peer\n"
-    '  CMAKE_ARGS="-DGGML_NATIVE=ON" peer/bin/pip install --no-binary llama-cpp-python llama-cpp-python==0.3.36\n'
-    "and give peer/bin/python"
-)
+_INSTALL = 'CMAKE_ARGS="-DGGML_NATIVE=ON" pip install --no-binary llama-cpp-python llama-cpp-python==0.3.36'
 _LEAST_CONTEXT = 4096
 _REST_SECONDS = 0.02
-"""After an answer: the peer's threads spin for 5 to 10 ms, on the cores that the next measurement needs."""
+"""After a measurement: the peer's threads spin for 5 to 10 ms, on the cores that the next measurement needs."""
 
 
 class Peer(StrEnum):
-    """Software that can be measured beside this engine."""
+    """Software that can be measured in the same turns as this engine."""
 
     LLAMA_CPP = "llama.cpp"
 
 
 class PeerError(OutriderError):
-    """The peer cannot be started, or a command failed; the message has the reason and the remedy."""
+    """llama.cpp cannot load the model, or a pass failed."""
+
+
+def installed(peer: Peer | None) -> Peer | None:
+    """The same peer. Raises UsageError if it is not installed; the message has the command that installs it."""
+    if peer is not None:
+        try:
+            import llama_cpp  # noqa: F401
+        except ImportError as error:
+            raise UsageError(f"--against llama.cpp needs llama-cpp-python ({error}): {_INSTALL}") from error
+    return peer
 
 
 @contextmanager
-def open_peer(peer: Peer | None, python: Path | None, llm: LLM, context: int = 0) -> Iterator[LlamaCpp | None]:
+def open_peer(peer: Peer | None, llm: LLM, context: int = 0) -> Iterator[LlamaCpp | None]:
     """The peer with the same file loaded and as many threads; None if none is requested.
 
     Args:
-        python: a Python with llama-cpp-python; None for the one that runs this.
         context: tokens that it has to hold.
 
     Raises:
         UsageError: the peer cannot read this model.
-        PeerError: it cannot be started; the message says how to install it.
+        PeerError: it cannot load the model.
     """
     if peer is None:
         yield None
         return
     if llm.path.suffix != ".gguf":
         raise UsageError(f"--against {peer.value} needs a .gguf file, which {llm.path} is not")
-    running = LlamaCpp(python or sys.executable, llm.path, llm.parts.threads, max(context, _LEAST_CONTEXT))
+    running = LlamaCpp(llm.path, llm.parts.threads, max(context, _LEAST_CONTEXT))
     try:
         yield running
     finally:
@@ -69,68 +73,108 @@ def open_peer(peer: Peer | None, python: Path | None, llm: LLM, context: int = 0
 
 
 class LlamaCpp:
-    """A running llama.cpp with one model loaded.
+    """llama.cpp with one model, one context of `context` tokens, and one sequence (id 0).
 
     Raises:
-        PeerError: `python` has no llama_cpp, the file cannot be loaded, or a command fails.
+        PeerError: the file cannot be loaded, or a pass fails.
     """
 
-    def __init__(self, python: str | Path, model: Path, threads: int, context: int) -> None:
-        self._python = python
-        self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115  (closed by close; a pipe would fill up)
-        command = [str(python), str(PROGRAM), str(model), str(threads), str(context)]
-        pipe = subprocess.PIPE
-        try:
-            self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=self._errors, text=True)
-        except OSError as problem:
-            self._errors.close()
-            raise PeerError(
-                f"cannot start {python} ({problem.strerror}); a Python with llama_cpp is needed, {INSTALL}"
-            ) from problem
-        try:
-            self.about: dict[str, str] = {"name": Peer.LLAMA_CPP.value, "version": self._receive()["version"]}
-        except PeerError:
-            self.close()
-            raise
+    def __init__(self, path: Path, threads: int, context: int) -> None:
+        import llama_cpp
+
+        logging.getLogger("llama-cpp-python").setLevel(logging.ERROR)
+        self._api = llama_cpp
+        self.about = {"name": Peer.LLAMA_CPP.value, "version": f"llama-cpp-python {llama_cpp.__version__}"}
+        llama_cpp.llama_backend_init()
+        model_params = llama_cpp.llama_model_default_params()
+        model_params.n_gpu_layers, model_params.load_mode = 0, llama_cpp.LLAMA_LOAD_MODE_MMAP
+        self._model = llama_cpp.llama_model_load_from_file(os.fsencode(path), model_params)
+        if not self._model:
+            raise PeerError(f"llama.cpp cannot load {path}")
+        params = llama_cpp.llama_context_default_params()
+        params.n_ctx, params.n_threads, params.n_threads_batch, params.swa_full = context, threads, threads, True
+        self._context = llama_cpp.llama_init_from_model(self._model, params)
+        if not self._context:
+            raise PeerError(f"llama.cpp cannot make a context of {context} tokens for {path}")
+        self._memory = llama_cpp.llama_get_memory(self._context)
+        self._vocabulary = llama_cpp.llama_vocab_n_tokens(llama_cpp.llama_model_get_vocab(self._model))
+        self._most_rows = int(params.n_batch)
+        self._batch = llama_cpp.llama_batch_init(self._most_rows, 0, 1)
+        self._length = 0
+        self._prepared = -1  # the context that `verify` left in the cache
 
     def verify(self, rows: int, context: int, repeat: int) -> list[float]:
-        """Seconds of each of `repeat` passes over `rows` tokens after `context` tokens, logits for every row."""
-        return list(self._ask(op="verify", rows=rows, context=context, repeat=repeat))
+        """Seconds of each of `repeat` passes over `rows` tokens after `context` tokens, logits for every row.
+
+        Each pass is taken back again; one more comes first, uncounted.
+        """
+        tokens = [1000 + (index * 7919) % (min(self._vocabulary, 50_000) - 1000) for index in range(context + rows)]
+        if self._prepared != context:
+            self._truncate(0)
+            self._extend(tokens[:context])
+        seconds = []
+        for _ in range(repeat + 1):
+            seconds.append(self._forward(tokens[context:], all_logits=True))
+            self._truncate(context)
+        self._prepared = context
+        sleep(_REST_SECONDS)
+        return seconds[1:]
 
     def decode(self, prompt: Sequence[int], tokens: int) -> float:
         """Tokens per second of a greedy decode of exactly `tokens` tokens, by the passes alone."""
-        return tokens / float(self._ask(op="decode", prompt=list(prompt), tokens=tokens))
+        self._truncate(0)
+        self._extend(prompt[:-1])
+        token, seconds = prompt[-1], 0.0
+        for _ in range(tokens):
+            seconds += self._forward([token])
+            token = self._likeliest()
+        sleep(_REST_SECONDS)
+        return tokens / seconds
 
     def prefill(self, tokens: Sequence[int]) -> float:
         """Seconds of a prompt from an empty cache, logits for its last token."""
-        return float(self._ask(op="prefill", prompt=list(tokens)))
-
-    def close(self) -> None:
-        """Ends the process."""
-        if self._process.poll() is None:
-            self._process.stdin.close()  # type: ignore[union-attr]  # end of input ends the loop over there
-            try:
-                self._process.wait(timeout=10)
-            except subprocess.TimeoutExpired:
-                self._process.kill()
-                self._process.wait()
-        self._process.stdout.close()  # type: ignore[union-attr]
-        self._errors.close()
-
-    def _ask(self, **request: Any) -> Any:
-        with suppress(BrokenPipeError):  # it has ended: `_receive` has the reason
-            print(json.dumps(request), file=self._process.stdin, flush=True)
-        seconds = self._receive()["seconds"]
-        time.sleep(_REST_SECONDS)
+        self._truncate(0)
+        seconds = self._extend(tokens)
+        sleep(_REST_SECONDS)
         return seconds
 
-    def _receive(self) -> dict[str, Any]:
-        line = self._process.stdout.readline()  # type: ignore[union-attr]
-        if not line:
-            status = self._process.wait()
-            self._errors.seek(0)
-            last = self._errors.read()[-2000:].strip()
-            if "No module named" in last:
-                raise PeerError(f"{self._python} has no llama_cpp ({last.splitlines()[-1]}); {INSTALL}")
-            raise PeerError(f"the llama.cpp process ended with status {status}: {last or 'no message'}")
-        return dict(json.loads(line))
+    def close(self) -> None:
+        """Frees the model."""
+        self._api.llama_batch_free(self._batch)
+        self._api.llama_free(self._context)
+        self._api.llama_model_free(self._model)
+
+    def _truncate(self, length: int) -> None:
+        """Takes back all rows from position `length` on."""
+        if not self._api.llama_memory_seq_rm(self._memory, 0, length, -1):
+            raise PeerError(f"llama.cpp cannot take rows back to position {length}")
+        self._length, self._prepared = length, -1
+
+    def _forward(self, tokens: Sequence[int], *, all_logits: bool = False) -> float:
+        """One pass; the seconds until its logits can be read, without filling the batch."""
+        batch = self._batch
+        batch.n_tokens = len(tokens)
+        for row, token in enumerate(tokens):
+            batch.token[row], batch.pos[row] = token, self._length + row
+            batch.n_seq_id[row], batch.seq_id[row][0] = 1, 0
+            batch.logits[row] = all_logits or row == len(tokens) - 1
+        started = perf_counter()
+        status = self._api.llama_decode(self._context, batch)
+        self._api.llama_get_logits(self._context)  # waits for the pass to end
+        seconds = perf_counter() - started
+        if status != 0:
+            raise PeerError(f"llama_decode failed with status {status} at {len(tokens)} rows")
+        self._length += len(tokens)
+        return seconds
+
+    def _extend(self, tokens: Sequence[int]) -> float:
+        """Passes over all tokens; their seconds."""
+        parts = (tokens[begin : begin + self._most_rows] for begin in range(0, len(tokens), self._most_rows))
+        return sum(self._forward(part) for part in parts)
+
+    def _likeliest(self) -> int:
+        """The token with the largest logit after a pass over one row."""
+        address = ctypes.cast(self._api.llama_get_logits(self._context), ctypes.c_void_p).value
+        assert address is not None
+        logits = (ctypes.c_float * self._vocabulary).from_address(address)
+        return int(np.frombuffer(logits, np.float32).argmax())

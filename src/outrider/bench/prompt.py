@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from outrider import LLM
 
 
-class Form(StrEnum):
+class PromptFormat(StrEnum):
     """The prompt format: text to continue, or chat messages to answer."""
 
     auto = "auto"
@@ -34,7 +34,7 @@ class Prompt:
 
     Args:
         messages: the last one is the user's.
-        further: further turns of the user, each after the model's answer to those before it.
+        further: the user's later turns, each after the model's answer to those before it.
     """
 
     category: str
@@ -42,25 +42,25 @@ class Prompt:
     messages: tuple[Message, ...] = ()
     further: tuple[str, ...] = ()
 
-    def in_form(self, form: Form) -> Prompt:
+    def in_format(self, prompt_format: PromptFormat) -> Prompt:
         """The same prompt in another format.
 
         As chat, a text is a user's message. As base, a conversation is a transcript up to the assistant's turn, without
-        further turns, because a base model does not end its own.
+        later turns, because a base model does not end its own.
         """
-        if form is Form.chat and self.text:
+        if prompt_format is PromptFormat.chat and self.text:
             return Prompt(self.category, messages=(Message("user", self.text),))
-        if form is Form.base and self.messages:
-            said = "".join(f"{message.role.capitalize()}: {message.content}\n\n" for message in self.messages)
-            return Prompt(self.category, f"{said}Assistant:")
+        if prompt_format is PromptFormat.base and self.messages:
+            transcript = "".join(f"{message.role.capitalize()}: {message.content}\n\n" for message in self.messages)
+            return Prompt(self.category, f"{transcript}Assistant:")
         return self
 
     def answered(self, answer: str) -> Prompt | None:
         """The prompt of the user's next turn, after the model's answer to this one; None after the last."""
         if not self.further:
             return None
-        said = (*self.messages, Message("assistant", answer), Message("user", self.further[0]))
-        return Prompt(self.category, messages=said, further=self.further[1:])
+        messages = (*self.messages, Message("assistant", answer), Message("user", self.further[0]))
+        return Prompt(self.category, messages=messages, further=self.further[1:])
 
 
 def render(prompt: Prompt, llm: LLM) -> list[int]:
@@ -74,14 +74,14 @@ def render(prompt: Prompt, llm: LLM) -> list[int]:
     return llm.parts.prompts.encode(prompt.text)
 
 
-def form_for(llm: LLM, form: Form) -> Form:
+def format_for(llm: LLM, prompt_format: PromptFormat) -> PromptFormat:
     """`base` or `chat`: as requested; for `auto`, `chat` if the model has a chat template.
 
     Raises:
         UsageError: chat is requested, and the model has no chat template.
     """
-    if form is Form.chat and llm.parts.chat is None:
-        raise UsageError(f"{llm.path.name} has no chat template, which --form chat needs: leave --form out")
-    if form is Form.auto:
-        return Form.base if llm.parts.chat is None else Form.chat
-    return form
+    if prompt_format is PromptFormat.chat and llm.parts.chat is None:
+        raise UsageError(f"{llm.path.name} has no chat template, which --prompt-format chat needs: leave that out")
+    if prompt_format is PromptFormat.auto:
+        return PromptFormat.base if llm.parts.chat is None else PromptFormat.chat
+    return prompt_format

@@ -9,7 +9,7 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
-from outrider.bench.prompt import Form, Message, Prompt
+from outrider.bench.prompt import Message, Prompt, PromptFormat
 from outrider.bench.prompt_file import read_prompt_file, read_prompt_lines
 from outrider.errors import UsageError
 
@@ -50,7 +50,7 @@ def shipped_prompts(
     limit: int | None = None,
     *,
     categories: Sequence[str] = DRAFTER_CATEGORIES,
-    form: Form = Form.base,
+    prompt_format: PromptFormat = PromptFormat.base,
 ) -> list[Prompt]:
     """Prompts that ship, category by category.
 
@@ -60,15 +60,15 @@ def shipped_prompts(
     found: list[Prompt] = []
     for category in categories:
         if category == "retrieval":
-            of_category = retrieval_prompts(form)
+            of_category = retrieval_prompts(prompt_format)
         else:
-            name = f"{form.value}/{category}.jsonl"
+            name = f"{prompt_format.value}/{category}.jsonl"
             of_category = read_prompt_lines(_text(name).encode(), name, category)
         found += of_category[:limit]
     return found
 
 
-def choose_prompts(suite: str, categories: Sequence[str], limit: int | None) -> Callable[[Form], list[Prompt]]:
+def choose_prompts(suite: str, categories: Sequence[str], limit: int | None) -> Callable[[PromptFormat], list[Prompt]]:
     """A function from the prompt format, which depends on the loaded model, to the prompts.
 
     Args:
@@ -83,13 +83,13 @@ def choose_prompts(suite: str, categories: Sequence[str], limit: int | None) -> 
         _check_categories(categories, CATEGORIES, "the shipped suite")
         wanted = [category for category in CATEGORIES if not categories or category in categories]
         most = USUAL_PROMPTS if limit is None else limit
-        return lambda form: shipped_prompts(most, categories=wanted, form=form)
+        return lambda prompt_format: shipped_prompts(most, categories=wanted, prompt_format=prompt_format)
     by_category: dict[str, list[Prompt]] = {}
     for prompt in read_prompt_file(suite):
         by_category.setdefault(prompt.category, []).append(prompt)
     _check_categories(categories, list(by_category), suite)
     found = [p for name, own in by_category.items() if not categories or name in categories for p in own[:limit]]
-    return lambda form: [prompt.in_form(form) for prompt in found]
+    return lambda prompt_format: [prompt.in_format(prompt_format) for prompt in found]
 
 
 def _check_categories(wanted: Sequence[str], there: Sequence[str], where: str) -> None:
@@ -98,7 +98,7 @@ def _check_categories(wanted: Sequence[str], there: Sequence[str], where: str) -
             raise UsageError(f"{where} has no category {category!r}; it has {', '.join(there)}")
 
 
-def retrieval_prompts(form: Form) -> list[Prompt]:
+def retrieval_prompts(prompt_format: PromptFormat) -> list[Prompt]:
     """Documents of some 3,400 tokens, one passage of each with the answer; the same on every machine and in every run.
 
     A document is a collection of independent sections (a museum's catalogue, a handbook). Each prompt has an order of
@@ -107,7 +107,7 @@ def retrieval_prompts(form: Form) -> list[Prompt]:
     prompts = []
     for number, line in enumerate(questions()):
         text = compose(line["document"], line["passage"], line["depth"], number)
-        if form is Form.base:
+        if prompt_format is PromptFormat.base:
             prompts.append(Prompt("retrieval", f"{text}\n\n{line['base']}"))
         else:
             prompts.append(Prompt("retrieval", messages=(Message("user", f"{text}\n\n---\n\n{line['chat']}"),)))

@@ -10,8 +10,8 @@ from typing import Annotated
 
 import typer
 
-from outrider.bench.peer import Peer, open_peer
-from outrider.bench.prompt import Form, form_for
+from outrider.bench.peer import Peer, installed, open_peer
+from outrider.bench.prompt import PromptFormat, format_for
 from outrider.console import (
     DrafterOption,
     JsonOption,
@@ -34,9 +34,8 @@ app = typer.Typer(
     help="Measure pass costs and the speed-up of drafting on this machine, or any server.",
 )
 
-Against = Annotated[Peer | None, typer.Option(help="Software to measure on the same file, interleaved.")]
-PeerPython = Annotated[
-    Path | None, typer.Option(help="Python with llama-cpp-python.", show_default="the one that runs this")
+Against = Annotated[
+    Peer | None, typer.Option(help="Software to measure on the same file, interleaved.", callback=installed)
 ]
 
 _CONTEXT, _ROUNDS = 128, 15
@@ -47,9 +46,8 @@ _CONTEXT, _ROUNDS = 128, 15
 def verify(
     model: ModelArgument,
     against: Against = None,
-    peer_python: PeerPython = None,
-    context: Annotated[int, typer.Option(min=0, help="Tokens before the measured rows.")] = _CONTEXT,
-    rounds: Annotated[int, typer.Option(min=1, help="Rounds over all row counts.")] = _ROUNDS,
+    context: Annotated[int, typer.Option(min=0, help="Context before the measured rows, tokens.")] = _CONTEXT,
+    rounds: Annotated[int, typer.Option(min=1, help="Number of rounds over all row counts.")] = _ROUNDS,
     quantize: QuantizeOption = Quantize.none,
     kv_cache_dtype: KvCacheOption = KvCacheDtype.float16,
     threads: ThreadsOption = None,
@@ -59,7 +57,7 @@ def verify(
     from outrider.bench.passes import measure_verify, show_verify
 
     llm = load_model(model, quantize=quantize, kv_cache_dtype=kv_cache_dtype, drafter=None, threads=threads)
-    with open_peer(against, peer_python, llm) as peer:
+    with open_peer(against, llm) as peer:
         result = measure_verify(llm, peer, context=context, rounds=rounds)
     print_result(result, show_verify, as_json)
 
@@ -68,9 +66,8 @@ def verify(
 def prefill(
     model: ModelArgument,
     against: Against = None,
-    peer_python: PeerPython = None,
-    tokens: Annotated[int, typer.Option(min=1, help="Length of the prompt.")] = 512,
-    rounds: Annotated[int, typer.Option(min=1, help="Rounds.")] = 5,
+    tokens: Annotated[int, typer.Option(min=1, help="Prompt length, tokens.")] = 512,
+    rounds: Annotated[int, typer.Option(min=1, help="Number of rounds.")] = 5,
     quantize: QuantizeOption = Quantize.none,
     kv_cache_dtype: KvCacheOption = KvCacheDtype.float16,
     threads: ThreadsOption = None,
@@ -80,7 +77,7 @@ def prefill(
     from outrider.bench.passes import measure_prefill, show_prefill
 
     llm = load_model(model, quantize=quantize, kv_cache_dtype=kv_cache_dtype, drafter=None, threads=threads)
-    with open_peer(against, peer_python, llm) as peer:
+    with open_peer(against, llm) as peer:
         result = measure_prefill(llm, peer, tokens=tokens, rounds=rounds)
     print_result(result, show_prefill, as_json)
 
@@ -89,15 +86,15 @@ def prefill(
 def decode(
     model: ModelArgument,
     against: Against = None,
-    peer_python: PeerPython = None,
     seconds: Annotated[
-        float, typer.Option(min=0, help="Time budget; every prompt is decoded at least once in each way.")
+        float, typer.Option(min=0, help="Time budget, seconds; every prompt is decoded at least once in each way.")
     ] = 120.0,
     max_tokens: Annotated[int, typer.Option(min=2, help="Maximum number of tokens of an answer.")] = 64,
     suite: Annotated[
         str,
         typer.Option(
-            metavar="shipped|FILE", help='JSON lines with "prompt", "messages" or, as in Spec-Bench, "turns".'
+            metavar="shipped|FILE",
+            help='Prompts: those that ship, or JSON lines with "prompt", "messages" or, as in Spec-Bench, "turns".',
         ),
     ] = "shipped",
     category: Annotated[
@@ -106,9 +103,10 @@ def decode(
     prompts: Annotated[
         int | None, typer.Option(min=1, help="Prompts of each category; 20 ship.", show_default="4; all of a FILE")
     ] = None,
-    form: Annotated[
-        Form, typer.Option(help="Prompt format: text to continue, or chat messages; auto: by the chat template.")
-    ] = Form.auto,
+    prompt_format: Annotated[
+        PromptFormat,
+        typer.Option(help="Text to continue, or chat messages; auto: by the chat template."),
+    ] = PromptFormat.auto,
     drafter: DrafterOption = "auto",
     lookup: LookupOption = True,
     temperature: Annotated[float, typer.Option(min=0.0, help="Sampling temperature; 0 is greedy.")] = 0.0,
@@ -146,16 +144,16 @@ def decode(
         lookup=lookup,
         threads=threads,
     )
-    form = form_for(llm, form)
-    chosen = prompts_in(form)
+    prompt_format = format_for(llm, prompt_format)
+    chosen = prompts_in(prompt_format)
     longest = longest_prompt(chosen, llm, max_tokens)
-    with open_peer(against, peer_python, llm, context=longest + max_tokens) as peer:
+    with open_peer(against, llm, context=longest + max_tokens) as peer:
         started = monotonic()
         if report is not None:
             curve = measure_verify(llm, peer, context=_CONTEXT, rounds=_ROUNDS)
         left = max(seconds - (monotonic() - started), 0.0)
         result = measure_decode(PairDecoder(llm, peer, sampling), chosen, left)
-    result |= {"suite": Path(suite).name, "form": form.value}
+    result |= {"suite": Path(suite).name, "prompt_format": prompt_format.value}
     print_result(result, show_decode, as_json)
     if report is not None:
         page = write_report(report, result, curve, shlex.join(["outrider", *sys.argv[1:]]))
@@ -173,21 +171,26 @@ def endpoint(
         str | None, typer.Argument(help="A second server, measured in turns with the first.", show_default=False)
     ] = None,
     model: Annotated[str, typer.Option(help="Model name.", show_default="the first that the server lists")] = "",
-    clients: Annotated[str, typer.Option(metavar="N,...", help="Concurrent requests, level by level.")] = "1,2,4,8",
+    clients: Annotated[
+        str, typer.Option(metavar="N,...", help="Numbers of concurrent requests, each a level.")
+    ] = "1,2,4,8",
     requests: Annotated[
-        int, typer.Option(min=1, help="Requests of each level, at least one per client and turn.")
+        int, typer.Option(min=1, help="Requests at each level, at least one per client and turn.")
     ] = 16,
-    max_tokens: Annotated[int, typer.Option(min=1, help="Most tokens of an answer.")] = 64,
+    max_tokens: Annotated[int, typer.Option(min=1, help="Maximum number of tokens of an answer.")] = 64,
     temperature: Annotated[float, typer.Option(min=0, help="Sampling temperature; 0 is greedy.")] = 0.0,
     api_key: Annotated[
-        str | None, typer.Option(envvar="OPENAI_API_KEY", help="Sent to URL and URL2 as bearer token.")
+        str | None, typer.Option(envvar="OPENAI_API_KEY", help="API key, sent to URL and URL2 as bearer token.")
     ] = None,
     chat: Annotated[bool, typer.Option("--chat/--completions", help="Route of the requests.")] = False,
     extra: Annotated[
-        str | None, typer.Option(metavar="JSON", help="Further fields of every request's body; null removes one.")
+        str | None, typer.Option(metavar="JSON", help="Extra fields of every request's body; null removes a field.")
     ] = None,
     extra2: Annotated[
-        str | None, typer.Option(metavar="JSON", help="Those of the second arm, which is URL again without URL2.")
+        str | None,
+        typer.Option(
+            metavar="JSON", help="Extra fields of the second server, which is URL again if URL2 is not given."
+        ),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -207,7 +210,7 @@ def endpoint(
     from outrider.bench.endpoint.show import show_endpoint
 
     arms = two_arms(
-        (url, extra), (url2, extra2), chat=chat, model=model, max_tokens=max_tokens, temperature=temperature
+        (url, url2), (extra, extra2), chat=chat, model=model, max_tokens=max_tokens, temperature=temperature
     )
     result = asyncio.run(measure_endpoint(arms, client_counts(clients), requests, api_key))
     print_result(result, show_endpoint, as_json)

@@ -96,10 +96,10 @@ def describe(checkpoint: Checkpoint) -> dict[str, Any]:
 
 
 def _layer_groups(layers: tuple[Layer, ...]) -> list[dict[str, Any]]:
-    """Layers that look alike, counted, in the order in which their kind first occurs."""
-    alike = Counter((layer.kind, layer.head_dim, layer.kv_heads, layer.mlp_width, layer.window) for layer in layers)
+    """Groups of equal layers with their number, in the order of their first layer."""
+    groups = Counter((layer.kind, layer.head_dim, layer.kv_heads, layer.mlp_width, layer.window) for layer in layers)
     names = ("kind", "head_dim", "kv_heads", "mlp_width", "window")
-    return [{"count": count, **dict(zip(names, group, strict=True))} for group, count in alike.items()]
+    return [{"count": count, **dict(zip(names, group, strict=True))} for group, count in groups.items()]
 
 
 def show(found: dict[str, Any]) -> None:

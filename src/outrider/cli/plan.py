@@ -36,13 +36,15 @@ def plan(
     model: Annotated[
         str,
         typer.Argument(
-            help='E2B, E4B, 12B, 26B-A4B or 31B: nothing is downloaded. Or "demo", a .gguf file, a folder, a hub id, '
-            "which is.",
+            help='E2B, E4B, 12B, 26B-A4B or 31B, without a download; or "demo", a .gguf file, a folder, or a hub id.',
             show_default=False,
         ),
     ],
     hardware: Annotated[
-        str, typer.Option(metavar="here|NAME", help="Measured here in two seconds, or an accelerator such as h100.")
+        str,
+        typer.Option(
+            metavar="here|NAME", help="This machine, measured in two seconds, or an accelerator such as h100."
+        ),
     ] = HERE,
     bandwidth: Annotated[
         float | None, typer.Option(min=0.1, help="Memory bandwidth, GB/s.", show_default="the hardware's")
@@ -51,7 +53,7 @@ def plan(
         float | None,
         typer.Option(
             min=0.1,
-            help="Multiply-adds of quantized weights, G per second, of all cores.",
+            help="Multiply-adds of quantized weights by all cores, G per second.",
             show_default="the hardware's",
         ),
     ] = None,
@@ -64,7 +66,7 @@ def plan(
         float,
         typer.Option(min=0.0, max=1.0, help="Acceptance rate of a drafted token whose predecessors were accepted."),
     ] = 0.7,
-    context: Annotated[int, typer.Option(min=0, help="Positions that each request holds.")] = 1024,
+    context: Annotated[int, typer.Option(min=0, help="Context of each request, tokens.")] = 1024,
     threads: Annotated[
         int | None, typer.Option(min=1, help="Threads of the measurement.", show_default="all cores")
     ] = None,

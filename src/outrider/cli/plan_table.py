@@ -31,36 +31,28 @@ def show_plan(plan: dict[str, Any]) -> None:
 
 
 def verdict(plan: dict[str, Any]) -> str:
-    """Whether MTP pays, and where it stops paying."""
-    acceptance, by_requests, paying = plan["acceptance"], plan["by_requests"], plan["worthwhile_requests"]
+    """Whether MTP pays, from which acceptance rate on, and at which loads."""
     source = "MTP" if plan["has_drafter"] else "Lookup (there is no MTP drafter)"
-    alone = by_requests[0]
+    rate, paying = f"at an acceptance rate of {plan['acceptance']:.0%}", plan["worthwhile_requests"]
     if not paying:
-        return (
-            f"{source} does not pay here: at an acceptance rate of {acceptance:.0%} it gains less than 5 % at any load."
-        )
-    least = plan["least_acceptance"]
-    if alone["requests"] in paying:
-        begin = (
-            f"{source} pays: for one request, at an acceptance rate of {acceptance:.0%}, drafts of {alone['drafted']} "
-            f"make it {alone['speedup']:.1f} times as fast"
-        )
-        needed = "" if least is None else f", and it gains 5 % from {least:.0%} on"
-    else:
-        begin = f"{source} does not pay for one request at an acceptance rate of {acceptance:.0%}"
-        needed = " at any acceptance" if least is None else f", and would from {least:.0%} on"
-    return f"{begin}{needed}. {_at_load(by_requests, paying)}"
+        return f"{source} does not pay here: {rate} it gains less than 5 % at any load."
+    alone, others = (
+        plan["by_requests"][0],
+        [of["requests"] for of in plan["by_requests"] if of["requests"] not in paying],
+    )
+    gain = f"drafts of {alone['drafted']} make it {alone['speedup']:.1f} times as fast"
+    least = "any rate" if plan["least_acceptance"] is None else f"a rate below {plan['least_acceptance']:.0%}"
+    one = (
+        f"pays: for one request, {rate}, {gain}"
+        if alone["requests"] in paying
+        else f"does not pay for one request {rate}"
+    )
+    load = f", not at {_listed(others)}" if others else ", every load tried"
+    return f"{source} {one} (at {least} it does not). It pays at {_listed(paying)} requests at once{load}."
 
 
-def _at_load(by_requests: list[dict[str, Any]], paying: list[int]) -> str:
-    tried = [of["requests"] for of in by_requests]
-    if paying == tried:
-        return f"It pays at every load tried, up to {tried[-1]} requests at once."
-    if paying == tried[: len(paying)]:
-        stop = by_requests[len(paying)]
-        requests, speedup = stop["requests"], stop["speedup"]
-        return f"It stops paying at {requests} requests at once ({speedup:.2f} times): a pass is full without drafting."
-    return f"It pays with {', '.join(map(str, paying))} requests at once, of {', '.join(map(str, tried))}."
+def _listed(numbers: list[int]) -> str:
+    return ", ".join(map(str, numbers))
 
 
 def _show_cost(console: Console, plan: dict[str, Any]) -> None:

@@ -16,22 +16,27 @@ app = typer.Typer(add_completion=False)
 @app.command()
 def train_drafter(
     model: ModelArgument,
-    out: Annotated[Path, typer.Option(help="Output folder: data, checkpoints and drafter; an earlier run resumes.")],
+    out: Annotated[
+        Path, typer.Option(help="Output folder for data, checkpoint and drafter; an interrupted run resumes.")
+    ],
     prompts: Annotated[
         Path | None,
         typer.Option(
             help='Prompts like your own: a .jsonl file of {"prompt": ...}, or a text file.', show_default="a small set"
         ),
     ] = None,
-    tokens: Annotated[int, typer.Option(min=1000, help="Training tokens that the model generates.")] = 500_000,
-    minutes: Annotated[float, typer.Option(min=0.0, help="Training time, earlier runs included.")] = 60.0,
+    tokens: Annotated[int, typer.Option(min=1000, help="Training data that MODEL generates, tokens.")] = 500_000,
+    minutes: Annotated[float, typer.Option(min=0.0, help="Training time, minutes, earlier runs included.")] = 60.0,
     start: Annotated[str | None, typer.Option("--from", help="Drafter to adapt.", show_default="none")] = None,
-    hidden: Annotated[int, typer.Option(min=32, help="Hidden size of the drafter.")] = 256,
-    mlp: Annotated[int, typer.Option(min=32, help="Intermediate size of its MLPs.")] = 1024,
-    depth: Annotated[int, typer.Option(min=1, max=8, help="Draft depth that it is trained for.")] = 3,
+    hidden: Annotated[int, typer.Option(min=32, help="Hidden size of the drafter, a multiple of 32.")] = 256,
+    mlp: Annotated[int, typer.Option(min=32, help="Intermediate size of its MLPs, a multiple of 32.")] = 1024,
+    depth: Annotated[int, typer.Option(min=1, max=8, help="Draft depth of the training.")] = 3,
     steps: Annotated[
         int, typer.Option(min=1, help="Maximum number of batches, over which the learning rate decays.")
     ] = 4000,
+    keep_checkpoint: Annotated[
+        bool, typer.Option("--keep-checkpoint", help="Keep the training state, so that more --minutes continue it.")
+    ] = False,
     threads: ThreadsOption = None,
 ) -> None:
     """Train an MTP drafter for MODEL on text that MODEL generates. Needs the extra "train"."""
@@ -53,14 +58,24 @@ def train_drafter(
         DrafterShape(hidden=hidden, mlp=mlp),
         Settings(steps=depth, total_steps=steps),
         threads,
+        keep_checkpoint,
     )
-    with progress_bar() as progress:
-        task = progress.add_task("starting", total=1.0)
+    console = error_console()
+    try:
+        with progress_bar() as progress:
+            task = progress.add_task("starting", total=1.0)
 
-        def advance(stage: str, done: float, figures: str) -> None:
-            progress.update(task, description=f"{stage} {figures}".strip(), completed=done)
+            def advance(stage: str, done: float, figures: str) -> None:
+                progress.update(task, description=f"{stage} {figures}".strip(), completed=done)
 
-        facts = make_drafter(recipe, advance)
+            def announce(line: str) -> None:
+                style = "yellow" if line.startswith("warning") else "dim"
+                progress.console.print(line, style=style, markup=False)
+
+            facts = make_drafter(recipe, advance, announce)
+    except KeyboardInterrupt:
+        console.print("stopped; the same command continues")
+        raise typer.Exit(130) from None
     accepted = ", ".join(f"{rate:.0%}" for rate in facts["held_out"]["acceptance"])
-    error_console().print(f"Held-out acceptance rate by depth: {accepted}.")
+    console.print(f"Held-out acceptance rate by depth: {accepted}.")
     print(out / "drafter.gguf")

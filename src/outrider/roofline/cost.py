@@ -12,8 +12,8 @@ _SHARPNESS = 2.5
 norm) would need reading never to wait for arithmetic; the sum (1) is no overlap at all. Fitted to passes over 1 to 16
 rows of the demo and at Gemma 4 E2B's shapes, on two cores of three processors: 2 to 3 fits each."""
 _SWEEP_SECONDS = 5e-6
-"""Between two sweeps over matrices: the threads meet, and norms and the like are computed. Two cores were measured to
-need 5 to 20 us; on an accelerator some four kernels stand there, at 1 to 2 us each in a recorded graph."""
+"""Between two sweeps over matrices: a barrier of the threads, norms and other small operations. Two cores took 5 to
+20 us; an accelerator runs some four kernels there, at 1 to 2 us each in a recorded graph."""
 
 
 def pass_seconds(
@@ -27,9 +27,9 @@ def pass_seconds(
         context: positions that each of them holds.
         kv_bytes: of one number of a key or value.
     """
-    everyone = rows * requests
+    all_rows = rows * requests
     seconds = work.sweeps * _SWEEP_SECONDS
-    seconds += sum(_matrix_seconds(matrix, hardware, everyone) for matrix in work.matrices)
+    seconds += sum(_matrix_seconds(matrix, hardware, all_rows) for matrix in work.matrices)
     for layer in work.attentions:
         positions = layer.positions(context)
         reading = 2 * positions * layer.kv_heads * layer.head_dim * kv_bytes / hardware.bytes_per_second

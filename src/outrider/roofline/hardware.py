@@ -21,7 +21,7 @@ class Hardware:
         bytes_per_second: at which weights are read from memory.
         multiply_adds_per_second: of quantized weights, with many rows.
         float_share: the rate of float32 multiply-adds over that.
-        most_drafted: drafted tokens that one pass takes, of all requests together; None for any number.
+        most_drafted: maximum number of drafted tokens in a pass, over all requests; None for no limit.
     """
 
     name: str

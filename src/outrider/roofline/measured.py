@@ -61,17 +61,17 @@ class Machine:
 
 
 def _outputs(weights: float) -> int:
-    """Rows of a matrix of so many weights, in whole tiles."""
+    """Output rows of a matrix with that number of weights, in whole tiles."""
     return _TILE * max(round(weights / _COLUMNS / _TILE), 1)
 
 
 def _product(format: Format, outputs: int, calls: int, pool: cpu.ThreadPool) -> cpu.Program:
-    """A program of so many products with one (outputs, _COLUMNS) matrix of zeros."""
+    """A program of `calls` products with one (outputs, _COLUMNS) matrix of zeros."""
     program = cpu.Program(_WARM_ROWS, [], "float16", pool)
     x, y = program.buffer("x", _COLUMNS), program.buffer("y", outputs)
     program.gather(cpu.table("F32", 1, _COLUMNS, np.ones(_COLUMNS, np.float32).view(np.uint8)), 1.0, x)
     per_block, size = BLOCKS[format]
-    zeros = np.zeros(outputs * _COLUMNS // per_block * size, np.uint8)  # which take as long as any weights
+    zeros = np.zeros(outputs * _COLUMNS // per_block * size, np.uint8)  # zeros take as long as other weights
     weight = cpu.pack(format, outputs, _COLUMNS, zeros, pool)
     for _ in range(calls):
         program.linear(x, [weight], [y])

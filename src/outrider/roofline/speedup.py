@@ -61,7 +61,7 @@ class Plan:
         return pass_seconds(self.drafter, self.hardware, rows=1, requests=requests, context=self.context)
 
     def round_seconds(self, drafted: int, requests: int = 1) -> float:
-        """Of drafting and verifying so many tokens for each request."""
+        """Of drafting and verifying `drafted` tokens for each request."""
         if (drafted, requests) not in self._rounds:
             verifying = self.verify_seconds(1 + drafted, requests)
             self._rounds[drafted, requests] = drafted * self.step_seconds(requests) + verifying
@@ -74,8 +74,8 @@ class Plan:
 
     def best(self, acceptance: float, requests: int = 1) -> Best:
         """The best draft length of at most `MOST_DRAFTED`, and of what the hardware's passes take."""
-        together = self.hardware.most_drafted
-        most = MOST_DRAFTED if together is None else min(MOST_DRAFTED, together // requests)
+        of_all = self.hardware.most_drafted
+        most = MOST_DRAFTED if of_all is None else min(MOST_DRAFTED, of_all // requests)
         found = ((self.speedup(acceptance, drafted, requests), -drafted) for drafted in range(most + 1))
         speedup, drafted = max(found)
         return Best(-drafted, speedup)

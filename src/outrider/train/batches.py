@@ -77,8 +77,8 @@ class Batches:
             count = length - first
             rows = slice(span.start + first, span.start + length)
             tokens[i, :count] = fields["tokens"][rows]
-            had = min(count - 1, rounds)
-            state[i, :had] = fields["hidden"][span.start + first : span.start + first + had]
+            stored = min(count - 1, rounds)
+            state[i, :stored] = fields["hidden"][span.start + first : span.start + first + stored]
             positions[i] = first + 1 + np.arange(rounds)
             top_tokens[i, 1:count] = fields["top_tokens"][rows][1:]
             top_logprobs[i, 1:count] = fields["top_logprobs"][rows][1:]
@@ -103,7 +103,7 @@ class Batches:
         return both[:, :, 0].transpose(1, 2), both[:, :, 1].transpose(1, 2)
 
     def _mask(self, kind: str, positions: npt.NDArray[np.int64], longest: int) -> Tensor:
-        """A round at position p sees the keys before p; in a sliding layer those less than `window` before it."""
+        """A round at position p attends to the keys before p; in a sliding layer, less than `window` before it."""
         own, keys = torch.from_numpy(positions)[:, None, :, None], torch.arange(longest)
         window = self._layers[kind].window
         seen = keys < own

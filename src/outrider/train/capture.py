@@ -25,7 +25,7 @@ TOP = 20
 
 @dataclass(frozen=True)
 class Job:
-    """One text to have written."""
+    """One text for the target to generate."""
 
     prompt: list[int]
     params: SamplingParams
@@ -68,9 +68,9 @@ class _Recorder:
         rows["hidden"][first : first + len(states)] = states
         for kind, layer in self._kv_layers.items():
             rows[kind][: length - 1] = _keys_and_values(request.sequence.cache, layer, length - 1)
-        for place, of in enumerate(request.output().logprobs or (), start=first + 1):
-            rows["top_tokens"][place] = [token for token, _ in of.top]
-            rows["top_logprobs"][place] = [logprob for _, logprob in of.top]
+        for position, of in enumerate(request.output().logprobs or (), start=first + 1):
+            rows["top_tokens"][position] = [token for token, _ in of.top]
+            rows["top_logprobs"][position] = [logprob for _, logprob in of.top]
         return rows
 
 
@@ -86,10 +86,10 @@ def capture(
     folder: Path,
     *,
     provenance: dict[str, Any],
-    together: int = 16,
+    batch: int = 16,
     advance: Callable[[int], bool] = lambda _: True,
 ) -> int:
-    """Generate every job's text, `together` at a time, and append it to the data in `folder`.
+    """Generate every job's text, `batch` at a time, and append it to the data in `folder`.
 
     Args:
         provenance: what the data comes from; see `DatasetWriter`.
@@ -105,7 +105,7 @@ def capture(
         with llm.parts.engine.observing(recorder.on_commit):
             while True:
                 running = [request for request in running if request.finish_reason is None]
-                while len(running) < together and (job := next(waiting, None)) is not None:
+                while len(running) < batch and (job := next(waiting, None)) is not None:
                     params = replace(job.params, draft="off", logprobs=TOP)
                     running.append(llm.parts.engine.add(list(job.prompt), params))
                 if not running:

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,11 @@ class Shapes:
             "top_tokens": ("<i4", (self.top,)),
             "top_logprobs": ("<f2", (self.top,)),
         }
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of one position, all fields together."""
+        return sum(np.dtype(dtype).itemsize * prod(shape) for dtype, shape in self.fields().values())
 
 
 @dataclass(frozen=True)
@@ -148,7 +154,7 @@ def _line(span: Span) -> str:
 
 def _open_at(path: Path, rows: int, dtype: str, shape: tuple[int, ...]) -> Any:
     """The file, truncated to `rows` rows and positioned behind them."""
-    size = rows * np.dtype(dtype).itemsize * int(np.prod(shape, dtype=np.int64))
+    size = rows * np.dtype(dtype).itemsize * prod(shape)
     file = path.open("r+b" if path.exists() else "w+b")
     file.truncate(size)
     file.seek(size)

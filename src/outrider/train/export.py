@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,14 +15,12 @@ from gguf import GGMLQuantizationType as Type
 
 from outrider.arrays import Bytes, Floats
 from outrider.backends import cpu
-from outrider.checkpoints.checkpoint import BLOCKS
 from outrider.checkpoints.gguf.names import ROPE_FREQS, gguf_name
 from outrider.checkpoints.hf.names import neutral_name
 from outrider.loading import usable_cores
 from outrider.train.model import FULL, SLIDING
 
 _ARCHITECTURE = "gemma4-assistant"
-_BLOCK, _ = BLOCKS["Q4_0"]  # as of Q8_0
 
 
 def compact(name: str) -> Type:
@@ -40,13 +37,13 @@ def export_folder(assistant: transformers.Gemma4AssistantForCausalLM, folder: Pa
 def export_gguf(
     assistant: transformers.Gemma4AssistantForCausalLM, path: Path, kind: Callable[[str], Type] = compact
 ) -> None:
-    """Write one file with the names of converted drafters; pad a width that is no multiple of 32.
+    """Write one file with the names of converted drafters.
 
     Args:
         kind: neutral name of a matrix -> its tensor type.
     """
-    assistant, pool = padded(assistant), cpu.ThreadPool(usable_cores())
-    config, text = assistant.config, assistant.config.get_text_config()
+    pool, config = cpu.ThreadPool(usable_cores()), assistant.config
+    text = config.get_text_config()
     writer = gguf.GGUFWriter(path, _ARCHITECTURE)
     _write_metadata(writer, config, text)
     for name, values in assistant.state_dict().items():
@@ -67,29 +64,6 @@ def export_gguf(
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
-
-
-def padded(assistant: transformers.Gemma4AssistantForCausalLM) -> transformers.Gemma4AssistantForCausalLM:
-    """An equal drafter whose hidden size is a multiple of the block size; itself if its own is.
-
-    The new dimensions are zero in every layer. They lower a norm's mean square; its weight and epsilon are scaled to
-    compensate.
-    """
-    narrow = assistant.config.get_text_config().hidden_size
-    wide = -(-narrow // _BLOCK) * _BLOCK
-    if wide == narrow:
-        return assistant
-    config = copy.deepcopy(assistant.config)
-    text = config.get_text_config()
-    text.hidden_size, text.rms_norm_eps = wide, text.rms_norm_eps * narrow / wide
-    made = transformers.Gemma4AssistantForCausalLM(config)
-    with torch.no_grad():
-        source = assistant.state_dict()
-        for name, values in made.state_dict().items():
-            values.zero_()[tuple(slice(0, size) for size in source[name].shape)] = source[name]
-            if values.ndim == 1 and name.endswith("norm.weight") and not name.endswith("q_norm.weight"):
-                values *= math.sqrt(narrow / wide)
-    return made
 
 
 def _quantized(array: Floats, kind: Type, pool: cpu.ThreadPool) -> Bytes:

@@ -13,6 +13,7 @@ import transformers
 from torch import Tensor, nn
 
 from outrider.arrays import Floats
+from outrider.checkpoints.checkpoint import BLOCKS
 from outrider.checkpoints.config import Layer, ModelConfig, last_kv_layers
 from outrider.errors import UsageError
 
@@ -21,7 +22,14 @@ SLIDING, FULL = "sliding_attention", "full_attention"
 
 @dataclass(frozen=True)
 class DrafterShape:
-    """The free dimensions of a drafter; key-value heads, positions and vocabulary follow from the target."""
+    """The free dimensions of a drafter; key-value heads, positions and vocabulary follow from the target.
+
+    Args:
+        clusters: of its head; 0 for a head that scores the whole vocabulary.
+
+    Raises:
+        UsageError: `hidden` or `mlp` is no multiple of 32.
+    """
 
     hidden: int = 256
     mlp: int = 2048
@@ -30,6 +38,14 @@ class DrafterShape:
     clusters: int = 2048
     top_clusters: int = 32
 
+    def __post_init__(self) -> None:
+        block, _ = BLOCKS["Q4_0"]  # as of Q8_0
+        for name, width in (("hidden size", self.hidden), ("intermediate size", self.mlp)):
+            if width % block:
+                raise UsageError(
+                    f"a drafter's {name} must be a multiple of {block}, the block of its weights, not {width}"
+                )
+
 
 def assistant_config(target: ModelConfig, shape: DrafterShape) -> transformers.Gemma4AssistantConfig:
     """The transformers config of a drafter for `target`.
@@ -37,7 +53,7 @@ def assistant_config(target: ModelConfig, shape: DrafterShape) -> transformers.G
     Raises:
         UsageError: the number of clusters does not divide the target's vocabulary.
     """
-    if target.vocab_size % shape.clusters:
+    if shape.clusters and target.vocab_size % shape.clusters:
         raise UsageError(
             f"{shape.clusters} clusters do not divide a vocabulary of {target.vocab_size}: choose a divisor"
         )
@@ -75,7 +91,7 @@ def assistant_config(target: ModelConfig, shape: DrafterShape) -> transformers.G
 
 
 def _rope(layer: Layer) -> dict[str, Any]:
-    """The rotary embedding of the target's layer: queries must be rotated as the keys that they meet."""
+    """The rotary embedding of the target's layer: queries must be rotated like the target's keys."""
     rope = layer.rope
     if rope.rotated != rope.dims:
         return {

@@ -19,13 +19,13 @@ def read_curve(folder: Path) -> list[dict[str, Any]]:
 
 
 def plot_curve(curve: list[dict[str, Any]], path: Path) -> None:
-    """Plot held-out loss and acceptance rate by depth over steps."""
+    """Plot held-out loss and acceptance rate by depth over steps, each evaluation as a point."""
     steps = [point["step"] for point in curve]
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
-    left.plot(steps, [point["loss"] for point in curve], color="black")
+    left.plot(steps, [point["loss"] for point in curve], color="black", marker="o")
     left.set(title="Held-out loss", xlabel="step", ylabel="cross-entropy with the target")
     for depth in range(len(curve[0]["acceptance"])):
-        right.plot(steps, [point["acceptance"][depth] for point in curve], label=f"depth {depth + 1}")
+        right.plot(steps, [point["acceptance"][depth] for point in curve], label=f"depth {depth + 1}", marker="o")
     right.set(title="Held-out acceptance rate, greedy, given all earlier depths", xlabel="step", ylim=(0, 1))
     right.legend(loc="lower right")
     for axes in (left, right):
@@ -36,8 +36,8 @@ def plot_curve(curve: list[dict[str, Any]], path: Path) -> None:
 
 def write_card(folder: Path, facts: dict[str, Any]) -> None:
     """Write README.md (target, training data, acceptance rate) and training.json beside the weights."""
-    provenance, final = facts["provenance"], facts["held_out"]
-    head = facts["head"]
+    provenance, final, head = facts["provenance"], facts["held_out"], facts["head"]
+    clusters = f"{head['scored']} of {head['clusters']} scored, recall {head['recall']:.1%}" if head else "none"
     acceptance = ", ".join(f"{rate:.1%}" for rate in final["acceptance"])
     card = f"""# MTP drafter for {provenance["target"]}
 
@@ -51,7 +51,7 @@ the target verifies; it cannot be used alone or with another target.
 | prompts | {provenance["prompts"]} |
 | training | {final["step"]:,} steps, {facts["steps"]} deep, {facts["trained"]:,} trained weights |
 | held-out acceptance rate by depth, greedy, given all earlier depths | {acceptance} |
-| clusters | {head["scored"]} of {head["clusters"]} scored, recall {head["recall"]:.1%} |
+| clusters | {clusters} |
 """
     (folder / "README.md").write_text(card, "utf-8")
     (folder / "training.json").write_text(json.dumps(facts, indent=1), "utf-8")

@@ -61,19 +61,19 @@ def samples_of(data: Dataset, vocabulary: int, most: int = _SAMPLES) -> Samples:
     )
 
 
-def known_drafter(target: Checkpoint, data: Dataset, path: Path | str) -> Drafter:
-    """An existing drafter, a folder or a GGUF file, to be adapted to a target.
+def fitting_drafter(target: ModelConfig, path: Path | str) -> tuple[Checkpoint, DrafterShape]:
+    """An existing drafter, a folder or a GGUF file, that can be adapted to a target, and its shape.
 
     Raises:
         CheckpointError: it is not a drafter, or does not fit the target.
+        UsageError: its shape cannot be exported; see `DrafterShape`.
     """
-    assert isinstance(target.config, ModelConfig)
     known = open_checkpoint(path)
     if not isinstance(known.config, AssistantConfig):
         raise CheckpointError("is a model, not a drafter", path=known.path, remedy="Start from an MTP drafter")
-    check_pair(target.config, known.config)
+    check_pair(target, known.config)
     text = known.config.text
-    shape = DrafterShape(
+    return known, DrafterShape(
         hidden=text.hidden_size,
         mlp=text.layers[0].mlp_width,
         layers=len(text.layers),
@@ -81,6 +81,11 @@ def known_drafter(target: Checkpoint, data: Dataset, path: Path | str) -> Drafte
         clusters=known.config.num_centroids,
         top_clusters=known.config.centroid_top_k,
     )
+
+
+def known_drafter(target: Checkpoint, data: Dataset, known: Checkpoint, shape: DrafterShape) -> Drafter:
+    """An existing drafter in training; see `fitting_drafter`."""
+    assert isinstance(target.config, ModelConfig)
     embedding = torch.from_numpy(target_embedding(target))
     drafter = Drafter(assistant_config(target.config, shape), embedding, active_tokens(data))
     state = {neutral_name(name): values for name, values in drafter.assistant.state_dict().items()}

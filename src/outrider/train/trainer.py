@@ -6,7 +6,8 @@ import json
 import random
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import numpy as np
 import torch
 
 from outrider.atomic_file import replacing
+from outrider.errors import UsageError
 from outrider.train.batches import Batches
 from outrider.train.dataset import Dataset, Span
 from outrider.train.model import Drafter
@@ -22,7 +24,7 @@ from outrider.train.objective import candidates_of, rounds_of
 _HELD_OUT_OF = 32
 """One of this many sequences is held out."""
 _SAVE_SECONDS = 180.0
-"""Between checkpoints: the most that an interrupted run loses."""
+"""Between checkpoints: the most that a killed run loses."""
 
 
 @dataclass(frozen=True)
@@ -47,15 +49,23 @@ class Trainer:
 
     Args:
         folder: for `checkpoint.pt` and `curve.jsonl`; an existing checkpoint is resumed.
+
+    Raises:
+        UsageError: too few of the data's sequences are long enough, or the checkpoint is of another drafter.
     """
 
     def __init__(
         self, drafter: Drafter, data: Dataset, batches: Batches, folder: Path, settings: Settings, seed: int = 0
     ) -> None:
-        self.drafter, self.settings, self._batches, self._folder = drafter, settings, batches, folder
+        self.drafter, self.settings, self._batches = drafter, settings, batches
+        self.checkpoint, self._curve = folder / "checkpoint.pt", folder / "curve.jsonl"
         usable = batches.usable(data.spans)
         self.training = [s for i, s in enumerate(usable) if i % _HELD_OUT_OF]
         self.held_out = [s for i, s in enumerate(usable) if i % _HELD_OUT_OF == 0]
+        if not self.training:
+            raise UsageError(
+                f"{len(usable)} of the texts are long enough to train on, and two are needed: raise --tokens"
+            )
         named = {p: w for p, w in drafter.named_parameters() if w.requires_grad}
         head = [w for p, w in named.items() if p == "active_head"]
         rest = [w for p, w in named.items() if p != "active_head"]
@@ -72,7 +82,7 @@ class Trainer:
         self._index_of = {int(t): i for i, t in enumerate(drafter.active.tolist())}
         self._queue: list[Span] = []
         folder.mkdir(parents=True, exist_ok=True)
-        if (folder / "checkpoint.pt").exists():
+        if self.checkpoint.exists():
             self._load()
 
     def train_step(self) -> dict[str, Any]:
@@ -114,8 +124,14 @@ class Trainer:
         time_used = self.spent / self._budget if self._budget > 0 else 1.0
         return min(1.0, max(self.step / self.settings.total_steps, time_used))
 
+    @property
+    def seconds_left(self) -> float:
+        """Training time until the time or the steps are used."""
+        by_steps = (self.settings.total_steps - self.step) * self.spent / self.step if self.step else inf
+        return max(min(self._budget - self.spent, by_steps), 0.0)
+
     def run(self, seconds: float, every: int = 200, report: Callable[[dict[str, Any]], None] = lambda _: None) -> None:
-        """Train until the time, earlier runs included, or the steps are used; save.
+        """Train until the time, earlier runs included, or the steps are used, or Ctrl-C; save.
 
         Args:
             seconds: of training.
@@ -123,6 +139,13 @@ class Trainer:
             report: receives the figures of each step and each evaluation.
         """
         self._budget = seconds
+        try:
+            self._run(every, report)
+        except KeyboardInterrupt:
+            self.save()
+            raise
+
+    def _run(self, every: int, report: Callable[[dict[str, Any]], None]) -> None:
         evaluated, saved = self.step, time.monotonic()
         while self.done < 1.0:
             started = time.monotonic()
@@ -141,7 +164,7 @@ class Trainer:
     def _evaluate_held_out(self, report: Callable[[dict[str, Any]], None]) -> None:
         """Evaluate on the held-out sequences, append the figures to the curve, and save."""
         figures = self.evaluate(self.held_out) | {"held_out": True}
-        with (self._folder / "curve.jsonl").open("a", encoding="utf-8") as curve:
+        with self._curve.open("a", encoding="utf-8") as curve:
             curve.write(json.dumps(figures) + "\n")
         report(figures)
         self.save()
@@ -154,14 +177,18 @@ class Trainer:
             "step": self.step,
             "spent": self.spent,
             "rng": self._rng.getstate(),
-            "settings": asdict(self.settings),
         }
-        with replacing(self._folder / "checkpoint.pt", locked=True) as partial:
+        with replacing(self.checkpoint, locked=True) as partial:
             torch.save(state, partial)
 
     def _load(self) -> None:
-        state = torch.load(self._folder / "checkpoint.pt", weights_only=False)
-        self.drafter.load_state_dict(state["drafter"])
+        state = torch.load(self.checkpoint)
+        try:
+            self.drafter.load_state_dict(state["drafter"])
+        except RuntimeError as error:
+            raise UsageError(
+                f"{self.checkpoint} is of another shape or of less data: remove it to train anew, or use another folder"
+            ) from error
         self._optimizer.load_state_dict(state["optimizer"])
         self.step, self.spent = state["step"], state["spent"]
         self._rng.setstate(state["rng"])

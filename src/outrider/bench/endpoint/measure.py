@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import cycle, islice, zip_longest
+from os.path import commonprefix
 from time import perf_counter
 from typing import Any
 
@@ -23,9 +24,7 @@ from outrider.errors import UsageError
 
 MOST_CLIENTS = 1024
 _TURNS = 2
-"""Of each of two arms at each level: A B, then B A, so that a drift of the machine affects both alike."""
-_SHOWN = 40
-"""Characters shown around the first difference of two texts."""
+"""Of each of two arms at each level: A B, then B A, so that a drift of the machine affects both equally."""
 
 Job = tuple[int, str]
 """The number of a request in its level, and its prompt."""
@@ -35,7 +34,7 @@ def client_counts(text: str) -> list[int]:
     """`1,2,4` -> [1, 2, 4].
 
     Raises:
-        UsageError: it is no such list.
+        UsageError: the text is not a list of numbers from 1 to 1024.
     """
     parts = [part.strip() for part in text.split(",")]
     counts = [int(part) for part in parts if part.isdecimal() and len(part) < 6]
@@ -73,7 +72,6 @@ async def measure_endpoint(
                 levels.append(await _measure_level(http, arms, count, jobs, rounds, lambda: progress.advance(task)))
     return {
         "arms": [arm.as_dict() for arm in arms],
-        "shared_server": len({arm.base for arm in arms}) < len(arms),
         "max_tokens": arms[0].max_tokens,
         "temperature": arms[0].temperature,
         "levels": levels,
@@ -217,18 +215,16 @@ def compare_texts(first: Sequence[Answer], second: Sequence[Answer]) -> dict[str
     """How many answers to the same requests have the same text.
 
     Returns:
-        `compared`, `equal`, and `first_difference`: None, or the `number` of the request, the `position` in characters
-        and the texts of `first` and `second` around it.
+        `compared`, `equal`, and `first_difference`: None, or the `number` of the request and the `position` in
+        characters.
     """
     texts = {answer.number: answer.text for answer in second if answer.failure is None}
     pairs = sorted((a.number, a.text, texts[a.number]) for a in first if a.failure is None and a.number in texts)
     differing = [pair for pair in pairs if pair[1] != pair[2]]
     difference = None
     if differing:
-        number, a, b = differing[0]
-        place = next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
-        shown = slice(max(place - _SHOWN // 2, 0), place + _SHOWN // 2)
-        difference = {"number": number, "position": place, "first": a[shown], "second": b[shown]}
+        number, *two = differing[0]
+        difference = {"number": number, "position": len(commonprefix(two))}  # noqa: RUF071  (characters are meant)
     return {"compared": len(pairs), "equal": len(pairs) - len(differing), "first_difference": difference}
 
 

@@ -25,7 +25,7 @@ class Answer:
     first_seconds, last_seconds: from sending the request to the first and to the last text.
     draft: the draft counters of the response, if it has any (llama.cpp).
     failure: why there is no whole answer: "HTTP 429", "timeout", "connection", "cut off", "malformed", "error in the
-        stream"; None if there is one. `message` has the server's or the connection's own words.
+        stream"; None if there is one. `message` is the server's or the connection's.
     """
 
     number: int

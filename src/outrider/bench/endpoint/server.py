@@ -60,18 +60,18 @@ class Arm:
         return {"name": self.name, "address": self.address, "model": self.body("")["model"], "extra": dict(self.extra)}
 
 
-def two_arms(first: tuple[str, str | None], second: tuple[str | None, str | None], **options: Any) -> list[Arm]:
-    """The arms of a command line: each a URL and its extra fields as JSON.
+def two_arms(urls: tuple[str, str | None], extras: tuple[str | None, str | None], **options: Any) -> list[Arm]:
+    """The arms of a command line. The second exists if it has a URL or extra fields; its URL is the first's by default.
 
-    The second exists if it has either; without a URL it is the first's.
+    Args:
+        extras: the extra fields of each, as JSON.
 
     Raises:
         UsageError: a URL or the JSON cannot be used.
     """
-    arms = [Arm("A", base_of(first[0]), extra=_extra_fields("--extra", first[1]), **options)]
-    url, extra = second
-    if url is not None or extra is not None:
-        arms.append(Arm("B", base_of(url or first[0]), extra=_extra_fields("--extra2", extra), **options))
+    arms = [Arm("A", base_of(urls[0]), extra=_extra_fields("--extra", extras[0]), **options)]
+    if urls[1] is not None or extras[1] is not None:
+        arms.append(Arm("B", base_of(urls[1] or urls[0]), extra=_extra_fields("--extra2", extras[1]), **options))
     return arms
 
 
@@ -100,9 +100,8 @@ def _extra_fields(flag: str, text: str | None) -> dict[str, Any]:
         fields = None
     if not isinstance(fields, dict):
         raise UsageError(f'{flag} {text} is not a JSON object: give one like \'{{"drafting": "off"}}\'')
-    for name in ("stream", "prompt", "messages", "n"):
-        if name in fields:
-            raise UsageError(f"{flag} sets {name}, which the benchmark sets itself: leave it out")
+    if own := {"stream", "prompt", "messages", "n"} & fields.keys():
+        raise UsageError(f"{flag} sets {', '.join(own)}, which the benchmark sets itself: leave it out")
     if "model" in fields and not isinstance(fields["model"], str):
         raise UsageError(f"{flag} sets model to a value that is not a string: give a name, or leave it out")
     return fields

@@ -6,17 +6,11 @@ from collections import Counter
 from typing import Any
 
 from rich.console import Console
-from rich.markup import escape
 
 from outrider.console import figures_table
 
 _COLUMNS = ("tok/s", "TTFT ms", "p95", "TPOT ms", "p95", "accepted", "tokens/pass", "failed")
 """TTFT: time to first token; TPOT: time per output token after it; medians and 95th percentiles."""
-
-_SHARED_SERVER = (
-    "both arms use one server: its prefix cache and its texts to draft from help whichever arm comes second, A and B "
-    "half of the time each; use two servers, as URL and URL2, to separate them"
-)
 
 
 def show_endpoint(result: dict[str, Any]) -> None:
@@ -68,20 +62,13 @@ def _notes(result: dict[str, Any]) -> list[str]:
         sources = sorted({of["drafting"]["source"] for of in figures if of["drafting"]})
         if sources:
             notes.append(f"{arm['name']}: accepted drafts and tokens per pass as {' and '.join(sources)} counts them")
-    if result["shared_server"]:
-        notes.append(_SHARED_SERVER)
     texts = [(level["clients"], level["texts"]) for level in result["levels"] if level.get("texts")]
     if texts:
-        notes.append(
-            "equal texts: {} of {}".format(*(sum(of[name] for _, of in texts) for name in ("equal", "compared")))
-        )
-        differing = [(clients, of["first_difference"]) for clients, of in texts if of["first_difference"]]
-        if differing:
-            clients, of = differing[0]
-            notes.append(
-                f"[yellow]first difference[/yellow]: {clients} clients, request {of['number']}, "
-                f"character {of['position']}: A {escape(repr(of['first']))}, B {escape(repr(of['second']))}"
-            )
+        equal, compared = (sum(of[name] for _, of in texts) for name in ("equal", "compared"))
+        notes.append(f"equal texts: {equal} of {compared}")
+        for clients, of in [(clients, of["first_difference"]) for clients, of in texts if of["first_difference"]][:1]:
+            where = f"{clients} clients, request {of['number']}, character {of['position']}"
+            notes.append(f"[yellow]first difference[/yellow]: {where}")
     elif len(result["arms"]) > 1:
         notes.append("texts not compared: only greedy answers (temperature 0) have to be equal")
     return notes

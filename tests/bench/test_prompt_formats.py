@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from outrider.bench.prompt import Form, Message, Prompt, render
+from outrider.bench.prompt import Message, Prompt, PromptFormat, render
 
 TALK = Prompt(
     "talk",
@@ -17,13 +17,13 @@ TEXT = Prompt("prose", "Once upon")
 
 
 def test_chat_gets_a_text_as_a_users_message():
-    assert TEXT.in_form(Form.chat) == Prompt("prose", messages=(Message("user", "Once upon"),))
-    assert TALK.in_form(Form.chat) is TALK
+    assert TEXT.in_format(PromptFormat.chat) == Prompt("prose", messages=(Message("user", "Once upon"),))
+    assert TALK.in_format(PromptFormat.chat) is TALK
 
 
 def test_base_gets_a_conversation_as_text_with_the_assistants_turn_begun():
-    assert TALK.in_form(Form.base) == Prompt("talk", "System: Be brief.\n\nUser: Hello\n\nAssistant:")
-    assert TEXT.in_form(Form.base) is TEXT
+    assert TALK.in_format(PromptFormat.base) == Prompt("talk", "System: Be brief.\n\nUser: Hello\n\nAssistant:")
+    assert TEXT.in_format(PromptFormat.base) is TEXT
 
 
 def test_turns_follow_the_answers_and_are_prompts_of_their_own():
@@ -58,7 +58,7 @@ def decode(call, file, *more):
 def test_a_model_with_a_template_is_asked_with_messages_turn_by_turn(fake, call, talk_file):
     fake.chat = object()
     found = decode(call, talk_file)
-    assert (found["suite"], found["form"]) == ("talk.jsonl", "chat")
+    assert (found["suite"], found["prompt_format"]) == ("talk.jsonl", "chat")
     assert sorted(asked(fake.made[0])) == [
         "user=Hello",
         "user=Hello|assistant= is größer.|user=And a bee?",
@@ -85,17 +85,17 @@ def test_every_turn_is_compared(fake, call, talk_file):
 
 def test_a_model_without_a_template_is_given_texts(fake, call, talk_file):
     found = decode(call, talk_file)
-    assert found["form"] == "base"
+    assert found["prompt_format"] == "base"
     assert sorted(asked(fake.made[0])) == ["Once upon", "User: Hello\n\nAssistant:"]
 
 
 def test_the_form_can_be_asked_for(fake, call, talk_file):
     fake.chat = object()
-    assert decode(call, talk_file, "--form", "base")["form"] == "base"
+    assert decode(call, talk_file, "--prompt-format", "base")["prompt_format"] == "base"
     fake.chat = None
-    ran = call("bench", "decode", "demo", "--suite", talk_file, "--form", "chat")
+    ran = call("bench", "decode", "demo", "--suite", talk_file, "--prompt-format", "chat")
     assert ran.code == 2
-    assert "demo.gguf has no chat template, which --form chat needs: leave --form out" in ran.err
+    assert "demo.gguf has no chat template, which --prompt-format chat needs: leave that out" in ran.err
     assert fake.made[-1].asked == []
 
 
@@ -103,4 +103,4 @@ def test_a_text_is_not_read_as_control_tokens(fake):
     """A base prompt is encoded as text; only a conversation goes through the template."""
     llm = fake("demo")
     assert render(TEXT, llm) == llm.tokenizer.encode("Once upon")
-    assert render(TEXT.in_form(Form.chat), llm) == llm.tokenizer.encode("user=Once upon")
+    assert render(TEXT.in_format(PromptFormat.chat), llm) == llm.tokenizer.encode("user=Once upon")
