@@ -67,7 +67,7 @@ class LoadOptions:
             ("drafter", '"auto", "off", None or a path', isinstance(self.drafter, str | Path | None)),
             ("lookup", "True or False", isinstance(self.lookup, bool)),
             ("lookup_history", "0 (none) or more tokens", _within(self.lookup_history, 0)),
-            ("prefix_cache_bytes", "None, 0 (none) or more", _within(self.prefix_cache_bytes, 0)),
+            ("prefix_cache_bytes", "0 (none) or more", _within(self.prefix_cache_bytes, 0)),
             ("threads", f"None or a number from 1 to {_MOST_THREADS}", _within(self.threads, 1, _MOST_THREADS)),
             ("context", "None or a number of tokens from 2", _within(self.context, 2)),
             ("kv_cache_dtype", f"one of {', '.join(cpu.KV_FORMATS)}", self.kv_cache_dtype in cpu.KV_FORMATS),
@@ -243,7 +243,7 @@ def open_drafter(path: Path | None, config: ModelConfig) -> Checkpoint | None:
     checkpoint = open_checkpoint(path)
     if (found := kind_of(checkpoint.config)) is None:
         raise CheckpointError("is a model, not a drafter", path=checkpoint.path, remedy="Pass its MTP drafter")
-    found[1].check(config, checkpoint.config)
+    found.check(config, checkpoint.config)
     return checkpoint
 
 
@@ -251,13 +251,13 @@ def record_drafter(
     checkpoint: Checkpoint | None, config: ModelConfig, weights: WeightStore, pool: cpu.ThreadPool, options: LoadOptions
 ) -> dict[str, Any]:
     """A drafter's program by its kind; empty without one."""
-    if checkpoint is None or (found := kind_of(checkpoint.config)) is None:
+    if checkpoint is None or (kind := kind_of(checkpoint.config)) is None:
         return {}
-    kind, reader = found
     tensors = quantized(checkpoint, options.quantize, pool).tensors if options.quantize else checkpoint.tensors
     own = WeightStore(tensors, pool)
     kv_format = options.kv_cache_dtype
-    return {kind: reader.record(config, weights, checkpoint.config, own, pool, max_rows=MOST_ROWS, kv_format=kv_format)}
+    program = kind.record(config, weights, checkpoint.config, own, pool, max_rows=MOST_ROWS, kv_format=kv_format)
+    return {kind.name: program}
 
 
 def open_caches(config: ModelConfig, context: int, options: LoadOptions) -> CachePool:
