@@ -233,7 +233,7 @@ def choose_drafter(source: str | Path, path: Path, config: ModelConfig, wanted: 
         return FoundDrafter(None, "no MTP drafter wanted")
     if wanted == "auto":
         return find_drafter(source, path, config)
-    return FoundDrafter(open_checkpoint(wanted).path, f"{wanted}, as asked")
+    return FoundDrafter(open_checkpoint(wanted).path, f"{wanted}, as requested")
 
 
 def open_drafter(path: Path | None, config: ModelConfig) -> Checkpoint | None:

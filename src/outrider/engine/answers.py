@@ -19,8 +19,8 @@ def answer_all(driver: Driver, prompts: Sequence[list[int]], params: Sequence[Sa
     Raises:
         OutriderError: a request failed, or its grammar exceeded the work limit of a token.
     """
-    asked = [(prompt, each) for prompt, one in zip(prompts, params, strict=True) for each in one.each()]
-    answers = driver.submit(asked)
+    requests = [(prompt, each) for prompt, one in zip(prompts, params, strict=True) for each in one.each()]
+    answers = driver.submit(requests)
     try:
         outputs = iter([answer.output() for answer in answers])
     except BaseException:  # an interrupt too

@@ -84,11 +84,11 @@ class Driver:
         self._begin_here()
         _all.add(self)
 
-    def submit(self, asked: Sequence[tuple[list[int], SamplingParams]], *, streams: bool = False) -> list[Answer]:
+    def submit(self, requests: Sequence[tuple[list[int], SamplingParams]], *, streams: bool = False) -> list[Answer]:
         """Queues requests, each a prompt and its parameters; they begin in the same pass."""
         self._begin_in_child()
-        answers = [Answer(self._thread, streams=streams) for _ in asked]
-        self._calls.put(partial(self._begin, list(zip(answers, asked, strict=True))))
+        answers = [Answer(self._thread, streams=streams) for _ in requests]
+        self._calls.put(partial(self._begin, list(zip(answers, requests, strict=True))))
         return answers
 
     def call(self, work: Callable[[], Result]) -> Result:
@@ -156,8 +156,8 @@ class Driver:
             except Empty:
                 return
 
-    def _begin(self, asked: list[tuple[Answer, tuple[list[int], SamplingParams]]]) -> None:
-        for answer, (prompt, params) in asked:
+    def _begin(self, requests: list[tuple[Answer, tuple[list[int], SamplingParams]]]) -> None:
+        for answer, (prompt, params) in requests:
             try:
                 answer.request = self._engine.add(prompt, params)
             except Exception as error:

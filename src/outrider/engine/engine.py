@@ -79,7 +79,7 @@ class Engine:
         """Takes in a request; its prompt is computed by the next steps.
 
         Args:
-            media: what stands in the prompt in place of tokens, ascending.
+            media: the rows of the prompt that carry embeddings, ascending.
 
         Raises:
             ValueError: the media do not fit the prompt (a bug of the caller, not of the input).

@@ -54,7 +54,7 @@ class Gate:
 
 
 class _Fork(threading.local):
-    """What the thread that forks has acquired, and whether an interrupt came meanwhile."""
+    """Gates that the forking thread has acquired, and whether it was interrupted."""
 
     def __init__(self) -> None:
         self.acquired: list[Gate] = []

@@ -142,5 +142,5 @@ class RequestOutput:
             "completion_tokens": len(self.token_ids),
             "finish_reason": self.finish_reason,
             "stats": self.stats.as_dict(),
-            **({} if self.logprobs is None else {"logprobs": [asdict(place) for place in self.logprobs]}),
+            **({} if self.logprobs is None else {"logprobs": [asdict(entry) for entry in self.logprobs]}),
         }

@@ -51,8 +51,8 @@ def divide(room: int, wanted: Sequence[int]) -> list[int]:
     """
     given = [0] * len(wanted)
     order = sorted(range(len(wanted)), key=lambda index: (wanted[index], index))
-    for place, index in enumerate(order):
-        left = len(order) - place
+    for served, index in enumerate(order):
+        left = len(order) - served
         given[index] = min(wanted[index], -(-room // left))  # rounded up: a single row is not lost
         room -= given[index]
     return given

@@ -20,7 +20,7 @@ class Verdict:
 
     @property
     def visited(self) -> list[int]:
-        """Nodes after which the target chose a token: the root and each accepted node where the request went on."""
+        """Nodes after which the target chose a token: the root and each accepted node where the request continued."""
         return [ROOT, *self.accepted][: len(self.tokens)]
 
 
