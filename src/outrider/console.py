@@ -161,17 +161,12 @@ def load_model(
     from outrider import LLM
     from outrider.loading import too_many_threads
 
-    with progress_bar() as progress, warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # shown below, without a source line
-        task = progress.add_task("opening the checkpoint", total=1.0)
-
-        def advance(what: str, fraction: float) -> None:
-            progress.update(task, description=what, completed=fraction)
-
-        options["quantize"] = None if quantize is Quantize.none else quantize.value
-        options["kv_cache_dtype"] = kv_cache_dtype.value
+    options["quantize"] = None if quantize is Quantize.none else quantize.value
+    options["kv_cache_dtype"] = kv_cache_dtype.value
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # printed below, without a source line
         try:
-            llm = LLM(model, progress=advance, **options)
+            llm = LLM(model, **options)
         except (MemoryError, OSError, RuntimeError) as error:
             if (what := exhausted(error)) is None:
                 raise

@@ -1,4 +1,4 @@
-"""The public face: load a model; generate, stream, chat, score, close."""
+"""The public API: load a model; generate, stream, chat, score, close."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ ParamsForAll = SamplingParams | Sequence[SamplingParams] | None
 
 
 class LLM:
-    """A model ready to answer.
+    """A loaded model.
 
-    Thread-safe: several threads, and forked children, may use one model; calls of threads share passes, and the tokens
-    are those of each call alone. A stream belongs to one thread at a time, and to the process that began it.
+    Thread-safe: several threads, and forked children, may use one model. Their calls share passes, which changes no
+    token. A stream belongs to one thread at a time, and to the process that began it.
 
     Args:
         model: "demo", a .gguf file, a folder with config.json and *.safetensors, or an id of the hub ("owner/name").
-        drafter: the MTP drafter, named like a model; "auto" for the model's own, where people keep it (see
-            `drafters.pairing`); "off" or None for none. `LLM.drafter` has its path, and why.
+        drafter: the MTP drafter, named like a model; "auto" finds the model's own (see `drafters.pairing`); "off" or
+            None for none. `LLM.drafter` has its path, and the reason.
         lookup: also draft by prompt lookup (n-gram matches).
-        lookup_history: tokens of earlier requests to draft from too (some 600 bytes each); 0 for none.
+        lookup_history: tokens of earlier requests that lookup also covers (some 600 bytes each); 0 for none.
         prefix_cache_bytes: memory for keys and values of finished sequences, reused by prompts with the same prefix
             (least recently used out first); 0 for none, None for a quarter of what is available after loading.
         threads: None for all cores this process may use.
@@ -75,13 +75,13 @@ class LLM:
 
     @property
     def parts(self) -> Loaded:
-        """What loading made: engine, target, caches and so on; it may change. Raises UsageError once closed."""
+        """Engine, target, caches and so on; not a stable API. Raises UsageError once closed."""
         if (parts := self._parts) is None:
             raise UsageError(f"{self.path.name} was closed: load it again")
         return parts
 
     def generate(self, prompts: str | Iterable[Prompt], sampling_params: ParamsForAll = None) -> list[RequestOutput]:
-        """Answers every prompt, all of them sharing each pass: one output per prompt, in their order.
+        """Answers prompts as one batch: one output per prompt, in their order.
 
         Args:
             prompts: a text, texts, or lists of token ids (taken as they are: no BOS is added).
@@ -89,7 +89,7 @@ class LLM:
 
         Raises:
             UsageError: a prompt is empty, too long for the context, or has ids outside the vocabulary; the grammar
-                cannot be used, or took more work than a token may; an argument is of a wrong type.
+                cannot be used, or exceeded its work limit; an argument is of a wrong type.
             OutriderError: a pass failed, or the model was closed while the request ran.
         """
         parts = self.parts
@@ -109,7 +109,7 @@ class LLM:
         Args:
             messages: objects with `role` ("system", "user", "assistant", "tool") and `content`, a text.
             tools: functions that the model may call, in OpenAI's format; see `RequestOutput.tool_calls`.
-            thinking: let the model reason first, where its template knows of that; see `RequestOutput.reasoning`.
+            thinking: let the model reason first, if its template supports it; see `RequestOutput.reasoning`.
         """
         parts = self.parts
         markers = parts.prompts.markers(tools=bool(tools))
@@ -124,8 +124,7 @@ class LLM:
         return answers.stream(self, parts.driver, ids, params)
 
     def astream(self, prompt: Prompt, sampling_params: SamplingParams | None = None) -> AsyncGenerator[Piece, None]:
-        """As `stream`, for asyncio: worker threads wait for the pieces, so that the event loop stays free. Closing it,
-        or cancelling the task that reads it, cancels the request."""
+        """As `stream`, for asyncio. Closing it, or cancelling the task that reads it, cancels the request."""
         return answers.astream(lambda: self.stream(prompt, sampling_params))
 
     def score(self, prompts: str | Iterable[Prompt]) -> list[list[float]]:

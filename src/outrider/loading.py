@@ -36,10 +36,10 @@ from outrider.speculation.planner import DraftPlanner
 from outrider.tokenizer import Tokenizer, open_tokenizer
 
 PREFILL_CHUNK = 256
-"""Prompt tokens of one pass: enough to amortise reading the weights, few enough for their rows to stay in cache."""
+"""Prompt tokens of one pass: enough to amortize reading the weights, few enough for their rows to stay in cache."""
 
 Progress = Callable[[str, float], None]
-"""Called with what is being done and the fraction done, from 0 to 1."""
+"""Called with the step and the fraction done, from 0 to 1."""
 
 _MOST_THREADS = 256
 _log = logging.getLogger("outrider.loading")
@@ -47,7 +47,7 @@ _log = logging.getLogger("outrider.loading")
 
 @dataclass(frozen=True)
 class LoadOptions:
-    """How to load a model; see `LLM` for what each option means.
+    """Options of loading; see `LLM`.
 
     Raises:
         UsageError: an option is of a wrong type or out of its range.
@@ -63,36 +63,31 @@ class LoadOptions:
     quantize: Quantization | None = None
 
     def __post_init__(self) -> None:
-        if not isinstance(self.drafter, str | Path | None):
-            raise UsageError(f'drafter must be "auto", "off", None or a path, not {given(self.drafter)}')
-        if not isinstance(self.lookup, bool):
-            raise UsageError(f"lookup must be True or False, not {given(self.lookup)}")
-        self._require_number("lookup_history", "0 (none) or more tokens", 0)
-        if self.prefix_cache_bytes is not None:
-            self._require_number("prefix_cache_bytes", "0 (none) or more", 0)
-        if self.threads is not None:
-            self._require_number("threads", f"None or a number from 1 to {_MOST_THREADS}", 1, _MOST_THREADS)
-        if self.context is not None:
-            self._require_number("context", "None or a number of tokens from 2", 2)
-        if self.kv_cache_dtype not in cpu.KV_FORMATS:
-            raise UsageError(f"kv_cache_dtype must be one of {', '.join(cpu.KV_FORMATS)}, not {self.kv_cache_dtype!r}")
-        if self.quantize is not None and self.quantize not in QUANTIZATIONS:
-            raise UsageError(f"quantize must be None or one of {', '.join(QUANTIZATIONS)}, not {self.quantize!r}")
+        for name, expected, fits in (
+            ("drafter", '"auto", "off", None or a path', isinstance(self.drafter, str | Path | None)),
+            ("lookup", "True or False", isinstance(self.lookup, bool)),
+            ("lookup_history", "0 (none) or more tokens", _within(self.lookup_history, 0)),
+            ("prefix_cache_bytes", "0 (none) or more", _within(self.prefix_cache_bytes, 0)),
+            ("threads", f"None or a number from 1 to {_MOST_THREADS}", _within(self.threads, 1, _MOST_THREADS)),
+            ("context", "None or a number of tokens from 2", _within(self.context, 2)),
+            ("kv_cache_dtype", f"one of {', '.join(cpu.KV_FORMATS)}", self.kv_cache_dtype in cpu.KV_FORMATS),
+            ("quantize", f"None or one of {', '.join(QUANTIZATIONS)}", self.quantize in (None, *QUANTIZATIONS)),
+        ):
+            if not fits:
+                raise UsageError(f"{name} must be {expected}, not {given(getattr(self, name))}")
 
-    def _require_number(self, name: str, expected: str, least: int, most: float = math.inf) -> None:
-        value = getattr(self, name)
-        if not isinstance(value, int) or isinstance(value, bool):
-            raise UsageError(f"{name} must be {expected}, not {given(value)}")
-        if not least <= value <= most:
-            raise UsageError(f"{name} must be {expected}, not {value}")
+
+def _within(value: object, least: int, most: float = math.inf) -> bool:
+    """Whether an option is None or a whole number in a range."""
+    return value is None or (isinstance(value, int) and not isinstance(value, bool) and least <= value <= most)
 
 
 @dataclass
 class Loaded:
-    """A loaded model's parts: what the commands, the server and tests build on.
+    """A loaded model's parts, for commands, server and tests.
 
-    `prompts` turns texts and conversations into token ids. `packed` reports what quantizing on load cost, None without.
-    `weight_bytes` are those of the packed weights. `drafter` says which drafter was found, and why.
+    `prompts` turns texts and conversations into token ids. `packed` reports the error of quantizing on load, None
+    without. `weight_bytes` are those of the packed weights.
     """
 
     path: Path
@@ -137,7 +132,13 @@ def load(source: str | Path, options: LoadOptions, progress: Progress) -> Loaded
     progress("building the tokenizer", 1.0)
     tokenizer = open_tokenizer(tables, path=checkpoint.path)
     grammars = grammar_compiler(tokenizer, target.vocabulary)
-    prompts = open_prompts(checkpoint.path, tables, tokenizer, grammars, target, context)
+    prompts = Prompts(
+        *(tokenizer, chat_template_of(tables), grammars),
+        name=checkpoint.path.name,
+        vocabulary=target.vocabulary,
+        context=context,
+        most_context=config.context_length,
+    )
     recorded = record_drafter(drafter_checkpoint, config, weights, pool, options)
     progress("measuring pass costs", 1.0)
     caches = open_caches(config, context, options)
@@ -183,7 +184,7 @@ def open_target(source: str | Path) -> tuple[Checkpoint, ModelConfig, TokenizerT
 
 
 def context_of(config: ModelConfig, wanted: int | None) -> int:
-    """Positions of one request at most. Raises UsageError beyond the model's own limit."""
+    """Most positions of one request. Raises UsageError beyond the model's own limit."""
     if wanted is not None and wanted > config.context_length:
         raise UsageError(f"context must lie between 2 and the model's {config.context_length}, not {wanted}")
     return wanted or config.context_length
@@ -200,7 +201,7 @@ def open_pool(wanted: int | None) -> cpu.ThreadPool:
 def open_weights(
     checkpoint: Checkpoint, quantize: Quantization | None, pool: cpu.ThreadPool, progress: Progress
 ) -> tuple[WeightStore, Packed | None]:
-    """The weights as the backend packs them while the program is recorded, quantized first where that is asked for."""
+    """The weights, quantized if requested; they are packed while the program is lowered."""
     packed = None if quantize is None else quantized(checkpoint, quantize, pool, progress)
     tensors = packed.tensors if packed else checkpoint.tensors
     total = sum(tensor.nbytes for tensor in tensors.values() if len(tensor.shape) > 1)
@@ -226,31 +227,13 @@ def grammar_compiler(tokenizer: Tokenizer, vocabulary: int) -> GrammarCompiler:
     )
 
 
-def open_prompts(
-    path: Path,
-    tables: TokenizerTables | Path,
-    tokenizer: Tokenizer,
-    grammars: GrammarCompiler,
-    target: Target,
-    context: int,
-) -> Prompts:
-    """Turns texts and conversations into token ids, with the checkpoint's chat template."""
-    return Prompts(
-        *(tokenizer, chat_template_of(tables), grammars),
-        name=path.name,
-        vocabulary=target.vocabulary,
-        context=context,
-        most_context=target.config.context_length,
-    )
-
-
 def choose_drafter(source: str | Path, path: Path, config: ModelConfig, wanted: str | Path | None) -> FoundDrafter:
     """The MTP drafter: the one that belongs to the model, none, or the given one."""
     if wanted in (None, "off", "none"):
         return FoundDrafter(None, "no MTP drafter wanted")
     if wanted == "auto":
         return find_drafter(source, path, config)
-    return FoundDrafter(open_checkpoint(wanted).path, f"{wanted}, as asked")
+    return FoundDrafter(open_checkpoint(wanted).path, f"{wanted}, as requested")
 
 
 def open_drafter(path: Path | None, config: ModelConfig) -> Checkpoint | None:
@@ -260,7 +243,7 @@ def open_drafter(path: Path | None, config: ModelConfig) -> Checkpoint | None:
     checkpoint = open_checkpoint(path)
     if (found := kind_of(checkpoint.config)) is None:
         raise CheckpointError("is a model, not a drafter", path=checkpoint.path, remedy="Pass its MTP drafter")
-    found[1].check(config, checkpoint.config)
+    found.check(config, checkpoint.config)
     return checkpoint
 
 
@@ -268,17 +251,17 @@ def record_drafter(
     checkpoint: Checkpoint | None, config: ModelConfig, weights: WeightStore, pool: cpu.ThreadPool, options: LoadOptions
 ) -> dict[str, Any]:
     """A drafter's program by its kind; empty without one."""
-    if checkpoint is None or (found := kind_of(checkpoint.config)) is None:
+    if checkpoint is None or (kind := kind_of(checkpoint.config)) is None:
         return {}
-    kind, reader = found
     tensors = quantized(checkpoint, options.quantize, pool).tensors if options.quantize else checkpoint.tensors
     own = WeightStore(tensors, pool)
     kv_format = options.kv_cache_dtype
-    return {kind: reader.record(config, weights, checkpoint.config, own, pool, max_rows=MOST_ROWS, kv_format=kv_format)}
+    program = kind.record(config, weights, checkpoint.config, own, pool, max_rows=MOST_ROWS, kv_format=kv_format)
+    return {kind.name: program}
 
 
 def open_caches(config: ModelConfig, context: int, options: LoadOptions) -> CachePool:
-    """The key-value caches, and the memory that finished sequences may keep for the prefix cache."""
+    """The key-value caches, with the memory for the prefix cache."""
     kept = options.prefix_cache_bytes
     return CachePool(
         cpu.kv_shapes(kv_layers(config)),
@@ -290,7 +273,7 @@ def open_caches(config: ModelConfig, context: int, options: LoadOptions) -> Cach
 
 
 def make_planner(measure: Measure, target: Target, recorded: dict[str, Any], options: LoadOptions) -> DraftPlanner:
-    """What decides how much to draft, from the cost of passes as measured now."""
+    """The planner, with the cost of passes measured now."""
     settings = Settings(target.vocabulary, options.lookup, options.lookup_history, recorded)
     return DraftPlanner(measure.cost_curve(), make_drafters(settings))
 
@@ -303,15 +286,14 @@ def usable_cores() -> int:
 
 
 def too_many_threads(threads: int) -> str | None:
-    """Why so many threads are slow, if there are more than cores that this process may use."""
-    cores = usable_cores()
-    if threads <= cores:
+    """A warning if there are more threads than cores that this process may use."""
+    if threads <= (cores := usable_cores()):
         return None
     return f"{threads} threads share {cores} usable core(s) and wait for each other in every step: use {cores}"
 
 
 def _fraction_of(total: int, progress: Progress) -> Callable[[int], None]:
-    """Adds up bytes and reports the fraction done."""
+    """Reports packed bytes as a fraction of `total`."""
     done = 0
 
     def advance(count: int) -> None:

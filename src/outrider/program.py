@@ -171,7 +171,7 @@ class StoreKv(Op):
 
 @dataclass(frozen=True)
 class Attention(Op):
-    """dst = softmax(query . keys) values, over what the row sees of a layer: committed positions and its own ancestors.
+    """dst = softmax(query . keys) values, over committed positions of a layer and the row's own ancestors.
 
     The query is scaled already. Heads share the keys and values of their group (Ainslie et al. 2023).
     """

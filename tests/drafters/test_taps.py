@@ -127,9 +127,8 @@ def test_without_a_drafter_that_taps_nothing_is_recorded(checkpoint):
 
 def test_layers_of_a_kind_with_a_checkpoint_depend_on_its_config(checkpoint, monkeypatch):
     """They are recorded for a drafter of that kind alone, and once where several kinds tap the same layer."""
-    reader = registry.DrafterCheckpoint(str, lambda *_: None, lambda *_: None)
     kinds = [
-        registry.Kind("written", lambda _: None, reader, taps=lambda _, drafter: map(int, drafter.split())),
+        registry.Kind("written", lambda _: None, str, taps=lambda _, drafter: map(int, drafter.split())),
         registry.Kind("toy", lambda _: None, taps=lambda _, drafter: [2] if drafter is None else [99]),
     ]
     monkeypatch.setattr(registry, "KINDS", kinds)

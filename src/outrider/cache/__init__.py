@@ -1,4 +1,4 @@
-"""Who owns which keys and values: caches of running sequences, and of finished ones whose prefix may serve again."""
+"""Key-value caches of running sequences, and of finished ones: the prefix cache."""
 
 from outrider.cache.memory import available_bytes, cache_bytes
 from outrider.cache.prefix import CachePool, MediumRows, Sequence

@@ -1,4 +1,4 @@
-"""Memory: what a cache really takes, and what this machine has left."""
+"""Memory: bytes of a cache, and bytes that this machine has left."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ _ELEMENT_BYTES: dict[cpu.KvFormat, int] = {"float32": 4, "float16": 2, "int8": 1
 _SCALE_BYTES = 4  # of one head at one position, where the format has scales
 _BLOCK_POSITIONS = 16
 _RING_SLACK = 32
-"""Slots of a sliding layer beside its window and the rows in flight; see csrc/cache/kv_cache.cpp."""
+"""Slots of a sliding layer besides its window and the rows of a pass; see csrc/cache/kv_cache.cpp."""
 _MEMINFO, _CGROUP = Path("/proc/meminfo"), Path("/sys/fs/cgroup")
 
 
 def cache_bytes(shapes: Sequence[cpu.KvShape | KvLayer], positions: int, max_rows: int, kv_format: cpu.KvFormat) -> int:
-    """Bytes that the system has given to a cache in which `positions` positions were ever written.
+    """Resident bytes of a cache in which `positions` positions were ever written.
 
-    The whole context is reserved, but memory is taken page by page as it is touched: per layer and head, a run of keys
-    and a run of values.
+    The whole context is reserved, but pages become resident as they are touched: per layer and head, a run of keys and
+    a run of values.
     """
     total = 0
     for shape in shapes:
@@ -35,10 +35,7 @@ def cache_bytes(shapes: Sequence[cpu.KvShape | KvLayer], positions: int, max_row
 
 
 def available_bytes() -> int:
-    """Memory that this process may still take without others being pushed out, as far as the system says.
-
-    The smaller of what the machine has and what is left of the control group's limit (a container's).
-    """
+    """Bytes that this process can allocate without swapping: the least of the machine's and its control group's."""
     known = [found for found in (_machine_bytes(), _group_bytes()) if found is not None]
     return min(known, default=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2)
 

@@ -1,4 +1,4 @@
-"""Caches that outlive their request, so that a prompt that begins as an earlier one did need not be computed again."""
+"""The prefix cache: keys and values of finished sequences, reused by prompts with the same prefix."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from outrider.backends import cpu
 from outrider.cache.memory import cache_bytes
 
 _MOST_KEPT = 256
-"""Finished sequences at most, whatever their bytes: every new prompt is compared with each."""
+"""Most finished sequences, whatever their bytes: every new prompt is compared with each."""
 
 
 class MediumRows(NamedTuple):
-    """Rows of one medium: row `first + i` has the cache key (digest, i) beside its token; see `engine.media`."""
+    """Rows of one medium: the cache key of row `first + i` is its token and (digest, i); see `engine.media`."""
 
     first: int
     rows: int
@@ -27,8 +27,8 @@ class Sequence:
     """A cache and the tokens whose keys and values it holds: `tokens[:cache.length]` are in it.
 
     `media` are the rows that carry embeddings, ascending. `salt` keeps sequences apart: one is reused for requests of
-    the same salt only. `written` is the most positions that the cache ever held: their memory stays taken when it goes
-    back.
+    the same salt only. `written` is the most positions that the cache ever held: their memory stays resident when it is
+    truncated.
     """
 
     cache: cpu.KvCache
@@ -39,14 +39,14 @@ class Sequence:
 
 
 class CachePool:
-    """Hands out caches, and takes back those of finished requests.
+    """Caches of running sequences, and those kept of finished ones.
 
     Args:
         shapes: the model's cache layers.
-        max_positions: longest sequence, rows in flight included.
+        max_positions: longest sequence, rows of a pass included.
         max_rows: most rows of one pass.
-        kv_format: how keys and values are kept.
-        kept_bytes: memory that finished sequences may keep for their prefix; 0 for none.
+        kv_format: format of keys and values.
+        kept_bytes: memory of finished sequences; 0 for none.
     """
 
     def __init__(
@@ -61,51 +61,43 @@ class CachePool:
         self._shapes, self._max_positions, self._max_rows = shapes, max_positions, max_rows
         self._kv_format = kv_format
         self._finished: list[Sequence] = []  # least recently used first
-        self.most_bytes = kept_bytes
-        """Memory that finished sequences may keep."""
-        self.kept_bytes = 0
-        """Memory that finished sequences keep."""
-        self.in_use = 0
-        """Sequences that are open."""
+        self.most_bytes, self.kept_bytes = kept_bytes, 0  # limit and present memory of finished sequences
+        self.in_use = 0  # sequences that are open
 
     @property
     def kept(self) -> int:
-        """Finished sequences that are kept."""
+        """Number of finished sequences."""
         return len(self._finished)
 
     def open(
         self, tokens: list[int], *, reuse: bool = True, salt: str = "", media: tuple[MediumRows, ...] = ()
     ) -> Sequence:
-        """A sequence for `tokens`, already holding as long a prefix of them as a finished one can give.
+        """A sequence for `tokens`, with the longest prefix of them that a finished sequence of the same salt holds.
 
-        A finished sequence that is used again loses what does not fit, so it is used only where that saves as much as
-        it loses. At least the last token is left to compute, since its hidden state is not kept. Reused or computed
-        anew, the bits are the same (rows do not see each other). Without `reuse` it begins empty. A prefix does not end
-        within a medium, whose rows may attend to each other in both directions.
-
-        Args:
-            salt: only sequences that were opened with the same salt are considered.
+        A reused sequence is truncated to that prefix, so it is reused only if it keeps at least half of its length. The
+        last token is always computed, since its hidden state is not kept. A prefix does not end within a medium, whose
+        rows may attend to each other in both directions. Reused or computed, the bits are the same (rows do not see
+        each other). Without `reuse` the sequence is empty.
         """
         best, shared = None, 0
         for sequence in [s for s in self._finished if s.salt == salt] if reuse else ():
             length = sequence.cache.length
             common = min(_common(sequence, tokens, media), length, len(tokens) - 1)
             common = next((m.first for m in media if m.first < common < m.first + m.rows), common)
-            # A sliding layer holds its last positions alone: before `earliest` it has lost what a row would see.
+            # A sliding layer holds only its last positions: a prefix that ends before `earliest` lacks some.
             if common > shared and common >= sequence.cache.earliest and common >= length - common:
                 best, shared = sequence, common
         if best is None:
-            sequence = Sequence(self.new(), tokens, salt, media)
-            self.in_use += 1
-            return sequence
+            best = Sequence(self.new(), [])
+        else:
+            self._finished.remove(best)
+            self.kept_bytes -= self.bytes_of(best)
+            best.cache.truncate(shared)
         self.in_use += 1
-        self._finished.remove(best)
-        self.kept_bytes -= self.bytes_of(best)
-        best.cache.truncate(shared)
         return Sequence(best.cache, tokens, salt, media, best.written)
 
     def close(self, sequence: Sequence, *, keep: bool = True) -> None:
-        """Takes a finished sequence back; the least recently used ones make room for it. Without `keep` it goes."""
+        """Keeps a finished sequence, evicting the least recently used ones; drops it without `keep`."""
         self.in_use -= 1
         sequence.written = max(sequence.written, sequence.cache.length)
         if keep and sequence.cache.length:
@@ -116,7 +108,7 @@ class CachePool:
             self.kept_bytes -= self.bytes_of(self._finished.pop(0))
 
     def _drop_equal(self, sequence: Sequence) -> None:
-        """What a newer one holds as well is not kept twice, as after a short prompt that is asked again and again."""
+        """Drops a finished sequence with the same rows, as after a short prompt that is sent repeatedly."""
         for kept in [s for s in self._finished if s.salt == sequence.salt]:
             length = sequence.cache.length
             if kept.cache.length == length <= _common(kept, sequence.tokens, sequence.media):
@@ -125,7 +117,7 @@ class CachePool:
                 return
 
     def clear(self) -> None:
-        """Keeps none of the finished sequences."""
+        """Drops all finished sequences."""
         self._finished.clear()
         self.kept_bytes = 0
 
@@ -134,7 +126,7 @@ class CachePool:
         return cpu.KvCache(self._shapes, self._max_positions, self._max_rows, self._kv_format)
 
     def bytes_of(self, sequence: Sequence) -> int:
-        """Memory that a sequence takes."""
+        """Resident bytes of a sequence."""
         return cache_bytes(self._shapes, sequence.written, self._max_rows, self._kv_format)
 
 

@@ -25,8 +25,8 @@ _SMOOTHING = 0.1
 _STEP, _FIRST_GUESS = "mtp step", 0.6
 """Source under which the chance of a step's first proposal is learnt, by depth, before the step runs."""
 _SHARPENING = 0.4
-"""How much a drafter's logits are sharpened for a Gumbel top-k, in proportion to its recent rejection rate: an
-uncertain drafter overestimates unlikely tokens (it learnt their mean probability), and any of the many may win."""
+"""How much a drafter's logits are sharpened for a Gumbel top-k, in proportion to its recent rejection rate. When
+uncertain, it overestimates unlikely tokens (it learnt their mean probability), and any of the many may win the draw."""
 _DEPTHS = 3  # the last with all that follow
 _BUCKETS = 16  # of the drafter's own probability of a token
 

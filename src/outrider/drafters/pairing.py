@@ -45,7 +45,7 @@ def find_drafter(source: str | Path, model: Path, config: ModelConfig) -> FoundD
             found = kind_of(checkpoint.config)
             if found is None:
                 continue
-            found[1].check(config, checkpoint.config)
+            found.check(config, checkpoint.config)
         except CheckpointError as problem:
             if isinstance(path, Path):  # a repository that the hub does not have is no problem
                 skipped.append(f"{name}: {problem}")

@@ -23,7 +23,7 @@ class Settings:
         vocabulary: of the target.
         lookup: whether to draft by prompt lookup.
         history: tokens of earlier requests that lookup also covers; 0 for none.
-        recorded: kind -> what its checkpoint's `record` returned.
+        recorded: kind -> what its `record` returned.
     """
 
     vocabulary: int
@@ -33,35 +33,24 @@ class Settings:
 
 
 @dataclass(frozen=True)
-class DrafterCheckpoint:
-    """How a kind reads its checkpoints.
-
-    Attributes:
-        config: class of their config, by which they are recognized.
-        check: (target's config, drafter's config); raises CheckpointError if the two do not fit.
-        record: (target's config and weights, drafter's config and weights, thread pool, max_rows=, kv_format=) -> the
-            recorded program.
-    """
-
-    config: type
-    check: Callable[[Any, Any], None]
-    record: Callable[..., Any]
-
-
-@dataclass(frozen=True)
 class Kind:
-    """One kind of drafter.
+    """One kind of drafter. `config`, `check` and `record` are for a kind with a checkpoint.
 
     Attributes:
         make: the drafter, or None where the settings leave it out.
-        checkpoint: None for a kind that needs none.
+        config: class of its checkpoints' config, by which they are recognized.
+        check: (target's config, drafter's config); raises CheckpointError if the two do not fit.
+        record: (target's config and weights, drafter's config and weights, thread pool, max_rows=, kv_format=) -> the
+            recorded program.
         taps: (target's config, drafter's config or None) -> the layers whose hidden states the drafter requires; see
             `CommittedRows.taps`.
     """
 
     name: str
     make: Callable[[Settings], Drafter | None]
-    checkpoint: DrafterCheckpoint | None = None
+    config: type | None = None
+    check: Callable[[Any, Any], None] = lambda _target, _drafter: None
+    record: Callable[..., Any] = lambda *_, **__: None
     taps: Callable[[ModelConfig, Any], Iterable[int]] = lambda _target, _drafter: ()
 
 
@@ -69,7 +58,7 @@ KINDS = [
     Kind(
         "mtp",
         lambda s: MtpDrafter(s.recorded["mtp"], s.vocabulary) if "mtp" in s.recorded else None,
-        DrafterCheckpoint(AssistantConfig, check_pair, cpu_drafter),
+        *(AssistantConfig, check_pair, cpu_drafter),
     ),
     Kind("lookup", lambda s: LookupDrafter() if s.lookup else None),
     Kind("history", lambda s: HistoryDrafter(s.history) if s.lookup and s.history else None),
@@ -82,12 +71,9 @@ def make_drafters(settings: Settings) -> list[Drafter]:
     return [drafter for kind in KINDS if (drafter := kind.make(settings)) is not None]
 
 
-def kind_of(config: object) -> tuple[str, DrafterCheckpoint] | None:
+def kind_of(config: object) -> Kind | None:
     """The kind that reads a checkpoint with this config; None if it is no drafter's."""
-    for kind in KINDS:
-        if kind.checkpoint is not None and isinstance(config, kind.checkpoint.config):
-            return kind.name, kind.checkpoint
-    return None
+    return next((kind for kind in KINDS if kind.config is not None and isinstance(config, kind.config)), None)
 
 
 def tapped_layers(target: ModelConfig, drafter: object | None) -> tuple[int, ...]:
@@ -98,6 +84,6 @@ def tapped_layers(target: ModelConfig, drafter: object | None) -> tuple[int, ...
     """
     layers: set[int] = set()
     for kind in KINDS:
-        if kind.checkpoint is None or isinstance(drafter, kind.checkpoint.config):
-            layers.update(kind.taps(target, None if kind.checkpoint is None else drafter))
+        if kind.config is None or isinstance(drafter, kind.config):
+            layers.update(kind.taps(target, None if kind.config is None else drafter))
     return tuple(sorted(layers))

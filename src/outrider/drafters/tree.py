@@ -41,7 +41,7 @@ class Node:
 
 @dataclass
 class Draft:
-    """Nodes in an order in which every parent stands before its children; shared prefixes are one path."""
+    """Nodes in an order in which every parent precedes its children; shared prefixes are one path."""
 
     nodes: list[Node] = field(default_factory=list)
     _index: dict[tuple[int, int], int] = field(default_factory=dict)

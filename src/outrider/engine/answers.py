@@ -17,10 +17,10 @@ def answer_all(driver: Driver, prompts: Sequence[list[int]], params: Sequence[Sa
     """Answers every prompt with its parameters, all of them sharing each pass.
 
     Raises:
-        OutriderError: a request failed, or its grammar took more work than a token may.
+        OutriderError: a request failed, or its grammar exceeded the work limit of a token.
     """
-    asked = [(prompt, each) for prompt, one in zip(prompts, params, strict=True) for each in one.each()]
-    answers = driver.submit(asked)
+    requests = [(prompt, each) for prompt, one in zip(prompts, params, strict=True) for each in one.each()]
+    answers = driver.submit(requests)
     try:
         outputs = iter([answer.output() for answer in answers])
     except BaseException:  # an interrupt too
@@ -33,7 +33,7 @@ def answer_all(driver: Driver, prompts: Sequence[list[int]], params: Sequence[Sa
 def answer_turns(
     driver: Driver, prompts: Sequence[list[int]], params: Sequence[SamplingParams], markers: Markers
 ) -> list[RequestOutput]:
-    """As `answer_all` for prompts that end where the model's turn begins: thoughts and calls are read from the text."""
+    """As `answer_all` for prompts that end where the model's turn begins: parses thoughts and calls out of the text."""
     ends = () if markers.last_mark is None else (markers.last_mark,)
     kept = [replace(p, keep_special=p.keep_special + markers.keep_special, stop=p.stop + ends) for p in params]
     return [_read(output, markers) for output in answer_all(driver, prompts, kept)]
@@ -68,9 +68,9 @@ def _pieces(_owner: object, driver: Driver, answer: Answer) -> Generator[Piece, 
 
 
 async def astream(begin: Callable[[], Generator[Piece, None, None]]) -> AsyncGenerator[Piece, None]:
-    """The pieces of a stream; worker threads wait for them, so that the event loop stays free.
+    """The pieces of a stream. Worker threads wait for them, so the event loop does not block.
 
-    Leaving early, or cancelling the task that reads, cancels the request; that takes until the running pass ends.
+    Closing it, or cancelling the task that reads it, cancels the request at the end of the running pass.
 
     Args:
         begin: makes the stream; called in a worker thread too.

@@ -18,7 +18,7 @@ from outrider.speculation.walk import Verdict
 
 @dataclass(eq=False)
 class Slot:
-    """What one request computes in a pass.
+    """The part of one request in a pass.
 
     Attributes:
         rows: tokens without keys and values, then the nodes of `draft`.
@@ -115,7 +115,7 @@ def hand_out(slots: Sequence[Slot], result: PassResult, hidden: Floats | None, t
     """Gives each slot its part of a pass's outputs.
 
     Args:
-        hidden: (outputs, hidden_size) float32; None if nobody needs them.
+        hidden: (outputs, hidden_size) float32; None if not required.
         taps: layer -> (rows, hidden_size) float32.
     """
     first = row = 0

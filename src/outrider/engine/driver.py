@@ -1,8 +1,7 @@
 """The thread that runs an engine for the callers of an `LLM`.
 
-Callers of any thread put their requests into one queue and wait for what comes back; between passes the driver takes
-in what is new. So all requests share passes, and a caller's interrupt, recursion limit or garbage collection cannot
-break one: callers touch only a queue.
+Callers of any thread put requests into one queue, which the driver empties between passes. So all requests share
+passes, and a caller's interrupt, recursion limit or garbage collection cannot break one: callers touch only a queue.
 """
 
 from __future__ import annotations
@@ -26,11 +25,11 @@ Event = Piece | RequestOutput | Exception
 Result = TypeVar("Result")
 
 _CHECK_SECONDS = 1.0
-"""How often one who waits makes sure that the thread is still there."""
+"""How often a waiting caller checks that the thread is alive."""
 
 
 class Answer:
-    """A request as its caller sees it. `events` are its pieces, if it streams, and then its output or what ended it."""
+    """The caller's side of a request. `events` are its pieces, if it streams, then its output or the error."""
 
     def __init__(self, thread: threading.Thread, *, streams: bool) -> None:
         self.thread, self.streams = thread, streams
@@ -39,11 +38,11 @@ class Answer:
         self.request: Request | None = None  # once it has begun; the driver's own
 
     def next(self) -> Piece | RequestOutput:
-        """What comes next.
+        """The next event.
 
         Raises:
             OutriderError: the process was forked or the model closed meanwhile.
-            Exception: what ended the request, such as a failed pass.
+            Exception: the error that ended the request, such as a failed pass.
         """
         if self.process != os.getpid():
             raise OutriderError("the process was forked while the request ran: send it again in the child")
@@ -77,7 +76,7 @@ class Driver:
     """Runs an engine in a thread of its own, until `stop`.
 
     Args:
-        load_seconds: what the statistics of every request report.
+        load_seconds: for the statistics of every request.
     """
 
     def __init__(self, engine: Engine, load_seconds: float) -> None:
@@ -85,15 +84,15 @@ class Driver:
         self._begin_here()
         _all.add(self)
 
-    def submit(self, asked: Sequence[tuple[list[int], SamplingParams]], *, streams: bool = False) -> list[Answer]:
-        """Takes in requests, each a prompt and its parameters, that begin in the same pass."""
+    def submit(self, requests: Sequence[tuple[list[int], SamplingParams]], *, streams: bool = False) -> list[Answer]:
+        """Queues requests, each a prompt and its parameters; they begin in the same pass."""
         self._begin_in_child()
-        answers = [Answer(self._thread, streams=streams) for _ in asked]
-        self._calls.put(partial(self._begin, list(zip(answers, asked, strict=True))))
+        answers = [Answer(self._thread, streams=streams) for _ in requests]
+        self._calls.put(partial(self._begin, list(zip(answers, requests, strict=True))))
         return answers
 
     def call(self, work: Callable[[], Result]) -> Result:
-        """What `work` returns, or raises, which the thread runs between two passes."""
+        """Runs `work` in the thread between two passes; returns its result, or raises its exception."""
         self._begin_in_child()
         result: SimpleQueue[Result | Exception] = SimpleQueue()
 
@@ -108,14 +107,14 @@ class Driver:
         return found
 
     def cancel(self, answers: Sequence[Answer]) -> None:
-        """Ends requests before the next pass. Takes no lock, so that a garbage collection may call it anywhere."""
+        """Ends requests before the next pass. Acquires no lock, so a garbage collection may call it anywhere."""
         if self._process == os.getpid():
             self._calls.put(partial(self._drop, answers))
 
     def stop(self, why: str = "the model was closed while the request ran") -> None:
-        """Ends the thread before its next pass, and its requests with an error that says why; waits for that.
+        """Ends the thread before its next pass, and its requests with the error `why`; waits for that.
 
-        Nothing of the engine is kept: a stream that its caller has suspended must not hold a closed model's memory.
+        Drops the engine: a stream that its caller has suspended must not hold a closed model's memory.
         """
         if self._thread is threading.current_thread():
             return
@@ -126,7 +125,7 @@ class Driver:
         self.__dict__.pop("_engine", None)
 
     def _begin_in_child(self) -> None:
-        """In a forked child, begins anew: the thread and its requests exist in the parent alone."""
+        """Starts a thread in a forked child: the parent's, and its requests, do not exist there."""
         if self._process != os.getpid():
             self._engine.cancel_all()
             self._begin_here()
@@ -148,7 +147,7 @@ class Driver:
                 self._pass()
 
     def _waiting_calls(self) -> Iterator[Callable[[], None] | None]:
-        """Those in the queue; where nothing runs, waits for one."""
+        """Those in the queue; waits for one if no request runs."""
         if not self._running:
             yield self._calls.get()
         while True:
@@ -157,8 +156,8 @@ class Driver:
             except Empty:
                 return
 
-    def _begin(self, asked: list[tuple[Answer, tuple[list[int], SamplingParams]]]) -> None:
-        for answer, (prompt, params) in asked:
+    def _begin(self, requests: list[tuple[Answer, tuple[list[int], SamplingParams]]]) -> None:
+        for answer, (prompt, params) in requests:
             try:
                 answer.request = self._engine.add(prompt, params)
             except Exception as error:
@@ -177,7 +176,7 @@ class Driver:
     def _pass(self) -> None:
         try:
             self._engine.step()
-        except Exception as error:  # what breaks a pass is not known to belong to one request
+        except Exception as error:  # which request caused it is unknown
             self._end_all(OutriderError(f"the pass failed: {error!r}"))
             return
         for answer in list(self._running):
@@ -200,7 +199,7 @@ def _event(answer: Answer, request: Request) -> Event:
 
 
 def _awaited(events: SimpleQueue[Any], thread: threading.Thread) -> Any:
-    """The next event. Raises it if it is an error, and OutriderError if the thread has ended without one."""
+    """The next event. Raises it if it is an error, and OutriderError if the thread ended without one."""
     while True:
         try:
             event = events.get(timeout=_CHECK_SECONDS)
@@ -218,6 +217,6 @@ _all: WeakSet[Driver] = WeakSet()
 
 @atexit.register
 def _stop_all() -> None:
-    """A thread that is inside the core when the interpreter ends would abort the process."""
+    """A thread inside the core when the interpreter ends would abort the process."""
     for driver in list(_all):
         driver.stop()

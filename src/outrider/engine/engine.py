@@ -29,29 +29,26 @@ _log = logging.getLogger("outrider.engine")
 OnCommit = Callable[[Request, CommittedRows], None]
 
 
-def _in_turn(step: Callable[[Engine], None]) -> Callable[[Engine], None]:
-    """Runs a step while no other thread is inside, if there are requests.
-
-    What breaks it, an interrupt too, ends all of them and is raised: none may go on from half a pass.
-    """
+def _whole(step: Callable[[Engine], None]) -> Callable[[Engine], None]:
+    """Runs a step while no other thread is inside. An exception, an interrupt too, ends all requests and is raised:
+    none may continue from half a pass."""
 
     @wraps(step)
     def run(engine: Engine) -> None:
         with engine.target.gate:
-            if engine._running:
-                try:
-                    step(engine)
-                except BaseException as error:
-                    for request in engine._running:
-                        request.error = OutriderError(f"the pass that computed the request was interrupted ({error!r})")
-                    engine._retire()
-                    raise
+            try:
+                step(engine)
+            except BaseException as error:
+                for request in engine._running:
+                    request.error = OutriderError(f"the pass that computed the request was interrupted ({error!r})")
+                engine._retire()
+                raise
 
     return run
 
 
 class Engine:
-    """Runs requests to their end, any number at a time. One thread at a time is inside; a fork waits until none is.
+    """Runs any number of requests. One thread at a time is inside; a fork waits until none is.
 
     Args:
         context: most positions of one request, prompt and answer together.
@@ -82,62 +79,48 @@ class Engine:
         """Takes in a request; its prompt is computed by the next steps.
 
         Args:
-            media: what stands in the prompt in place of tokens, ascending.
+            media: the rows of the prompt that carry embeddings, ascending.
 
         Raises:
             ValueError: the media do not fit the prompt (a bug of the caller, not of the input).
             UsageError: the grammar cannot be used.
         """
         check_media(media, len(prompt), self.target.config.hidden_size)
-        with self.target.gate:
-            return self._add(prompt, params, media)
-
-    def _add(self, prompt: list[int], params: SamplingParams, media: Sequence[Medium]) -> Request:
-        self._count += 1
-        # A drafter that needs every row must see those of a prefix too.
+        # A drafter that requires every row gets those of a prefix only if they are computed.
         reuse = params.cache_prompt and self.planner.hidden != "all"
         keys = tuple(medium.key for medium in media)
-        sequence = self._caches.open(list(prompt), reuse=reuse, salt=params.cache_salt, media=keys)
-        try:
-            request = Request(
-                *(
-                    self._count,
-                    prompt,
-                    params,
-                    sequence,
-                    self.tokenizer,
-                    self._end_tokens,
-                    self.context,
-                    self._grammars,
-                ),
-                media,
-            )
-            self.planner.open(request.state)
-        except Exception:
-            self._caches.close(sequence)
-            raise
-        self._running.append(request)
-        return request
+        with self.target.gate:
+            self._count += 1
+            sequence = self._caches.open(list(prompt), reuse=reuse, salt=params.cache_salt, media=keys)
+            given = self._count, params, sequence, media, self.tokenizer, self._end_tokens, self.context, self._grammars
+            try:
+                request = Request(*given)
+                self.planner.open(request.state)
+            except Exception:
+                self._caches.close(sequence)
+                raise
+            self._running.append(request)
+            return request
 
-    @_in_turn
+    @_whole
     def step(self) -> None:
-        """One round for all requests: every one of them gets at least one token, or a chunk of its prompt.
+        """One round for all requests: each gets at least one token, or a chunk of its prompt.
 
-        What fails within one request ends that one alone; see `Request.error` and `engine.isolation`.
+        A failure within one request ends that one alone; see `Request.error` and `engine.isolation`.
         """
         batch = self._schedule()  # one row for each request that decodes, and chunks of prompts
         self._draft(batch)  # a tree of proposed tokens hangs from each of these rows
         for passed in verified(self._verify, batch.slots):  # one target pass over all rows
             for slot in passed.slots:
                 with failing_alone(slot.request):
-                    self._accept(slot, passed, batch.draft_seconds)  # as far as the target chooses the same
+                    self._accept(slot, passed, batch.draft_seconds)  # as far as the target chooses the same tokens
                     slot.commit()  # accepted rows become part of the cache
             self._learn(passed, batch)  # chances and costs, for the next draft
         self._retire()  # those that ended
 
     def _schedule(self) -> Batch:
-        """Every request's part of the next pass, without drafts."""
-        # Requests that decode come first: a long prompt must not hold up the next token of the others.
+        """The rows of the next pass, without drafts."""
+        # Requests that decode come first: a long prompt must not delay the next token of the others.
         decoding = [r for r in self._running if r.decoding][: self.target.max_rows]
         prompts = [r for r in self._running if not r.decoding]
         room = self.target.max_rows - len(decoding)
@@ -146,13 +129,10 @@ class Engine:
             room = min(room, self._share.rows(cost(len(decoding))))
         wanted = [min(len(request.tokens) - request.sequence.cache.length, self.chunk) for request in prompts]
         every = self.planner.hidden == "all"
+        chunks = [(request, rows) for request, rows in zip(prompts, divide(room, wanted), strict=True) if rows]
         return Batch(
             [certain_rows(request, 1, every_output=every) for request in decoding],
-            [
-                certain_rows(request, rows, every_output=every)
-                for request, rows in zip(prompts, divide(room, wanted), strict=True)
-                if rows
-            ],
+            [certain_rows(request, rows, every_output=every) for request, rows in chunks],
         )
 
     def _draft(self, batch: Batch) -> None:
@@ -167,7 +147,7 @@ class Engine:
             room -= len(slot.draft)
 
     def _verify(self, slots: list[Slot]) -> VerifiedPass:
-        """Runs one pass over all rows."""
+        """Runs one target pass over all rows."""
         result = self.target.run([s.rows for s in slots], logits=any(s.request.needs_logits for s in slots))
         self.planner.prefetch([slot.request.state for slot in slots])
         outputs = sum(len(slot.rows.outputs) for slot in slots)
@@ -179,13 +159,12 @@ class Engine:
     def _accept(self, slot: Slot, passed: VerifiedPass, draft_seconds: float) -> None:
         """Appends the tokens that the target chose along the draft, and its bonus token."""
         if slot.chooses:
-            with slot.request.lock:  # another thread may be about to take a piece
-                slot.verdict = walk(slot.draft, slot.request.emitter(*slot.walkable()))
-                verify = TargetPass(passed.rows, passed.seconds)
-                slot.request.account(slot.verdict, slot.draft, verify, draft_seconds)
+            slot.verdict = walk(slot.draft, slot.request.emitter(*slot.walkable()))
+            verify = TargetPass(passed.rows, passed.seconds)
+            slot.request.account(slot.verdict, slot.draft, verify, draft_seconds)
 
     def _learn(self, passed: VerifiedPass, batch: Batch) -> None:
-        """Learns from verdicts and the clock, and reports the committed rows."""
+        """Learns from verdicts and measured times, and reports the committed rows."""
         for slot in passed.slots:
             if slot.committed is None:
                 continue
@@ -208,9 +187,9 @@ class Engine:
 
     @contextmanager
     def observing(self, on_commit: OnCommit) -> Iterator[None]:
-        """Within it `on_commit` gets the rows that each pass commits, after their tokens were appended.
+        """While it is open, `on_commit` gets the rows that each pass commits, after their tokens were appended.
 
-        The hidden state of the last row is among them wherever the target chose a token.
+        They include the hidden state of the last row wherever the target chose a token.
         """
         self._on_commit = on_commit
         try:
@@ -219,21 +198,21 @@ class Engine:
             self._on_commit = None
 
     def cancel(self, request: Request) -> None:
-        """Ends a request where it stands; its place is free at once."""
+        """Ends a request at once and frees its slot."""
         with self.target.gate:
             if request in self._running:
-                self._let_go(request)
+                self._remove(request)
 
     def cancel_all(self) -> None:
-        """Ends all requests where they stand."""
+        """Ends all requests at once."""
         for request in list(self._running):
             self.cancel(request)
 
     def _retire(self) -> None:
         for request in [request for request in self._running if request.ended]:
-            self._let_go(request)
+            self._remove(request)
 
-    def _let_go(self, request: Request) -> None:
+    def _remove(self, request: Request) -> None:
         self._running.remove(request)
         try:
             self.planner.close(request.state)

@@ -7,7 +7,6 @@ import os
 import threading
 import time
 from itertools import count
-from types import TracebackType
 from weakref import WeakSet
 
 _POLL_SECONDS = 0.0005
@@ -16,63 +15,49 @@ _POLL_SECONDS = 0.0005
 class Gate:
     """Lets one thread in at a time; the same thread may enter again.
 
-    A fork acquires all gates in the order of their numbers (so two forks cannot deadlock), ahead of waiting threads. So
-    it happens while no other thread holds one, and in the child every gate is released.
+    A fork acquires all gates ahead of waiting threads, in the order of their numbers (so two forks cannot deadlock). In
+    the child every gate is released.
     """
 
     def __init__(self) -> None:
         self.number = next(_numbers)
-        self._lock = threading.RLock()
-        self._owner: int | None = None
-        self._depth = 0
-        self._forking: set[int] = set()  # threads that wait to fork
+        self.reset()
         _gates.add(self)
+
+    def reset(self) -> None:
+        """Releases the gate, which no living thread holds."""
+        self._lock, self._owner, self._depth = threading.RLock(), -1, 0
+        self._forking: set[int] = set()  # threads that wait to fork
 
     def __enter__(self) -> None:
         own = threading.get_ident()
-        while self._forking and self._owner != own:  # who leaves and enters in a loop would never let a fork in
+        while self._forking and self._owner != own:  # a thread that re-enters in a loop would starve the fork
             time.sleep(_POLL_SECONDS)
         self._lock.acquire()
         self._owner, self._depth = own, self._depth + 1
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._depth -= 1
         if self._depth == 0:
-            self._owner = None
+            self._owner = -1
         self._lock.release()
 
-    def take_for_fork(self) -> bool:
-        """Waits until nobody is inside.
-
-        Returns whether an interrupt came. It does not end the wait, since the fork would happen all the same.
-        """
+    def acquire_for_fork(self) -> None:
+        """Waits until no other thread is inside."""
         self._forking.add(threading.get_ident())
-        interrupted = False
-        while True:
-            try:
-                if self._lock.acquire(timeout=1.0):
-                    return interrupted
-            except KeyboardInterrupt:
-                interrupted = True
+        self._lock.acquire()
 
-    def go_on_in_parent(self) -> None:
+    def release_in_parent(self) -> None:
         """After a fork, in the parent."""
         self._forking.discard(threading.get_ident())
         self._lock.release()
 
-    def open_in_child(self) -> None:
-        """After a fork, in the child: no other thread exists."""
-        self._lock, self._owner, self._depth = threading.RLock(), None, 0
-        self._forking.clear()
-
 
 class _Fork(threading.local):
-    """What the thread that forks has taken, and whether it was interrupted."""
+    """Gates that the forking thread has acquired, and whether it was interrupted."""
 
     def __init__(self) -> None:
-        self.taken: list[Gate] = []
+        self.acquired: list[Gate] = []
         self.interrupted = False
 
 
@@ -83,22 +68,26 @@ _fork = _Fork()
 
 def _before_fork() -> None:
     for gate in sorted(_gates, key=lambda gate: gate.number):
-        _fork.interrupted |= gate.take_for_fork()
-        _fork.taken.append(gate)
+        while gate not in _fork.acquired:
+            try:
+                gate.acquire_for_fork()
+                _fork.acquired.append(gate)
+            except KeyboardInterrupt:  # does not end the wait: the fork would happen all the same
+                _fork.interrupted = True
 
 
 def _after_fork_in_parent() -> None:
-    while _fork.taken:
-        _fork.taken.pop().go_on_in_parent()
+    while _fork.acquired:
+        _fork.acquired.pop().release_in_parent()
     if _fork.interrupted:
         _fork.interrupted = False
         _thread.interrupt_main()
 
 
 def _after_fork_in_child() -> None:
-    _fork.taken.clear()
+    _fork.acquired.clear()
     for gate in list(_gates):
-        gate.open_in_child()
+        gate.reset()
 
 
 if hasattr(os, "register_at_fork"):

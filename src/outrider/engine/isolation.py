@@ -1,6 +1,6 @@
-"""What fails for one request fails for it alone: a stage that fails for a batch is repeated for each of its requests.
+"""Isolation of failures: a stage that fails for a batch is repeated for each of its requests alone.
 
-Nothing is lost by that: nothing of a failed stage was committed, and rows do not see each other.
+That changes no token: nothing of a failed stage was committed, and rows do not see each other.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _log = logging.getLogger("outrider.engine")
 
 @contextmanager
 def failing_alone(request: Request) -> Iterator[None]:
-    """An exception within it ends the request; see `Request.error`."""
+    """Turns an exception into the end of the request; see `Request.error`."""
     try:
         yield
     except Exception as error:

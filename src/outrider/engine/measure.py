@@ -1,4 +1,4 @@
-"""Timing of single target passes: for the controller's cost curve and for `outrider bench`."""
+"""Times single target passes: for the planner's cost curve and for `outrider bench`."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from outrider.engine.target import Target, chain
 from outrider.speculation.costs import CURVE_ROWS, VerifyCost
 
 _CURVE_SECONDS = 0.8
-"""What the cost curve may take at load."""
+"""Most time that measuring the cost curve takes at load."""
 _TYPICAL_SLOPE = 0.08
-"""Cost of a further row, relative to one row, where there was no time to measure."""
+"""Marginal row cost, relative to one row, where there was no time to measure."""
 
 
 class Measure:
@@ -26,25 +26,20 @@ class Measure:
 
     def verify(self, rows: int, context: int, repeat: int) -> list[float]:
         """Seconds of `repeat` passes over `rows` rows, choices for all of them, after `context` tokens."""
-        cache = self.cache_of(context)
-        batch = chain(cache, self._tokens(rows), list(range(rows)))
+        batch = chain(self.cache_of(context), self._tokens(rows), list(range(rows)))
         return [self._target.run([batch]).seconds for _ in range(repeat)]
 
     def prefill(self, tokens: int, repeat: int, chunk: int | None = None) -> list[float]:
         """Seconds to compute a prompt of `tokens` tokens up to its last token's choice, in passes of `chunk` rows."""
-        taken, chunk = [], chunk or self._target.max_rows
+        taken = []
         for _ in range(repeat):
-            cache, started = self._caches.new(), time.perf_counter()
-            for begin in range(0, tokens, chunk):
-                part = self._tokens(min(chunk, tokens - begin))
-                last = begin + len(part) >= tokens
-                self._target.run([chain(cache, part, [len(part) - 1] if last else [])])
-                cache.commit(np.arange(len(part), dtype=np.int32))
+            started = time.perf_counter()
+            self._computed(tokens, chunk or self._target.max_rows)
             taken.append(time.perf_counter() - started)
         return taken
 
     def cost_curve(self) -> VerifyCost:
-        """Measures c(1), c(2), ... in under a second; what does not fit the time is put on a typical slope."""
+        """Measures c(1), c(2), ... in under a second; points without time to measure lie on a typical slope."""
         rows: list[int] = []
         seconds: list[float] = []
         started = time.perf_counter()
@@ -61,15 +56,18 @@ class Measure:
         return VerifyCost(rows, seconds)
 
     def cache_of(self, length: int) -> cpu.KvCache:
-        """A cache that holds `length` tokens. Passes that are not committed leave it as it is, so it serves again."""
+        """A cache that holds `length` tokens, computed once: passes that are not committed leave it unchanged."""
         if self._prepared is None or self._prepared[0] != length:
-            cache = self._caches.new()
-            for begin in range(0, length, self._target.max_rows):
-                tokens = self._tokens(min(self._target.max_rows, length - begin))
-                self._target.run([chain(cache, tokens, [len(tokens) - 1])])
-                cache.commit(np.arange(len(tokens), dtype=np.int32))
-            self._prepared = (length, cache)
+            self._prepared = (length, self._computed(length, self._target.max_rows))
         return self._prepared[1]
+
+    def _computed(self, length: int, chunk: int) -> cpu.KvCache:
+        cache = self._caches.new()
+        while (rows := min(chunk, length - cache.length)) > 0:
+            outputs = [rows - 1] if cache.length + rows == length else []
+            self._target.run([chain(cache, self._tokens(rows), outputs)])
+            cache.commit(np.arange(rows, dtype=np.int32))
+        return cache
 
     def _tokens(self, count: int) -> list[int]:
         return [(7919 * i + 17) % self._target.vocabulary for i in range(count)]

@@ -20,7 +20,7 @@ class TargetPass(NamedTuple):
 
 @dataclass
 class RequestStats:
-    """What one request cost and what drafting saved. Times are wall-clock seconds.
+    """Cost of one request, and its drafting. Times are wall-clock seconds.
 
     `passes` are those of decoding, in order; the first token comes from prefill. `reused_tokens` are prompt tokens
     found in the prefix cache.
@@ -53,12 +53,12 @@ class RequestStats:
 
     @property
     def tokens_per_pass(self) -> float:
-        """Tokens emitted by decode passes / decode passes; 1 without drafting, and where nothing was decoded."""
+        """Tokens emitted by decode passes / decode passes; 1 without drafting or decode passes."""
         return self.decoded_tokens / self.target_passes if self.target_passes else 1.0
 
     @property
     def acceptance_rate(self) -> float:
-        """Accepted / drafted tokens; 0 where nothing was drafted."""
+        """Accepted / drafted tokens; 0 without drafted ones."""
         return self.accepted / self.drafted if self.drafted else 0.0
 
     @property
@@ -76,35 +76,23 @@ class RequestStats:
 
     def as_dict(self) -> dict[str, object]:
         """The fields of `--json`."""
-        return {
-            "prompt_tokens": self.prompt_tokens,
-            "reused_tokens": self.reused_tokens,
-            "target_passes": self.target_passes,
-            "drafted": self.drafted,
-            "accepted": self.accepted,
-            "tokens_per_pass": self.tokens_per_pass,
-            "acceptance_rate": self.acceptance_rate,
-            "prefill_seconds": self.prefill_seconds,
-            "decode_seconds": self.decode_seconds,
-            "decode_tokens_per_second": self.decode_tokens_per_second,
-            "draft_seconds": self.draft_seconds,
-            "verify_seconds": self.verify_seconds,
-            "load_seconds": self.load_seconds,
-            "drafted_by_depth": self.drafted_by_depth,
-            "accepted_by_depth": self.accepted_by_depth,
-            "drafted_by_source": self.drafted_by_source,
-            "accepted_by_source": self.accepted_by_source,
-        }
+        return {name: getattr(self, name) for name in _REPORTED}
+
+
+_REPORTED = (
+    *("prompt_tokens", "reused_tokens", "target_passes", "drafted", "accepted", "tokens_per_pass", "acceptance_rate"),
+    *("prefill_seconds", "decode_seconds", "decode_tokens_per_second", "draft_seconds", "verify_seconds"),
+    *("load_seconds", "drafted_by_depth", "accepted_by_depth", "drafted_by_source", "accepted_by_source"),
+)
 
 
 @dataclass(frozen=True)
 class Piece:
     """The next part of a streamed answer: the tokens of one pass.
 
-    `text` is what is now certain and never ends in half a character; `sources[i]` names the drafter that had proposed
-    token i, None where the model chose it without or against a draft, and `rejected[i]` is what had been drafted in its
-    place in the second case; `logprobs` are empty unless asked for. The last piece has a `finish_reason` and the
-    `stats`.
+    `text` is final and never ends in half a character. `sources[i]` names the drafter that had proposed token i; None
+    where the model chose it without or against a draft, and in the second case `rejected[i]` is the drafted token.
+    `logprobs` are empty unless requested. The last piece has a `finish_reason` and the `stats`.
     """
 
     text: str
@@ -124,10 +112,10 @@ class Piece:
 @dataclass(frozen=True)
 class RequestOutput:
     """A finished answer. `token_ids` are all generated tokens, an end token included; `text` has neither end tokens nor
-    the stop text. `logprobs` has an entry for each token, if asked for.
+    the stop text. `logprobs` has an entry for each token, if requested.
 
     With `SamplingParams.n` above 1 this is the first answer, and `outputs` are all. `reasoning` and `tool_calls` are
-    those of `LLM.chat`; `text` is then what the model says besides.
+    set by `LLM.chat`, which takes them out of `text`.
     """
 
     prompt_token_ids: tuple[int, ...]
@@ -154,5 +142,5 @@ class RequestOutput:
             "completion_tokens": len(self.token_ids),
             "finish_reason": self.finish_reason,
             "stats": self.stats.as_dict(),
-            **({} if self.logprobs is None else {"logprobs": [asdict(place) for place in self.logprobs]}),
+            **({} if self.logprobs is None else {"logprobs": [asdict(entry) for entry in self.logprobs]}),
         }

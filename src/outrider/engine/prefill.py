@@ -1,8 +1,8 @@
-"""How many prompt rows a pass takes in while other requests wait for their next token.
+"""Chunked prefill: how many prompt rows a pass computes while other requests decode.
 
-A prompt alone is computed in full chunks. Beside requests that decode, its rows may take as long as the pass would take
-without them, and no longer: prompts and decoding then have equal parts of the time, and a token never takes more than
-twice what it takes when no prompt is there. How many rows that is follows from what passes were measured to cost.
+A prompt alone is computed in full chunks. In a batch with requests that decode, prompt rows may take as long as the
+pass would take without them: so prefill and decoding share the time equally, and a token takes at most twice as long
+as without a prompt. The number of rows follows from measured pass costs.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ _MEMORY = 0.8
 
 
 class PromptShare:
-    """The rows that prompts get, learnt from the passes that had some.
+    """The prompt rows of a pass, learnt from earlier passes.
 
     Args:
-        cost: seconds of a pass by rows, as measured at load: what a prompt row costs until one was seen.
+        cost: seconds of a pass by rows, as measured at load: the first estimate of the cost of a prompt row.
     """
 
     def __init__(self, cost: VerifyCost) -> None:
@@ -28,9 +28,9 @@ class PromptShare:
         self._seen = last // 2
 
     def rows(self, decoding_seconds: float) -> int:
-        """Prompt rows beside rows that take `decoding_seconds` by themselves; at least one, so that prompts end.
+        """Prompt rows in a pass whose other rows take `decoding_seconds`; at least one, so that prompts end.
 
-        At most twice as many as were ever seen in a pass, since a line drawn far beyond what was measured is a guess.
+        At most twice the most of an earlier pass: a longer extrapolation is a guess.
         """
         most = 2 * self._seen
         if self._seconds * most <= decoding_seconds * self._rows:
@@ -38,21 +38,21 @@ class PromptShare:
         return max(int(decoding_seconds * self._rows / self._seconds), 1)
 
     def observe(self, rows: int, decoding_seconds: float, seconds: float) -> None:
-        """Counts a pass of `seconds` with `rows` prompt rows beside others expected to take `decoding_seconds`."""
+        """Counts a pass of `seconds` with `rows` prompt rows and others expected to take `decoding_seconds`."""
         self._seen = max(self._seen, rows)
         self._rows = _MEMORY * self._rows + rows
         self._seconds = _MEMORY * self._seconds + max(seconds - decoding_seconds, 0.0)
 
 
 def divide(room: int, wanted: Sequence[int]) -> list[int]:
-    """`room` rows among prompts that still want so many: equal parts, and what a short one leaves goes to the others.
+    """Divides `room` rows among prompts of `wanted` rows: equally, and what a short one leaves goes to the others.
 
-    So a short prompt is not held up by a long one that came before it.
+    So a short prompt does not wait for a long one that came before it.
     """
     given = [0] * len(wanted)
     order = sorted(range(len(wanted)), key=lambda index: (wanted[index], index))
-    for place, index in enumerate(order):
-        left = len(order) - place
-        given[index] = min(wanted[index], -(-room // left))  # rounded up: even one row goes to somebody
+    for served, index in enumerate(order):
+        left = len(order) - served
+        given[index] = min(wanted[index], -(-room // left))  # rounded up: a single row is not lost
         room -= given[index]
     return given

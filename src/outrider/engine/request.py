@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Sequence
 
@@ -22,7 +21,7 @@ from outrider.tokenizer import Tokenizer
 
 
 class Request:
-    """A request in work.
+    """A running request.
 
     `sequence.tokens` are prompt and answer so far; those past `sequence.cache.length` have no keys and values yet.
     """
@@ -30,33 +29,30 @@ class Request:
     def __init__(
         self,
         number: int,
-        prompt: list[int],
         params: SamplingParams,
         sequence: CachedSequence,
+        media: Sequence[Medium],
         tokenizer: Tokenizer,
         end_tokens: frozenset[int],
         context: int,
         grammars: GrammarCompiler,
-        media: Sequence[Medium] = (),
     ) -> None:
         self.number, self.params, self.sequence, self.media = number, params, sequence, media
-        self.prompt_length = len(prompt)
-        self.stats = RequestStats(prompt_tokens=len(prompt), reused_tokens=sequence.cache.length)
+        self.prompt_length = len(sequence.tokens)
+        self.stats = RequestStats(prompt_tokens=self.prompt_length, reused_tokens=sequence.cache.length)
         self.finish_reason: FinishReason | None = None
         self.problem: str | None = None
-        """Why the answer is broken off, if it is: its grammar could not go on."""
+        """Why the grammar could not continue, if that ended the answer."""
         self.error: Exception | None = None
-        """What went wrong within this request, and ended it."""
-        self.lock = threading.Lock()
-        """Held while a pass adds to the answer, and while a piece of it is taken."""
+        """The error within this request that ended it."""
         self.started = time.perf_counter()
         ends, stops = frozenset() if params.ignore_end else end_tokens, frozenset(params.stop_token_ids)
         self._end_tokens = ends | stops
         constraint = None
         if params.grammar is not None:
-            # A stop token that is text comes where the grammar allows its text; a control token, where it may end.
+            # A stop token of text may come where the grammar allows its text; a control token, where it may end.
             constraint = grammars.constraint(params.grammar, ends | (stops & tokenizer.hidden))
-        self.chooser = TokenChooser(params, prompt, self._end_tokens, constraint)
+        self.chooser = TokenChooser(params, sequence.tokens, self._end_tokens, constraint)
         limit = min(self.prompt_length + params.max_tokens, context)
         self.state = SequenceState(
             number, sequence.tokens, sequence.cache, self.chooser, limit, params.draft, params.scope
@@ -65,9 +61,9 @@ class Request:
         self._stream = TextStream(tokenizer, params.stop, params.keep_special)
         self._first_token_at: float | None = None
         self._text: list[str] = []
-        self._shown = 0  # parts of _text already given out
-        self._given = self.prompt_length  # tokens already given out
-        self._sources: list[str | None] = []  # of the tokens not given out yet, as in Piece
+        self._shown = 0  # parts of _text that are in a piece
+        self._given = 0  # tokens of the answer that are in a piece
+        self._sources: list[str | None] = []  # by token of the answer, as in Piece
         self._rejected: list[int | None] = []
         self._logprobs: list[TokenLogprobs] = []
 
@@ -83,23 +79,24 @@ class Request:
 
     @property
     def ended(self) -> bool:
-        """Whether nothing more will come."""
+        """Whether it has finished or failed."""
         return self.finish_reason is not None or self.error is not None
 
     @property
     def decoding(self) -> bool:
-        """Whether the prompt is done."""
+        """Whether the prompt is computed."""
         return len(self.tokens) > self.prompt_length
 
     @property
     def needs_logits(self) -> bool:
-        """Whether the most likely token is not enough to choose, or to report."""
+        """Whether the argmax alone does not suffice to choose, or to report."""
         return self.chooser.needs_logits or self.params.logprobs is not None
 
     def emitter(self, most_likely: Ints, logits: Floats | None) -> Callable[[int], int | None]:
         """The `emit` of `speculation.walk`: chooses, appends and checks for the end, one token at a time.
 
-        most_likely, logits: of the row of the last certain token, and then of each draft node.
+        Args:
+            most_likely, logits: of the row of the last certain token, then of each draft node.
         """
 
         def emit(node: int) -> int | None:
@@ -140,17 +137,11 @@ class Request:
             stats.count(reported(node.source), node.depth, index in verdict.accepted)
 
     def take_piece(self) -> Piece:
-        """What came since the last call."""
-        with self.lock:
-            return self._take_piece()
-
-    def _take_piece(self) -> Piece:
-        text = "".join(self._text[self._shown :])
-        tokens = tuple(self.tokens[self._given :])
-        sources, self._sources = tuple(self._sources), []
-        rejected, self._rejected = tuple(self._rejected), []
-        logprobs = tuple(self._logprobs[self._given - self.prompt_length :])
-        self._shown, self._given = len(self._text), len(self.tokens)
+        """What was generated since the last call."""
+        new = slice(self._given, None)
+        text, tokens = "".join(self._text[self._shown :]), tuple(self.tokens[self.prompt_length + self._given :])
+        sources, rejected, logprobs = tuple(self._sources[new]), tuple(self._rejected[new]), tuple(self._logprobs[new])
+        self._shown, self._given = len(self._text), self._given + len(tokens)
         stats = self.stats if self.finish_reason else None
         return Piece(text, tokens, sources, rejected, logprobs, self.finish_reason, stats)
 
@@ -158,15 +149,10 @@ class Request:
         """The finished answer. Raises what ended the request, if it failed."""
         if self.error is not None:
             raise self.error
-        with self.lock:
-            return self._output()
-
-    def _output(self) -> RequestOutput:
         assert self.finish_reason is not None
         prompt = tuple(self.tokens[: self.prompt_length])
         logprobs = None if self.params.logprobs is None else tuple(self._logprobs)
-        text = "".join(self._text)
-        return RequestOutput(prompt, tuple(self.answer), text, self.finish_reason, self.stats, logprobs)
+        return RequestOutput(prompt, tuple(self.answer), "".join(self._text), self.finish_reason, self.stats, logprobs)
 
     def _append(self, token: int) -> None:
         self.tokens.append(token)
@@ -184,7 +170,6 @@ class Request:
 
     def _finish(self, reason: FinishReason) -> None:
         self.finish_reason = reason
-        rest = self._stream.flush()
-        self._text.append(rest)
+        self._text.append(self._stream.flush())
         if self._stream.stopped and reason == "length":  # the held-back end completed a stop text
             self.finish_reason = "stop"

@@ -48,7 +48,7 @@ def score(model: Scorable, token_ids: Sequence[int]) -> list[float]:
 def _run(model: Scorable, token_ids: Sequence[int], rows: int, take: Callable[[Floats], None]) -> None:
     """Calls `take` with the logits of each pass over a text, (rows, vocabulary) float32, valid until it returns.
 
-    The driver runs each of these passes between two of other requests.
+    The driver runs each pass between two of its own.
     """
     target, cache = model.engine.target, model.caches.new()
 

@@ -1,4 +1,4 @@
-"""The target as the engine sees it: one call for prefill, plain decoding and verification alike."""
+"""The target: one call for prefill, plain decoding and verification alike."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ class Rows:
 
 @dataclass
 class PassResult:
-    """One pass. Per sequence, output by output: `choices`, the most likely tokens, int32; `logits`, (outputs, vocab)
-    float32 after softcap, or None if not asked for. `hidden` (all outputs, hidden_size) is read on demand."""
+    """One pass. By sequence: `choices`, the most likely token of each output, int32; `logits`, (outputs, vocabulary)
+    float32 after softcap, or None if not requested."""
 
     choices: list[Ints]
     logits: list[Floats | None]
@@ -46,13 +46,13 @@ class Target:
         self.max_rows = forward.program.max_rows
         self.vocabulary = forward.program.vocabulary
         self.gate = Gate()
-        """Held during a pass, and for as long as what it left in buffers is read."""
+        """Held during a pass, and while its buffers are read."""
         self._logits = np.empty((0, self.vocabulary), np.float32)
 
     def run(self, sequences: Sequence[Rows], *, logits: bool = False) -> PassResult:
         """Computes all rows in one pass and stages them in their caches; the caller commits.
 
-        The logits lie in memory that the next pass uses again.
+        The next pass reuses the memory of the logits.
 
         Raises:
             ValueError: the rows do not fit the model or the cache (a bug of the caller, not of the input).
@@ -88,7 +88,6 @@ class Target:
         return {layer: self.forward.program.read(buffer, rows) for layer, buffer in self.forward.taps.items()}
 
     def _logits_for(self, rows: int) -> Floats:
-        """The same memory for every pass; it grows to the most rows that were ever asked for."""
         if len(self._logits) < rows:
             self._logits = np.empty((rows, self.vocabulary), np.float32)
         return self._logits[:rows]

@@ -1,4 +1,4 @@
-"""From tokens to text as it may be shown: whole characters, and nothing that could still become a stop text."""
+"""Detokenizes one answer incrementally: whole characters, and no text that may still become a stop text."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ class TextStream:
     def __init__(self, tokenizer: Tokenizer, stop: tuple[str, ...], keep_special: tuple[str, ...] = ()) -> None:
         self._decoder = StreamDecoder(tokenizer, keep=tokenizer.special_tokens(keep_special))
         self._stop = stop
-        self._held = ""  # certain text that may be the beginning of a stop text
+        self._held = ""  # text that may be the beginning of a stop text
         self.stopped = False
 
     def push(self, token: int, *, watch: bool = True) -> str:
-        """Text that may now be shown. Sets `stopped` when a stop text is complete; what follows it is dropped.
+        """Text that is now final. Sets `stopped` when a stop text is complete; what follows it is dropped.
 
-        Without `watch` nothing stops, and no stop text begins in this token's text.
+        Without `watch` no stop text begins or ends in this token's text.
         """
         text = self._decoder.push(token)
         return self._release(text) if watch else text

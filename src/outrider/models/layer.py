@@ -115,7 +115,7 @@ def mlp(stack: Stack, name: str, layer: Layer, normed: str, y: str) -> None:
 
 
 def mixture_of_experts(stack: Stack, name: str, y: str) -> None:
-    """y = norm1(y) + norm2(experts(x)): the experts run beside the dense MLP, on the same residual."""
+    """y = norm1(y) + norm2(experts(x)): dense MLP and experts read the same residual."""
     record, c, x, eps, experts = stack.record, stack.config, stack.x, stack.config.rms_norm_eps, stack.config.experts
     assert experts is not None
     record(RmsNorm(y, f"{name}.post_feedforward_layernorm_1.weight", eps, y))

@@ -1,4 +1,4 @@
-"""Choosing a token from logits: parameters, filters, and noise that is a function of (seed, position, token)."""
+"""Sampling: parameters, filters, grammars, and noise that is a function of (seed, position, token)."""
 
 from outrider.sampling.params import SamplingParams
 

@@ -1,4 +1,4 @@
-"""What changes logits before a token is chosen: biases, penalties, and end tokens that may not come yet."""
+"""Changes of logits before a token is chosen: biases, penalties, and end tokens masked up to a minimum length."""
 
 from __future__ import annotations
 
@@ -15,13 +15,12 @@ Ids = npt.NDArray[np.int64]
 
 
 class LogitAdjustments:
-    """The changes of one request, which depend on the tokens before.
+    """The changes of one request, which depend on its tokens so far.
 
     In this order: `logit_bias`, end tokens before `min_tokens`, `repetition_penalty` over prompt and answer,
-    `presence_penalty` and `frequency_penalty` over the answer. Only logits of tokens that are concerned are touched.
+    `presence_penalty` and `frequency_penalty` over the answer. Other tokens' logits are not touched.
 
     Args:
-        prompt: counts as said for the repetition penalty.
         end_tokens: those that would end this request.
     """
 
@@ -33,7 +32,7 @@ class LogitAdjustments:
         self._penal = (params.repetition_penalty, params.presence_penalty, params.frequency_penalty) != (1.0, 0.0, 0.0)
         self.needed = self._penal or len(self._biased) > 0 or len(self._ends) > 0
         self._length = 0  # tokens of the answer
-        self._slots: dict[int, int] = {}  # token -> its place in the arrays below
+        self._slots: dict[int, int] = {}  # token -> its index in the arrays below
         self._tokens = np.zeros(64, np.int64)
         self._counts = np.zeros(64, np.float32)  # in the answer; 0 for tokens that only the prompt has
         if self._penal:
@@ -41,7 +40,7 @@ class LogitAdjustments:
                 self._slot(token)
 
     def push(self, token: int) -> None:
-        """The answer has one more token."""
+        """Appends a token to the answer."""
         self._length += 1
         if self._penal:
             slot = self._slot(token)  # may replace the array
@@ -49,7 +48,7 @@ class LogitAdjustments:
 
     @contextmanager
     def along(self, path: Sequence[int]) -> Iterator[None]:
-        """Within it the answer goes on with `path`: for tokens that are proposed, not yet chosen."""
+        """Appends `path`, tokens that are proposed and not chosen, for the time of the context."""
         known = len(self._slots)
         for token in path:
             self.push(token)
@@ -71,13 +70,13 @@ class LogitAdjustments:
             tokens: (candidates,) int32, whose logits they are; None for the whole vocabulary.
         """
         if len(self._biased):
-            at, which = _places(self._biased, tokens)
+            at, which = _indices(self._biased, tokens)
             logits[at] += self._bias[which]
         if self._length < self._params.min_tokens:
-            logits[_places(self._ends, tokens)[0]] = -np.inf
+            logits[_indices(self._ends, tokens)[0]] = -np.inf
         if self._penal:
             known = len(self._slots)
-            at, which = _places(self._tokens[:known], tokens)
+            at, which = _indices(self._tokens[:known], tokens)
             logits[at] = self._penalized(logits[at], self._counts[:known][which])
 
     def _penalized(self, logits: Floats, counts: Floats) -> Floats:
@@ -98,8 +97,8 @@ class LogitAdjustments:
         return slot
 
 
-def _places(wanted: Ids, tokens: Ints | None) -> tuple[Ids, Ids | slice]:
-    """Where logits of the wanted tokens lie, and which of the wanted they belong to."""
+def _indices(wanted: Ids, tokens: Ints | None) -> tuple[Ids, Ids | slice]:
+    """Indices of the logits of wanted tokens, and of the wanted tokens that they belong to."""
     if tokens is None:
         return wanted, slice(None)
     order = np.argsort(wanted)

@@ -15,14 +15,14 @@ from outrider.sampling.params import SamplingParams
 
 
 class TokenChooser:
-    """Chooses as the request's parameters say.
+    """Chooses by the request's parameters.
 
-    The choice is a function of the logits, the parameters, the tokens before and the position alone: it does not matter
-    whether the logits come from plain decoding or from a row of a draft, nor how often it is asked.
+    The choice is a function of the logits, the parameters, the earlier tokens and the position alone. Whether the
+    logits are of plain decoding or of a draft's row does not matter, nor how often `choose` is called.
 
     Args:
         prompt, end_tokens: see `LogitAdjustments`.
-        constraint: what the request's grammar allows, if it has one.
+        constraint: of the request's grammar, if it has one.
     """
 
     def __init__(
@@ -38,22 +38,22 @@ class TokenChooser:
 
     @property
     def needs_logits(self) -> bool:
-        """Whether the most likely token is not enough to choose."""
+        """Whether the argmax alone does not suffice to choose."""
         return self._adjustments.needed or not self._params.greedy or self._constraint is not None
 
     @property
     def draws(self) -> bool:
-        """Whether noise has a say, so that the most likely token may not be the one."""
+        """Whether the choice depends on noise."""
         return not self._params.greedy and self._params.top_k != 1
 
     @property
     def complete(self) -> bool:
-        """Whether the grammar has come to its end, so that no token follows."""
+        """Whether the grammar is complete, so that no token follows."""
         return self._constraint is not None and self._constraint.complete
 
     @property
     def problem(self) -> str | None:
-        """Why the grammar cannot go on, if it cannot."""
+        """Why the grammar cannot continue, if it cannot."""
         return None if self._constraint is None else self._constraint.problem
 
     def choose(self, most_likely: int, logits: Floats | None, position: int) -> int | None:
@@ -72,7 +72,7 @@ class TokenChooser:
         return self._sample(logits, position)
 
     def push(self, token: int) -> None:
-        """The token was chosen: the next choice comes after it."""
+        """Appends the chosen token."""
         self._adjustments.push(token)
         if self._constraint is not None:
             self._constraint.push(token)
@@ -80,21 +80,20 @@ class TokenChooser:
     def guesses(
         self, logits: Floats, tokens: Ints | None, position: int, path: Sequence[int], count: int
     ) -> list[tuple[int, float]]:
-        """What the target would choose after `path` if these were nearly its logits, each with how likely that is.
+        """The target's likely choices after `path`, given a drafter's logits: the best `count` of a Gumbel top-k.
 
-        The first is what it would choose if they were its very logits: the same rule, with the same noise. The target's
-        own will differ a little, so behind it stand those that would have won then: when tokens are drawn, not the
-        likeliest of the distribution but the runners-up of this very draw, whose noise is already known.
+        The first is the choice by the same rule and the same noise. The target's own logits will differ a little, so
+        the runners-up of this very draw follow, not the likeliest tokens of the distribution.
 
         Args:
             logits: (candidates,) float32, changed in place.
             tokens: (candidates,) int32, whose logits they are; None for the whole vocabulary.
             path: tokens proposed after the last chosen one.
-            count: guesses at most; fewer if fewer have a finite logit.
+            count: most guesses; fewer if fewer have a finite logit.
 
         Returns:
-            Tokens and, for greedy parameters, their probability. For drawn tokens, their share of the guesses' weights,
-            where one weighs e times less for each unit of logit by which it lost.
+            Tokens with, for greedy parameters, their probability; for sampled ones, their share of the weights, where a
+            guess weighs e times less for each unit of logit that it lacks to the first.
         """
         p = self._params
         if self._adjustments.needed:
@@ -110,16 +109,16 @@ class TokenChooser:
             logits, p.temperature, top_k, p.top_p, p.min_p, p.typical_p, p.seed, position, count, tokens
         )
         best = drawn[0][1] if drawn else 0.0
-        # The best apart: a drafter may be broken, and infinity less infinity is no number.
+        # The best is a case of its own: a broken drafter's logits may be infinite, and inf - inf is NaN.
         weights = [exp((value - best) * p.temperature) if value < best else 1.0 for _, value in drawn]
         total = sum(weights)
         return [(token, weight / total) for (token, _), weight in zip(drawn, weights, strict=True)]
 
     def _choose_allowed(self, constraint: Constraint, most_likely: int, logits: Floats, position: int) -> int | None:
-        """As `choose`, among what the constraint allows.
+        """As `choose`, among the tokens that the constraint allows.
 
-        Without filters the choice is the largest of so many numbers, one a token: if the largest of all is allowed, it
-        is the largest of the allowed, and their mask, which costs far more than one question, is not needed.
+        Without filters the choice is an argmax: if that of all tokens is allowed, it is that of the allowed ones too,
+        and their mask, which costs far more than checking one token, is not needed.
         """
         plain = self._params.greedy and not self._adjustments.needed
         own = logits.copy() if self._adjustments.needed else None
@@ -145,5 +144,5 @@ class TokenChooser:
 
 
 def _bounded(top_k: int, logits: Floats) -> int:
-    """A larger one than there are logits means all, too, and may be too large a number for the sampler."""
+    """At most the number of logits: the sampler's integers are smaller than Python's."""
     return min(top_k, len(logits))

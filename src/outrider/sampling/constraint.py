@@ -1,4 +1,4 @@
-"""Holds an answer to a grammar: which tokens may come next, after any prefix. The automaton is llguidance's."""
+"""Grammar constraints: which tokens may come next, after any prefix. llguidance has the automaton."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ Mask = npt.NDArray[np.bool_]
 
 _KEPT = 32
 _WHITESPACE = r"[ ]|\r?\n[ \t]{0,40}"
-"""Between the tokens of JSON: what models write, and no more. Where any is allowed, small ones write it without end."""
+"""Between the tokens of JSON: as models write it. With unlimited whitespace, small models write it without end."""
 _DEAD_END = "no token fits"
-# Bounds of work, not of time, so that they fall at the same token everywhere. They are wide enough for what people ask
-# and keep hostile grammars (see the tests) from holding up a pass that others share.
+# Limits of work, not of time, so that they apply at the same token everywhere: wide enough for real grammars, and low
+# enough that hostile ones (see the tests) do not delay the passes of other requests.
 _LIMITS: dict[str, Any] = {
     "initial_lexer_fuel": 1_000_000,
     "step_lexer_fuel": 200_000,
@@ -38,15 +38,14 @@ _LIMITS: dict[str, Any] = {
 
 
 class Constraint:
-    """What a grammar allows one request.
+    """The tokens that a grammar allows one request: a function of the grammar and of the tokens pushed.
 
-    All that it says is a function of the grammar and of the tokens pushed. Questions about drafts (`after`) are
-    answered by a copy, so that no proposal, right or wrong, leaves a trace.
+    Drafts are checked on a copy (`after`), so no proposal changes the state.
 
     Args:
-        matcher: at the beginning of the grammar, and nobody else's.
-        end_tokens: those that would end the request; they may come where the grammar may end, and nowhere else.
-        vocabulary: the model's, which may have more tokens than the tokenizer.
+        matcher: at the beginning of the grammar; not shared.
+        end_tokens: those that would end the request; allowed exactly where the grammar may end.
+        vocabulary: the model's, which may have more tokens than the tokenizer (`words`).
     """
 
     def __init__(self, matcher: LLMatcher, end_tokens: Collection[int], vocabulary: int, words: int) -> None:
@@ -55,16 +54,16 @@ class Constraint:
         self._end_set = frozenset(end_tokens)
         self._answer: list[int] = []
         self._scout: LLMatcher | None = None
-        self._scouted: list[int] = []  # what the scout has read
+        self._scouted: list[int] = []  # tokens that the scout has consumed
 
     @property
     def complete(self) -> bool:
-        """Whether nothing can follow: the answer is over."""
+        """Whether nothing can follow."""
         return self._matcher.is_stopped()
 
     @property
     def problem(self) -> str | None:
-        """Why the grammar cannot go on, if it cannot: it took more work than a token may, or is a dead end."""
+        """Why the grammar cannot continue, if it cannot: work limit exceeded, or a dead end."""
         return _first_line(self._matcher.get_error()) if self._matcher.is_error() else None
 
     def allows(self, token: int) -> bool:
@@ -78,13 +77,13 @@ class Constraint:
         return self._mask_of(self._matcher)
 
     def push(self, token: int) -> None:
-        """The token was chosen."""
+        """Appends the chosen token."""
         if token not in self._end_set:
             self._answer.append(token)
             self._matcher.consume_token(token)
 
     def after(self, path: Sequence[int]) -> Mask | None:
-        """As `mask`, if the tokens of `path` had been chosen too; None if the grammar does not allow them."""
+        """As `mask`, after the tokens of `path` too; None if the grammar does not allow them."""
         if self._scout is None:
             self._scout, self._scouted = self._matcher.deep_copy(), list(self._answer)
         scout, wanted = self._scout, [*self._answer, *path]
@@ -99,7 +98,7 @@ class Constraint:
         if any(not 0 <= token < self._words for token in fresh):
             return None
         self._scouted += fresh[: scout.try_consume_tokens(fresh) if fresh else 0]
-        if scout.is_error():  # too much work for a guess: a new copy next time
+        if scout.is_error():  # the work limit: use a new copy next time
             self._scout = None
             return None
         if len(self._scouted) < len(wanted):
@@ -115,13 +114,13 @@ class Constraint:
 
 
 class GrammarCompiler:
-    """Compiles grammars for one model's tokens and keeps the latest. Safe to use from several threads.
+    """Compiles grammars for one model's tokens and caches the latest. Thread-safe.
 
     Args:
-        piece: token -> the bytes that it stands for; asked when the first grammar comes.
-        words: tokens that the tokenizer has.
-        special: those of them that stand for no text: a grammar has to name them (`<|channel>`) to allow them.
-        vocabulary: tokens that the model has logits for.
+        piece: token -> its bytes; called when the first grammar is compiled.
+        words: number of the tokenizer's tokens.
+        special: control tokens: a grammar has to name them (`<|channel>`) to allow them.
+        vocabulary: number of the model's logits.
     """
 
     def __init__(self, piece: Callable[[int], bytes], words: int, special: Collection[int], vocabulary: int) -> None:
@@ -132,29 +131,29 @@ class GrammarCompiler:
         self._make_locks()
 
     def compile(self, grammar: Grammar) -> None:
-        """Makes sure that a grammar can be used, and that `constraint` is quick to answer.
+        """Compiles a grammar, so that `constraint` is quick.
 
         Raises:
-            UsageError: it is wrong, matches nothing, asks for what llguidance cannot do, or is too complex; or
+            UsageError: it is wrong, matches nothing, needs a feature that llguidance lacks, or is too complex; or
                 llguidance is not installed.
         """
         self._matcher(grammar)
 
     def constraint(self, grammar: Grammar, end_tokens: Collection[int]) -> Constraint:
-        """One request's hold on a grammar. Raises as `compile`."""
+        """The constraint of one request. Raises as `compile`."""
         return Constraint(self._matcher(grammar).deep_copy(), end_tokens, self._vocabulary, self._words)
 
     def _make_locks(self) -> None:
         self._lock, self._reading, self._process = threading.Lock(), threading.Lock(), os.getpid()
 
     def _matcher(self, grammar: Grammar) -> LLMatcher:
-        if self._process != os.getpid():  # a forked child: a thread of the parent may have held them
+        if self._process != os.getpid():  # a forked child: a thread of the parent may have held the locks
             self._make_locks()
         with self._lock:
             if grammar in self._compiled:
                 self._compiled.move_to_end(grammar)
                 return self._compiled[grammar]
-        matcher = self._compile(grammar)  # may take a second; those who need another grammar do not wait
+        matcher = self._compile(grammar)  # may take a second, without the lock
         with self._lock:
             self._compiled[grammar] = matcher
             if len(self._compiled) > _KEPT:
@@ -186,8 +185,7 @@ class GrammarCompiler:
 
 
 class _Vocabulary:
-    """A tokenizer as llguidance asks for one. Its end token is one more than the model has: which tokens end a request
-    is the request's to say."""
+    """A tokenizer in llguidance's interface. Its end token is none of the model's: end tokens depend on the request."""
 
     is_tokenizer_wrapper = True
     bos_token_id = None
@@ -198,19 +196,19 @@ class _Vocabulary:
         self.eos_token_id = words
 
     def __call__(self, _text: Any) -> list[int]:
-        """Never needed: with `no_forcing` there is no text that has to be made tokens."""
+        """Never called: with `no_forcing` no text is tokenized."""
         return []
 
 
 def _bytes_of(piece: Callable[[int], bytes], token: int) -> bytes:
     try:
         return piece(token)
-    except UsageError:  # a vocabulary may have gaps; what has no text is never allowed
+    except UsageError:  # a vocabulary may have gaps; a token without text is never allowed
         return b""
 
 
 def lark_body(grammar: Grammar) -> str:
-    """A schema or a regex as what a rule of a Lark grammar says.
+    """A schema or a regex as the body of a Lark rule.
 
     Raises:
         UsageError: the schema is no JSON.
@@ -231,10 +229,10 @@ def lark_body(grammar: Grammar) -> str:
 
 
 def _lark_of(grammar: Grammar) -> str:
-    """As llguidance reads it.
+    """A grammar in llguidance's format.
 
-    Where only one text can follow, it would allow that text's usual tokens alone, so that its mask and its word on a
-    single token differ: `no_forcing` leaves the choice to the model, as everywhere else.
+    Where only one text can follow, llguidance's mask would allow that text's canonical tokens alone, unlike its check
+    of a single token. `no_forcing` leaves the choice to the model.
     """
     from llguidance import LLMatcher
 

@@ -1,4 +1,4 @@
-"""What an answer has to look like: a JSON schema, a regular expression or a grammar."""
+"""The response format of an answer: a JSON schema, a regular expression or a grammar."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ MAX_GRAMMAR_BYTES = 256 << 10
 
 @dataclass(frozen=True)
 class Grammar:
-    """A form that an answer is held to, token by token; `SamplingParams(grammar=...)` takes one.
+    """A constraint on the text of an answer; see `SamplingParams.grammar`.
 
-    It is only read here. Whether llguidance takes it is known once it is compiled for a model (`LLM.check`).
+    It is compiled, and so fully checked, when a model gets it.
 
     Args:
         kind: how `text` is written: "json_schema", "regex" (Rust's syntax, matched against the whole answer) or "lark"
@@ -32,7 +32,7 @@ class Grammar:
 
     def __post_init__(self) -> None:
         if not self.text:
-            raise UsageError(f"the {self.what} is empty: leave it out for an answer of any form")
+            raise UsageError(f"the {self.what} is empty: leave it out for an unconstrained answer")
         try:
             size = len(self.text.encode())
         except UnicodeEncodeError as error:
@@ -47,7 +47,7 @@ class Grammar:
 
     @classmethod
     def json_schema(cls, schema: Mapping[str, Any] | bool) -> Grammar:
-        """JSON that a schema describes.
+        """JSON that a schema allows.
 
         Raises:
             UsageError: it cannot be written as JSON, or is too long.

@@ -1,4 +1,4 @@
-"""Log-probabilities of the model itself, before anything that a request changes."""
+"""Log-probabilities of the model, before biases, penalties, temperature and filters."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from outrider.backends import cpu
 
 @dataclass(frozen=True)
 class TokenLogprobs:
-    """One place of an answer: the chosen token's natural log-probability, and the likeliest tokens' (token, log p),
-    likeliest first."""
+    """One position of an answer: the chosen token's natural log-probability; (token, log p) of the likeliest tokens, in
+    descending order."""
 
     token: int
     logprob: float
@@ -22,7 +22,7 @@ def logprobs_of(logits: Floats, token: int, count: int) -> TokenLogprobs:
     """Those of `token` and of the `count` likeliest.
 
     Args:
-        logits: (vocabulary,) float32, as the model gave them.
+        logits: (vocabulary,) float32, the model's.
     """
     total = cpu.log_total(logits)
     likeliest = cpu.likeliest(logits, count) if count else []

@@ -20,12 +20,10 @@ MAX_ANSWERS = 64
 """Most answers to one prompt."""
 MAX_CACHE_SALT = 512
 """Longest `cache_salt`, in characters."""
-
-
 _LEAST_TEMPERATURE = 1e-30
-"""Below, the noise is lost in any logit's rounding, and logits divided by the temperature may overflow."""
+"""Below, noise vanishes in the rounding of logits, and logits divided by the temperature may overflow."""
 _MOST_BIAS = 1e30
-"""Still a finite float32 after any repetition penalty."""
+"""Finite in float32 after any repetition penalty."""
 _INTEGERS = ("max_tokens", "top_k", "min_tokens", "seed", "n")
 _NUMBERS = ("temperature", "top_p", "min_p", "typical_p", "repetition_penalty", "presence_penalty", "frequency_penalty")
 _FLAGS = ("ignore_end", "cache_prompt")
@@ -41,31 +39,31 @@ class SamplingParams:
         top_k: keep only the k most likely tokens; 0 (or -1) keeps all.
         top_p: keep the smallest set of most likely tokens whose probability reaches this; 1 keeps all.
         min_p: keep tokens at least this many times as likely as the most likely; 0 keeps all.
-        typical_p: keep the tokens whose surprise is nearest to the expected one (locally typical sampling), as many as
-            reach this probability; 1 keeps all.
+        typical_p: keep the tokens whose surprise is nearest to the expected one, as many as reach this probability
+            (locally typical sampling, Meister et al. 2022); 1 keeps all.
         repetition_penalty: divides positive logits of tokens in prompt or answer by it, and multiplies negative ones;
             above 1 discourages repeating, 1 changes nothing (Keskar et al. 2019).
-        presence_penalty: subtracted from the logits of tokens that the answer has.
+        presence_penalty: subtracted from the logits of tokens in the answer.
         frequency_penalty: subtracted from them once per occurrence in the answer.
-        logit_bias: token id -> what is added to its logit, -infinity (never) included.
+        logit_bias: token id -> addend of its logit; -infinity excludes the token.
         min_tokens: no end token, stop token or stop text ends the answer before it has this many tokens.
         logprobs: report the log-probability of every token, and of this many of the likeliest at its position; None
-            reports none. They are the model's own: before penalties, biases, temperature and filters.
+            reports none. They are the model's: before penalties, biases, temperature and filters.
         seed: the noise of a sampled token is a function of (seed, position, token); the same seed gives the same text.
         n: answers to each prompt, with seeds `seed`, `seed + 1`, ...; see `RequestOutput.outputs`.
         stop: texts that end the answer; they are not part of it.
         stop_token_ids: tokens that end the answer as the model's end tokens do: part of its `token_ids`, not of its
             text. With a grammar, a token of text ends the answer where the grammar allows that text, a control token
             where the grammar may end.
-        ignore_end: go on after one of the model's end tokens (for benchmarks).
-        grammar: the form that the answer is held to; it ends where the grammar does. Tokens that do not fit are taken
-            out after penalties and biases and before the filters; where biases forbid all that fit, the grammar wins.
-        keep_special: control tokens, by their text, that are part of the answer's text; all others leave none.
+        ignore_end: continue after one of the model's end tokens (for benchmarks).
+        grammar: constrains the answer, which ends where the grammar does. Tokens that do not fit are masked after
+            penalties and biases and before the filters; where biases exclude all that fit, the grammar wins.
+        keep_special: control tokens whose text is part of the answer's text; all others have none.
         draft: "auto" plans the draft length at every step, "off" never drafts, a number fixes the draft length. The
             tokens are the same.
-        cache_prompt: reuse what earlier requests computed (the prefix cache) and draft from their texts
-            (`LLM(lookup_history=...)`), and keep this request's for later ones. False does none of that: nothing
-            earlier is used and nothing of this request is kept. The tokens are the same.
+        cache_prompt: reuse keys and values of earlier requests (the prefix cache) and draft from their texts
+            (`LLM(lookup_history=...)`), and keep this request's for later ones. False does none of that. The tokens
+            are the same.
         cache_salt: the prefix cache and the shared history of requests are separate for each salt. Requests of
             different salts never share anything.
 
@@ -98,46 +96,32 @@ class SamplingParams:
 
     def __post_init__(self) -> None:
         self._convert()
-        _require(self.max_tokens >= 1, f"max_tokens must be at least 1, not {self.max_tokens}")
-        _require(0 <= self.temperature <= 100, f"temperature must lie between 0 and 100, not {self.temperature}")
-        _require(self.top_k >= 0, f"top_k must be 0 (all) or more, not {self.top_k}")
-        _require(1 <= self.n <= MAX_ANSWERS, f"n must lie between 1 and {MAX_ANSWERS}, not {self.n}")
-        _require(0 < self.top_p <= 1, f"top_p must be above 0 and at most 1, not {self.top_p}")
-        _require(0 <= self.min_p <= 1, f"min_p must lie between 0 and 1, not {self.min_p}")
-        _require(0 < self.typical_p <= 1, f"typical_p must be above 0 and at most 1, not {self.typical_p}")
-        _require(
-            0.01 <= self.repetition_penalty <= 100,
-            f"repetition_penalty must lie between 0.01 and 100, not {self.repetition_penalty}",
-        )
-        for name in ("presence_penalty", "frequency_penalty"):
-            value = getattr(self, name)
-            _require(-100 <= value <= 100, f"{name} must lie between -100 and 100, not {value}")
-        if self.temperature < _LEAST_TEMPERATURE:
-            object.__setattr__(self, "temperature", 0.0)
-        for token, bias in self.logit_bias.items():
-            known = abs(bias) <= _MOST_BIAS or bias == -math.inf
+        p = self
+        for name, requirement, fits in (
+            ("max_tokens", "be at least 1", p.max_tokens >= 1),
+            ("temperature", "lie between 0 and 100", 0 <= p.temperature <= 100),
+            ("top_k", "be 0 (all) or more", p.top_k >= 0),
+            ("n", f"lie between 1 and {MAX_ANSWERS}", 1 <= p.n <= MAX_ANSWERS),
+            ("top_p", "be above 0 and at most 1", 0 < p.top_p <= 1),
+            ("min_p", "lie between 0 and 1", 0 <= p.min_p <= 1),
+            ("typical_p", "be above 0 and at most 1", 0 < p.typical_p <= 1),
+            ("repetition_penalty", "lie between 0.01 and 100", 0.01 <= p.repetition_penalty <= 100),
+            ("presence_penalty", "lie between -100 and 100", -100 <= p.presence_penalty <= 100),
+            ("frequency_penalty", "lie between -100 and 100", -100 <= p.frequency_penalty <= 100),
+            ("min_tokens", f"lie between 0 and max_tokens ({p.max_tokens})", 0 <= p.min_tokens <= p.max_tokens),
+            ("logprobs", f"lie between 0 and {MAX_LOGPROBS}, or be None", 0 <= (p.logprobs or 0) <= MAX_LOGPROBS),
+            ("seed", "lie between 0 and 2**64 - 1", 0 <= p.seed < 2**64),
+        ):
+            _require(fits, f"{name} must {requirement}, not {getattr(p, name)}")
+        for token, bias in p.logit_bias.items():
             expected = f"must lie between -{_MOST_BIAS:g} and {_MOST_BIAS:g}, or be -infinity"
+            known = abs(bias) <= _MOST_BIAS or bias == -math.inf
             _require(known, f"the logit_bias of token {token} {expected}, not {bias}")
-        _require(
-            0 <= self.min_tokens <= self.max_tokens,
-            f"min_tokens must lie between 0 and max_tokens ({self.max_tokens}), not {self.min_tokens}",
-        )
-        _require(
-            self.logprobs is None or 0 <= self.logprobs <= MAX_LOGPROBS,
-            f"logprobs must lie between 0 and {MAX_LOGPROBS}, or be None, not {self.logprobs}",
-        )
-        _require(0 <= self.seed < 2**64, f"seed must lie between 0 and 2**64 - 1, not {self.seed}")
-        _require(all(self.stop), "a stop text must not be empty")
-        if self.draft not in ("auto", "off"):
-            known = isinstance(self.draft, int) and not isinstance(self.draft, bool) and 0 <= self.draft <= MAX_DRAFT
-            _require(known, f'draft must be "auto", "off" or a number from 0 to {MAX_DRAFT}, not {self.draft!r}')
-        bounded = isinstance(self.cache_salt, str) and len(self.cache_salt) <= MAX_CACHE_SALT
-        _require(
-            bounded, f"cache_salt must be a text of at most {MAX_CACHE_SALT} characters, not {self.cache_salt!r:.40}"
-        )
+        if p.temperature < _LEAST_TEMPERATURE:
+            self._set("temperature", 0.0)
 
     def _convert(self) -> None:
-        """Every field to its own type, NumPy's numbers and lists included."""
+        """Converts every field to its own type, from NumPy's numbers and lists too."""
         for name in _INTEGERS:
             self._set(name, _integer(name, getattr(self, name)))
         for name in _NUMBERS:
@@ -150,7 +134,7 @@ class SamplingParams:
             _require(isinstance(value, bool), f"{name} must be True or False, not {given(value)}")
         if self.logprobs is not None:
             self._set("logprobs", _integer("logprobs", self.logprobs))
-        if self.top_k == -1:  # vLLM's word for all
+        if self.top_k == -1:  # "all" in vLLM
             self._set("top_k", 0)
         self._set("stop", _texts("stop", self.stop))
         self._set("keep_special", _texts("keep_special", self.keep_special))
@@ -165,6 +149,13 @@ class SamplingParams:
         self._set("logit_bias", dict(bias))
         known = self.grammar is None or isinstance(self.grammar, Grammar)
         _require(known, f"grammar must be a Grammar, such as Grammar.json_schema(...), not {given(self.grammar)}")
+        _require(all(self.stop), "a stop text must not be empty")
+        if self.draft not in ("auto", "off"):
+            known = isinstance(self.draft, int) and not isinstance(self.draft, bool) and 0 <= self.draft <= MAX_DRAFT
+            _require(known, f'draft must be "auto", "off" or a number from 0 to {MAX_DRAFT}, not {self.draft!r}')
+        known = isinstance(self.cache_salt, str) and len(self.cache_salt) <= MAX_CACHE_SALT
+        expected = f"a text of at most {MAX_CACHE_SALT} characters"
+        _require(known, f"cache_salt must be {expected}, not {self.cache_salt!r:.40}")
 
     def _set(self, name: str, value: object) -> None:
         object.__setattr__(self, name, value)

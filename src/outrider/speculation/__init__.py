@@ -1,1 +1,1 @@
-"""What to draft and what to accept: planner, costs, calibration, budget and the walk."""
+"""How much to draft and what to accept: planner, costs, calibration, budget and the walk."""

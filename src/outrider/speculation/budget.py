@@ -1,9 +1,8 @@
-"""How much to draft: plain arithmetic on measured cost and calibrated chances.
+"""How much to draft: arithmetic on measured cost and calibrated chances.
 
-A pass over n draft tokens costs c(1 + n), and each of them brings one more token with the chance that it is accepted.
-Of all policies, the one with the most tokens per second takes a node exactly where its chance exceeds the tokens that
-its time would bring otherwise (renewal reward; Dinkelbach's method with the pace of decoding as the ratio). Where
-nothing does, the draft is empty: drafting stops by itself.
+A pass over n draft tokens costs c(1 + n), and each emits one more token with the chance that it is accepted. The policy
+with the most tokens per second verifies a node exactly if its chance exceeds the tokens that its time is worth at the
+present pace (renewal reward; Dinkelbach 1967, with the pace as the ratio). If no node does, the draft is empty.
 """
 
 from __future__ import annotations
@@ -20,17 +19,17 @@ _PACE_MEMORY = 0.98
 
 @dataclass
 class Pace:
-    """Tokens per second of late: what a second is worth.
+    """Recent tokens per second: what a second is worth.
 
-    Counted are the tokens and seconds that were expected of each pass. What came is the same on average, once chances
-    and costs are learnt, and far noisier: of some dozen passes, by a fifth (Rao-Blackwell).
+    It counts the expected tokens and seconds of each pass. Once chances and costs are learnt, actual ones have the same
+    mean and far more noise: a fifth over a dozen passes (Rao-Blackwell).
     """
 
     _tokens: float = 0.0
     _seconds: float = 0.0
 
     def observe(self, tokens: float, seconds: float) -> None:
-        """Counts a pass with its drafting: what was expected of it."""
+        """Counts a pass with its drafting, by what was expected."""
         self._tokens = _PACE_MEMORY * self._tokens + tokens
         self._seconds = _PACE_MEMORY * self._seconds + seconds
 
@@ -43,9 +42,9 @@ def best_nodes(drafts: Sequence[Draft], cost: VerifyCost, certain: int, pace: fl
     """The nodes worth verifying in one pass, per draft, as indices.
 
     Args:
-        certain: rows that the pass has anyway.
+        certain: rows of the pass without drafts.
         pace: tokens per second that time is worth.
-        most: nodes at most, all drafts together.
+        most: most nodes, all drafts together.
     """
     ranked = _ranked(drafts, most)
     gains = [
@@ -65,9 +64,9 @@ def best_pace(drafts: Sequence[Draft], cost: VerifyCost, certain: int, most: int
 
 
 def _ranked(drafts: Sequence[Draft], most: int) -> list[tuple[float, int, int]]:
-    """(chance, draft, node) of the likeliest nodes, in falling order.
+    """(chance, draft, node) of the likeliest nodes, in descending order.
 
-    A child is never likelier than its parent, and stands behind it, so every prefix is a tree.
+    A child is never likelier than its parent, and follows it, so every prefix is a tree.
     """
     nodes = (
         (chance, number, node)

@@ -1,4 +1,4 @@
-"""Chances that draft tokens are accepted, learnt from what the target accepted."""
+"""Chances that draft tokens are accepted, learnt from verdicts."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from outrider.drafters.tree import Features
 
 _PRIOR_WEIGHT = 4.0
 _MEMORY = 100.0
-"""Observations that a chance remembers: an old text must not outweigh the present one for long."""
+"""Observations after which older ones fade: an old text must not outweigh the present one for long."""
 _BIAS_RATE = 0.3
 
 
@@ -17,8 +17,8 @@ _BIAS_RATE = 0.3
 class Calibration:
     """Chances that a draft token is accepted once its parent was, learnt per source and features.
 
-    Features go from the coarse to the fine. The estimate of a finer tuple leans on that of the coarser one until it has
-    seen enough itself, and the coarsest on the drafter's own guess.
+    Features go from coarse to fine. The estimate of the coarser tuple is the prior of the finer one, and the drafter's
+    own guess that of the coarsest.
     """
 
     _counts: dict[tuple[str, Features], tuple[float, float]] = field(default_factory=dict)
@@ -41,21 +41,17 @@ class Calibration:
 
 @dataclass
 class Acceptance:
-    """The chances of one sequence: those of all texts, with a bias for this one (see `drafters.protocol.Chances`).
+    """The chances of one sequence: those of all texts, with a per-request bias (see `drafters.protocol.Chances`).
 
-    The bias is a shift of the log-odds per source, moved after each verdict along the gradient of its likelihood
-    (online logistic regression with an intercept alone).
+    The bias shifts the log-odds of a source and moves after each verdict along the gradient of its likelihood (online
+    logistic regression with an intercept alone).
     """
 
     calibration: Calibration
     _bias: dict[str, float] = field(default_factory=dict)
 
     def chance(self, source: str, features: Features, guess: float) -> float:
-        """The chance that a token is accepted once its parent was.
-
-        Args:
-            guess: the drafter's own estimate, which counts until something was learnt.
-        """
+        """The chance that a token is accepted once its parent was; `guess` is the drafter's own estimate."""
         chance, bias = self.calibration.chance(source, features, guess), self._bias.get(source, 0.0)
         if bias == 0.0 or not 0.0 < chance < 1.0:
             return chance
@@ -65,7 +61,7 @@ class Acceptance:
         """Counts a token that had the chance `expected`, and whose parent was accepted.
 
         Args:
-            accepted: 1 or 0, or the chance of that where it is known better than when `expected` was asked for.
+            accepted: 1 or 0, or a better estimate of the chance than `expected`.
         """
         self.calibration.observe(source, features, accepted)
         self._bias[source] = self._bias.get(source, 0.0) + _BIAS_RATE * (accepted - expected)

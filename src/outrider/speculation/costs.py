@@ -1,4 +1,4 @@
-"""What a target pass costs, by its rows and by its context."""
+"""Cost of a target pass, by its rows and its context."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from bisect import bisect_left
 from dataclasses import dataclass, replace
 
 MOST_ROWS = 16
-"""Rows that one sweep over the weights serves; the drafts of a pass never ask for more by themselves."""
+"""Rows that one sweep over the weights serves; drafts of planned length never exceed them."""
 CURVE_ROWS = (1, 2, 4, 8, MOST_ROWS)
 """Row counts at which the cost of a pass is measured."""
 _RATE, _MOST_SURPRISE, _ALIKE = 0.15, 0.2, 0.25
 _FIRST_CONTEXT = 512
-"""Positions up to which attention costs next to nothing; above, each doubling has a curve of its own."""
+"""Positions up to which attention hardly costs anything; above, each doubling has a curve of its own."""
 
 
 @dataclass
@@ -31,10 +31,9 @@ class VerifyCost:
     def observe(self, rows: int, seconds: float) -> None:
         """Moves the curve towards a pass just measured.
 
-        Deviations are clipped to a fifth: a pass that another process disturbed says nothing about the next. Slow and
-        fast phases of a machine concern all row counts, so the other points follow a quarter as far as the nearest. No
-        farther: where a load had no time to measure, the marginal row cost is a guess, and learnt only from how points
-        differ.
+        Deviations are clipped to 20 %: an outlier says nothing about the next pass. Slow and fast phases of a machine
+        affect all row counts, so the other points move a quarter as far as the nearest ones. No farther: where a load
+        had no time to measure, the marginal row cost is learnt only from how points differ.
         """
         surprise = seconds / self(rows) - 1
         move = _RATE * min(max(surprise, -_MOST_SURPRISE), _MOST_SURPRISE)
@@ -46,10 +45,10 @@ class VerifyCost:
 
 
 class VerifyCosts:
-    """A cost curve for every range of context lengths, as attention grows with the context.
+    """A cost curve for every range of context lengths, since attention grows with the context.
 
     Args:
-        first: the curve measured at load, at short context. The others begin as a copy of their neighbour.
+        first: the curve measured at load, at short context. The others begin as a copy of the nearest.
     """
 
     def __init__(self, first: VerifyCost) -> None:

@@ -1,4 +1,4 @@
-"""One drafting round: what the next pass verifies, and what is learnt from it."""
+"""Draft planning: which nodes the next pass verifies, and learning from its verdicts and time."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ _FIRST_PROBE, _LAST_PROBE = 8, 64
 
 @dataclass
 class _Probing:
-    """When a source is tried although it does not pay: chances change with the text.
+    """When a source is probed although it does not pay, since chances change with the text.
 
-    Ever more rarely, since a row and a drafter's step cost little, but not nothing.
+    The interval doubles up to a limit: a row and a drafting step are cheap, but not free.
     """
 
     idle: int = 0  # passes since one of its tokens was verified
@@ -28,7 +28,7 @@ class _Probing:
 
 
 class DraftPlanner:
-    """Lets every drafter grow one tree for each sequence and keeps what is worth verifying.
+    """Collects the proposals of all drafters in one tree per sequence and keeps the nodes worth verifying.
 
     Args:
         cost: seconds of a pass by rows, at short context.
@@ -45,7 +45,7 @@ class DraftPlanner:
 
     @property
     def sources(self) -> list[str]:
-        """Where drafts may come from, as requests report it."""
+        """The sources of drafts, as requests report them."""
         return list(dict.fromkeys(reported(drafter.name) for drafter in self.drafters))
 
     @property
@@ -73,7 +73,7 @@ class DraftPlanner:
         return self.costs.at(sum(sequence.cache.length for sequence in sequences) // len(sequences))
 
     def propose(self, sequences: Sequence[SequenceState], other_rows: int = 0) -> list[Draft]:
-        """What the next pass verifies of every decoding sequence; empty where drafting does not pay.
+        """The draft of every decoding sequence for the next pass; empty where drafting does not pay.
 
         Args:
             other_rows: rows of prompts in the same pass; they raise the marginal row cost.
@@ -94,7 +94,7 @@ class DraftPlanner:
         return [ask.draft for ask in asks]
 
     def learn(self, sequence: SequenceState, draft: Draft, verdict: Verdict) -> None:
-        """Learns which nodes were accepted. A node counts only if its parent was, so that the target chose there."""
+        """Learns which nodes were accepted. A node counts only if its parent was, as the target chose after it."""
         acceptance, visited = self._acceptance[sequence.number], verdict.visited
         for index, node in enumerate(draft):
             if node.parent in visited:
@@ -106,7 +106,7 @@ class DraftPlanner:
             drafter.observe(sequence, rows)
 
     def learn_cost(self, drafts: Sequence[Draft], context: int, verify_seconds: float, draft_seconds: float) -> None:
-        """Learns what a pass took that verified these drafts and nothing else, after `context` positions on average."""
+        """Learns the time of a pass over these drafts and no prompts, after `context` positions on average."""
         cost = self.costs.at(context)
         rows = sum(1 + len(draft) for draft in drafts)
         cost.observe(rows, verify_seconds)
@@ -114,7 +114,7 @@ class DraftPlanner:
         self._pace.observe(tokens, cost(rows) + draft_seconds)
 
     def prefetch(self, sequences: Sequence[SequenceState]) -> None:
-        """After a pass over these sequences, which swept the drafters' weights from the processor's caches."""
+        """Prefetches the drafters' weights, which a pass over these sequences evicted from the processor's caches."""
         if any(sequence.draft != "off" for sequence in sequences):
             for drafter in self.drafters:
                 drafter.prefetch()
@@ -135,7 +135,7 @@ class DraftPlanner:
     def _keep_worthwhile(self, asks: Sequence[Ask], cost: VerifyCost, certain: int, other_rows: int) -> None:
         drafts = [ask.draft for ask in asks]
         pace = self._pace.at_least(certain / cost(certain))
-        if all(ask.budget < _MOST_NODES for ask in asks):  # near the end, where that pace cannot be kept up
+        if all(ask.budget < _MOST_NODES for ask in asks):  # near the end, where that pace cannot be reached
             pace = min(pace, best_pace(drafts, cost, certain, _MOST_NODES))
         chosen = best_nodes(drafts, cost, certain + other_rows, pace, _MOST_NODES)
         for ask, nodes in zip(asks, chosen, strict=True):

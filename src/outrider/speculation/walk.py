@@ -1,4 +1,4 @@
-"""The accepting walk."""
+"""The accepting walk: verification of one draft."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from outrider.drafters.tree import ROOT, Draft
 
 @dataclass(frozen=True)
 class Verdict:
-    """`accepted`: the nodes of the accepted path, from the root down. `tokens`: what the target chose along it, that is
-    the accepted tokens and then the bonus token. `rejected`: the likeliest token that had been proposed at the bonus
-    token's position and may be reported (see `tree.HISTORY`), if any was."""
+    """`accepted`: the nodes of the accepted path, from the root down. `tokens`: the target's choices along it, the
+    accepted tokens and then the bonus token. `rejected`: the likeliest token that had been proposed in place of the
+    bonus token and may be reported (see `tree.HISTORY`), if any."""
 
     accepted: list[int]
     tokens: list[int]
@@ -20,7 +20,7 @@ class Verdict:
 
     @property
     def visited(self) -> list[int]:
-        """Nodes after which the target chose a token: the root and each accepted node where the request went on."""
+        """Nodes after which the target chose a token: the root and each accepted node where the request continued."""
         return [ROOT, *self.accepted][: len(self.tokens)]
 
 
@@ -32,8 +32,8 @@ def walk(draft: Draft, emit: Callable[[int], int | None]) -> Verdict:
             of the path, in order, so it may keep state that depends on the tokens before, as plain decoding would. None
             ends the walk at once: the request is finished.
 
-    One rule for greedy and sampled text alike: at each node the target's choice is known, follow the child that equals
-    it, stop where there is none. So the tokens are those of plain decoding, whatever was drafted.
+    One rule for greedy and sampled text: at each node the target's choice is known; follow the child that equals it;
+    stop where there is none. So the tokens are those of plain decoding, whatever was drafted.
     """
     accepted: list[int] = []
     tokens: list[int] = []
