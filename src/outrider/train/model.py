@@ -18,6 +18,8 @@ from outrider.checkpoints.config import Layer, ModelConfig, last_kv_layers
 from outrider.errors import UsageError
 
 SLIDING, FULL = "sliding_attention", "full_attention"
+_BLOCK_GAIN = 0.1
+"""Initial weight of the norms after attention and MLP: small, because their outputs are still noise."""
 
 
 @dataclass(frozen=True)
@@ -179,7 +181,7 @@ class Drafter(nn.Module):
 
 
 @torch.no_grad()
-def start_near(drafter: Drafter, embedding: Floats, samples: Samples, *, block_gain: float = 0.1) -> None:
+def start_near(drafter: Drafter, embedding: Floats, samples: Samples) -> None:
     """Initialize a drafter as the best linear drafter for its target, instead of at random.
 
     The logits of the target are E h. The error of a low-rank approximation is weighted by D, the tokens' shares of the
@@ -190,7 +192,6 @@ def start_near(drafter: Drafter, embedding: Floats, samples: Samples, *, block_g
 
     Args:
         embedding: (vocabulary, backbone) of the target.
-        block_gain: initial weight of the norms behind attention and MLP: small, because their outputs are still noise.
     """
     a, rank = drafter.assistant, drafter.assistant.model.embed_tokens.weight.shape[1]
     following = samples.following.astype(np.float64)
@@ -220,5 +221,5 @@ def start_near(drafter: Drafter, embedding: Floats, samples: Samples, *, block_g
     a.post_projection.weight.copy_(torch.from_numpy(trust * back))
     for layer in a.model.layers:
         nn.init.constant_(layer.self_attn.q_norm.weight, layer.self_attn.head_dim**-0.5)
-        nn.init.constant_(layer.post_attention_layernorm.weight, block_gain)
-        nn.init.constant_(layer.post_feedforward_layernorm.weight, block_gain)
+        nn.init.constant_(layer.post_attention_layernorm.weight, _BLOCK_GAIN)
+        nn.init.constant_(layer.post_feedforward_layernorm.weight, _BLOCK_GAIN)

@@ -44,12 +44,12 @@ def new_drafter(target: Checkpoint, data: Dataset, shape: DrafterShape) -> Draft
     return drafter
 
 
-def samples_of(data: Dataset, vocabulary: int, most: int = _SAMPLES) -> Samples:
-    """Samples from the first sequences."""
+def samples_of(data: Dataset, vocabulary: int) -> Samples:
+    """Some 60,000 samples, from the first sequences."""
     fields, rows = data.fields, list[int]()
     for span in data.spans:
         rows += range(span.start + span.prompt_length - 1, span.start + span.length - 2)
-        if len(rows) >= most:
+        if len(rows) >= _SAMPLES:
             break
     at = np.array(rows)
     named, chances = fields["top_tokens"][at + 1], np.exp(fields["top_logprobs"][at + 1].astype(np.float64))

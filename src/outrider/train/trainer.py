@@ -23,6 +23,8 @@ from outrider.train.objective import candidates_of, rounds_of
 
 _HELD_OUT_OF = 32
 """One of this many sequences is held out."""
+_EVALUATE_EVERY = 200
+"""Steps between evaluations on the held-out sequences."""
 _SAVE_SECONDS = 180.0
 """Between checkpoints: the most that a killed run loses."""
 
@@ -54,9 +56,7 @@ class Trainer:
         UsageError: too few of the data's sequences are long enough, or the checkpoint is of another drafter.
     """
 
-    def __init__(
-        self, drafter: Drafter, data: Dataset, batches: Batches, folder: Path, settings: Settings, seed: int = 0
-    ) -> None:
+    def __init__(self, drafter: Drafter, data: Dataset, batches: Batches, folder: Path, settings: Settings) -> None:
         self.drafter, self.settings, self._batches = drafter, settings, batches
         self.checkpoint, self._curve = folder / "checkpoint.pt", folder / "curve.jsonl"
         usable = batches.usable(data.spans)
@@ -76,7 +76,7 @@ class Trainer:
             weight_decay=settings.weight_decay,
             fused=True,
         )
-        self.step, self._rng = 0, random.Random(seed)
+        self.step, self._rng = 0, random.Random(0)
         self.spent = 0.0  # seconds of training, those of earlier runs included
         self._budget = float("inf")
         self._index_of = {int(t): i for i, t in enumerate(drafter.active.tolist())}
@@ -101,9 +101,9 @@ class Trainer:
         return {"step": self.step, "loss": float(outcome.loss.detach()), "acceptance": acceptance.tolist()}
 
     @torch.no_grad()
-    def evaluate(self, spans: list[Span], steps: int | None = None) -> dict[str, Any]:
+    def evaluate(self, spans: list[Span]) -> dict[str, Any]:
         """Loss and greedy acceptance rate by depth over whole sequences; every active token is a candidate."""
-        steps = steps or self.settings.steps
+        steps = self.settings.steps
         accepted, tried, losses = torch.zeros(steps), torch.zeros(steps), []
         everything = torch.arange(len(self.drafter.active))
         for begin in range(0, len(spans), 4):
@@ -130,29 +130,28 @@ class Trainer:
         by_steps = (self.settings.total_steps - self.step) * self.spent / self.step if self.step else inf
         return max(min(self._budget - self.spent, by_steps), 0.0)
 
-    def run(self, seconds: float, every: int = 200, report: Callable[[dict[str, Any]], None] = lambda _: None) -> None:
+    def run(self, seconds: float, report: Callable[[dict[str, Any]], None] = lambda _: None) -> None:
         """Train until the time, earlier runs included, or the steps are used, or Ctrl-C; save.
 
         Args:
             seconds: of training.
-            every: steps between evaluations on held-out sequences.
             report: receives the figures of each step and each evaluation.
         """
         self._budget = seconds
         try:
-            self._run(every, report)
+            self._run(report)
         except KeyboardInterrupt:
             self.save()
             raise
 
-    def _run(self, every: int, report: Callable[[dict[str, Any]], None]) -> None:
+    def _run(self, report: Callable[[dict[str, Any]], None]) -> None:
         evaluated, saved = self.step, time.monotonic()
         while self.done < 1.0:
             started = time.monotonic()
             figures = self.train_step()
             self.spent += time.monotonic() - started
             report(figures)
-            if self.step % every == 0:
+            if self.step % _EVALUATE_EVERY == 0:
                 self._evaluate_held_out(report)
                 evaluated, saved = self.step, time.monotonic()
             elif time.monotonic() - saved > _SAVE_SECONDS:
