@@ -21,6 +21,19 @@ Prompt = str | Sequence[int] | Sequence[Message]
 _PROMPTS = "a text, a list of texts, or a list of lists of token ids"
 
 
+class ContextLengthError(UsageError):
+    """A prompt does not fit into the context.
+
+    Args:
+        tokens: of the prompt: a number, or "at least" one.
+        context: the limit.
+    """
+
+    def __init__(self, message: str, tokens: str, context: int) -> None:
+        super().__init__(message)
+        self.tokens, self.context = tokens, context
+
+
 class Prompts:
     """Reads prompts for one model.
 
@@ -69,15 +82,18 @@ class Prompts:
         except UsageError as problem:
             raise UsageError(f"prompts[{number}]: {problem}" if len(several) > 1 else str(problem)) from None
 
-    def encode(self, prompt: Prompt) -> list[int]:
+    def encode(self, prompt: Prompt, *, add_bos: bool = True, parse_special: bool = False) -> list[int]:
         """The ids of a prompt, BOS included if it is a text.
+
+        Args:
+            add_bos, parse_special: of a text; see `Tokenizer.encode`.
 
         Raises:
             UsageError: it is empty, too long for the context, of a wrong type, or has ids outside the vocabulary.
         """
         if isinstance(prompt, str):
             self._check_length(prompt)
-            return self._checked(self._tokenizer.encode(prompt))
+            return self._checked(self._tokenizer.encode(prompt, add_bos=add_bos, parse_special=parse_special))
         if isinstance(prompt, Mapping | bytes) or not isinstance(prompt, Iterable):
             raise UsageError(f"a prompt must be a text or a list of token ids, not {given(prompt)}")
         tokens: list[Any] = list(prompt)
@@ -179,11 +195,10 @@ class Prompts:
         if len(text) > self._context and (fewest := self._tokenizer.fewest_tokens(text)) >= self._context:
             raise self._too_long(f"at least {fewest}")
 
-    def _too_long(self, tokens: str) -> UsageError:
-        return UsageError(
-            f"the prompt has {tokens} tokens and leaves no room in a context of {self._context}: shorten it"
-            + (" or raise context" if self._context < self._most_context else "")
-        )
+    def _too_long(self, tokens: str) -> ContextLengthError:
+        message = f"the prompt has {tokens} tokens and leaves no room in a context of {self._context}: shorten it"
+        message += " or raise context" if self._context < self._most_context else ""
+        return ContextLengthError(message, tokens, self._context)
 
 
 def _token_id(token: Any) -> int:
