@@ -14,6 +14,7 @@ import pytest
 
 from outrider import SamplingParams
 from outrider.engine.scoring import logits_of
+from outrider.server import fields
 
 CHAT = {"messages": [{"role": "user", "content": "x"}], "max_tokens": 2}
 TEXT = {"prompt": "Once", "max_tokens": 2}
@@ -113,7 +114,8 @@ def test_what_others_accept_is_accepted(json_url, path, body):
     assert httpx.post(f"{json_url}{path}", json=asked, timeout=60).text.endswith("data: [DONE]\n\n")
 
 
-def test_an_unknown_field_is_logged_once(url, caplog):
+def test_an_unknown_field_is_logged_once(url, caplog, monkeypatch):
+    monkeypatch.setattr(fields, "_reported", set())
     with caplog.at_level(logging.WARNING, logger="outrider"):
         for _ in range(3):
             post(url, "/v1/completions", {**TEXT, "never_heard_of": 1, "x" * 500: 2})
@@ -184,8 +186,8 @@ def test_as_many_tokens_as_fit(url, served_llm):
 
 def test_borders_of_sampling(url):
     greedy = post(url, "/v1/completions", {**TEXT, "temperature": 0, "max_tokens": 12})["choices"][0]["text"]
-    fields = {"seed": 5, "temperature": 2, "top_p": 0, "top_k": -1}
-    assert post(url, "/v1/completions", {**TEXT, "max_tokens": 12, **fields})["choices"][0]["text"] == greedy
+    borders = {"seed": 5, "temperature": 2, "top_p": 0, "top_k": -1}
+    assert post(url, "/v1/completions", {**TEXT, "max_tokens": 12, **borders})["choices"][0]["text"] == greedy
     several = post(url, "/v1/completions", {**TEXT, "max_tokens": 12, "temperature": 0, "n": 3})["choices"]
     assert [choice["text"] for choice in several] == [greedy] * 3
     post(url, "/v1/completions", {**TEXT, "top_k": 10**30, "temperature": 1, "stop": "", "logit_bias": [[5, False]]})

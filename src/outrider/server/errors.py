@@ -6,8 +6,6 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from starlette.exceptions import HTTPException
-
 from outrider.errors import OutriderError, UsageError
 from outrider.prompts import ContextLengthError
 from outrider.tokenizer.utf8 import without_surrogates
@@ -72,7 +70,5 @@ def api_error(error: Exception) -> ApiError:
             return ApiError(400, str(error))
         case OutriderError():
             return ApiError(503, str(error), kind="server_error")
-        case HTTPException():
-            return ApiError(error.status_code, str(error.detail))
     _log.error("a request failed", exc_info=error)
     return ApiError(500, "internal server error; see the server log", kind="server_error")
