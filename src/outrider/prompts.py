@@ -22,6 +22,19 @@ Prompt = str | Sequence[int] | Sequence[Message]
 _PROMPTS = "a text, a list of texts, or a list of lists of token ids"
 
 
+class ContextLengthError(UsageError):
+    """A prompt does not fit into the context.
+
+    Args:
+        tokens: of the prompt: a number, or "at least" one.
+        context: the limit.
+    """
+
+    def __init__(self, message: str, tokens: str, context: int) -> None:
+        super().__init__(message)
+        self.tokens, self.context = tokens, context
+
+
 @dataclass
 class Prompts:
     """Reads prompts for one model.
@@ -63,15 +76,18 @@ class Prompts:
         except UsageError as problem:
             raise UsageError(f"prompts[{number}]: {problem}" if len(several) > 1 else str(problem)) from None
 
-    def encode(self, prompt: Prompt) -> list[int]:
+    def encode(self, prompt: Prompt, *, add_bos: bool = True, parse_special: bool = False) -> list[int]:
         """The ids of a prompt, BOS included if it is a text.
+
+        Args:
+            add_bos, parse_special: of a text; see `Tokenizer.encode`.
 
         Raises:
             UsageError: it is empty, too long for the context, of a wrong type, or has ids outside the vocabulary.
         """
         if isinstance(prompt, str):
             self._check_length(prompt)
-            return self._checked(self.tokenizer.encode(prompt))
+            return self._checked(self.tokenizer.encode(prompt, add_bos=add_bos, parse_special=parse_special))
         if not _is_sequence(prompt):
             raise UsageError(f"a prompt must be a text or a list of token ids, not {given(prompt)}")
         tokens: list[Any] = list(prompt)
@@ -165,9 +181,10 @@ class Prompts:
         if len(text) > self.context and (fewest := self.tokenizer.fewest_tokens(text)) >= self.context:
             raise self._too_long(f"at least {fewest}")
 
-    def _too_long(self, tokens: str) -> UsageError:
+    def _too_long(self, tokens: str) -> ContextLengthError:
         remedy = "shorten it" + (" or raise context" if self.context < self.most_context else "")
-        return UsageError(f"the prompt has {tokens} tokens and leaves no room in a context of {self.context}: {remedy}")
+        message = f"the prompt has {tokens} tokens and leaves no room in a context of {self.context}: {remedy}"
+        return ContextLengthError(message, tokens, self.context)
 
 
 def _is_sequence(value: object) -> TypeGuard[Iterable[Any]]:

@@ -77,8 +77,16 @@ def test_a_json_object_a_regex_and_a_grammar(json_client):
 @pytest.mark.parametrize(
     ("body", "says", "parameter"),
     [
-        ({"response_format": {"type": "xml"}}, "response_format: Input tag 'xml'", "response_format"),
-        ({"response_format": {"type": "json_schema"}}, "json_schema: Field required", None),
+        (
+            {"response_format": {"type": "xml"}},
+            "response_format.type: Input should be 'text', 'json_object' or 'json_schema'",
+            "response_format.type",
+        ),
+        (
+            {"response_format": {"type": "json_schema"}},
+            'response_format has no schema: give {"type": "json_schema"',
+            "response_format",
+        ),
         ({"response_format": {"type": "json_schema", "json_schema": {"name": "x"}}}, "schema: Field required", None),
         (
             {"response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "thing"}}}},

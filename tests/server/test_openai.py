@@ -188,14 +188,16 @@ def test_many_at_once_equal_their_solo_runs(expected, client):
     [
         ({"prompt": "x", "model": "other"}, 404, "there is no model other: this is tiny"),
         ({"prompt": ""}, 400, None),
-        ({"prompt": "x", "max_tokens": 0}, 400, "max_tokens: Input should be greater than or equal to 1"),
+        ({"prompt": "x", "max_tokens": -2}, 400, "max_tokens: Input should be greater than or equal to -1"),
         ({"prompt": "x", "model": "\ud800"}, 404, "there is no model \ufffd: this is tiny"),
-        ({"prompt": "x", "\ud800": 1}, 400, "unable to parse raw data as a unicode string"),
         ({"prompt": "x", "temperature": 3}, 400, "temperature"),
-        ({"prompt": "x", "nonsense": 1}, 400, "nonsense: Extra inputs are not permitted"),
-        ({"prompt": "x", "tools": [{"type": "function"}]}, 400, "tools belong to a conversation"),
+        ({"prompt": "x", "tools": [{"type": "function"}]}, 400, "tools is not supported: use /v1/chat/completions"),
         ({"prompt": "x", "logit_bias": {"9999": 1}}, 400, "logit_bias names token 9999, outside the vocabulary of 512"),
-        ({"prompt": "x" * 300}, 400, "leaves no room in a context of 256"),
+        (
+            {"prompt": "x" * 300},
+            400,
+            "This model's maximum context length is 256 tokens. However, your prompt resulted in",
+        ),
         ({"prompt": [1, 2, 99999]}, 400, "token id 99999 is outside the vocabulary"),
         ({}, 400, "prompt: Field required"),
     ],
@@ -219,7 +221,6 @@ def test_bodies_that_are_no_json_and_routes_that_are_none(url):
         assert found.status_code == 400
         assert "error" in found.json()
     assert httpx.post(f"{url}/v1/completions", content=b"x" * (9 << 20), headers=JSON).status_code == 413
-    assert httpx.get(f"{url}/v1/nothing").json()["error"]["message"] == "Not Found"
     assert httpx.get(f"{url}/v1/completions").status_code == 405
 
 

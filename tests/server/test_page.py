@@ -429,7 +429,7 @@ def test_errors_are_shown_as_the_api_says_them(open_page, served_llm, monkeypatc
     ask(page, "x" * 300)
     said = page.locator("#error").inner_text()
     assert said.startswith("400 invalid_request_error\n")
-    assert "leaves no room in a context of 256" in said
+    assert "maximum context length is 256 tokens" in said
     assert page.locator("#error").get_attribute("role") == "alert"
     ask(page, tokens=3)  # and is gone with the next answer
     assert page.locator("#error").inner_text() == ""

@@ -52,7 +52,7 @@ def test_biases_are_bounded_before_each_is_looked_at(url, path):
         found = httpx.post(f"{url}/v1/{path}", json=asked, timeout=60)
         assert found.status_code == status, found.text
         if status == 400:
-            says = f"logit_bias: it has {count} entries, and at most 1024 are taken: leave some out"
+            says = f"logit_bias: it has {count} entries; the limit is 1024: leave some out"
             assert found.json()["error"]["message"] == says
             assert found.json()["error"]["param"] == "logit_bias"
 

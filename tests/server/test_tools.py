@@ -121,16 +121,14 @@ def test_tools_and_results_reach_the_template(json_llm, json_client, monkeypatch
 @pytest.mark.parametrize(
     ("body", "says"),
     [
-        ({"tools": [{"type": "function", "function": {"name": "a b"}}]}, "tools.0.function.name"),
-        ({"tools": [{"type": "retrieval"}]}, "tools.0.type"),
+        ({"tools": [{"type": "function", "function": {"name": "a b"}}]}, "tools[0].function.name"),
+        ({"tools": [{"type": "retrieval"}]}, "tools[0].type"),
         ({"tools": [TIME, TIME]}, "two functions called get-time"),
         ({"tools": [TIME], "tool_choice": {"type": "function", "function": {"name": "x"}}}, "names the function x"),
         ({"tool_choice": "required"}, "there are no tools"),
         ({"tools": [TIME], "tool_choice": "sometimes"}, "tool_choice"),
-        ({"tools": [TIME], "response_format": {"type": "json_object"}}, "response_format and tools exclude each other"),
-        ({"tools": [TIME], "regex": "a"}, "regex and tools exclude each other"),
-        ({"nonsense": 1}, "nonsense: Extra inputs are not permitted"),
-        ({"functions": [{"name": "x"}]}, "functions have become tools"),
+        ({"tools": [TIME], "grammar": 'start: "a"'}, "a grammar and tools exclude each other"),
+        ({"functions": [{"name": "x"}]}, "functions is not supported: use tools"),
         (
             {"messages": [{"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": "[1]"}}]}]},
             "the arguments of a call of f are not a JSON object",

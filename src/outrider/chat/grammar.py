@@ -68,6 +68,21 @@ def after_a_thought(grammar: Grammar, tokenizer: Tokenizer) -> Grammar:
     return Grammar.lark("\n".join([*lines, r"TEXT: /(.|\n)*/"]))
 
 
+def calls_or_answer(
+    functions: Sequence[Function], answer: Grammar, tokenizer: Tokenizer, *, several: bool, thinking: bool
+) -> Grammar:
+    """The grammar of tool calls or of a constrained answer, whichever the model chooses, after optional reasoning.
+
+    Raises:
+        UsageError: a schema nests too deeply; the answer's grammar is a Lark grammar, which cannot be combined.
+    """
+    if answer.kind == "lark":
+        raise UsageError("a grammar and tools exclude each other: leave one out, or set tool_choice to none")
+    calls = grammar_of_calls(functions, tokenizer, several=several, thinking=thinking).text.removeprefix("start: ")
+    thought = "thought? " if thinking else ""
+    return Grammar.lark(f"start: calls | {thought}answer\nanswer: {lark_body(answer)}\ncalls: {calls}")
+
+
 def _common(tokenizer: Tokenizer, thinking: bool) -> list[str]:
     quote = _mark(tokenizer, QUOTE)
     thought = f"thought: {_mark(tokenizer, CHANNEL)} TEXT {_mark(tokenizer, CHANNEL_END)}"

@@ -3,28 +3,54 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
 
 from outrider.arrays import Floats
 from outrider.cache import CachePool
-from outrider.engine.driver import Driver
 from outrider.engine.engine import Engine
 from outrider.engine.target import chain
-from outrider.sampling.logprobs import logprob_of
+from outrider.sampling.logprobs import TokenLogprobs, logprob_of, logprobs_of
 
 _ROWS = 64
 """Rows of one pass: 64 rows of 262,144 float32 logits are 67 MB."""
 
 
+Result = TypeVar("Result")
+
+
+class BetweenPasses(Protocol):
+    """The thread that runs the engine."""
+
+    def call(self, work: Callable[[], Result]) -> Result:
+        """What `work` returns, or raises, which the thread runs between two passes."""
+
+
 class Scorable(Protocol):
     """A loaded model."""
 
-    driver: Driver
-    engine: Engine
-    caches: CachePool
+    @property
+    def driver(self) -> BetweenPasses:
+        """The thread that runs its engine."""
+
+    @property
+    def engine(self) -> Engine:
+        """Its engine."""
+
+    @property
+    def caches(self) -> CachePool:
+        """Its caches."""
+
+
+@dataclass(frozen=True)
+class ScoredToken:
+    """A token of a given text, and its rank among all tokens in its position; 1 is the most likely."""
+
+    logprobs: TokenLogprobs
+    rank: int
 
 
 def logits_of(model: Scorable, token_ids: Sequence[int], *, chunk: int | None = None) -> Floats:
@@ -45,12 +71,33 @@ def score(model: Scorable, token_ids: Sequence[int]) -> list[float]:
     return scores
 
 
-def _run(model: Scorable, token_ids: Sequence[int], rows: int, take: Callable[[Floats], None]) -> None:
+def score_tokens(model: Scorable, token_ids: Sequence[int], count: int, salt: str | None) -> list[ScoredToken]:
+    """As `score`, with the `count` most likely tokens in each position.
+
+    Args:
+        salt: keep the keys and values in the prefix cache of this salt; None for not at all.
+    """
+    following, found = iter(token_ids[1:]), list[ScoredToken]()
+
+    def take(logits: Floats) -> None:
+        for row in logits:
+            token = next(following)
+            found.append(ScoredToken(logprobs_of(row, token, count), 1 + int((row > row[token]).sum())))
+
+    _run(model, token_ids[:-1], _ROWS, take, salt)
+    return found
+
+
+def _run(
+    model: Scorable, token_ids: Sequence[int], rows: int, take: Callable[[Floats], None], salt: str | None = None
+) -> None:
     """Calls `take` with the logits of each pass over a text, (rows, vocabulary) float32, valid until it returns.
 
     The driver runs each pass between two of its own.
     """
-    target, cache = model.engine.target, model.caches.new()
+    target, call = model.engine.target, model.driver.call
+    sequence = call(partial(model.caches.open, list(token_ids), reuse=False, salt=salt or ""))
+    cache, keep = sequence.cache, False
 
     def one_pass(tokens: Sequence[int]) -> None:
         with target.gate:
@@ -59,5 +106,9 @@ def _run(model: Scorable, token_ids: Sequence[int], rows: int, take: Callable[[F
             assert logits is not None
             take(logits)
 
-    for begin in range(0, len(token_ids), rows):
-        model.driver.call(partial(one_pass, token_ids[begin : begin + rows]))
+    try:
+        for begin in range(0, len(token_ids), rows):
+            call(partial(one_pass, token_ids[begin : begin + rows]))
+        keep = salt is not None
+    finally:
+        call(partial(model.caches.close, sequence, keep=keep))

@@ -14,9 +14,10 @@ from starlette.responses import Response
 
 from outrider import __version__
 from outrider.server import status
-from outrider.server.openai import chat, completions, models
+from outrider.server.openai import chat, completions, models, tokens
 from outrider.server.origins import LoopbackOnly
 from outrider.server.page import page_routes
+from outrider.server.paths import Paths, not_routed
 from outrider.server.route import error_response
 from outrider.server.service import Service
 
@@ -34,6 +35,7 @@ def create_app(service: Service, *, loopback: str | None = None) -> FastAPI:
         yield
         await service.stop()
 
+    guards = [] if loopback is None or service.keys else [Middleware(LoopbackOnly, host=loopback)]
     app = _App(
         title="outrider",
         version=__version__,
@@ -42,10 +44,11 @@ def create_app(service: Service, *, loopback: str | None = None) -> FastAPI:
         redoc_url=None,
         lifespan=lifespan,
         exception_handlers={HTTPException: _not_routed},
-        middleware=[] if loopback is None or service.keys else [Middleware(LoopbackOnly, host=loopback)],
+        redirect_slashes=False,
+        middleware=[Middleware(Paths), *guards],
     )
     app.state.service = service
-    for api in (completions, chat, models, status):
+    for api in (completions, chat, models, tokens, status):
         app.include_router(api.router)
     app.router.routes += page_routes()
     return app
@@ -62,5 +65,7 @@ class _App(FastAPI):
 
 
 async def _not_routed(request: Request, error: Exception) -> Response:
-    service: Service = request.app.state.service
-    return error_response(service, service.error(error))
+    assert isinstance(error, HTTPException)
+    app, path = request.app, request.url.path
+    routes = [f"{' '.join(methods).upper()} {route}" for route, methods in app.openapi()["paths"].items()]
+    return error_response(app.state.service, not_routed(error.status_code, request.method, path, routes))

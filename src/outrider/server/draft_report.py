@@ -14,7 +14,8 @@ class DraftReport(BaseModel):
     """One entry per token.
 
     Together the `texts` run ahead of the answer's text where that holds back what may become a stop text. `sources`
-    names the drafter of an accepted token. `rejected` is the drafted token that the target replaced.
+    names the drafter of an accepted token. `rejected` is the drafted token that the target replaced. The last
+    report has the `stats` of the answer.
     """
 
     token_ids: list[int]
@@ -41,7 +42,6 @@ class DraftReporter:
             sources=list(piece.sources),
             rejected=list(piece.rejected),
             rejected_texts=[None if token is None else self._text_of(token) for token in piece.rejected],
-            stats=piece.stats.as_dict() if piece.stats else None,
         )
 
     def _text_of(self, token: int) -> str:

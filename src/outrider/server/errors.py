@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 
-from starlette.exceptions import HTTPException
-
-from outrider.chat.markers import UnknownToolsError
 from outrider.errors import OutriderError, UsageError
+from outrider.prompts import ContextLengthError
 from outrider.tokenizer.utf8 import without_surrogates
 
 _log = logging.getLogger("outrider.server")
@@ -45,16 +45,30 @@ class ApiError(OutriderError):
         return self.status in (429, 503)
 
 
+@contextmanager
+def about(param: str) -> Iterator[None]:
+    """Within it, a UsageError is about this field of the request."""
+    try:
+        yield
+    except ContextLengthError as error:
+        # OpenAI's wording, which clients match.
+        message = (
+            f"This model's maximum context length is {error.context} tokens. However, your {param} resulted in "
+            f"{error.tokens} tokens. Please reduce the length of the {param}."
+        )
+        raise ApiError(400, message, param=param, code="context_length_exceeded") from error
+    except UsageError as error:
+        raise ApiError(400, str(error), param=param) from error
+
+
 def api_error(error: Exception) -> ApiError:
     """What a client gets for an error. An unexpected one is logged, and its message kept from the client."""
     match error:
         case ApiError():
             return error
         case UsageError():
-            return ApiError(400, str(error), param="tools" if isinstance(error, UnknownToolsError) else None)
+            return ApiError(400, str(error))
         case OutriderError():
             return ApiError(503, str(error), kind="server_error")
-        case HTTPException():
-            return ApiError(error.status_code, str(error.detail))
     _log.error("a request failed", exc_info=error)
     return ApiError(500, "internal server error; see the server log", kind="server_error")

@@ -86,7 +86,7 @@ class Call(Request):
             ClientDisconnect: it left.
             OutriderError: a job failed.
         """
-        finishing, leaving = asyncio.create_task(run.outputs()), asyncio.create_task(self._left())
+        finishing, leaving = asyncio.create_task(run.finish()), asyncio.create_task(self._left())
         try:
             await asyncio.wait([finishing, leaving], return_when=asyncio.FIRST_COMPLETED)
             if not finishing.done():
@@ -170,12 +170,14 @@ def _parsed(body: bytes, model: type[Asked]) -> Asked:
         return model.model_validate(json.loads(body))
     except ValidationError as error:
         raise _first_problem(error) from error
-    except (ValueError, RecursionError) as error:
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ApiError(400, f"the body is not JSON: {error}") from error
+    except ValueError as error:  # Python's limit
+        raise ApiError(400, "the body has a number with more than 4300 digits") from error
 
 
 def _first_problem(error: ValidationError) -> ApiError:
     first = error.errors(include_url=False, include_context=False)[0]
-    field = ".".join(str(part) for part in first["loc"])
+    field = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"]).removeprefix(".")
     message = first["msg"].removeprefix("Value error, ")
     return ApiError(400, f"{field}: {message}" if field else message, param=field or None)

@@ -3,142 +3,194 @@
 from __future__ import annotations
 
 import secrets
-from typing import Annotated, Any, ClassVar, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BeforeValidator, Field, WithJsonSchema
 
 from outrider import Grammar, SamplingParams
 from outrider.sampling.params import MAX_DRAFT
-from outrider.server.service import Service
+from outrider.server.fields import Fields, Integer, Number, Refused
 from outrider.server.structured_output import StructuredOutput
 
-UNSUPPORTED = {
-    "functions": "functions have become tools: give them there",
-    "function_call": "function_call has become tool_choice: give it there",
-    "suffix": "text cannot be inserted before a suffix: leave it out",
-    "audio": "there is no audio output: leave it out",
-}
-_HARMLESS = ("text", "none", "auto")
-
-
 MAX_BIASES = 1024
-MAX_STOP_TOKENS = 128
+MAX_STOP_TEXTS, MAX_STOP_TOKENS = 16, 128
 MAX_CLIENT_SALT = 256
+MAX_CHOICES = 128
+_LEAST_TOP_P = 1e-6
+"""Keeps the most likely token alone."""
+
+REFUSED: Refused = {
+    "include_stop_str_in_output": ((False,), "the text ends before the stop text; finish_reason says that it did"),
+    "skip_special_tokens": (
+        (True,),
+        "the text has no control tokens; a stream has them in outrider.token_ids",
+    ),
+    "use_beam_search": ((False,), "leave it out, or ask for several answers with n"),
+    "length_penalty": ((0, 1), "leave it out, or bound the answer with max_tokens and min_tokens"),
+    "early_stopping": ((False,), "leave it out: there is no beam search"),
+    "bad_words": (([], ""), "use logit_bias with -100 for their tokens"),
+    "allowed_token_ids": (([],), "use regex, grammar or response_format"),
+    "logits_processors": (([],), "use logit_bias, regex, grammar or response_format"),
+    "truncate_prompt_tokens": ((), "shorten the prompt; POST /tokenize counts its tokens"),
+    "no_repeat_ngram_size": ((0,), "use repetition_penalty or frequency_penalty"),
+    "repeat_last_n": ((-1,), "repetition_penalty looks at the whole prompt and answer; leave it out"),
+    "dry_multiplier": ((0,), "use repetition_penalty or frequency_penalty"),
+    "mirostat": ((0,), "use top_p, min_p or typical_p"),
+    "dynatemp_range": ((0,), "use temperature"),
+    "smoothing_factor": ((0,), "use temperature"),
+    "xtc_probability": ((0,), "use min_p or typical_p"),
+    "top_n_sigma": ((0, -1), "use min_p"),
+    "top_a": ((0,), "use min_p"),
+    "tfs_z": ((1,), "use typical_p"),
+    "min_keep": ((0, 1), "leave it out"),
+    "samplers": (
+        (),
+        "the order of the filters is fixed; leave it out",
+    ),
+    "sampler_seq": ((), "the order of the filters is fixed; leave it out"),
+    "lora": (([],), "the served model has no adapters"),
+    "options": (({},), "give its fields at the top level of the request"),
+    "format": (("",), "use response_format"),
+    "guided_whitespace_pattern": ((), "use grammar"),
+}
+_SPELLINGS = {
+    "repeat_penalty": "repetition_penalty",
+    "n_predict": "max_tokens",
+    "max_new_tokens": "max_tokens",
+    "max_output_tokens": "max_tokens",
+    "n_probs": "logprobs",
+}
 
 
-def _bounded(biases: Any) -> Any:
-    """Refused before each entry is looked at."""
-    if isinstance(biases, dict) and len(biases) > MAX_BIASES:
-        raise ValueError(f"it has {len(biases)} entries, and at most {MAX_BIASES} are taken: leave some out")
+def _biases(biases: Any) -> Any:
+    """llama.cpp's pairs too. Bounded before each entry is looked at."""
+    if isinstance(biases, dict | list) and len(biases) > MAX_BIASES:
+        raise ValueError(f"it has {len(biases)} entries; the limit is {MAX_BIASES}: leave some out")
+    if isinstance(biases, list):
+        if not all(isinstance(pair, list) and len(pair) == 2 and isinstance(pair[0], int) for pair in biases):
+            raise ValueError('give an object of token ids and numbers, such as {"5": -100}')
+        return {token: -100 if bias is False else bias for token, bias in biases}
     return biases
 
 
+def _stop_texts(stop: Any) -> Any:
+    texts = [stop] if isinstance(stop, str) else stop
+    if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts) or len(texts) > MAX_STOP_TEXTS:
+        raise ValueError(f"give a text, or a list of at most {MAX_STOP_TEXTS} texts")
+    return [text for text in texts if text]
+
+
+def _draft(setting: Any) -> Any:
+    fixed = isinstance(setting, int) and not isinstance(setting, bool) and 0 <= setting <= MAX_DRAFT
+    if not fixed and setting not in ("auto", "off"):
+        raise ValueError(f'give "auto", "off" or a number of tokens from 0 to {MAX_DRAFT}')
+    return setting
+
+
+_TEXTS = {"type": "array", "items": {"type": "string"}, "maxItems": MAX_STOP_TEXTS}
 Biases = Annotated[
-    dict[int, Annotated[float, Field(ge=-100, le=100)]], Field(max_length=MAX_BIASES), BeforeValidator(_bounded)
+    dict[int, Annotated[Number, Field(ge=-100, le=100)]], Field(max_length=MAX_BIASES), BeforeValidator(_biases)
+]
+StopTexts = Annotated[list[str], BeforeValidator(_stop_texts), WithJsonSchema({"anyOf": [{"type": "string"}, _TEXTS]})]
+Draft = Annotated[
+    Any,
+    BeforeValidator(_draft),
+    WithJsonSchema({"anyOf": [{"enum": ["auto", "off"]}, {"type": "integer", "minimum": 0, "maximum": MAX_DRAFT}]}),
 ]
 
 
-class StreamOptions(BaseModel):
-    """`include_usage`: end the stream with a chunk that has the usage."""
+class StreamOptions(Fields):
+    """`include_usage`: end the stream with a chunk that has the usage. The others are accepted without effect."""
 
-    model_config = ConfigDict(extra="forbid")
     include_usage: bool = False
+    continuous_usage_stats: bool = False
+    include_obfuscation: bool = False
 
 
 class SamplingFields(StructuredOutput):
-    """What completions and chat have in common. `user`, `metadata` and the like are accepted and not used."""
+    """What completions and chat have in common."""
 
-    model_config = ConfigDict(extra="forbid")
-    unsupported: ClassVar[dict[str, str]] = UNSUPPORTED
+    refused: ClassVar[Refused] = REFUSED
+    spellings: ClassVar[dict[str, str]] = _SPELLINGS
 
     model: str = ""
-    max_tokens: Annotated[int, Field(ge=1)] | None = None
-    temperature: Annotated[float, Field(ge=0, le=2)] | None = None
-    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
-    n: Annotated[int, Field(ge=1, le=8)] = 1
-    stop: str | Annotated[list[str], Field(max_length=16)] | None = None
-    seed: Annotated[int, Field(ge=-(2**63), lt=2**64)] | None = None
-    presence_penalty: Annotated[float, Field(ge=-2, le=2)] = 0.0
-    frequency_penalty: Annotated[float, Field(ge=-2, le=2)] = 0.0
-    logit_bias: Biases | None = None
+    max_tokens: Annotated[Integer, Field(ge=-1)] = -1
+    temperature: Annotated[Number, Field(ge=0, le=2)] | None = None
+    top_p: Annotated[Number, Field(ge=0, le=1)] | None = None
+    n: Annotated[Integer, Field(ge=1, le=MAX_CHOICES)] = 1
+    stop: StopTexts = Field(default_factory=list)
+    seed: Annotated[Integer, Field(ge=-(2**63), lt=2**64)] = -1
+    presence_penalty: Annotated[Number, Field(ge=-2, le=2)] = 0.0
+    frequency_penalty: Annotated[Number, Field(ge=-2, le=2)] = 0.0
+    logit_bias: Biases = Field(default_factory=dict)
     stream: bool = False
-    stream_options: StreamOptions | None = None
-    # Beyond OpenAI's, under the names that vLLM's users know.
-    top_k: Annotated[int, Field(ge=-1)] = 0
-    min_p: Annotated[float, Field(ge=0, le=1)] = 0.0
-    typical_p: Annotated[float, Field(gt=0, le=1)] = 1.0
-    repetition_penalty: Annotated[float, Field(ge=0.01, le=100)] = 1.0
-    min_tokens: Annotated[int, Field(ge=0)] = 0
-    stop_token_ids: Annotated[list[int], Field(max_length=MAX_STOP_TOKENS, fail_fast=True)] | None = None
+    stream_options: StreamOptions = Field(default_factory=StreamOptions)
+    # As in vLLM.
+    top_k: Annotated[Integer, Field(ge=-1)] | None = None
+    min_p: Annotated[Number, Field(ge=0, le=1)] | None = None
+    typical_p: Annotated[Number, Field(gt=0, le=1)] | None = None
+    repetition_penalty: Annotated[Number, Field(ge=0.01, le=100)] | None = None
+    min_tokens: Annotated[Integer, Field(ge=0)] = 0
+    stop_token_ids: Annotated[list[Integer], Field(max_length=MAX_STOP_TOKENS, fail_fast=True)] = Field(
+        default_factory=list
+    )
     ignore_eos: bool = False
-    cache_salt: Annotated[str, Field(max_length=MAX_CLIENT_SALT)] | None = None
-    # As llama.cpp's server has it.
+    cache_salt: Annotated[str, Field(max_length=MAX_CLIENT_SALT)] = ""
+    # As in llama.cpp's server.
     cache_prompt: bool = True
     # outrider's own: drafting for this request alone; the tokens are the same.
-    drafting: Literal["auto", "off"] | Annotated[int, Field(ge=0, le=MAX_DRAFT)] = "auto"
+    drafting: Draft = "auto"
+    # Accepted, as by OpenAI's API, and without effect on the text.
     user: Any = None
     metadata: Any = None
     store: Any = None
     service_tier: Any = None
+    prompt_cache_key: Any = None
+    prompt_cache_retention: Any = None
+    safety_identifier: Any = None
+    prediction: Any = None
+    verbosity: Any = None
     reasoning_effort: Any = None
-
-    @property
-    def with_usage(self) -> bool:
-        """Whether the last chunk of a stream has the usage."""
-        return self.stream_options is not None and self.stream_options.include_usage
-
-    def check_model(self, service: Service) -> None:
-        """Raises ApiError if another model is named."""
-        if self.model:
-            service.check_model(self.model)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _say_what_is_not_supported(cls, given: Any) -> Any:
-        if isinstance(given, dict):
-            for name, problem in cls.unsupported.items():
-                value = given.pop(name, None)
-                if isinstance(value, dict):
-                    value = value.get("type")
-                if value and value not in _HARMLESS:  # an empty list of tools asks for nothing
-                    raise ValueError(problem)
-        return given
 
     def params(
         self,
         room: int,
+        defaults: Mapping[str, float],
         cache_salt: str,
-        logprobs: int | None,
+        *,
+        logprobs: int | None = None,
         grammar: Grammar | None = None,
         keep_special: tuple[str, ...] = (),
         stop: tuple[str, ...] = (),
     ) -> SamplingParams:
-        """The engine's parameters.
+        """The engine's parameters of one answer.
 
         Args:
             room: tokens that fit into the context after the prompt.
+            defaults: fields of `SamplingParams` that the checkpoint recommends.
             cache_salt, logprobs, grammar, keep_special: as in `SamplingParams`.
             stop: stop texts besides the request's own.
         """
-        own_stop = (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
-        max_tokens = min(self.max_tokens or room, room)
+        max_tokens = min(self.max_tokens, room) if self.max_tokens > 0 else room
+        names = ("temperature", "top_p", "top_k", "min_p", "typical_p", "repetition_penalty")
+        chosen: dict[str, Any] = {"temperature": 1.0, **defaults}
+        chosen |= {name: value for name in names if (value := getattr(self, name)) is not None}
+        if "top_p" in chosen:
+            chosen["top_p"] = max(chosen["top_p"], _LEAST_TOP_P)
+        if "top_k" in chosen:
+            chosen["top_k"] = min(chosen["top_k"], 2**31 - 1)
         return SamplingParams(
+            **chosen,
             max_tokens=max_tokens,
-            temperature=1.0 if self.temperature is None else self.temperature,
-            top_k=max(self.top_k, 0),
-            top_p=1.0 if self.top_p is None else self.top_p,
-            min_p=self.min_p,
-            typical_p=self.typical_p,
-            repetition_penalty=self.repetition_penalty,
             presence_penalty=self.presence_penalty,
             frequency_penalty=self.frequency_penalty,
-            logit_bias=self.logit_bias or {},
+            logit_bias=self.logit_bias,
             min_tokens=min(self.min_tokens, max_tokens),
             logprobs=logprobs,
-            seed=secrets.randbits(63) if self.seed is None else self.seed % 2**64,
-            n=self.n,
-            stop=own_stop + stop,
-            stop_token_ids=tuple(self.stop_token_ids or ()),
+            seed=secrets.randbits(63) if self.seed == -1 else self.seed % 2**64,
+            stop=tuple(self.stop) + stop,
+            stop_token_ids=tuple(self.stop_token_ids),
             ignore_end=self.ignore_eos,
             grammar=grammar,
             keep_special=keep_special,

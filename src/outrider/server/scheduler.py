@@ -8,7 +8,9 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from outrider import LLM, SamplingParams
 from outrider.engine.outputs import Piece, RequestOutput
@@ -16,6 +18,8 @@ from outrider.engine.request import Request
 from outrider.errors import OutriderError, UsageError
 from outrider.server.errors import ApiError
 from outrider.server.limits import Limits
+
+Result = TypeVar("Result")
 
 _log = logging.getLogger("outrider.server")
 _IDLE_SECONDS = 0.5
@@ -29,11 +33,13 @@ class Job:
     """One answer to one prompt, in the queue or in the batch.
 
     deliver: called by the scheduler's thread with each piece, and with the error that ends the job.
+    first: see `Scheduler.submit`.
     """
 
     prompt: list[int]
     params: SamplingParams
     deliver: Callable[[Piece | OutriderError], None]
+    first: bool = True
     arrived: float = field(default_factory=time.perf_counter)
     began: float | None = None
     request: Request | None = None
@@ -62,12 +68,13 @@ class Scheduler:
         finished: Callable[[Job], None] = lambda _: None,
     ) -> None:
         self._engine, self._finished = llm.parts.engine, finished
-        self._most_running, self._most_waiting = running, waiting
+        self.most_running, self._most_waiting = running, waiting
         self._limits = limits or Limits()
         self._mean_seconds = _FIRST_ESTIMATE  # moving average of the time in the batch
         self._waiting: deque[Job] = deque()
         self._joining: list[Job] = []  # out of the queue, not in the batch yet
         self._running: list[Job] = []
+        self._calls: deque[Callable[[], None]] = deque()
         self._changed = threading.Condition()
         self._stopping = False
         self._until = math.inf  # monotonic clock: when the remaining jobs end
@@ -102,28 +109,64 @@ class Scheduler:
     @property
     def retry_after(self) -> int:
         """Seconds until a slot is likely to be free, from the recent run times."""
-        expected = self._mean_seconds / self._most_running
+        expected = self._mean_seconds / self.most_running
         return int(min(max(round(expected), _SHORTEST_RETRY), _LONGEST_RETRY))
 
     def submit(
-        self, prompt: list[int], params: SamplingParams, deliver: Callable[[Piece | OutriderError], None]
+        self,
+        prompt: list[int],
+        params: SamplingParams,
+        deliver: Callable[[Piece | OutriderError], None],
+        *,
+        first: bool = True,
     ) -> Job:
         """Queues a job; see `Job`.
+
+        Args:
+            first: False for a request's further jobs, to which the limits of the queue do not apply.
 
         Raises:
             ApiError: the queue is full, or the server is shutting down.
         """
-        job = Job(prompt, params, deliver)
+        job = Job(prompt, params, deliver, first)
         with self._changed:
-            if self._stopping:
-                raise ApiError(503, _SHUTTING_DOWN, kind="server_error")
-            free = self._most_running - len(self._joining) - len(self._running)
-            if len(self._waiting) >= self._most_waiting + free:
-                message = f"the queue is full ({len(self._waiting)} requests): try again in a few seconds"
-                raise ApiError(429, message, kind="rate_limit_error", limit="full")
+            self._check_open(full=first)
             self._waiting.append(job)
             self._changed.notify_all()
         return job
+
+    def check_room(self) -> None:
+        """Raises as `submit`."""
+        with self._changed:
+            self._check_open(full=True)
+
+    def _check_open(self, *, full: bool) -> None:
+        if self._stopping:
+            raise ApiError(503, _SHUTTING_DOWN, kind="server_error")
+        free = self.most_running - len(self._joining) - len(self._running)
+        if full and len(self._waiting) >= self._most_waiting + free:
+            message = f"the queue is full ({len(self._waiting)} requests): try again in a few seconds"
+            raise ApiError(429, message, kind="rate_limit_error", code="rate_limit_exceeded", limit="full")
+
+    def call(self, work: Callable[[], Result]) -> Result:
+        """What `work` returns, or raises, which the scheduler's thread runs between two passes.
+
+        Raises:
+            ApiError: the server is shutting down.
+        """
+        result: Future[Result] = Future()
+
+        def run() -> None:
+            try:
+                result.set_result(work())
+            except Exception as error:
+                result.set_exception(error)
+
+        with self._changed:
+            self._check_open(full=False)
+            self._calls.append(run)
+            self._changed.notify_all()
+        return result.result()
 
     def cancel(self, job: Job) -> None:
         """Ends a job; its slot is free before the next pass."""
@@ -136,12 +179,14 @@ class Scheduler:
     def _run(self) -> None:
         while True:
             with self._changed:
-                while not self._running and not self._waiting and not self._stopping:
+                while not self._running and not self._waiting and not self._calls and not self._stopping:
                     self._changed.wait(_IDLE_SECONDS)
-                if self._stopping and not self._running and not self._waiting:
+                if self._stopping and not self._running and not self._waiting and not self._calls:
                     return
                 self._expire_waiting()
                 self._join()
+            while self._calls:
+                self._calls.popleft()()
             if time.monotonic() >= self._until:
                 self._abandon_all()
             for job in [t for t in self._running if t.cancelled]:
@@ -162,10 +207,11 @@ class Scheduler:
                 self._deliver(job)
 
     def _expire_waiting(self) -> None:
-        limit = self._limits.waiting
-        while limit is not None and self._waiting and time.perf_counter() - self._waiting[0].arrived > limit:
+        limit, now = self._limits.waiting, time.perf_counter()
+        for job in [job for job in self._waiting if limit is not None and job.first and now - job.arrived > limit]:
+            self._waiting.remove(job)
             message = f"the request waited {limit:g} seconds in the queue: try again later"
-            self._waiting.popleft().deliver(ApiError(503, message, kind="timeout_error", limit="queue"))
+            job.deliver(ApiError(503, message, kind="timeout_error", limit="queue"))
 
     def _expire_running(self) -> None:
         limit, now = self._limits.running, time.perf_counter()
@@ -176,7 +222,7 @@ class Scheduler:
                 job.deliver(ApiError(504, message, kind="timeout_error", limit="run"))
 
     def _join(self) -> None:
-        while self._waiting and len(self._running) + len(self._joining) < self._most_running:
+        while self._waiting and len(self._running) + len(self._joining) < self.most_running:
             self._joining.append(self._waiting.popleft())
 
     def _begin(self, job: Job) -> None:

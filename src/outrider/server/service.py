@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
+from types import MappingProxyType
 from typing import TypeVar
 
 from outrider import LLM, SamplingParams
+from outrider.cache import CachePool
+from outrider.engine.engine import Engine
+from outrider.engine.scoring import score_tokens
 from outrider.errors import UsageError
 from outrider.server.errors import ApiError, api_error
 from outrider.server.file_handles import limit_accept_errors
@@ -26,6 +30,15 @@ which the system's allocator keeps for each thread."""
 Result = TypeVar("Result")
 
 
+@dataclass(frozen=True)
+class _Scorable:
+    """The model for `score_tokens`; the scheduler's thread runs its engine."""
+
+    driver: Scheduler
+    engine: Engine
+    caches: CachePool
+
+
 class Service:
     """One served model.
 
@@ -33,6 +46,7 @@ class Service:
         name: the model's, in the API.
         keys: API keys, of which clients send one as bearer token.
         limits: the scheduler's.
+        sampling: fields of `SamplingParams` that the checkpoint recommends, for requests that leave them out.
     """
 
     def __init__(
@@ -44,9 +58,10 @@ class Service:
         name: str,
         keys: ApiKeys | None = None,
         limits: Limits | None = None,
+        sampling: Mapping[str, float] = MappingProxyType({}),
     ) -> None:
         self.parts, self.tokenizer, self.context = llm.parts, llm.tokenizer, llm.context
-        self.scheduler, self.metrics = scheduler, metrics
+        self.scheduler, self.metrics, self.sampling = scheduler, metrics, sampling
         self.name, self.keys, self.limits = name, keys or ApiKeys(), limits or Limits()
         self._encoders = ThreadPoolExecutor(_ENCODERS, "outrider-encode")
         self._compilers = ThreadPoolExecutor(_COMPILERS, "outrider-compile")
@@ -67,7 +82,8 @@ class Service:
         return await asyncio.get_running_loop().run_in_executor(self._encoders, partial(function, *arguments))
 
     async def begin(self, generation: Generation) -> Run:
-        """Compiles a generation's grammars, so that the engine finds them compiled, and queues its jobs.
+        """Compiles a generation's grammars, so that the engine finds them compiled, scores its prompts, and queues its
+        jobs.
 
         Raises:
             ApiError: a grammar cannot be used, the queue is full, or the server is shutting down.
@@ -78,7 +94,14 @@ class Service:
                 await loop.run_in_executor(self._compilers, self.parts.prompts.check, params)
             except UsageError as error:
                 raise ApiError(400, str(error), param=generation.grammar_field) from error
-        return Run(self.scheduler, generation)
+        scored = []
+        if generation.prompt_logprobs is not None:
+            self.scheduler.check_room()
+            model = _Scorable(self.scheduler, self.parts.engine, self.parts.caches)
+            for ids, params in generation.prompts:
+                count, salt = generation.prompt_logprobs, params.scope
+                scored.append(await asyncio.to_thread(score_tokens, model, ids, count, salt))
+        return Run(self.scheduler, generation, scored)
 
     def checked(self, params: SamplingParams) -> SamplingParams:
         """Parameters that fit the model; their grammar is not compiled yet. Raises UsageError."""
@@ -86,8 +109,8 @@ class Service:
         return params
 
     def check_model(self, name: str, param: str | None = "model") -> None:
-        """Raises ApiError if a request names another model."""
-        if name != self.name:
+        """Raises ApiError if a request names another model; no name is the served one."""
+        if name not in ("", self.name):
             message = f"there is no model {name}: this is {self.name}"
             raise ApiError(404, message, kind="not_found_error", param=param, code="model_not_found")
 

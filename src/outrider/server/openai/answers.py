@@ -16,7 +16,7 @@ from outrider.server.event_stream import EventStream, event
 from outrider.server.generation import Run
 from outrider.server.openai.shapes import Usage, omitted
 from outrider.server.route import Call, json_response
-from outrider.server.sampling import SamplingFields
+from outrider.server.sampling import SamplingFields, StreamOptions
 
 
 class Answer(BaseModel):
@@ -58,21 +58,28 @@ async def respond(
     """The response to a request; `writers` has one for each answer."""
     head: dict[str, Any] = {"id": f"{whole.prefix}-{secrets.token_hex(12)}", "model": call.service.name}
     if asked.stream:
-        return EventStream(call, run, _chunks(call, run, writers, part, head, with_usage=asked.with_usage))
+        return EventStream(call, run, _chunks(call, run, writers, part, head, asked.stream_options))
     outputs = await call.outputs(run)
     choices = [writer.whole(index, out) for index, (writer, out) in enumerate(zip(writers, outputs, strict=True))]
-    stats = [out.stats.as_dict() for out in outputs]
-    return json_response(whole(**head, choices=choices, usage=Usage.of(outputs), outrider=stats))
+    stats = [run.stats(index, out.stats) for index, out in enumerate(outputs)]
+    return json_response(whole(**head, choices=choices, usage=Usage.of(outputs, run.generation.n), outrider=stats))
 
 
 async def _chunks(
-    call: Call, run: Run, writers: Sequence[ChoiceWriter], chunk: type[Chunk], head: dict[str, Any], *, with_usage: bool
+    call: Call,
+    run: Run,
+    writers: Sequence[ChoiceWriter],
+    chunk: type[Chunk],
+    head: dict[str, Any],
+    options: StreamOptions,
 ) -> AsyncGenerator[str, None]:
     head["created"] = int(time.time())
     reporters = [DraftReporter(call.service.tokenizer) for _ in writers]
     async for index, piece in run.pieces():
         choice, report = writers[index].part(index, piece), reporters[index].report(piece)
+        if piece.stats is not None:
+            report.stats = run.stats(index, piece.stats)
         yield event(chunk(**head, choices=[choice], outrider=report))
-    if with_usage:
-        yield event(chunk(**head, choices=[], usage=Usage.of(run.finished)))
+    if options.include_usage:
+        yield event(chunk(**head, choices=[], usage=Usage.of(run.outputs, run.generation.n)))
     yield "data: [DONE]\n\n"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from fastapi import APIRouter
 from pydantic import BaseModel, Field, model_validator
@@ -18,6 +18,7 @@ from outrider.sampling.logprobs import TokenLogprobs
 from outrider.sampling.params import MAX_LOGPROBS
 from outrider.server.conversation import Conversation, chat_generation
 from outrider.server.errors import ApiError
+from outrider.server.fields import Integer, Refused
 from outrider.server.generation import Generation
 from outrider.server.openai.answers import Answer, Chunk, respond
 from outrider.server.openai.logprobs import ChatLogprobs, chat_logprobs
@@ -25,7 +26,7 @@ from outrider.server.openai.messages import Message
 from outrider.server.openai.shapes import ERRORS, STREAM, omitted
 from outrider.server.openai.tools import ToolFields
 from outrider.server.route import ApiRoute, Call
-from outrider.server.sampling import SamplingFields
+from outrider.server.sampling import REFUSED, SamplingFields
 from outrider.tokenizer import Tokenizer
 
 router = APIRouter(prefix="/v1/chat", route_class=ApiRoute, responses=ERRORS)
@@ -36,15 +37,28 @@ FinishReason = Literal["stop", "length", "tool_calls"]
 class ChatRequest(ToolFields, SamplingFields):
     """A conversation to continue."""
 
+    refused: ClassVar[Refused] = REFUSED | {
+        "functions": (([],), "use tools"),
+        "function_call": (("none", "auto"), "use tool_choice"),
+        "audio": (({},), "there is no audio output"),
+        "modalities": ((["text"],), 'the only output is text: leave it out, or give ["text"]'),
+        "web_search_options": ((), "give the model a function of your own, in tools"),
+        "chat_template": ((), "the model's own template is used: leave it out, or use /v1/completions"),
+        "documents": (([],), "put them into the messages"),
+        "echo": ((False,), "use /v1/completions"),
+        "suffix": (("",), "use /v1/completions"),
+    }
+
     messages: Annotated[list[Message], Field(min_length=1, fail_fast=True)]
-    max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
+    max_completion_tokens: Annotated[Integer, Field(ge=-1)] | None = None
     logprobs: bool = False
-    top_logprobs: Annotated[int, Field(ge=0, le=MAX_LOGPROBS)] = 0
+    top_logprobs: Annotated[Integer, Field(ge=0, le=MAX_LOGPROBS)] = 0
     chat_template_kwargs: dict[str, Any] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _one_limit(self) -> ChatRequest:
-        self.max_tokens = self.max_completion_tokens or self.max_tokens
+        if self.max_completion_tokens is not None:
+            self.max_tokens = self.max_completion_tokens
         return self
 
     def generation(self, call: Call) -> tuple[Generation, Markers]:
@@ -56,6 +70,7 @@ class ChatRequest(ToolFields, SamplingFields):
         conversation = Conversation(
             messages=messages,
             tools=[tool.for_template() for tool in self.offered],
+            functions=self.callable,
             required=self.required,
             parallel=self.parallel,
             thinking=bool(self.chat_template_kwargs.get("enable_thinking", False)),
@@ -196,8 +211,8 @@ class TurnWriter:
 async def chat_completions(call: Call, asked: ChatRequest) -> Response:
     """The model's next turn in a conversation."""
     service = call.service
-    asked.check_model(service)
+    service.check_model(asked.model)
     generation, markers = await service.in_thread(asked.generation, call)
     run = await service.begin(generation)
-    writers = [TurnWriter(service.tokenizer, markers.reader(), logprobs=asked.logprobs) for _ in run.jobs]
+    writers = [TurnWriter(service.tokenizer, markers.reader(), logprobs=asked.logprobs) for _ in run.answers]
     return await respond(call, asked, run, writers, ChatCompletion, ChatChunk)

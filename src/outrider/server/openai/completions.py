@@ -3,66 +3,130 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from fastapi import APIRouter
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, BeforeValidator, Field, WithJsonSchema
 from starlette.responses import Response
 
 from outrider.engine.outputs import FinishReason, Piece, RequestOutput
+from outrider.prompts import Prompts as TokenIds
 from outrider.sampling.logprobs import TokenLogprobs
 from outrider.sampling.params import MAX_LOGPROBS
-from outrider.server.generation import Generation
+from outrider.server.errors import ApiError, about
+from outrider.server.fields import Integer, Refused
+from outrider.server.generation import Generation, Run
 from outrider.server.openai.answers import Answer, Chunk, respond
-from outrider.server.openai.logprobs import CompletionLogprobs, CompletionLogprobsWriter
-from outrider.server.openai.shapes import ERRORS, STREAM
+from outrider.server.openai.logprobs import CompletionLogprobs, CompletionLogprobsWriter, PromptLogprob, prompt_logprobs
+from outrider.server.openai.shapes import ERRORS, STREAM, omitted
 from outrider.server.route import ApiRoute, Call
-from outrider.server.sampling import UNSUPPORTED, SamplingFields
+from outrider.server.sampling import MAX_CHOICES, REFUSED, SamplingFields
+from outrider.tokenizer import Tokenizer
 
 router = APIRouter(prefix="/v1", route_class=ApiRoute, responses=ERRORS)
 
-_TOOLS = "tools belong to a conversation: use /v1/chat/completions"
+_CHAT = "use /v1/chat/completions"
+_MIDDLE = ("<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>")
+"""Fill-in-the-middle tokens, as CodeGemma has them."""
+
+
+def _prompts(given: Any) -> list[str | list[int]]:
+    """A text, token ids, or a list of either."""
+    one = isinstance(given, str) or (isinstance(given, list) and given and _are_ids(given))
+    several = [given] if one else given
+    if not isinstance(several, list) or not several:
+        raise ValueError("give a text, a list of token ids, or a list of texts or of lists of token ids")
+    if len(several) > MAX_CHOICES:
+        raise ValueError(f"it has {len(several)} prompts; the limit is {MAX_CHOICES}: send several requests")
+    wrong = next((i for i, p in enumerate(several) if not isinstance(p, str) and not (p and _are_ids(p))), None)
+    if wrong is not None:
+        raise ValueError(f"prompt {wrong} of the list is neither a text nor a list of token ids")
+    return several
+
+
+def _are_ids(given: Any) -> bool:
+    return isinstance(given, list) and all(type(token) is int for token in given)
+
+
+_IDS = {"type": "array", "items": {"type": "integer"}, "minItems": 1}
+_SEVERAL = {"type": "array", "items": {"anyOf": [{"type": "string"}, _IDS]}, "minItems": 1, "maxItems": MAX_CHOICES}
+Prompts = Annotated[
+    list[Any], BeforeValidator(_prompts), WithJsonSchema({"anyOf": [{"type": "string"}, _IDS, _SEVERAL]})
+]
 
 
 class CompletionRequest(SamplingFields):
-    """A text, or token ids, to continue."""
+    """Texts, or token ids, to continue.
 
-    unsupported: ClassVar[dict[str, str]] = UNSUPPORTED | {"tools": _TOOLS, "tool_choice": _TOOLS}
+    `suffix` needs a model with fill-in-the-middle tokens. `add_special_tokens`: begin a text with BOS.
+    `parse_special`: control tokens in a text are control tokens, not text.
+    """
 
-    # Of a list that is wrong throughout, one error is enough.
-    prompt: (
-        str
-        | Annotated[list[int], Field(min_length=1, fail_fast=True)]
-        | Annotated[list[str], Field(min_length=1, max_length=1, fail_fast=True)]
-    )
-    logprobs: Annotated[int, Field(ge=0, le=MAX_LOGPROBS)] | None = None
-    echo: Literal[False] = False
-    best_of: Literal[1] | None = None
+    refused: ClassVar[Refused] = REFUSED | {
+        "best_of": ((1,), "use n"),
+        "tools": (([],), _CHAT),
+        "tool_choice": (("none", "auto"), _CHAT),
+        "messages": (([],), _CHAT),
+    }
+
+    prompt: Prompts
+    suffix: str = ""
+    logprobs: Annotated[Integer, Field(ge=0, le=MAX_LOGPROBS)] | None = None
+    prompt_logprobs: Annotated[Integer, Field(ge=0, le=MAX_LOGPROBS)] | None = None
+    echo: bool = False
+    add_special_tokens: bool = True
+    parse_special: bool = False
 
     def generation(self, call: Call) -> Generation:
         """What to generate; runs in a worker thread."""
         service = call.service
-        prompt = service.parts.prompts.encode(self._only_prompt)
+        if self.n * len(self.prompt) > MAX_CHOICES:
+            message = f"it asks for {self.n * len(self.prompt)} choices; the limit is {MAX_CHOICES}"
+            raise ApiError(400, message, param="n")
         field, grammar = self.constraint()
-        room, salt = service.context - len(prompt), call.cache_salt(self.cache_salt)
-        params = service.checked(self.params(room, salt, self.logprobs, grammar))
-        return Generation([prompt], params, () if grammar is None else (grammar,), field)
+        salt, prompts = call.cache_salt(self.cache_salt), []
+        for prompt in self.prompt:
+            with about("prompt"):
+                ids = self._ids(service.tokenizer, service.parts.prompts, prompt)
+            params = self.params(
+                service.context - len(ids), service.sampling, salt, logprobs=self.logprobs, grammar=grammar
+            )
+            prompts.append((ids, params))
+        service.checked(prompts[0][1])
+        wanted = [self.prompt_logprobs, self.logprobs if self.echo else None]
+        return Generation(
+            prompts,
+            self.n,
+            () if grammar is None else (grammar,),
+            field,
+            empty=self.max_tokens == 0,
+            prompt_logprobs=max((count for count in wanted if count is not None), default=None),
+        )
 
-    @property
-    def _only_prompt(self) -> str | list[int]:
-        if isinstance(self.prompt, str):
-            return self.prompt
-        texts = [part for part in self.prompt if isinstance(part, str)]
-        return texts[0] if texts else [part for part in self.prompt if isinstance(part, int)]
+    def _ids(self, tokenizer: Tokenizer, prompts: TokenIds, prompt: str | list[int]) -> list[int]:
+        if self.suffix:
+            marks = [list(tokenizer.special_tokens([mark])) for mark in _MIDDLE]
+            if not all(marks) or not isinstance(prompt, str):
+                message = "suffix needs a model with fill-in-the-middle tokens, and a text as the prompt: leave it out"
+                raise ApiError(400, message, param="suffix")
+            texts = [tokenizer.encode(text, add_bos=False) for text in (prompt, self.suffix)]
+            begin = tokenizer.encode("") if self.add_special_tokens else []
+            return prompts.encode([*begin, *marks[0], *texts[0], *marks[1], *texts[1], *marks[2]])
+        if not isinstance(prompt, str):
+            return prompts.encode(prompt)
+        ids = prompts.encode(prompt, add_bos=self.add_special_tokens, parse_special=self.parse_special)
+        bos = tokenizer.encode("")
+        return ids[len(bos) :] if bos and ids[: 2 * len(bos)] == bos * 2 else ids  # a templated prompt has its own
 
 
 class CompletionChoice(BaseModel):
-    """A continuation, or a part of it."""
+    """A continuation, or a part of it. `prompt_logprobs` is vLLM's: an entry per prompt token, null for the first."""
 
     index: int
     text: str
     finish_reason: Literal["stop", "length"] | None
     logprobs: CompletionLogprobs | None
+    prompt_logprobs: list[dict[str, PromptLogprob] | None] | None = omitted()
 
 
 class Completion(Answer):
@@ -81,10 +145,18 @@ class CompletionChunk(Chunk):
 
 
 class CompletionWriter:
-    """Writes one continuation."""
+    """Writes one continuation, the prompt before it if the request asks for an echo.
 
-    def __init__(self, call: Call, asked: CompletionRequest) -> None:
-        self._logprobs = None if asked.logprobs is None else CompletionLogprobsWriter(call.service.tokenizer)
+    Args:
+        number: of its prompt.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, asked: CompletionRequest, run: Run, number: int) -> None:
+        self._tokenizer, self._asked = tokenizer, asked
+        self._logprobs = None if asked.logprobs is None else CompletionLogprobsWriter(tokenizer)
+        self._ids, self._prompt = run.generation.prompts[number][0], asked.prompt[number]
+        self._scored = run.scored[number] if run.scored else []
+        self._begun = False
 
     def whole(self, index: int, out: RequestOutput) -> CompletionChoice:
         """See `ChoiceWriter`."""
@@ -97,14 +169,26 @@ class CompletionWriter:
     def _choice(
         self, index: int, text: str, reason: FinishReason | None, tokens: Sequence[TokenLogprobs]
     ) -> CompletionChoice:
-        logprobs = self._logprobs.next(tokens) if self._logprobs else None
-        return CompletionChoice(index=index, text=text, finish_reason=reason, logprobs=logprobs)
+        first, self._begun = not self._begun, True
+        echo, begin = first and self._asked.echo, None
+        if echo:
+            text = (self._prompt if isinstance(self._prompt, str) else self._tokenizer.decode(self._ids)) + text
+        if self._logprobs and echo:
+            begin = self._logprobs.prompt(self._ids[0], self._scored, self._asked.logprobs or 0)
+        logprobs = None if self._logprobs is None else self._logprobs.next(tokens)
+        choice = CompletionChoice(
+            index=index, text=text, finish_reason=reason, logprobs=begin + logprobs if begin and logprobs else logprobs
+        )
+        if first and (count := self._asked.prompt_logprobs) is not None:
+            choice.prompt_logprobs = prompt_logprobs(self._tokenizer, self._scored, count)
+        return choice
 
 
 @router.post("/completions", response_model=Completion, responses={200: STREAM})
 async def completions(call: Call, asked: CompletionRequest) -> Response:
-    """Continue a text."""
-    asked.check_model(call.service)
-    run = await call.service.begin(await call.service.in_thread(asked.generation, call))
-    writers = [CompletionWriter(call, asked) for _ in run.jobs]
+    """Continue texts."""
+    service = call.service
+    service.check_model(asked.model)
+    run = await service.begin(await service.in_thread(asked.generation, call))
+    writers = [CompletionWriter(service.tokenizer, asked, run, index // asked.n) for index in range(len(run.answers))]
     return await respond(call, asked, run, writers, Completion, CompletionChunk)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from pydantic import BaseModel
 
+from outrider.engine.scoring import ScoredToken
 from outrider.sampling.logprobs import TokenLogprobs
 from outrider.tokenizer import StreamDecoder, Tokenizer
 
@@ -14,9 +16,17 @@ class CompletionLogprobs(BaseModel):
     """One entry per token. `text_offset`: where its text begins in the answer, in characters."""
 
     tokens: list[str]
-    token_logprobs: list[float]
-    top_logprobs: list[dict[str, float]]
+    token_logprobs: list[float | None]
+    top_logprobs: list[dict[str, float] | None]
     text_offset: list[int]
+
+    def __add__(self, other: CompletionLogprobs) -> CompletionLogprobs:
+        return CompletionLogprobs(
+            tokens=self.tokens + other.tokens,
+            token_logprobs=self.token_logprobs + other.token_logprobs,
+            top_logprobs=self.top_logprobs + other.top_logprobs,
+            text_offset=self.text_offset + other.text_offset,
+        )
 
 
 class CompletionLogprobsWriter:
@@ -38,6 +48,16 @@ class CompletionLogprobsWriter:
             ],
             text_offset=[self._offset(entry.token) for entry in tokens],
         )
+
+    def prompt(self, first: int, scored: Sequence[ScoredToken], count: int) -> CompletionLogprobs:
+        """Those of a prompt, with `count` of the most likely tokens: no probability for its first token."""
+        none = CompletionLogprobs(
+            tokens=[self._name(first)],
+            token_logprobs=[None],
+            top_logprobs=[None],
+            text_offset=[self._offset(first)],
+        )
+        return none + self.next([replace(each.logprobs, top=each.logprobs.top[:count]) for each in scored])
 
     def _offset(self, token: int) -> int:
         """Where the token's text begins; for a part of a character, where the character begins."""
@@ -89,6 +109,31 @@ def chat_logprobs(tokenizer: Tokenizer, tokens: Sequence[TokenLogprobs]) -> Chat
         )
 
     return ChatLogprobs(content=[with_top(found) for found in tokens])
+
+
+class PromptLogprob(BaseModel):
+    """A token in a position of the prompt; `rank` 1 is the most likely."""
+
+    logprob: float
+    rank: int
+    decoded_token: str
+
+
+def prompt_logprobs(
+    tokenizer: Tokenizer, scored: Sequence[ScoredToken], count: int
+) -> list[dict[str, PromptLogprob] | None]:
+    """In vLLM's form: for each token of a prompt, itself and the `count` most likely in its position, by token id."""
+
+    def entry(token: int, logprob: float, rank: int) -> PromptLogprob:
+        text = tokenizer.piece(token, skip_special=False).decode("utf-8", "replace")
+        return PromptLogprob(logprob=_finite(logprob), rank=rank, decoded_token=text)
+
+    def position(found: ScoredToken) -> dict[str, PromptLogprob]:
+        own = found.logprobs
+        top = {str(token): entry(token, logprob, i) for i, (token, logprob) in enumerate(own.top[:count], 1)}
+        return {str(own.token): entry(own.token, own.logprob, found.rank)} | top
+
+    return [None, *map(position, scored)]
 
 
 def _finite(logprob: float) -> float:

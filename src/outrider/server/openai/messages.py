@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import Field
 
+from outrider.server.fields import Fields
 from outrider.server.openai.tools import GivenCall
 
 
-class Message(BaseModel):
+class Message(Fields):
     """A message of any role."""
 
-    model_config = ConfigDict(extra="allow")
     role: Literal["system", "developer", "user", "assistant", "tool"]
     content: str | list[dict[str, Any]] | None = None
     name: str | None = None
-    tool_calls: list[GivenCall] | None = None
+    tool_calls: list[GivenCall] = Field(default_factory=list)
     tool_call_id: str | None = None
     reasoning_content: str | None = None
 

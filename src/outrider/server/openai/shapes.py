@@ -59,7 +59,7 @@ class CompletionTokensDetails(BaseModel):
 
 
 class Usage(BaseModel):
-    """Token counts. A prompt counts once, whatever the number of answers."""
+    """Token counts. Each prompt counts once, whatever the number of its answers."""
 
     prompt_tokens: int
     completion_tokens: int
@@ -68,15 +68,17 @@ class Usage(BaseModel):
     completion_tokens_details: CompletionTokensDetails
 
     @classmethod
-    def of(cls, outputs: Sequence[RequestOutput]) -> Usage:
-        """Of all answers to one prompt."""
-        prompt = len(outputs[0].prompt_token_ids)
+    def of(cls, outputs: Sequence[RequestOutput], n: int) -> Usage:
+        """Of all answers, `n` to each prompt."""
+        prompt = sum(len(out.prompt_token_ids) for out in outputs[::n])
         completion = sum(len(out.token_ids) for out in outputs)
         return cls(
             prompt_tokens=prompt,
             completion_tokens=completion,
             total_tokens=prompt + completion,
-            prompt_tokens_details=PromptTokensDetails(cached_tokens=outputs[0].stats.reused_tokens),
+            prompt_tokens_details=PromptTokensDetails(
+                cached_tokens=sum(out.stats.reused_tokens for out in outputs[::n])
+            ),
             completion_tokens_details=CompletionTokensDetails(
                 accepted_prediction_tokens=sum(out.stats.accepted for out in outputs),
                 rejected_prediction_tokens=sum(out.stats.drafted - out.stats.accepted for out in outputs),

@@ -5,59 +5,80 @@ from __future__ import annotations
 import json
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
+
+from outrider.server.fields import Fields
 
 MAX_TOOLS = 128
 _NAME = r"^[A-Za-z0-9_.\-]{1,64}$"
 
 
-class Function(BaseModel):
+class Function(Fields):
     """A function's name, its description, and the JSON schema of its arguments."""
 
-    model_config = ConfigDict(extra="ignore")
     name: Annotated[str, Field(pattern=_NAME)]
     description: str = ""
     parameters: dict[str, Any] | None = None
+    strict: bool = False
 
 
-class Tool(BaseModel):
+class Tool(Fields):
     """A function, as OpenAI lists it."""
 
-    model_config = ConfigDict(extra="ignore")
-    type: Literal["function"]
+    type: Literal["function"] = "function"
     function: Function
 
     def for_template(self) -> dict[str, Any]:
         """In the form of chat templates."""
-        return {"type": "function", "function": self.function.model_dump(exclude_none=True)}
+        return {"type": "function", "function": self.function.model_dump(exclude_none=True, exclude={"strict"})}
 
 
-class NamedFunction(BaseModel):
-    """The name of a required function."""
+class FunctionName(Fields):
+    """The name of a function."""
 
     name: str
 
 
-class NamedChoice(BaseModel):
-    """`tool_choice` that requires one function."""
+class NamedTool(Fields):
+    """A function among the tools."""
 
-    type: Literal["function"]
-    function: NamedFunction
+    type: Literal["function"] = "function"
+    function: FunctionName
 
 
-class GivenCall(BaseModel):
+class AllowedTools(Fields):
+    """Some of the tools; one of them must be called if the mode is "required"."""
+
+    mode: Literal["auto", "required"] = "auto"
+    tools: list[NamedTool]
+
+
+class ToolChoice(Fields):
+    """A function to call, or those that may be called."""
+
+    type: Literal["none", "auto", "required", "function", "allowed_tools"]
+    function: FunctionName | None = None
+    allowed_tools: AllowedTools | None = None
+
+
+def _choice(given: Any) -> Any:
+    """The words "none", "auto" and "required" are choices by themselves."""
+    return {"type": given} if isinstance(given, str) else given
+
+
+class CalledFunction(Fields):
+    """The called function, and a JSON object as text."""
+
+    name: Annotated[str, Field(pattern=_NAME)]
+    arguments: str = "{}"
+
+
+class GivenCall(Fields):
     """A call in an assistant message."""
 
-    class Called(BaseModel):
-        """The called function, and a JSON object as text."""
-
-        name: Annotated[str, Field(pattern=_NAME)]
-        arguments: str = "{}"
-
-    model_config = ConfigDict(extra="ignore")
     id: str = ""
     type: Literal["function"] = "function"
-    function: Called
+    function: CalledFunction
 
     def for_template(self) -> dict[str, Any]:
         """In the form of chat templates, with the arguments as an object.
@@ -75,40 +96,59 @@ class GivenCall(BaseModel):
         return {"id": self.id, "type": "function", "function": called}
 
 
-class ToolFields(BaseModel):
+class ToolFields(Fields):
     """The fields of a request about tools."""
 
-    tools: Annotated[list[Tool], Field(max_length=MAX_TOOLS)] | None = None
-    tool_choice: Literal["none", "auto", "required"] | NamedChoice | None = None
-    parallel_tool_calls: bool | None = None
+    tools: Annotated[list[Tool], Field(max_length=MAX_TOOLS)] = Field(default_factory=list)
+    tool_choice: Annotated[ToolChoice, BeforeValidator(_choice)] = ToolChoice(type="auto")
+    parallel_tool_calls: bool = True
 
     @model_validator(mode="after")
     def _choice_fits(self) -> ToolFields:
-        names = [tool.function.name for tool in self.tools or ()]
+        names = [tool.function.name for tool in self.tools]
         if len(set(names)) < len(names):
             twice = next(name for name in names if names.count(name) > 1)
             raise ValueError(f"tools has two functions called {twice}: give each its own name")
-        choice = self.tool_choice
-        if isinstance(choice, NamedChoice) and choice.function.name not in names:
-            raise ValueError(f"tool_choice names the function {choice.function.name}, which is not in tools")
-        if choice == "required" and not names:
-            raise ValueError("tool_choice is required, and there are no tools: give some, or leave it out")
+        unknown = next((name for name in self._chosen or () if name not in names), None)
+        if unknown is not None:
+            raise ValueError(f"tool_choice names the function {unknown}, which is not in tools")
+        if self.required and not self.offered:
+            raise ValueError("tool_choice requires a call, but there are no tools: give some, or leave it out")
         return self
 
     @property
-    def offered(self) -> list[Tool]:
-        """The functions in the prompt."""
-        return [] if self.tool_choice == "none" else list(self.tools or ())
+    def _chosen(self) -> list[str] | None:
+        """The names of the functions that may be called; None for all."""
+        choice = self.tool_choice
+        if choice.type == "function":
+            if choice.function is None:
+                raise ValueError('tool_choice: give {"type": "function", "function": {"name": "..."}}')
+            return [choice.function.name]
+        if choice.type == "allowed_tools":
+            if choice.allowed_tools is None:
+                raise ValueError('tool_choice: give {"type": "allowed_tools", "allowed_tools": {"tools": [...]}}')
+            return [tool.function.name for tool in choice.allowed_tools.tools]
+        return [] if choice.type == "none" else None
 
     @property
-    def required(self) -> list[Function]:
-        """Those of which one must be called; empty if none must."""
-        if isinstance(self.tool_choice, NamedChoice):
-            name = self.tool_choice.function.name
-            return [tool.function for tool in self.offered if tool.function.name == name]
-        return [tool.function for tool in self.offered] if self.tool_choice == "required" else []
+    def offered(self) -> list[Tool]:
+        """The tools in the prompt."""
+        if self.tool_choice.type == "function":  # the others are context
+            return self.tools
+        return [tool for tool in self.tools if self._chosen is None or tool.function.name in self._chosen]
+
+    @property
+    def callable(self) -> list[Function]:
+        """The functions that may be called."""
+        return [tool.function for tool in self.tools if self._chosen is None or tool.function.name in self._chosen]
+
+    @property
+    def required(self) -> bool:
+        """Whether a function must be called."""
+        allowed = self.tool_choice.allowed_tools
+        return self.tool_choice.type in ("required", "function") or (allowed is not None and allowed.mode == "required")
 
     @property
     def parallel(self) -> bool:
-        """Whether more calls may follow a required one."""
-        return self.tool_choice == "required" and self.parallel_tool_calls is not False
+        """Whether there may be several calls."""
+        return self.parallel_tool_calls and self.tool_choice.type != "function"

@@ -1,0 +1,91 @@
+"""`POST /tokenize` and `POST /detokenize`, as vLLM has them."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter
+from pydantic import BaseModel, Field
+from starlette.responses import Response
+
+from outrider.server.errors import ApiError, about
+from outrider.server.fields import Fields
+from outrider.server.openai.chat import ChatRequest
+from outrider.server.openai.messages import Message
+from outrider.server.openai.shapes import ERRORS, omitted
+from outrider.server.openai.tools import Tool
+from outrider.server.route import ApiRoute, Call, json_response
+
+router = APIRouter(route_class=ApiRoute, responses=ERRORS)
+
+
+class TokenizeRequest(Fields):
+    """A text, or a conversation, which gets the model's chat template."""
+
+    model: str = ""
+    prompt: str | None = None
+    messages: Annotated[list[Message], Field(fail_fast=True)] = Field(default_factory=list)
+    tools: list[Tool] = Field(default_factory=list)
+    chat_template_kwargs: dict[str, object] = Field(default_factory=dict)
+    add_special_tokens: bool = True
+    parse_special: bool = False
+    return_token_strs: bool = False
+
+    def ids(self, call: Call) -> list[int]:
+        """The token ids; runs in a worker thread."""
+        if self.messages:
+            asked = ChatRequest(
+                messages=self.messages, tools=self.tools, chat_template_kwargs=self.chat_template_kwargs
+            )
+            return asked.generation(call)[0].prompts[0][0]
+        if self.prompt is None:
+            raise ApiError(400, "prompt: give a text, or messages", param="prompt")
+        with about("prompt"):
+            prompts = call.service.parts.prompts
+            return prompts.encode(self.prompt, add_bos=self.add_special_tokens, parse_special=self.parse_special)
+
+
+class TokenizeResponse(BaseModel):
+    """The token ids, and their texts if asked for."""
+
+    count: int
+    max_model_len: int
+    tokens: list[int]
+    token_strs: list[str] | None = omitted()
+
+
+class DetokenizeRequest(Fields):
+    """Token ids."""
+
+    model: str = ""
+    tokens: Annotated[list[int], Field(fail_fast=True)]
+
+
+class DetokenizeResponse(BaseModel):
+    """Their text, control tokens included."""
+
+    prompt: str
+
+
+@router.post("/tokenize", response_model=TokenizeResponse)
+async def tokenize(call: Call, asked: TokenizeRequest) -> Response:
+    """Token ids of a text or a conversation."""
+    service = call.service
+    service.check_model(asked.model)
+    ids = await service.in_thread(asked.ids, call)
+    pieces = [service.tokenizer.piece(token, skip_special=False).decode("utf-8", "replace") for token in ids]
+    strs = pieces if asked.return_token_strs else None
+    return json_response(TokenizeResponse(count=len(ids), max_model_len=service.context, tokens=ids, token_strs=strs))
+
+
+@router.post("/detokenize", response_model=DetokenizeResponse)
+async def detokenize(call: Call, asked: DetokenizeRequest) -> Response:
+    """Text of token ids."""
+    service = call.service
+    service.check_model(asked.model)
+    vocabulary = service.parts.target.vocabulary
+    if (wrong := next((token for token in asked.tokens if not 0 <= token < vocabulary), None)) is not None:
+        raise ApiError(400, f"token id {wrong} is outside the vocabulary of {vocabulary}", param="tokens")
+    with about("tokens"):
+        text = await service.in_thread(lambda: service.tokenizer.decode(asked.tokens, skip_special=False))
+    return json_response(DetokenizeResponse(prompt=text))
