@@ -11,7 +11,7 @@ from outrider.cache import Sequence as CachedSequence
 from outrider.drafters.protocol import SequenceState
 from outrider.drafters.tree import Draft, reported
 from outrider.engine.media import Medium
-from outrider.engine.outputs import FinishReason, Piece, RequestOutput, RequestStats, TargetPass
+from outrider.engine.outputs import FinishReason, Piece, RequestOutput, RequestStats, StopReason, TargetPass
 from outrider.engine.text import TextStream
 from outrider.sampling.choice import TokenChooser
 from outrider.sampling.constraint import GrammarCompiler
@@ -139,6 +139,12 @@ class Request:
         for index, node in enumerate(draft):
             stats.count(reported(node.source), node.depth, index in verdict.accepted)
 
+    @property
+    def stop_reason(self) -> StopReason:
+        """See `RequestOutput`."""
+        last = self.tokens[-1]
+        return last if self.ended and last in self.params.stop_token_ids else self._stream.stopped
+
     def take_piece(self) -> Piece:
         """What came since the last call."""
         with self.lock:
@@ -152,7 +158,7 @@ class Request:
         logprobs = tuple(self._logprobs[self._given - self.prompt_length :])
         self._shown, self._given = len(self._text), len(self.tokens)
         stats = self.stats if self.finish_reason else None
-        return Piece(text, tokens, sources, rejected, logprobs, self.finish_reason, stats)
+        return Piece(text, tokens, sources, rejected, logprobs, self.finish_reason, stats, self.stop_reason)
 
     def output(self) -> RequestOutput:
         """The finished answer. Raises what ended the request, if it failed."""
@@ -166,7 +172,9 @@ class Request:
         prompt = tuple(self.tokens[: self.prompt_length])
         logprobs = None if self.params.logprobs is None else tuple(self._logprobs)
         text = "".join(self._text)
-        return RequestOutput(prompt, tuple(self.answer), text, self.finish_reason, self.stats, logprobs)
+        return RequestOutput(
+            *(prompt, tuple(self.answer), text, self.finish_reason, self.stats, logprobs), stop_reason=self.stop_reason
+        )
 
     def _append(self, token: int) -> None:
         self.tokens.append(token)
@@ -176,7 +184,7 @@ class Request:
             return
         early = len(self.tokens) - self.prompt_length <= self.params.min_tokens
         self._text.append(self._stream.push(token, watch=not early))
-        if self._stream.stopped or self.chooser.complete:
+        if self._stream.stopped is not None or self.chooser.complete:
             self.problem = self.chooser.problem
             self._finish("stop")
         elif len(self.tokens) >= self.state.limit:
@@ -186,5 +194,5 @@ class Request:
         self.finish_reason = reason
         rest = self._stream.flush()
         self._text.append(rest)
-        if self._stream.stopped and reason == "length":  # the held-back end completed a stop text
+        if self._stream.stopped is not None and reason == "length":  # the held-back end completed a stop text
             self.finish_reason = "stop"

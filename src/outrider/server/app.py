@@ -14,6 +14,7 @@ from starlette.responses import Response
 
 from outrider import __version__
 from outrider.server import status
+from outrider.server.anthropic import routes as anthropic
 from outrider.server.openai import chat, completions, models
 from outrider.server.origins import LoopbackOnly
 from outrider.server.page import page_routes
@@ -45,7 +46,7 @@ def create_app(service: Service, *, loopback: str | None = None) -> FastAPI:
         middleware=[] if loopback is None or service.keys else [Middleware(LoopbackOnly, host=loopback)],
     )
     app.state.service = service
-    for api in (completions, chat, models, status):
+    for api in (completions, chat, anthropic, models, status):
         app.include_router(api.router)
     app.router.routes += page_routes()
     return app
