@@ -9,6 +9,8 @@ from outrider.chat.calls import Call
 from outrider.sampling.logprobs import TokenLogprobs
 
 FinishReason = Literal["stop", "length"]
+StopReason = str | int | None
+"""The stop text or stop token id that ended an answer; None for the model's own end token, and at a limit."""
 
 
 class TargetPass(NamedTuple):
@@ -92,7 +94,8 @@ class Piece:
 
     `text` is final and never ends in half a character. `sources[i]` names the drafter that had proposed token i; None
     where the model chose it without or against a draft, and in the second case `rejected[i]` is the drafted token.
-    `logprobs` are empty unless requested. The last piece has a `finish_reason` and the `stats`.
+    `logprobs` are empty unless requested. The last piece has a `finish_reason`, the
+    `stop_reason` (see `RequestOutput`) and the `stats`.
     """
 
     text: str
@@ -102,6 +105,7 @@ class Piece:
     logprobs: tuple[TokenLogprobs, ...] = ()
     finish_reason: FinishReason | None = None
     stats: RequestStats | None = None
+    stop_reason: StopReason = None
 
     @property
     def drafted(self) -> tuple[bool, ...]:
@@ -112,7 +116,8 @@ class Piece:
 @dataclass(frozen=True)
 class RequestOutput:
     """A finished answer. `token_ids` are all generated tokens, an end token included; `text` has neither end tokens nor
-    the stop text. `logprobs` has an entry for each token, if requested.
+    the stop text. `logprobs` has an entry for each token, if requested. `stop_reason` is the stop text, or the id among
+    `stop_token_ids`, that ended it.
 
     With `SamplingParams.n` above 1 this is the first answer, and `outputs` are all. `reasoning` and `tool_calls` are
     set by `LLM.chat`, which takes them out of `text`.
@@ -127,6 +132,7 @@ class RequestOutput:
     others: tuple[RequestOutput, ...] = ()
     reasoning: str = ""
     tool_calls: tuple[Call, ...] = ()
+    stop_reason: StopReason = None
 
     @property
     def outputs(self) -> tuple[RequestOutput, ...]:

@@ -10,7 +10,7 @@ from outrider.cache import Sequence as CachedSequence
 from outrider.drafters.protocol import SequenceState
 from outrider.drafters.tree import Draft, reported
 from outrider.engine.media import Medium
-from outrider.engine.outputs import FinishReason, Piece, RequestOutput, RequestStats, TargetPass
+from outrider.engine.outputs import FinishReason, Piece, RequestOutput, RequestStats, StopReason, TargetPass
 from outrider.engine.text import TextStream
 from outrider.sampling.choice import TokenChooser
 from outrider.sampling.constraint import GrammarCompiler
@@ -136,6 +136,12 @@ class Request:
         for index, node in enumerate(draft):
             stats.count(reported(node.source), node.depth, index in verdict.accepted)
 
+    @property
+    def stop_reason(self) -> StopReason:
+        """See `RequestOutput`."""
+        last = self.tokens[-1]
+        return last if self.ended and last in self.params.stop_token_ids else self._stream.stopped
+
     def take_piece(self) -> Piece:
         """What was generated since the last call."""
         new = slice(self._given, None)
@@ -143,7 +149,7 @@ class Request:
         sources, rejected, logprobs = tuple(self._sources[new]), tuple(self._rejected[new]), tuple(self._logprobs[new])
         self._shown, self._given = len(self._text), self._given + len(tokens)
         stats = self.stats if self.finish_reason else None
-        return Piece(text, tokens, sources, rejected, logprobs, self.finish_reason, stats)
+        return Piece(text, tokens, sources, rejected, logprobs, self.finish_reason, stats, self.stop_reason)
 
     def output(self) -> RequestOutput:
         """The finished answer. Raises what ended the request, if it failed."""
@@ -152,7 +158,10 @@ class Request:
         assert self.finish_reason is not None
         prompt = tuple(self.tokens[: self.prompt_length])
         logprobs = None if self.params.logprobs is None else tuple(self._logprobs)
-        return RequestOutput(prompt, tuple(self.answer), "".join(self._text), self.finish_reason, self.stats, logprobs)
+        return RequestOutput(
+            *(prompt, tuple(self.answer), "".join(self._text), self.finish_reason, self.stats, logprobs),
+            stop_reason=self.stop_reason,
+        )
 
     def _append(self, token: int) -> None:
         self.tokens.append(token)
@@ -162,7 +171,7 @@ class Request:
             return
         early = len(self.tokens) - self.prompt_length <= self.params.min_tokens
         self._text.append(self._stream.push(token, watch=not early))
-        if self._stream.stopped or self.chooser.complete:
+        if self._stream.stopped is not None or self.chooser.complete:
             self.problem = self.chooser.problem
             self._finish("stop")
         elif len(self.tokens) >= self.state.limit:
@@ -171,5 +180,5 @@ class Request:
     def _finish(self, reason: FinishReason) -> None:
         self.finish_reason = reason
         self._text.append(self._stream.flush())
-        if self._stream.stopped and reason == "length":  # the held-back end completed a stop text
+        if self._stream.stopped is not None and reason == "length":  # the held-back end completed a stop text
             self.finish_reason = "stop"

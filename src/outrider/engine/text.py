@@ -18,7 +18,8 @@ class TextStream:
         self._decoder = StreamDecoder(tokenizer, keep=tokenizer.special_tokens(keep_special))
         self._stop = stop
         self._held = ""  # text that may be the beginning of a stop text
-        self.stopped = False
+        self.stopped: str | None = None
+        """The stop text that ended the answer."""
 
     def push(self, token: int, *, watch: bool = True) -> str:
         """Text that is now final. Sets `stopped` when a stop text is complete; what follows it is dropped.
@@ -30,16 +31,16 @@ class TextStream:
 
     def flush(self) -> str:
         """The rest, at the end of the answer."""
-        return self._release(self._decoder.flush()) + ("" if self.stopped else self._held)
+        return self._release(self._decoder.flush()) + (self._held if self.stopped is None else "")
 
     def _release(self, text: str) -> str:
-        if self.stopped:
+        if self.stopped is not None:
             return ""
         self._held += text
-        found = [at for at in (self._held.find(stop) for stop in self._stop) if at >= 0]
+        found = [(at, stop) for stop in self._stop if (at := self._held.find(stop)) >= 0]
         if found:
-            self.stopped = True
-            self._held = self._held[: min(found)]
+            at, self.stopped = min(found)
+            self._held = self._held[:at]
             return self._held
         keep = partial_match(self._held, self._stop)
         shown, self._held = self._held[: len(self._held) - keep], self._held[len(self._held) - keep :]

@@ -14,6 +14,7 @@ from starlette.responses import Response
 
 from outrider import __version__
 from outrider.server import status
+from outrider.server.anthropic import routes as anthropic
 from outrider.server.openai import chat, completions, models, tokens
 from outrider.server.origins import LoopbackOnly
 from outrider.server.page import page_routes
@@ -48,7 +49,7 @@ def create_app(service: Service, *, loopback: str | None = None) -> FastAPI:
         middleware=[Middleware(Paths), *guards],
     )
     app.state.service = service
-    for api in (completions, chat, models, tokens, status):
+    for api in (completions, chat, anthropic, models, tokens, status):
         app.include_router(api.router)
     app.router.routes += page_routes()
     return app

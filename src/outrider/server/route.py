@@ -44,10 +44,10 @@ class Call(Request):
         """
         keys = self.service.keys
         scheme, _, token = self.headers.get("authorization", "").partition(" ")
-        token = token.strip() if scheme.lower() == "bearer" else ""
+        token = token.strip() if scheme.lower() == "bearer" else self.headers.get("x-api-key", "")
         key = keys.index(token.encode("latin-1"))  # the header's bytes
         if keys and key is None:
-            message = "the API key is missing or wrong: send it as a bearer token"
+            message = "the API key is missing or wrong: send it as a bearer token or as x-api-key"
             raise ApiError(401, message, kind="authentication_error", code="invalid_api_key")
         return key
 

@@ -23,12 +23,15 @@ class Abilities(BaseModel):
 
 
 class Model(BaseModel):
-    """The served model."""
+    """The served model, in OpenAI's fields and in Anthropic's."""
 
     id: str
     object: Literal["model"] = "model"
     created: int = 0
     owned_by: str = "outrider"
+    type: Literal["model"] = "model"
+    display_name: str
+    created_at: str = "1970-01-01T00:00:00Z"
     max_model_len: int
     outrider: Abilities
 
@@ -38,12 +41,17 @@ class ModelList(BaseModel):
 
     object: Literal["list"] = "list"
     data: list[Model]
+    has_more: bool = False
+    first_id: str
+    last_id: str
 
 
 @router.get("", response_model=ModelList)
 async def models(call: Call) -> Response:
     """The served model."""
-    return json_response(ModelList(data=[_described(call.service)]))
+    return json_response(
+        ModelList(data=[_described(call.service)], first_id=call.service.name, last_id=call.service.name)
+    )
 
 
 @router.get("/{model:path}", response_model=Model)
@@ -55,4 +63,4 @@ async def model(call: Call, model: str) -> Response:
 
 def _described(service: Service) -> Model:
     abilities = Abilities(chat=service.parts.chat is not None, drafters=service.parts.engine.planner.sources)
-    return Model(id=service.name, max_model_len=service.context, outrider=abilities)
+    return Model(id=service.name, display_name=service.name, max_model_len=service.context, outrider=abilities)

@@ -1,0 +1,165 @@
+"""The body of `POST /v1/messages`, and its translation to a conversation and sampling fields."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from outrider.server.anthropic.blocks import Block, for_template, text_of
+from outrider.server.conversation import Conversation
+from outrider.server.errors import ApiError
+from outrider.server.fields import Fields
+from outrider.server.openai.tools import MAX_TOOLS
+from outrider.server.openai.tools import Function as OfferedFunction
+from outrider.server.sampling import MAX_CLIENT_SALT, SamplingFields
+
+_log = logging.getLogger("outrider.server")
+
+
+class GivenMessage(Fields):
+    """A turn: a text or content blocks."""
+
+    role: Literal["user", "assistant", "system"]
+    content: str | list[Block]
+
+
+class GivenTool(Fields):
+    """A tool. Those of a `type` that Anthropic's servers run have no schema, and are not offered."""
+
+    type: str | None = None
+    name: str
+    description: str | None = None
+    input_schema: dict[str, Any] | None = None
+    cache_control: Any = None
+
+
+class ToolChoice(Fields):
+    """Whether the model must call a tool, and which."""
+
+    type: Literal["auto", "any", "tool", "none"]
+    name: str | None = None
+    disable_parallel_tool_use: bool | None = None
+
+
+class Thinking(Fields):
+    """Whether the model reasons first. `display`: "omitted" returns the thought's block without its text."""
+
+    type: Literal["enabled", "adaptive", "disabled", "between_tools"]
+    budget_tokens: Annotated[int, Field(ge=1)] | None = None
+    display: str | None = None
+
+
+class OutputFormat(Fields):
+    """JSON that a schema describes."""
+
+    type: Literal["json_schema"]
+    schema_: Annotated[dict[str, Any], Field(alias="schema")]
+
+
+class OutputConfig(Fields):
+    """`format`: of the answer."""
+
+    format: OutputFormat | None = None
+
+
+class Prompted(Fields):
+    """What `POST /v1/messages/count_tokens` takes: all that the prompt is made of."""
+
+    model: str = ""
+    messages: Annotated[list[GivenMessage], Field(min_length=1)]
+    system: str | list[Block] | None = None
+    tools: Annotated[list[GivenTool], Field(max_length=MAX_TOOLS)] | None = None
+    tool_choice: ToolChoice | None = None
+    thinking: Thinking | None = None
+    output_config: OutputConfig | None = None
+    output_format: OutputFormat | None = None
+    # Accepted, and not used.
+    cache_control: Any = None
+    metadata: Any = None
+    service_tier: Any = None
+
+    @property
+    def thinks(self) -> bool:
+        """Whether the model is to reason first."""
+        return self.thinking is not None and self.thinking.type in ("enabled", "adaptive")
+
+    def conversation(self) -> Conversation:
+        """The turns and tools. Raises ApiError, which names the message that cannot be read."""
+        messages: list[dict[str, Any]] = []
+        try:
+            if self.system and (system := text_of(self.system)):
+                messages.append({"role": "system", "content": system})
+        except ValueError as error:
+            raise ApiError(400, f"system: {error}", param="system") from error
+        for number, message in enumerate(self.messages):
+            try:
+                messages += for_template(message.role, message.content)
+            except ValueError as error:
+                raise ApiError(400, f"messages.{number}.content: {error}", param=f"messages.{number}") from error
+        choice = self.tool_choice or ToolChoice(type="auto")
+        offered = [] if choice.type == "none" else self._functions()
+        tools = [{"type": "function", "function": function.model_dump(exclude_none=True)} for function in offered]
+        required = choice.type in ("any", "tool")
+        functions = [function for function in offered if choice.type != "tool" or function.name == choice.name]
+        if required and not functions:
+            raise ApiError(400, "tool_choice requires a tool that is not in tools", param="tool_choice")
+        return Conversation(
+            messages=messages,
+            tools=tools,
+            functions=functions,
+            required=required,
+            parallel=choice.type != "tool" and not choice.disable_parallel_tool_use,
+            thinking=self.thinks,
+        )
+
+    def response_format(self) -> Mapping[str, Any] | None:
+        """The format of the answer, as OpenAI writes it."""
+        found = self.output_format or (self.output_config and self.output_config.format)
+        return {"type": "json_schema", "json_schema": {"schema": found.schema_}} if found else None
+
+    def _functions(self) -> list[OfferedFunction]:
+        offered = []
+        for tool in self.tools or ():
+            if tool.input_schema is None:
+                _log.warning("the tool %s (%s) runs on Anthropic's servers alone: it is not offered", *_named(tool))
+                continue
+            function = {"name": tool.name, "description": tool.description or "", "parameters": tool.input_schema}
+            offered.append(OfferedFunction.model_validate(function))
+        return offered
+
+
+class MessagesRequest(Prompted):
+    """Turns to continue."""
+
+    max_tokens: Annotated[int, Field(ge=1)]
+    temperature: Annotated[float, Field(ge=0, le=2)] | None = None
+    top_p: Annotated[float, Field(ge=0, le=1)] | None = None
+    top_k: Annotated[int, Field(ge=-1)] | None = None
+    stop_sequences: list[str] | None = None
+    stream: bool | None = None
+    # outrider's own, as on its other routes.
+    seed: int | None = None
+    cache_salt: Annotated[str, Field(max_length=MAX_CLIENT_SALT)] | None = None
+    drafting: Any = None
+
+    def sampling(self) -> SamplingFields:
+        """How tokens are chosen."""
+        fields = {
+            "max_tokens": self.max_tokens,
+            "temperature": self.temperature,
+            "top_p": self.top_p,
+            "top_k": self.top_k,
+            "stop": [text for text in self.stop_sequences or () if text],
+            "stream": self.stream,
+            "seed": self.seed,
+            "drafting": self.drafting,
+            "response_format": self.response_format(),
+        }
+        return SamplingFields.model_validate(fields)
+
+
+def _named(tool: GivenTool) -> tuple[str, str]:
+    return tool.name, tool.type or "no type"

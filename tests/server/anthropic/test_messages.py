@@ -1,0 +1,171 @@
+"""Anthropic's API, through its official client, whose types check every event and response."""
+
+from __future__ import annotations
+
+import json
+
+import anthropic
+import httpx
+import jsonschema
+import pytest
+from serving import serving
+
+from outrider.server.anthropic.blocks import for_template, text_of
+
+HELLO = [{"role": "user", "content": "abc"}]
+ASK = {"model": "tiny", "max_tokens": 24, "messages": HELLO}
+GREEDY = {"temperature": 0}
+"""Fields that the client has no argument for."""
+WEATHER = {
+    "name": "get_weather",
+    "input_schema": {
+        "type": "object",
+        "properties": {"unit": {"type": "string", "enum": ["ab", "abc"]}, "exact": {"type": "boolean"}},
+        "required": ["unit", "exact"],
+    },
+}
+SALT = "salt"
+
+
+@pytest.fixture
+def client(json_url):
+    return anthropic.Anthropic(base_url=json_url, api_key="none", max_retries=0)
+
+
+def streamed(client, **ask):
+    with client.messages.stream(**ask) as stream:
+        return [event.type for event in stream], stream.get_final_message()
+
+
+@pytest.mark.parametrize("drafting", ["off", "auto", 5])
+def test_a_stream_is_the_whole_message_whatever_is_drafted(client, drafting):
+    plain = client.messages.create(**ASK, extra_body=GREEDY | {"drafting": "off"})
+    whole = client.messages.create(**ASK, extra_body=GREEDY | {"drafting": drafting})
+    kinds, message = streamed(client, **ASK, extra_body=GREEDY | {"drafting": drafting})
+    assert plain.content[0].text == whole.content[0].text == message.content[0].text
+    assert (whole.stop_reason, whole.stop_sequence) == (message.stop_reason, message.stop_sequence)
+    assert message.usage.output_tokens == whole.usage.output_tokens
+    assert (kinds[0], kinds[-1]) == ("message_start", "message_stop")
+    read = [usage.input_tokens + usage.cache_read_input_tokens for usage in (whole.usage, message.usage)]
+    assert read == [client.messages.count_tokens(model="tiny", messages=HELLO).input_tokens] * 2
+
+
+@pytest.mark.parametrize("choice", [{"type": "any"}, {"type": "tool", "name": "get_weather"}])
+def test_a_required_tool_is_used(client, choice):
+    ask = ASK | {"max_tokens": 200, "tools": [WEATHER], "tool_choice": {**choice, "disable_parallel_tool_use": True}}
+    whole = client.messages.create(**ask, extra_body=GREEDY)
+    (use,) = whole.content
+    assert (whole.stop_reason, use.type, use.name) == ("tool_use", "tool_use", "get_weather")
+    jsonschema.validate(use.input, WEATHER["input_schema"])
+    kinds, message = streamed(client, **ask, extra_body=GREEDY)
+    assert message.content[0].input == use.input
+    assert kinds.count("content_block_start") == kinds.count("content_block_stop") == 1
+
+
+def test_a_format_is_enforced(client):
+    schema = {
+        "type": "object",
+        "properties": {"a": {"type": "boolean"}},
+        "required": ["a"],
+        "additionalProperties": False,
+    }
+    config = {"format": {"type": "json_schema", "schema": schema}}
+    (text,) = client.messages.create(**ASK | {"max_tokens": 200}, output_config=config, extra_body=GREEDY).content
+    jsonschema.validate(json.loads(text.text), schema)
+
+
+def test_a_stop_sequence_ends_the_message_and_is_named(client):
+    (text,) = client.messages.create(**ASK, extra_body=GREEDY).content
+    stop = text.text[3:5]
+    found = client.messages.create(**ASK, stop_sequences=["\x00never", stop], extra_body=GREEDY)
+    assert (found.stop_reason, found.stop_sequence) == ("stop_sequence", stop)
+    assert "".join(block.text for block in found.content) == text.text[: text.text.index(stop)]
+    assert streamed(client, **ASK, stop_sequences=[stop], extra_body=GREEDY)[1].stop_sequence == stop
+
+
+def test_messages_become_those_of_chat_templates():
+    user = [
+        {"type": "text", "text": "So?", "cache_control": {"type": "ephemeral"}},
+        {"type": "tool_result", "tool_use_id": "t1", "content": [{"type": "text", "text": "rain"}]},
+        {"type": "tool_result", "tool_use_id": "t2", "content": "none", "is_error": True},
+    ]
+    assert for_template("user", user) == [
+        {"role": "tool", "tool_call_id": "t1", "content": "rain"},
+        {"role": "tool", "tool_call_id": "t2", "content": "Error: none"},
+        {"role": "user", "content": "So?"},
+    ]
+    assistant = [
+        {"type": "thinking", "thinking": "Hm", "signature": "x"},
+        {"type": "redacted_thinking", "data": "x"},
+        {"type": "text", "text": "Let me see"},
+        {"type": "tool_use", "id": "t1", "name": "look", "input": {"a": 1}},
+    ]
+    called = {"id": "t1", "type": "function", "function": {"name": "look", "arguments": {"a": 1}}}
+    expected = {"role": "assistant", "content": "Let me see", "reasoning_content": "Hm", "tool_calls": [called]}
+    assert for_template("assistant", assistant) == [expected]
+    assert for_template("assistant", None) == [{"role": "assistant", "content": ""}]
+    document = {"type": "document", "title": "Notes", "source": {"type": "text", "data": "all"}}
+    assert text_of([document, {"type": "text", "text": "Sum up"}]) == "Notes:\nall\n\nSum up"
+
+
+def test_what_claude_code_sends_is_taken(client):
+    """Cached system blocks, tools without a schema, adaptive thinking, betas, fields that are not known here."""
+    found = client.beta.messages.create(
+        **ASK,
+        system=[{"type": "text", "text": "Be kind.", "cache_control": {"type": "ephemeral", "ttl": "1h"}}],
+        tools=[{**WEATHER, "cache_control": {"type": "ephemeral"}}, {"type": "web_search_20250305", "name": "search"}],
+        metadata={"user_id": "someone"},
+        thinking={"type": "adaptive"},
+        betas=["claude-code-20250219", "interleaved-thinking-2025-05-14"],
+        extra_body={"context_management": {"edits": []}, "speed": None},
+    )
+    assert found.usage.output_tokens > 0
+
+
+@pytest.mark.parametrize(
+    ("fields", "says"),
+    [
+        ({"messages": []}, "messages"),
+        ({"max_tokens": 0}, "max_tokens"),
+        ({"messages": [{"role": "user", "content": [{"type": "image"}]}]}, "messages.0.content: a block has the type"),
+        ({"tool_choice": {"type": "tool", "name": "nothing"}}, "tool_choice"),
+        ({"messages": [{"role": "user", "content": "abc " * 2000}]}, "context"),
+    ],
+)
+def test_errors_have_anthropics_form(client, fields, says):
+    with pytest.raises(anthropic.BadRequestError, match=says) as caught:
+        client.messages.create(**ASK | fields)
+    assert caught.value.body["type"] == "error"
+    assert caught.value.body["error"]["type"] == "invalid_request_error"
+    assert caught.value.body["request_id"]
+
+
+def test_another_model_is_not_found(client):
+    with pytest.raises(anthropic.NotFoundError, match="there is no model claude"):
+        client.messages.create(**ASK | {"model": "claude"})
+
+
+def test_models_are_listed_for_both_clients(client):
+    (model,) = client.models.list().data
+    assert (model.id, model.type, model.display_name) == ("tiny", "model", "tiny")
+    assert client.models.retrieve("tiny").id == "tiny"
+
+
+def test_keys_and_salts_share_no_cache(json_llm):
+    """The key counts whichever header brings it."""
+    long = [{"role": "user", "content": "What the first client asked, word for word."}]
+    json_llm.parts.caches.clear()
+    with serving(json_llm, keys=["alice", "bob"]) as (base, _):
+
+        def cached(salt="", **credentials):
+            one = anthropic.Anthropic(base_url=base, max_retries=0, **credentials)
+            found = one.messages.create(model="tiny", max_tokens=4, messages=long, extra_body={"cache_salt": salt})
+            return found.usage.cache_read_input_tokens
+
+        assert cached(api_key="alice") == 0
+        assert cached(api_key="bob") == 0
+        assert cached(SALT, api_key="alice") == 0
+        assert cached(auth_token="alice") > 30
+        assert cached(SALT, api_key="alice") > 30
+        refused = httpx.post(f"{base}/v1/messages", json=ASK, headers={"x-api-key": "eve"})
+        assert (refused.status_code, refused.json()["error"]["type"]) == (401, "authentication_error")
