@@ -50,12 +50,14 @@ class FakeEngine:
 
 class FakeLLM:
     """Set `answer` to what every prompt gets, `pause` to the seconds of a pass, `unfaithful` to make drafting change
-    the tokens, `chat` to anything for a model with a chat template. `made` are all instances."""
+    the tokens, `chat` to anything for a model with a chat template, `sampling` to what it recommends. `made` are all
+    instances."""
 
     answer: ClassVar[str] = " is größer."
     pause: ClassVar[float] = 0.0
     unfaithful: ClassVar[bool] = False
     chat: Any = None
+    sampling: ClassVar[dict[str, float]] = {}
     context: ClassVar[int] = 32_768
     made: ClassVar[list[FakeLLM]] = []
 

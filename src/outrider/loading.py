@@ -7,7 +7,7 @@ import math
 import os
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -91,7 +91,8 @@ class LoadOptions:
 class Loaded:
     """A loaded model's parts: what the commands, the server and tests build on.
 
-    `prompts` turns texts and conversations into token ids. `packed` reports what quantizing on load cost, None without.
+    `prompts` turns texts and conversations into token ids. `sampling` are the fields of SamplingParams that the
+    checkpoint recommends for chats. `packed` reports what quantizing on load cost, None without.
     `weight_bytes` are those of the packed weights. `drafter` says which drafter was found, and why.
     """
 
@@ -103,6 +104,7 @@ class Loaded:
     tokenizer: Tokenizer
     prompts: Prompts
     grammars: GrammarCompiler
+    sampling: Mapping[str, float]
     target: Target
     drafter: FoundDrafter
     caches: CachePool
@@ -153,6 +155,7 @@ def load(source: str | Path, options: LoadOptions, progress: Progress) -> Loaded
         tokenizer=tokenizer,
         prompts=prompts,
         grammars=grammars,
+        sampling=checkpoint.sampling,
         target=target,
         drafter=drafter,
         caches=caches,

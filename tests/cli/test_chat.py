@@ -24,7 +24,7 @@ PROGRAM = """
 import sys; sys.path.insert(0, {tests!r})
 import outrider, fake_llm
 outrider.LLM = fake_llm.FakeLLM
-fake_llm.FakeLLM.answer, fake_llm.FakeLLM.pause = {answer!r}, {pause!r}
+fake_llm.FakeLLM.answer, fake_llm.FakeLLM.pause, fake_llm.FakeLLM.chat = {answer!r}, {pause!r}, {chat!r}
 sys.argv = ["outrider", "run", "demo", *{arguments!r}]
 from outrider.cli import main
 main()
@@ -74,8 +74,10 @@ class Terminal:
 
 
 @contextmanager
-def session(*arguments: str, answer: str = " is big.", pause: float = 0.0, columns: int = 80) -> Iterator[Terminal]:
-    program = PROGRAM.format(tests=str(TESTS), answer=answer, pause=pause, arguments=arguments)
+def session(
+    *arguments: str, answer: str = " is big.", pause: float = 0.0, chat: bool | None = None, columns: int = 80
+) -> Iterator[Terminal]:
+    program = PROGRAM.format(tests=str(TESTS), answer=answer, pause=pause, chat=chat, arguments=arguments)
     process, descriptor = pty.fork()
     if process == 0:
         environment = {k: v for k, v in os.environ.items() if k not in ("NO_COLOR", "COLUMNS", "LINES")}
@@ -167,6 +169,16 @@ def test_words_stay_whole(columns):
     lines = re.sub(r"\033\[\??\d*\w", "", shown).split("\r\n")
     assert " ".join(line.strip() for line in lines if line.strip()) == (words * 4).strip()
     assert max(map(len, lines)) <= columns
+
+
+def test_a_chat_is_limited_by_the_context_alone(tmp_path):
+    file = tmp_path / "said.json"
+    with session("--system", "be nice", answer="word " * 100, chat=True) as terminal:
+        terminal.ask("begin\r", "stopped at the end of the context, 32768 tokens")
+        terminal.ask(f"/save {file}\r", "saved 3 messages")
+    system, _, answer = json.loads(file.read_text())["messages"]
+    assert system == {"role": "system", "content": "be nice"}
+    assert answer["content"] == "word " * 100
 
 
 def test_end_of_input_leaves():

@@ -198,6 +198,22 @@ def test_a_chat_model_is_asked_in_its_own_form(chat_fake, call, form):
     assert llm.thinking
 
 
+def test_a_chat_model_is_sampled_as_it_recommends(chat_fake, call, monkeypatch):
+    monkeypatch.setattr(chat_fake, "sampling", {"temperature": 1.0, "top_k": 64, "repetition_penalty": 1.1})
+    call("run", "demo", "Hi")
+    call("run", "demo", "Hi", "--temperature", "0", "--top-k", "3", "--json")
+    (first,), (second,) = (llm.asked for llm in chat_fake.made)
+    assert [first[1].temperature, first[1].top_k, first[1].repetition_penalty] == [1.0, 64, 1.1]
+    assert [second[1].temperature, second[1].top_k, second[1].repetition_penalty] == [0.0, 3, 1.1]
+    assert first[1].max_tokens == 128
+
+
+def test_a_base_model_is_greedy_by_itself(fake, call, monkeypatch):
+    monkeypatch.setattr(fake, "sampling", {"temperature": 1.0})
+    call("run", "demo", "Hi")
+    assert fake.made[0].asked[0][1].greedy
+
+
 def test_thoughts_are_no_part_of_piped_output(chat_fake, call, monkeypatch):
     monkeypatch.setattr(chat_fake, "answer", "<|channel>thought\nbecause<channel|>4 degrees")
     assert call("run", "demo", "How warm?").out == "4 degrees\n"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -106,6 +106,7 @@ class Checkpoint:
         tensors: by neutral name, in order of layer.
         tokenizer: a GGUF file's tables, or the path of a folder's tokenizer.json; None if there is neither.
         files: the files that determine what the model computes: config and weights.
+        sampling: fields of `SamplingParams` -> values that the checkpoint recommends; empty if it recommends none.
     """
 
     path: Path
@@ -113,3 +114,4 @@ class Checkpoint:
     tensors: Mapping[str, Tensor]
     tokenizer: TokenizerTables | Path | None
     files: tuple[Path, ...]
+    sampling: Mapping[str, float] = field(default_factory=dict)

@@ -15,7 +15,7 @@ from outrider.errors import OutriderError
 
 def keyboard(history: Path | None) -> Callable[[], str]:
     """Reads messages from the terminal; Tab completes commands. See `line_reader`."""
-    return line_reader([f"/{command.name}" for command in COMMANDS], history)
+    return line_reader([f"/{command.name}{' ' if command.argument else ''}" for command in COMMANDS], history)
 
 
 def converse(session: Session, read: Callable[[], str]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -25,6 +25,9 @@ from outrider.console import (
     ThreadsOption,
 )
 from outrider.errors import UsageError
+
+if TYPE_CHECKING:
+    from outrider import LLM, SamplingParams
 
 _RECOMMENDED = "the chat model's, else {}"
 
@@ -67,10 +70,15 @@ def run(
     min_p: Annotated[
         float | None, typer.Option(help="Min-p sampling; 0: off.", show_default=_RECOMMENDED.format(0))
     ] = None,
-    typical_p: Annotated[float, typer.Option(help="Locally typical sampling; 1: off.")] = 1.0,
+    typical_p: Annotated[
+        float | None, typer.Option(help="Locally typical sampling; 1: off.", show_default=_RECOMMENDED.format(1))
+    ] = None,
     repetition_penalty: Annotated[
-        float, typer.Option(help="Divides positive logits of tokens in prompt or answer; 1: off.")
-    ] = 1.0,
+        float | None,
+        typer.Option(
+            help="Divides positive logits of tokens in prompt or answer; 1: off.", show_default=_RECOMMENDED.format(1)
+        ),
+    ] = None,
     presence_penalty: Annotated[float, typer.Option(help="Subtracted once from logits of tokens in the answer.")] = 0.0,
     frequency_penalty: Annotated[
         float, typer.Option(help="Subtracted from logits once per occurrence in the answer.")
@@ -98,7 +106,7 @@ def run(
     """Generate from PROMPT and piped text, or chat in the terminal; statistics go to standard error."""
     # Nothing heavy is imported before a command runs, so help and usage errors take no time.
     from outrider import SamplingParams
-    from outrider.cli.answer import limit_reached, note, print_figures, stream_answer
+    from outrider.cli.answer import note
     from outrider.console import load_model, log_to_stderr
 
     log_to_stderr(log_level)
@@ -108,12 +116,12 @@ def run(
         "top_k": top_k,
         "top_p": top_p,
         "min_p": min_p,
+        "typical_p": typical_p,
+        "repetition_penalty": repetition_penalty,
     }
     given = {name: value for name, value in options.items() if value is not None}
     params = SamplingParams(
         **given,
-        typical_p=typical_p,
-        repetition_penalty=repetition_penalty,
         presence_penalty=presence_penalty,
         frequency_penalty=frequency_penalty,
         min_tokens=min_tokens,
@@ -142,22 +150,39 @@ def run(
     if not chat and (system or thinking):
         option = "--system" if system else "--thinking"
         raise UsageError(f"{option} is for chat models, and {llm.path.name} is a base model: put it into the prompt")
+    if chat:
+        recommended: dict[str, Any] = {"max_tokens": llm.context} if text is None else {}
+        params = replace(params, **{**recommended, **llm.parts.sampling, **given})
     if text is None:
         from outrider.cli.chat import converse
         from outrider.cli.session import Session
 
-        limited = params if max_tokens or not chat else replace(params, max_tokens=llm.context)
-        converse(Session(llm, limited, system or "", thinking, show_drafts), read)
-        return
-    messages: list[Message] = [{"role": "system", "content": system}] if system else []
-    messages.append({"role": "user", "content": text})
+        converse(Session(llm, params, system or "", thinking, show_drafts), read)
+    else:
+        messages: list[Message] = [{"role": "system", "content": system}] if system else []
+        messages.append({"role": "user", "content": text})
+        _answer(llm, messages, params, thinking=thinking, show_drafts=show_drafts, as_json=as_json)
+
+
+def _answer(
+    llm: LLM,
+    messages: list[Message],
+    params: SamplingParams,
+    *,
+    thinking: bool,
+    show_drafts: bool,
+    as_json: bool,
+) -> None:
+    """One answer: a chat model's turn, or a base model's continuation of the only message."""
+    from outrider.cli.answer import limit_reached, note, print_figures, stream_answer
+
+    chat, text = llm.parts.chat is not None, messages[-1]["content"]
     if as_json:
         outputs = llm.chat(messages, params, thinking=thinking) if chat else llm.generate(text, params)
         print(json.dumps(outputs[0].as_dict()))
         return
-    # A chat model gets its own prompt format; a base model continues the text.
-    asked = llm.parts.prompts.conversation(messages, thinking=thinking) if chat else text
-    answer = stream_answer(llm, asked, params, show_drafts=show_drafts)
+    prompt = llm.parts.prompts.conversation(messages, thinking=thinking) if chat else text
+    answer = stream_answer(llm, prompt, params, show_drafts=show_drafts)
     if limit := limit_reached(answer, params, llm.context):
         note(limit)
     print_figures(answer)
