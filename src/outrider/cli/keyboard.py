@@ -33,7 +33,7 @@ KEYS = """\
   Ctrl-X Ctrl-E        write in $EDITOR"""
 
 
-def line_reader(commands: Iterable[str] = (), history: Path | None = None) -> Callable[[], str]:
+def line_reader(commands: Iterable[str], history: Path | None) -> Callable[[], str]:
     """A function that reads one message, of one or several lines.
 
     It raises EOFError for Ctrl-D, and KeyboardInterrupt for Ctrl-C where nothing was typed.

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from outrider.cli.messages import Message
 from outrider.cli.prompt_text import prompt_text
 from outrider.console import (
     ContextOption,
@@ -28,6 +27,7 @@ from outrider.errors import UsageError
 
 if TYPE_CHECKING:
     from outrider import LLM, SamplingParams
+    from outrider.cli.messages import Message
 
 _RECOMMENDED = "the chat model's, else {}"
 

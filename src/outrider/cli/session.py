@@ -38,7 +38,7 @@ class Session:
     @property
     def transcript(self) -> list[Message]:
         """The system text and all turns."""
-        return [*([Message(role="system", content=self.system)] if self.system else []), *self.messages]
+        return self._with_system(self.messages)
 
     def say(self, text: str) -> None:
         """Answers the next message. An empty one is nothing to a chat model, and lets a base model continue.
@@ -81,8 +81,10 @@ class Session:
     def _prompt(self, turns: Sequence[Message]) -> str | list[int]:
         if not self.chat:
             return one_text(turns)
-        system = [Message(role="system", content=self.system)] if self.system else []
-        return self.llm.parts.prompts.conversation([*system, *turns], thinking=self.thinking)
+        return self.llm.parts.prompts.conversation(self._with_system(turns), thinking=self.thinking)
+
+    def _with_system(self, turns: Sequence[Message]) -> list[Message]:
+        return [*([Message(role="system", content=self.system)] if self.system else []), *turns]
 
 
 def one_text(turns: Sequence[Message]) -> str:
