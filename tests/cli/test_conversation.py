@@ -6,7 +6,10 @@ import json
 
 import pytest
 
+from outrider.chat.markers import Markers
+from outrider.cli.answer import stream_answer
 from outrider.cli.chat import converse
+from outrider.cli.request import Request
 from outrider.cli.session import Session
 from outrider.errors import UsageError
 from outrider.sampling.params import SamplingParams
@@ -288,10 +291,8 @@ def test_a_second_interrupt_abandons_the_answer(talk, fake, capsys):
 
 
 def test_stopping_closes_the_request(fake, capsys):
-    from outrider.cli.answer import stream_answer
-
     llm = fake("demo")
-    answer = stream_answer(llm, "x", SamplingParams(), stopped=lambda: True)
+    answer = stream_answer(llm, Request("x", SamplingParams(), Markers()), stopped=lambda: True)
     assert llm.cancelled == 1
     assert answer.stats is None
     assert capsys.readouterr().out == answer.text + "\n"

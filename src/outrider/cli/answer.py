@@ -6,11 +6,12 @@ import os
 import sys
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from rich.table import Table
 
+from outrider.cli.request import Request
 from outrider.cli.screen import AnswerText, DraftColours
 from outrider.console import error_console
 
@@ -33,8 +34,7 @@ class Answer:
 
 def stream_answer(
     llm: LLM,
-    prompt: str | list[int],
-    params: SamplingParams,
+    request: Request,
     *,
     show_drafts: bool = False,
     stopped: Callable[[], bool] = lambda: False,
@@ -47,12 +47,10 @@ def stream_answer(
     Raises:
         OutriderError: as LLM.stream does; nothing was printed then.
     """
-    markers = llm.parts.prompts.markers(tools=False)
-    params = replace(params, keep_special=markers.keep_special)
-    reader = markers.reader()
+    reader = request.markers.reader()
     terminal = sys.stdout.isatty()
     coloured = show_drafts and terminal and "NO_COLOR" not in os.environ
-    colours = DraftColours(llm.tokenizer, markers.keep_special) if coloured else None
+    colours = DraftColours(llm.tokenizer, request.markers.keep_special) if coloured else None
     screen = AnswerText(colours) if terminal else None
     text, count = "", 0
     last: Piece | None = None
@@ -63,7 +61,7 @@ def stream_answer(
         return content
 
     # Closing the iterator cancels the request, whatever ends the loop.
-    with closing(llm.stream(prompt, params)) as pieces:  # type: ignore[type-var]
+    with closing(llm.stream(request.prompt, request.params)) as pieces:  # type: ignore[type-var]
         for piece in pieces:
             count, last = count + len(piece.token_ids), piece
             if colours is not None:

@@ -175,14 +175,14 @@ def _answer(
 ) -> None:
     """One answer: a chat model's turn, or a base model's continuation of the only message."""
     from outrider.cli.answer import limit_reached, note, print_figures, stream_answer
+    from outrider.cli.request import one_text, request_of
 
-    chat, text = llm.parts.chat is not None, messages[-1]["content"]
     if as_json:
-        outputs = llm.chat(messages, params, thinking=thinking) if chat else llm.generate(text, params)
+        chat = llm.parts.chat is not None
+        outputs = llm.chat(messages, params, thinking=thinking) if chat else llm.generate(one_text(messages), params)
         print(json.dumps(outputs[0].as_dict()))
         return
-    prompt = llm.parts.prompts.conversation(messages, thinking=thinking) if chat else text
-    answer = stream_answer(llm, prompt, params, show_drafts=show_drafts)
+    answer = stream_answer(llm, request_of(llm, messages, params, thinking=thinking), show_drafts=show_drafts)
     if limit := limit_reached(answer, params, llm.context):
         note(limit)
     print_figures(answer)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from outrider.cli.answer import Answer, limit_reached, note, stream_answer
 from outrider.cli.keyboard import interrupts, unechoed
 from outrider.cli.messages import Message
+from outrider.cli.request import request_of
 from outrider.errors import UsageError
 
 if TYPE_CHECKING:
@@ -63,10 +64,10 @@ class Session:
         self._answer(turns)
 
     def _answer(self, turns: list[Message]) -> None:
-        prompt = self._prompt(turns)
+        request = request_of(self.llm, self._with_system(turns), self.params, thinking=self.thinking)
         try:
             with interrupts() as stopped, unechoed():
-                answer = stream_answer(self.llm, prompt, self.params, show_drafts=self.show_drafts, stopped=stopped)
+                answer = stream_answer(self.llm, request, show_drafts=self.show_drafts, stopped=stopped)
         except KeyboardInterrupt:
             note("\n(stopped at once: the conversation is as before)")
             return
@@ -78,19 +79,5 @@ class Session:
         elif limit := limit_reached(answer, self.params, self.llm.context):
             note(f"{limit} ({'/set max_tokens N' if self.chat else 'an empty line continues'})")
 
-    def _prompt(self, turns: Sequence[Message]) -> str | list[int]:
-        if not self.chat:
-            return one_text(turns)
-        return self.llm.parts.prompts.conversation(self._with_system(turns), thinking=self.thinking)
-
     def _with_system(self, turns: Sequence[Message]) -> list[Message]:
         return [*([Message(role="system", content=self.system)] if self.system else []), *turns]
-
-
-def one_text(turns: Sequence[Message]) -> str:
-    """The turns as a base model gets them: what was typed begins on a line of its own, an answer continues it."""
-    text = ""
-    for turn in turns:
-        begins_line = turn["role"] == "user" and turn["content"] and text and not text.endswith("\n")
-        text += ("\n" if begins_line else "") + turn["content"]
-    return text
