@@ -39,9 +39,10 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> type[FakeLLM]:
 def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Ran]:
     """Runs `outrider` with arguments and what is piped in."""
 
-    def run(*arguments: str, stdin: bytes = b"") -> Ran:
+    def run(*arguments: str, stdin: bytes | io.BytesIO = b"") -> Ran:
+        piped = stdin if isinstance(stdin, io.BytesIO) else io.BytesIO(stdin)
         monkeypatch.setattr(sys, "argv", ["outrider", *arguments])
-        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin), encoding="utf-8"))
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(piped, encoding="utf-8"))
         monkeypatch.setenv("COLUMNS", "200")
         code = 0
         try:

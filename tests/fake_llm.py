@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
+from outrider.chat.markers import Markers
 from outrider.drafters.pairing import FoundDrafter
 from outrider.engine.outputs import Piece, RequestOutput, RequestStats, TargetPass
 from outrider.errors import CheckpointError, UsageError
@@ -20,7 +21,10 @@ class ByteTokenizer:
     """A token is a byte, so characters of several bytes come in halves."""
 
     def encode(self, text: str) -> list[int]:
-        return [BOS, *text.encode()]
+        return [BOS, *text.encode(errors="replace")]
+
+    def special_tokens(self, _texts: tuple[str, ...]) -> frozenset[int]:
+        return frozenset()
 
     def piece(self, token: int, *, skip_special: bool) -> bytes:
         return b"" if token == BOS and skip_special else bytes([token])
@@ -46,12 +50,14 @@ class FakeEngine:
 
 class FakeLLM:
     """Set `answer` to what every prompt gets, `pause` to the seconds of a pass, `unfaithful` to make drafting change
-    the tokens, `chat` to anything for a model with a chat template. `made` are all instances."""
+    the tokens, `chat` to anything for a model with a chat template, `sampling` to what it recommends. `made` are all
+    instances."""
 
     answer: ClassVar[str] = " is größer."
     pause: ClassVar[float] = 0.0
     unfaithful: ClassVar[bool] = False
     chat: Any = None
+    sampling: ClassVar[dict[str, float]] = {}
     context: ClassVar[int] = 32_768
     made: ClassVar[list[FakeLLM]] = []
 
@@ -83,8 +89,16 @@ class FakeLLM:
     def chat_prompt(self, messages: list[dict[str, str]]) -> list[int]:
         return self.conversation(messages)
 
-    def conversation(self, messages: list[dict[str, str]]) -> list[int]:
+    def conversation(self, messages: list[dict[str, str]], *, thinking: bool = False) -> list[int]:
+        self.thinking = thinking
         return self.tokenizer.encode("|".join(f"{m['role']}={m['content']}" for m in messages))
+
+    def markers(self, *, tools: bool) -> Markers:
+        return Markers(channels=self.chat is not None, tools=tools)
+
+    def talk(self, messages: list[dict[str, str]], params: SamplingParams, *, thinking: bool) -> list[RequestOutput]:
+        """`LLM.chat`, for a test that sets `chat` to it."""
+        return self.generate([self.conversation(messages, thinking=thinking)], params)
 
     def encode(self, prompt: str | list[int]) -> list[int]:
         return self.tokenizer.encode(prompt) if isinstance(prompt, str) else prompt

@@ -7,7 +7,7 @@ import math
 import os
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -86,8 +86,9 @@ def _within(value: object, least: int, most: float = math.inf) -> bool:
 class Loaded:
     """A loaded model's parts, for commands, server and tests.
 
-    `prompts` turns texts and conversations into token ids. `packed` reports the error of quantizing on load, None
-    without. `weight_bytes` are those of the packed weights.
+    `prompts` turns texts and conversations into token ids. `sampling` are the fields of SamplingParams that the
+    checkpoint recommends. `packed` reports the error of quantizing on load, None without. `weight_bytes` are those of
+    the packed weights.
     """
 
     path: Path
@@ -98,6 +99,7 @@ class Loaded:
     tokenizer: Tokenizer
     prompts: Prompts
     grammars: GrammarCompiler
+    sampling: Mapping[str, float]
     target: Target
     drafter: FoundDrafter
     caches: CachePool
@@ -155,6 +157,7 @@ def load(source: str | Path, options: LoadOptions, progress: Progress) -> Loaded
         tokenizer=tokenizer,
         prompts=prompts,
         grammars=grammars,
+        sampling=checkpoint.sampling,
         target=target,
         drafter=drafter,
         caches=caches,

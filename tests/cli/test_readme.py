@@ -28,9 +28,9 @@ def rows(figures: str) -> list[str]:
 def test_the_transcript_is_what_the_command_prints(arguments, shown):
     ran = outrider(*shlex.split(arguments))
     assert ran.returncode == 0, ran.stderr
-    text, _, figures = shown.partition("\nprefill")
+    text, limit, figures = shown.partition("stopped at")
     assert words(text) == words(ran.stdout)
-    assert rows("prefill" + figures) == rows(ran.stderr.partition("\n")[2])
+    assert rows(limit + figures) == rows(ran.stderr.partition("\n")[2])
 
 
 def test_there_is_one():

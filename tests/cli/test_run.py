@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
+import os
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import pytest
 
-from outrider.cli.answer import DraftColours, harmless
+from outrider.cli import prompt_text as prompt_text_module
+from outrider.cli.screen import DraftColours, harmless
 from outrider.engine.outputs import Piece
 
 STATS = {
@@ -80,8 +85,15 @@ def test_prompt_from_standard_input_without_its_last_newline(fake, call, argumen
     assert fake.made[0].asked[0][0] == "Größe\n"
 
 
-def test_prompt_on_the_command_line_wins_over_standard_input(fake, call):
-    call("run", "demo", "given", stdin=b"piped")
+@pytest.mark.parametrize("prompt", ["summarise:", "-", ""])
+def test_piped_text_follows_the_prompt(fake, call, prompt):
+    assert call("run", "demo", prompt, stdin=b"the notes\n").code == 0
+    asked = "summarise:\n\nthe notes" if prompt == "summarise:" else "the notes"
+    assert fake.made[0].asked[0][0] == asked
+
+
+def test_nothing_piped_adds_nothing(fake, call):
+    assert call("run", "demo", "given", stdin=b"\n").code == 0
     assert fake.made[0].asked[0][0] == "given"
 
 
@@ -100,7 +112,12 @@ def test_stop_text_ends_the_answer(fake, call):  # noqa: ARG001
         (["run", "demo", ""], "the prompt is empty"),
         (["run", "demo", "\udcff"], "not UTF-8"),
         (["inspect", "missing.gguf"], "missing.gguf: does not exist"),
+        (["run", "demo", "x", "--system", "be nice"], "--system is for chat models, and demo.gguf is a base model"),
+        (["run", "demo", "x", "--thinking"], "--thinking is for chat models"),
         (["fly"], "fly"),
+        (["rum", "demo"], "Did you mean 'run'?"),
+        (["bench", "decod"], "Did you mean 'decode'?"),
+        (["run", "demo", "x", "--temprature", "1"], "--temperature"),
     ],
 )
 def test_errors_are_short_and_exit_with_2(fake, call, arguments, said):  # noqa: ARG001
@@ -116,10 +133,39 @@ def test_wrong_parameters_are_refused_before_anything_is_loaded(fake, call):
     assert not fake.made
 
 
-def test_piped_bytes_that_are_not_text(fake, call):  # noqa: ARG001
-    ran = call("run", "demo", stdin=b"ok\xff")
+@pytest.mark.parametrize(
+    ("piped", "said"),
+    [
+        (b"ok\xff", "standard input is not UTF-8 text (byte 2)"),
+        (b"\x7fELF\x02\x01\0\0", "standard input is binary (a zero byte at 6)"),
+        (b"much of it " * 10, "standard input is larger than 0 MiB"),
+        (b"\n", "the prompt is empty: write one, or pipe it in"),
+    ],
+)
+def test_piped_bytes_that_are_no_prompt(fake, call, monkeypatch, piped, said):
+    monkeypatch.setattr(prompt_text_module, "_MOST_BYTES", 100)
+    ran = call("run", "demo", stdin=piped)
     assert ran.code == 2
-    assert "standard input is not UTF-8 text (byte 2)" in ran.err
+    assert said in ran.err
+    assert not fake.made
+
+
+def test_a_pipe_that_stays_open_is_named(fake, call, monkeypatch):  # noqa: ARG001
+    monkeypatch.setattr(prompt_text_module, "_PATIENCE_SECONDS", 0.0)
+    read = io.BytesIO.read
+    monkeypatch.setattr(prompt_text_module, "_MOST_BYTES", 1 << 10)
+
+    class Slow(io.BytesIO):
+        def read(self, size=-1):
+            time.sleep(0.2)
+            return read(self, size)
+
+    assert "reading standard input (</dev/null if" in call("run", "demo", "x", stdin=Slow(b"notes")).err
+
+
+def test_a_limit_that_ends_the_answer_is_named(fake, call):  # noqa: ARG001
+    assert "stopped at --max-tokens 5\n" in call("run", "demo", "x", "--max-tokens", "5").err
+    assert "stopped at" not in call("run", "demo", "x", "--stop", "ö").err
 
 
 def test_interrupt_exits_with_130(fake, call, monkeypatch):
@@ -130,17 +176,54 @@ def test_interrupt_exits_with_130(fake, call, monkeypatch):
     assert call("run", "demo", "x").code == 130
 
 
-def test_a_chat_model_is_asked_in_its_own_form(fake, call, monkeypatch):
+@pytest.fixture
+def chat_fake(fake, monkeypatch):
+    """Every model has a chat template."""
     made = fake.__init__
 
     def with_template(self, *args, **options):
         made(self, *args, **options)
-        self.chat = object()
+        self.chat = self.talk
 
     monkeypatch.setattr(fake, "__init__", with_template)
-    assert call("run", "demo", "Hi").code == 0
-    ((prompt, _),) = fake.made[-1].asked
-    assert bytes(prompt[1:]) == b"user=Hi"
+    return fake
+
+
+@pytest.mark.parametrize("form", [[], ["--json"]])
+def test_a_chat_model_is_asked_in_its_own_form(chat_fake, call, form):
+    assert call("run", "demo", "Hi", "--system", "be nice", "--thinking", *form).code == 0
+    (llm,) = chat_fake.made
+    ((prompt, _),) = llm.asked
+    assert bytes(prompt[1:]) == b"system=be nice|user=Hi"
+    assert llm.thinking
+
+
+def test_a_chat_model_is_sampled_as_it_recommends(chat_fake, call, monkeypatch):
+    monkeypatch.setattr(chat_fake, "sampling", {"temperature": 1.0, "top_k": 64, "repetition_penalty": 1.1})
+    call("run", "demo", "Hi")
+    call("run", "demo", "Hi", "--temperature", "0", "--top-k", "3", "--json")
+    (first,), (second,) = (llm.asked for llm in chat_fake.made)
+    assert [first[1].temperature, first[1].top_k, first[1].repetition_penalty] == [1.0, 64, 1.1]
+    assert [second[1].temperature, second[1].top_k, second[1].repetition_penalty] == [0.0, 3, 1.1]
+    assert first[1].max_tokens == 128
+
+
+def test_a_base_model_is_greedy_by_itself(fake, call, monkeypatch):
+    monkeypatch.setattr(fake, "sampling", {"temperature": 1.0})
+    call("run", "demo", "Hi")
+    assert fake.made[0].asked[0][1].greedy
+
+
+def test_thoughts_are_no_part_of_piped_output(chat_fake, call, monkeypatch):
+    monkeypatch.setattr(chat_fake, "answer", "<|channel>thought\nbecause<channel|>4 degrees")
+    assert call("run", "demo", "How warm?").out == "4 degrees\n"
+
+
+@pytest.mark.parametrize("command", [[], ["run"], ["inspect"], ["plan"], ["serve"], ["bench"], ["bench", "decode"]])
+def test_a_short_option_for_help(call, command):
+    short, long = call(*command, "-h"), call(*command, "--help")
+    assert short.code == 0
+    assert short == long
 
 
 def test_log_lines_go_to_standard_error_from_the_level_on(fake, call, monkeypatch):
@@ -170,10 +253,25 @@ def test_help_does_not_load_the_model_code():
         "from outrider.cli import main\n"
         "try: main()\n"
         "except SystemExit: pass\n"
-        "heavy = {'outrider.bench', 'outrider.cli.bench', 'outrider.cli.chat'} & set(sys.modules)\n"
+        "heavy = {'outrider.bench', 'outrider.cli.bench', 'outrider.cli.chat', 'prompt_toolkit'} & set(sys.modules)\n"
         "assert not heavy, heavy\n"
     )
     subprocess.run([sys.executable, "-c", program], check=True, stdout=subprocess.DEVNULL, timeout=60)
+
+
+def test_without_a_terminal_nothing_of_one_is_used():
+    program = (
+        f"import sys; sys.path.insert(0, {str(Path(__file__).parent.parent)!r})\n"
+        "import outrider, fake_llm; outrider.LLM = fake_llm.FakeLLM\n"
+        "sys.argv = ['outrider', 'run', 'demo', '--show-drafts']\n"
+        "from outrider.cli import main; main()\n"
+        "assert 'prompt_toolkit' not in sys.modules\n"
+    )
+    command, environment = [sys.executable, "-c", program], os.environ | {"TERM": "xterm-256color"}
+    ran = subprocess.run(command, input="x", capture_output=True, text=True, env=environment, timeout=60, check=True)
+    assert ran.stdout == " is größer.\n"
+    assert "tokens per pass" in ran.stderr
+    assert "\033" not in ran.stdout + ran.stderr
 
 
 def test_colours_follow_the_drafted_tokens_through_held_back_text(fake):
@@ -183,6 +281,12 @@ def test_colours_follow_the_drafted_tokens_through_held_back_text(fake):
     colours.push(Piece("", tuple("cö".encode()), (None, "lookup", "mtp"), (99, None, None)))
     assert colours.paint("bcö") == "b\033[33mc\033[0m\033[32mö\033[0m"
     assert colours.paint("?") == "?"
+
+
+def test_colours_skip_what_is_not_shown(fake):
+    colours = DraftColours(fake("demo").tokenizer)
+    colours.push(Piece("", tuple(b"<mark>ab"), ("mtp",) * 7 + (None,), (None,) * 8))
+    assert colours.paint("ab") == "\033[32ma\033[0mb"
 
 
 def test_control_characters_do_not_reach_the_terminal():

@@ -1,78 +1,45 @@
-"""An answer on the terminal: text as it comes, drafted tokens in colour, and the figures under it."""
+"""One answer: text as it comes, why it ended, and the figures under it."""
 
 from __future__ import annotations
 
 import os
 import sys
-from collections import deque
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
-from itertools import groupby
 from typing import TYPE_CHECKING
 
 from rich.table import Table
 
+from outrider.cli.request import Request
+from outrider.cli.screen import AnswerText, DraftColours
 from outrider.console import error_console
 
 if TYPE_CHECKING:
     from outrider import LLM, SamplingParams
-    from outrider.engine.outputs import Piece, RequestStats
-    from outrider.tokenizer import Tokenizer
-
-_ACCEPTED, _CORRECTED, _PLAIN = "\033[32m", "\033[33m", "\033[0m"
+    from outrider.engine.outputs import FinishReason, Piece, RequestStats
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What was shown. `stats` is None if the answer was stopped before its end."""
+    """What was shown: `text` without thoughts. `finish_reason` and `stats` are None if it was stopped before its
+    end."""
 
     text: str
     tokens: int
+    finish_reason: FinishReason | None
     stats: RequestStats | None
     coloured: bool
 
 
-class DraftColours:
-    """Says which characters of streamed text came from accepted drafts, and which in the place of a rejected one.
-
-    Pieces hold the text of several tokens, and an end that may yet become a stop text is held back; so every token's
-    characters queue up here until the text that has them is shown.
-    """
-
-    def __init__(self, tokenizer: Tokenizer) -> None:
-        from outrider.tokenizer import StreamDecoder
-
-        self._decoder = StreamDecoder(tokenizer)
-        self._colours: deque[str] = deque()
-
-    def push(self, piece: Piece) -> None:
-        """The tokens of the next piece."""
-        for token, drafted, rejected in zip(piece.token_ids, piece.drafted, piece.rejected, strict=True):
-            colour = _ACCEPTED if drafted else _CORRECTED if rejected is not None else ""
-            self._colours.extend([colour] * len(self._decoder.push(token)))
-
-    def paint(self, text: str) -> str:
-        """The next text to show, with terminal colours."""
-        coloured = [(self._colours.popleft() if self._colours else "", character) for character in text]
-        runs = ((colour, "".join(c for _, c in run)) for colour, run in groupby(coloured, key=lambda pair: pair[0]))
-        return "".join(f"{colour}{harmless(run)}{_PLAIN}" if colour else harmless(run) for colour, run in runs)
-
-
-def harmless(text: str) -> str:
-    """Text as a terminal may get it: a model's output must not move the cursor or retitle the window."""
-    return "".join(c if c.isprintable() or c in "\n\t" or ord(c) > 0x9F else f"\\x{ord(c):02x}" for c in text)
-
-
 def stream_answer(
     llm: LLM,
-    prompt: str | list[int],
-    params: SamplingParams,
+    request: Request,
     *,
     show_drafts: bool = False,
     stopped: Callable[[], bool] = lambda: False,
 ) -> Answer:
-    """Prints the answer to standard output as it comes, a newline after it.
+    """Prints the answer to standard output as it comes, a newline after it. Thoughts are shown on a terminal only.
 
     Args:
         stopped: asked after every piece; True ends the answer there.
@@ -80,29 +47,50 @@ def stream_answer(
     Raises:
         OutriderError: as LLM.stream does; nothing was printed then.
     """
+    reader = request.markers.reader()
     terminal = sys.stdout.isatty()
     coloured = show_drafts and terminal and "NO_COLOR" not in os.environ
-    colours = DraftColours(llm.tokenizer) if coloured else None
-    shown, count, stats = [], 0, None
+    colours = DraftColours(llm.tokenizer, request.markers.keep_special) if coloured else None
+    screen = AnswerText(colours) if terminal else None
+    text, count = "", 0
+    last: Piece | None = None
+
+    def show(reasoning: str, content: str) -> str:
+        sys.stdout.write(screen.render(reasoning, content) if screen else content)
+        sys.stdout.flush()
+        return content
+
     # Closing the iterator cancels the request, whatever ends the loop.
-    with closing(llm.stream(prompt, params)) as pieces:  # type: ignore[type-var]
+    with closing(llm.stream(request.prompt, request.params)) as pieces:  # type: ignore[type-var]
         for piece in pieces:
-            shown.append(piece.text)
-            count += len(piece.token_ids)
-            stats = piece.stats
+            count, last = count + len(piece.token_ids), piece
             if colours is not None:
                 colours.push(piece)
-                sys.stdout.write(colours.paint(piece.text))
-            else:
-                sys.stdout.write(harmless(piece.text) if terminal else piece.text)
-            sys.stdout.flush()
+            parts = reader.push(piece.text)
+            text += show(parts.reasoning, parts.content)
             if stopped():
                 break
-    text = "".join(shown)
-    if not text.endswith("\n"):
-        sys.stdout.write("\n")
+    parts = reader.flush()
+    text += show(parts.reasoning, parts.content)
+    sys.stdout.write(screen.flush() if screen else "")
+    sys.stdout.write("" if text.endswith("\n") else "\n")
     sys.stdout.flush()
-    return Answer(text, count, stats, coloured)
+    return Answer(text, count, last.finish_reason if last else None, last.stats if last else None, coloured)
+
+
+def limit_reached(answer: Answer, params: SamplingParams, context: int) -> str | None:
+    """Which limit ended the answer; None if it ended by itself or was stopped."""
+    if answer.finish_reason != "length":
+        return None
+    if answer.tokens >= params.max_tokens:
+        return f"stopped at --max-tokens {params.max_tokens}"
+    return f"stopped at the end of the context, {context} tokens"
+
+
+def note(text: str) -> None:
+    """A dim line on standard error."""
+    console = error_console()
+    console.print(text, style="dim", markup=False, soft_wrap=not console.is_terminal)
 
 
 def print_figures(answer: Answer) -> None:

@@ -45,6 +45,7 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     help="Speculative decoding for Gemma on CPUs: the same tokens in fewer passes.",
 )
 app.command()(run)

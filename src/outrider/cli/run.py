@@ -1,13 +1,15 @@
-"""`outrider run`: one prompt, or a conversation."""
+"""`outrider run`: one prompt, or a session."""
 
 from __future__ import annotations
 
 import json
-import sys
-from typing import Annotated, Any
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from outrider.cli.prompt_text import prompt_text
 from outrider.console import (
     ContextOption,
     DrafterOption,
@@ -23,6 +25,12 @@ from outrider.console import (
 )
 from outrider.errors import UsageError
 
+if TYPE_CHECKING:
+    from outrider import LLM, SamplingParams
+    from outrider.cli.messages import Message
+
+_RECOMMENDED = "the chat model's, else {}"
+
 
 def draft_setting(value: str) -> str | int:
     """`--draft` as SamplingParams takes it."""
@@ -37,23 +45,40 @@ def run(
     model: ModelArgument,
     prompt: Annotated[
         str | None,
-        typer.Argument(help="Prompt; - reads standard input. Without it: a conversation."),
+        typer.Argument(help="Prompt; piped text is appended. Without either: a session in the terminal."),
     ] = None,
+    system: Annotated[str | None, typer.Option(metavar="TEXT", help="System text of a chat model.")] = None,
     drafter: DrafterOption = "auto",
     draft: Annotated[
         Any,
         typer.Option(parser=draft_setting, metavar="auto|off|K", help="Draft length: adaptive, 0, or K tokens."),
     ] = "auto",
     lookup: LookupOption = True,
-    max_tokens: Annotated[int, typer.Option(help="Maximum number of tokens of an answer.")] = 128,
-    temperature: Annotated[float, typer.Option(help="Sampling temperature; 0 is greedy.")] = 0.0,
-    top_k: Annotated[int, typer.Option(help="Top-k sampling; 0: off.")] = 0,
-    top_p: Annotated[float, typer.Option(help="Top-p (nucleus) sampling; 1: off.")] = 1.0,
-    min_p: Annotated[float, typer.Option(help="Min-p sampling; 0: off.")] = 0.0,
-    typical_p: Annotated[float, typer.Option(help="Locally typical sampling; 1: off.")] = 1.0,
+    max_tokens: Annotated[
+        int | None,
+        typer.Option(help="Maximum number of tokens of an answer.", show_default="128; in a chat, the context"),
+    ] = None,
+    temperature: Annotated[
+        float | None, typer.Option(help="Sampling temperature; 0 is greedy.", show_default=_RECOMMENDED.format(0))
+    ] = None,
+    top_k: Annotated[
+        int | None, typer.Option(help="Top-k sampling; 0: off.", show_default=_RECOMMENDED.format(0))
+    ] = None,
+    top_p: Annotated[
+        float | None, typer.Option(help="Top-p (nucleus) sampling; 1: off.", show_default=_RECOMMENDED.format(1))
+    ] = None,
+    min_p: Annotated[
+        float | None, typer.Option(help="Min-p sampling; 0: off.", show_default=_RECOMMENDED.format(0))
+    ] = None,
+    typical_p: Annotated[
+        float | None, typer.Option(help="Locally typical sampling; 1: off.", show_default=_RECOMMENDED.format(1))
+    ] = None,
     repetition_penalty: Annotated[
-        float, typer.Option(help="Divides positive logits of tokens in prompt or answer; 1: off.")
-    ] = 1.0,
+        float | None,
+        typer.Option(
+            help="Divides positive logits of tokens in prompt or answer; 1: off.", show_default=_RECOMMENDED.format(1)
+        ),
+    ] = None,
     presence_penalty: Annotated[float, typer.Option(help="Subtracted once from logits of tokens in the answer.")] = 0.0,
     frequency_penalty: Annotated[
         float, typer.Option(help="Subtracted from logits once per occurrence in the answer.")
@@ -68,27 +93,35 @@ def run(
     quantize: QuantizeOption = Quantize.none,
     kv_cache_dtype: KvCacheOption = KvCacheDtype.float16,
     threads: ThreadsOption = None,
+    thinking: Annotated[bool, typer.Option("--thinking", help="Let a chat model reason first.")] = False,
     show_drafts: Annotated[
         bool, typer.Option("--show-drafts", help="Colour accepted drafts and corrections (on a terminal).")
     ] = False,
+    history: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Keep what you type in a session.", show_default="in memory")
+    ] = None,
     log_level: LogLevelOption = LogLevel.warning,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Generate from PROMPT, or chat in the terminal; statistics go to standard error."""
+    """Generate from PROMPT and piped text, or chat in the terminal; statistics go to standard error."""
     # Nothing heavy is imported before a command runs, so help and usage errors take no time.
     from outrider import SamplingParams
-    from outrider.cli.answer import print_figures, stream_answer
-    from outrider.console import error_console, load_model, log_to_stderr
+    from outrider.cli.answer import note
+    from outrider.console import load_model, log_to_stderr
 
     log_to_stderr(log_level)
+    options: dict[str, Any] = {
+        "max_tokens": max_tokens,
+        "temperature": temperature,
+        "top_k": top_k,
+        "top_p": top_p,
+        "min_p": min_p,
+        "typical_p": typical_p,
+        "repetition_penalty": repetition_penalty,
+    }
+    given = {name: value for name, value in options.items() if value is not None}
     params = SamplingParams(
-        max_tokens=max_tokens,
-        temperature=temperature,
-        top_k=top_k,
-        top_p=top_p,
-        min_p=min_p,
-        typical_p=typical_p,
-        repetition_penalty=repetition_penalty,
+        **given,
         presence_penalty=presence_penalty,
         frequency_penalty=frequency_penalty,
         min_tokens=min_tokens,
@@ -97,7 +130,11 @@ def run(
         stop=tuple(stop or ()),
         draft=draft,
     )
-    text = prompt_text(prompt, conversation=not as_json)
+    text = prompt_text(prompt, session=not as_json)
+    if text is None:
+        from outrider.cli.chat import keyboard
+
+        read = keyboard(history)  # checks the file before anything is loaded
     llm = load_model(
         model,
         quantize=quantize,
@@ -108,39 +145,44 @@ def run(
         context=context,
     )
     if not as_json and drafter == "auto":
-        error_console().print(f"drafter: {llm.drafter.why}", style="dim", markup=False)
+        note(f"drafter: {llm.drafter.why}")
+    chat = llm.parts.chat is not None
+    if not chat and (system or thinking):
+        option = "--system" if system else "--thinking"
+        raise UsageError(f"{option} is for chat models, and {llm.path.name} is a base model: put it into the prompt")
+    if chat:
+        recommended: dict[str, Any] = {"max_tokens": llm.context} if text is None else {}
+        params = replace(params, **{**recommended, **llm.parts.sampling, **given})
     if text is None:
         from outrider.cli.chat import converse
+        from outrider.cli.session import Session
 
-        converse(llm, params, show_drafts=show_drafts)
-        return
-    # A chat model gets its own prompt format; a base model continues the text.
-    asked = text if llm.parts.chat is None else llm.parts.prompts.conversation([{"role": "user", "content": text}])
-    if as_json:
-        print(json.dumps(llm.generate([asked] if isinstance(asked, list) else asked, params)[0].as_dict()))
+        converse(Session(llm, params, system or "", thinking, show_drafts), read)
     else:
-        print_figures(stream_answer(llm, asked, params, show_drafts=show_drafts))
+        messages: list[Message] = [{"role": "system", "content": system}] if system else []
+        messages.append({"role": "user", "content": text})
+        _answer(llm, messages, params, thinking=thinking, show_drafts=show_drafts, as_json=as_json)
 
 
-def prompt_text(prompt: str | None, *, conversation: bool) -> str | None:
-    """The prompt, read from standard input if that is where it is; None for a conversation.
+def _answer(
+    llm: LLM,
+    messages: list[Message],
+    params: SamplingParams,
+    *,
+    thinking: bool,
+    show_drafts: bool,
+    as_json: bool,
+) -> None:
+    """One answer: a chat model's turn, or a base model's continuation of the only message."""
+    from outrider.cli.answer import limit_reached, note, print_figures, stream_answer
+    from outrider.cli.request import one_text, request_of
 
-    As in a shell's $(...), the newline that ends the input is not part of it.
-
-    Raises:
-        UsageError: there is no prompt and no terminal to hold a conversation in, or it is not text.
-    """
-    if prompt == "-" or (prompt is None and not sys.stdin.isatty()):
-        try:
-            return sys.stdin.buffer.read().decode().removesuffix("\n")
-        except UnicodeDecodeError as error:
-            raise UsageError(f"standard input is not UTF-8 text (byte {error.start}): convert it with iconv") from error
-    if prompt is None and not (conversation and sys.stdout.isatty()):
-        what = "--json" if not conversation else "output that is not a terminal"
-        raise UsageError(f"{what} needs a PROMPT: give one, or pipe it in")
-    if prompt is not None:
-        try:
-            prompt.encode()
-        except UnicodeEncodeError as error:
-            raise UsageError("PROMPT is not UTF-8 text: pass it on standard input, converted with iconv") from error
-    return prompt
+    if as_json:
+        chat = llm.parts.chat is not None
+        outputs = llm.chat(messages, params, thinking=thinking) if chat else llm.generate(one_text(messages), params)
+        print(json.dumps(outputs[0].as_dict()))
+        return
+    answer = stream_answer(llm, request_of(llm, messages, params, thinking=thinking), show_drafts=show_drafts)
+    if limit := limit_reached(answer, params, llm.context):
+        note(limit)
+    print_figures(answer)
