@@ -134,9 +134,10 @@ def load(source: str | Path, options: LoadOptions, progress: Progress) -> Loaded
     target = record_target(config, weights, pool, options)
     weight_bytes = weights.packed_bytes
     progress("building the tokenizer", 1.0)
-    tokenizer = open_tokenizer(tables, path=checkpoint.path)
+    template = chat_template_of(tables)
+    tokenizer = open_tokenizer(tables, path=checkpoint.path, written="" if template is None else template.written)
     grammars = grammar_compiler(tokenizer, target.vocabulary)
-    prompts = open_prompts(checkpoint.path, tables, tokenizer, grammars, target, context)
+    prompts = open_prompts(checkpoint.path, template, tokenizer, grammars, target, context)
     recorded = open_drafter(drafter.path, config, weights, pool, options)
     progress("measuring pass costs", 1.0)
     caches = open_caches(config, context, options)
@@ -220,7 +221,7 @@ def grammar_compiler(tokenizer: Tokenizer, vocabulary: int) -> GrammarCompiler:
 
 def open_prompts(
     path: Path,
-    tables: TokenizerTables | Path,
+    template: ChatTemplate | None,
     tokenizer: Tokenizer,
     grammars: GrammarCompiler,
     target: Target,
@@ -228,7 +229,7 @@ def open_prompts(
 ) -> Prompts:
     """Turns texts and conversations into token ids, with the checkpoint's chat template."""
     return Prompts(
-        *(tokenizer, chat_template_of(tables), grammars),
+        *(tokenizer, template, grammars),
         name=path.name,
         vocabulary=target.vocabulary,
         context=context,

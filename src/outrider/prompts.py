@@ -100,9 +100,10 @@ class Prompts:
         """
         if self.template is None:
             raise UsageError(f"{self._name} is a base model without a chat template: give it a text to continue")
-        text = self.template.render(messages, tools=tools, thinking=thinking)
-        self._check_length(text)
-        return self._checked(self._tokenizer.encode(text, add_bos=False, parse_special=True))
+        marks, variables = self._tokenizer.control_ids, {"enable_thinking": thinking}
+        parts = self.template.parts(messages, marks, tools=tools, variables=variables)
+        self._check_length("".join(parts))
+        return self._checked(self._tokenizer.encode_marked(parts))
 
     def several(self, messages: Sequence[Message] | Sequence[Sequence[Message]]) -> list[Sequence[Message]]:
         """One conversation or several, as a list. Raises UsageError for anything else."""

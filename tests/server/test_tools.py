@@ -98,8 +98,8 @@ def test_a_demanded_call_is_made(json_client, temperature, choice, names):
 
 def test_tools_and_results_reach_the_template(json_llm, json_client, monkeypatch):
     rendered = []
-    encode = json_llm.tokenizer.encode
-    monkeypatch.setattr(json_llm.tokenizer, "encode", lambda text, **kw: rendered.append(text) or encode(text, **kw))
+    encode = json_llm.tokenizer.encode_marked
+    monkeypatch.setattr(json_llm.tokenizer, "encode_marked", lambda ps: rendered.append("".join(ps)) or encode(ps))
     called = {"id": "call_1", "type": "function", "function": {"name": "get-time", "arguments": '{"zone": "abc"}'}}
     messages = [
         {"role": "user", "content": "abc"},
