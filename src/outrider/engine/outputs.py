@@ -23,7 +23,7 @@ class RequestStats:
     """What one request cost and what drafting saved. Times are wall-clock seconds.
 
     `passes` are those of decoding, in order; the first token comes from prefill. `reused_tokens` are prompt tokens
-    found in the prefix cache.
+    found in the prefix cache. `reasoning_tokens` are those of thoughts, without their control tokens.
     """
 
     prompt_tokens: int = 0
@@ -39,6 +39,7 @@ class RequestStats:
     draft_seconds: float = 0.0
     load_seconds: float = 0.0
     decoded_tokens: int = 0
+    reasoning_tokens: int = 0
     passes: list[TargetPass] = field(default_factory=list)
 
     @property

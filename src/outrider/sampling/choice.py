@@ -12,6 +12,7 @@ from outrider.backends import cpu
 from outrider.sampling.adjust import LogitAdjustments
 from outrider.sampling.constraint import Constraint
 from outrider.sampling.params import SamplingParams
+from outrider.sampling.thoughts import ThoughtConstraint
 
 
 class TokenChooser:
@@ -22,7 +23,7 @@ class TokenChooser:
 
     Args:
         prompt, end_tokens: see `LogitAdjustments`.
-        constraint: what the request's grammar allows, if it has one.
+        constraint: what the request's grammar and thinking budget allow, if it has any.
     """
 
     def __init__(
@@ -30,7 +31,7 @@ class TokenChooser:
         params: SamplingParams,
         prompt: Sequence[int] = (),
         end_tokens: Collection[int] = (),
-        constraint: Constraint | None = None,
+        constraint: Constraint | ThoughtConstraint | None = None,
     ) -> None:
         self._params, self._constraint = params, constraint
         self._adjustments = LogitAdjustments(params, prompt, end_tokens)
@@ -115,7 +116,9 @@ class TokenChooser:
         total = sum(weights)
         return [(token, weight / total) for (token, _), weight in zip(drawn, weights, strict=True)]
 
-    def _choose_allowed(self, constraint: Constraint, most_likely: int, logits: Floats, position: int) -> int | None:
+    def _choose_allowed(
+        self, constraint: Constraint | ThoughtConstraint, most_likely: int, logits: Floats, position: int
+    ) -> int | None:
         """As `choose`, among what the constraint allows.
 
         Without filters the choice is the largest of so many numbers, one a token: if the largest of all is allowed, it

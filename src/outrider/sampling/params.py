@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from outrider.errors import UsageError, given
 from outrider.sampling.grammar import Grammar
+from outrider.sampling.thoughts import Thoughts
 
 DraftSetting = Literal["auto", "off"] | int
 MAX_DRAFT = 63
@@ -60,6 +61,8 @@ class SamplingParams:
         ignore_end: go on after one of the model's end tokens (for benchmarks).
         grammar: the form that the answer is held to; it ends where the grammar does. Tokens that do not fit are taken
             out after penalties and biases and before the filters; where biases forbid all that fit, the grammar wins.
+        thoughts: how the answer's thoughts are written: no stop text is found in them, a grammar begins after the one
+            that comes first, and their budget closes them. None for answers without thoughts.
         keep_special: control tokens, by their text, that are part of the answer's text; all others leave none.
         draft: "auto" plans the draft length at every step, "off" never drafts, a number fixes the draft length. The
             tokens are the same.
@@ -95,6 +98,7 @@ class SamplingParams:
     cache_salt: str = ""
     n: int = 1
     stop_token_ids: tuple[int, ...] = ()
+    thoughts: Thoughts | None = None
 
     def __post_init__(self) -> None:
         self._convert()
@@ -165,6 +169,9 @@ class SamplingParams:
         self._set("logit_bias", dict(bias))
         known = self.grammar is None or isinstance(self.grammar, Grammar)
         _require(known, f"grammar must be a Grammar, such as Grammar.json_schema(...), not {given(self.grammar)}")
+
+        known = self.thoughts is None or isinstance(self.thoughts, Thoughts)
+        _require(known, f"thoughts must be a Thoughts or None, not {given(self.thoughts)}")
 
     def _set(self, name: str, value: object) -> None:
         object.__setattr__(self, name, value)
