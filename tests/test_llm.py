@@ -127,7 +127,8 @@ def test_a_conversation_and_a_list_of_them(chat_llm):
     rendered = [2, *chat_llm.tokenizer.encode("[user]Hello[model]", add_bos=False)]
     assert list(together[0].prompt_token_ids) == rendered
     assert "".join(piece.text for piece in chat_llm.stream(one, params())) == together[0].text
-    with pytest.raises(UsageError, match="does not know tools"):
+    chat_llm.parts.prompts.template = ChatTemplate("{{ tools }}", bos="<bos>")
+    with pytest.raises(UsageError, match="writes tools in another format"):
         chat_llm.chat(one, tools=[{"type": "function", "function": {"name": "f"}}])
 
 

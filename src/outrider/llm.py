@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from outrider.backends.cpu import KvFormat
+from outrider.chat.turn import Ask
 from outrider.engine import answers, scoring
 from outrider.engine.outputs import Piece, RequestOutput
 from outrider.errors import UsageError
@@ -111,10 +112,9 @@ class LLM:
             tools: functions that the model may call, in OpenAI's format; see `RequestOutput.tool_calls`.
             thinking: let the model reason first, where its template knows of that; see `RequestOutput.reasoning`.
         """
-        parts = self.parts
-        markers = parts.prompts.markers(tools=bool(tools))
-        ids = [parts.prompts.conversation(c, tools=tools, thinking=thinking) for c in parts.prompts.several(messages)]
-        return answers.answer_turns(parts.driver, ids, parts.prompts.params(sampling_params, len(ids)), markers)
+        prompts, thinks = self.parts.prompts, {"enable_thinking": thinking}
+        turns = [prompts.turn(Ask(one, tools or (), variables=thinks)) for one in prompts.several(messages)]
+        return answers.answer_turns(self.parts.driver, turns, prompts.params(sampling_params, len(turns)))
 
     def stream(self, prompt: Prompt, sampling_params: SamplingParams | None = None) -> Generator[Piece, None, None]:
         """The answer pass by pass, with empty pieces while the prompt is computed. Raises as `generate`, before the

@@ -7,8 +7,8 @@ from numbers import Real
 from operator import index
 from typing import Any
 
-from outrider.chat.markers import Markers
 from outrider.chat.template import ChatTemplate
+from outrider.chat.turn import Ask, Turn, open_turn
 from outrider.errors import UsageError, given
 from outrider.sampling.constraint import GrammarCompiler
 from outrider.sampling.params import SamplingParams
@@ -96,14 +96,21 @@ class Prompts:
             thinking: let the model reason first, where its template knows of that.
 
         Raises:
+            UsageError: as `turn`.
+        """
+        return self.turn(Ask(messages, tools or (), variables={"enable_thinking": thinking})).ids
+
+    def turn(self, ask: Ask) -> Turn:
+        """The model's next turn in a conversation.
+
+        Raises:
             UsageError: the model has no chat template, or it refuses these messages, or they are too long.
         """
         if self.template is None:
             raise UsageError(f"{self._name} is a base model without a chat template: give it a text to continue")
-        marks, variables = self._tokenizer.control_ids, {"enable_thinking": thinking}
-        parts = self.template.parts(messages, marks, tools=tools, variables=variables)
-        self._check_length("".join(parts))
-        return self._checked(self._tokenizer.encode_marked(parts))
+        turn = open_turn(self.template, self._tokenizer, ask, self._check_length)
+        self._checked(turn.ids)
+        return turn
 
     def several(self, messages: Sequence[Message] | Sequence[Sequence[Message]]) -> list[Sequence[Message]]:
         """One conversation or several, as a list. Raises UsageError for anything else."""
@@ -117,10 +124,6 @@ class Prompts:
             if not known or not all(isinstance(message, Mapping) and "role" in message for message in one):
                 raise UsageError(f"{expected} lists, not {given(one)}")
         return several
-
-    def markers(self, *, tools: bool) -> Markers:
-        """The control tokens that an answer of this model is read by. Raises UsageError as `Markers.of`."""
-        return Markers.of("" if self.template is None else self.template.source, tools=tools)
 
     def params(self, sampling_params: object, count: int) -> list[SamplingParams]:
         """The parameters of each of `count` prompts.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
+from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -43,6 +44,15 @@ class ChatTemplate:
             raise CheckpointError(f"its chat template cannot be read ({error})") from error
         self.source, self._environment, self._bos = source, environment, bos
         self._tagged: dict[frozenset[str], TaggedTemplate] = {}
+
+    @cached_property
+    def alternates(self) -> bool:
+        """Whether it knows user and assistant in turns alone: it refuses two neighbours of one role."""
+        try:
+            self.render([{"role": "user", "content": "a"}] * 2)
+        except UsageError:
+            return True
+        return False
 
     def render(
         self,

@@ -61,8 +61,8 @@ class ThoughtState:
 class ThoughtConstraint:
     """What one request's thoughts allow. As `Constraint`, a function of the parameters and the pushed tokens alone.
 
-    A form begins after the thought that comes first, if one does. A form that names the thought's control token at its
-    beginning describes thoughts itself, and is held to from the beginning.
+    A form begins after the thought that comes first, if one does. A form that begins with the thought's control token
+    describes thoughts itself, and is held to from the beginning, whether a budget of 0 forbids thoughts or not.
 
     Args:
         form: what the rest of the answer is held to, if anything.
@@ -70,8 +70,9 @@ class ThoughtConstraint:
     """
 
     def __init__(self, thoughts: Thoughts, form: Constraint | None, text: Mask) -> None:
-        self._thoughts, self._form, self._text = thoughts, form, text
         own = form is not None and not thoughts.opened and form.allows(thoughts.begin)
+        self._thoughts, self._form, self._text = thoughts, form, text
+        self._budget = None if own and thoughts.budget == 0 else thoughts.budget
         self._state = ThoughtState(thoughts.opened, in_form=own)
 
     @property
@@ -122,7 +123,7 @@ class ThoughtConstraint:
         return not state.in_form and (state.inside or token == self._thoughts.begin)
 
     def _spent(self, state: ThoughtState) -> bool:
-        return self._thoughts.budget is not None and state.tokens >= self._thoughts.budget
+        return self._budget is not None and state.tokens >= self._budget
 
     def _mask(self, state: ThoughtState, of_form: Callable[[], Mask | None] | None) -> Mask | None:
         begin, end = self._thoughts.begin, self._thoughts.end
@@ -139,6 +140,6 @@ class ThoughtConstraint:
         if self._spent(state):
             left = np.zeros_like(allowed) if state.inside else allowed.copy()
             left[end if state.inside else begin] = state.inside and allowed[end]
-            # A form that describes thoughts itself may demand one, or not allow its end within a character.
+            # A form that describes thoughts itself may demand one, or not allow it to end here.
             return left if left.any() else allowed
         return allowed

@@ -172,6 +172,7 @@ def usage(outputs: Sequence[RequestOutput]) -> dict[str, Any]:
         "total_tokens": prompt + completion,
         "prompt_tokens_details": {"cached_tokens": outputs[0].stats.reused_tokens},
         "completion_tokens_details": {
+            "reasoning_tokens": sum(out.stats.reasoning_tokens for out in outputs),
             "accepted_prediction_tokens": sum(out.stats.accepted for out in outputs),
             "rejected_prediction_tokens": sum(out.stats.drafted - out.stats.accepted for out in outputs),
         },

@@ -14,7 +14,6 @@ from outrider.errors import UsageError
 from outrider.server.answers import Form
 from outrider.server.problems import ApiError
 from outrider.server.schema import ChatRequest, CompletionRequest, Sampled
-from outrider.server.turn import Turn
 
 Wanted = TypeVar("Wanted", bound=Sampled)
 Scope = Callable[[str], str]
@@ -64,29 +63,18 @@ class Preparer:
     def chat(self, body: bytes, scope: Scope) -> Prepared:
         """The body of `POST /v1/chat/completions`. Raises as `completion`."""
         wanted = self._read(body, ChatRequest)
-        if (template := self._prompts.template) is None:
+        if self._prompts.template is None:
             problem = f"{self._name} is a base model without a chat template: use /v1/completions"
             raise ApiError(400, "invalid_request_error", problem)
-        try:
-            messages = [message.plain() for message in wanted.messages]
-        except ValueError as error:
-            raise ApiError(400, "invalid_request_error", str(error), parameter="messages") from error
-        turn = Turn(template.source, self._tokenizer, wanted)
-        markers = turn.markers
-        tools = [tool.plain() for tool in wanted.offered] or None
-        ids = self._prompts.conversation(messages, tools=tools, thinking=turn.thinking)
+        turn = self._prompts.turn(wanted.ask)
         field, grammar = _format_of(wanted)
-        if grammar is not None and markers.tools:
-            problem = f"{field} and tools exclude each other: leave one out, or set tool_choice to none"
-            raise ApiError(400, "invalid_request_error", problem, parameter=field)
         logprobs = wanted.top_logprobs if wanted.logprobs else None
-        room, whole = self._context - len(ids), turn.grammar(grammar)
-        sets = wanted.params(
-            room, scope(wanted.cache_salt or ""), logprobs, whole, markers.keep_special, markers.last_mark
-        )
-        form = Form(True, self._name, self._tokenizer, logprobs is not None, markers)
+        room = self._context - len(turn.ids)
+        sets = wanted.params(room, scope(wanted.cache_salt or ""), logprobs, grammar)
+        sets = [turn.params(params) for params in sets]
+        form = Form(True, self._name, self._tokenizer, logprobs is not None, turn.markers)
         # What is wrong with the request's own is found before it is a part of the whole.
-        return self._prepared(wanted, ids, sets, form, [grammar, whole], field or "tool_choice")
+        return self._prepared(wanted, turn.ids, sets, form, [grammar, sets[0].grammar], field or "tool_choice")
 
     def _prepared(
         self,

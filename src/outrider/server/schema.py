@@ -8,9 +8,10 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from outrider import Grammar, SamplingParams
+from outrider.chat.turn import Ask
 from outrider.sampling.params import MAX_DRAFT, MAX_LOGPROBS
 from outrider.server.formats import Formed
-from outrider.server.tools import GivenCall, WithTools
+from outrider.server.tools import WithTools
 
 _UNSUPPORTED = {
     "functions": "functions have become tools: give them there",
@@ -104,16 +105,10 @@ class Sampled(Formed):
         salt: str,
         logprobs: int | None,
         grammar: Grammar | None = None,
-        keep_special: tuple[str, ...] = (),
-        last_mark: str | None = None,
     ) -> list[SamplingParams]:
         """One set for each of the `n` answers; `room` is the most tokens that still fit, `salt` the
-        `SamplingParams.cache_salt`.
-
-        keep_special: see `SamplingParams`. last_mark: a text that ends every answer, besides those of the request.
-        """
+        `SamplingParams.cache_salt`."""
         stop = (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
-        stop += (last_mark,) if last_mark else ()
         seed = secrets.randbits(63) if self.seed is None else self.seed % 2**64
         most = min(self.max_tokens or room, room)
         return SamplingParams(
@@ -135,7 +130,6 @@ class Sampled(Formed):
             stop_token_ids=tuple(self.stop_token_ids or ()),
             ignore_end=self.ignore_eos,
             grammar=grammar,
-            keep_special=keep_special,
             draft=self.drafting,
             cache_prompt=self.cache_prompt,
             cache_salt=salt,
@@ -164,51 +158,39 @@ class CompletionRequest(Sampled):
         return texts[0] if texts else [part for part in self.prompt if isinstance(part, int)]
 
 
-class Message(BaseModel):
-    """One turn."""
-
-    model_config = ConfigDict(extra="allow")
-    role: Literal["system", "developer", "user", "assistant", "tool"]
-    content: str | list[dict[str, Any]] | None = None
-    name: str | None = None
-    tool_calls: list[GivenCall] | None = None
-    tool_call_id: str | None = None
-    reasoning_content: str | None = None
-
-    def plain(self) -> dict[str, Any]:
-        """With its content as one text.
-
-        Raises:
-            ValueError: there is an image or a sound in it, or a call whose arguments are no JSON object.
-        """
-        content = self.content
-        if isinstance(content, list):
-            for part in content:
-                if part.get("type") != "text":
-                    kind = part.get("type")
-                    raise ValueError(
-                        f"a message has a part of type {kind!r}, and this model reads text alone: leave it out"
-                    )
-            content = "".join(str(part.get("text", "")) for part in content)
-        plain: dict[str, Any] = {"role": "system" if self.role == "developer" else self.role, "content": content or ""}
-        if self.tool_calls:
-            plain["tool_calls"] = [call.plain() for call in self.tool_calls]
-        others = {name: getattr(self, name) for name in ("name", "tool_call_id", "reasoning_content")}
-        return plain | {name: value for name, value in others.items() if value is not None}
-
-
 class ChatRequest(WithTools, Sampled):
     """`POST /v1/chat/completions`."""
 
     unsupported: ClassVar[dict[str, str]] = _UNSUPPORTED
 
-    messages: Annotated[list[Message], Field(min_length=1, fail_fast=True)]
+    # Read by `chat.messages`: what other programs write into a history must not end a conversation.
+    messages: Annotated[list[dict[str, Any]], Field(min_length=1, fail_fast=True)]
     max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
     logprobs: bool = False
     top_logprobs: Annotated[int, Field(ge=0, le=MAX_LOGPROBS)] = 0
     chat_template_kwargs: dict[str, Any] = Field(default_factory=dict)
+    reasoning_effort: str | None = None
+    thinking_budget: Annotated[int, Field(ge=0)] | None = None
+    continue_final_message: bool = False
+    add_generation_prompt: bool = True
 
     @model_validator(mode="after")
     def _one_limit(self) -> ChatRequest:
         self.max_tokens = self.max_completion_tokens or self.max_tokens
         return self
+
+    @property
+    def ask(self) -> Ask:
+        """What is asked of the conversation. Raises UsageError."""
+        choice = self.tool_choice or "auto"
+        return Ask(
+            self.messages,
+            [tool.plain() for tool in self.tools or ()],
+            choice=choice if isinstance(choice, str) else choice.function.name,
+            several=self.parallel_tool_calls is not False,
+            variables=self.chat_template_kwargs,
+            effort=self.reasoning_effort,
+            budget=self.thinking_budget,
+            go_on=self.continue_final_message,
+            begin=self.add_generation_prompt,
+        )

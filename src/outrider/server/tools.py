@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -45,36 +44,6 @@ class NamedChoice(BaseModel):
     function: NamedFunction
 
 
-class GivenCall(BaseModel):
-    """A call in an assistant's message."""
-
-    class Called(BaseModel):
-        """What was called, with a JSON object as text."""
-
-        name: Annotated[str, Field(pattern=_NAME)]
-        arguments: str = "{}"
-
-    model_config = ConfigDict(extra="ignore")
-    id: str = ""
-    type: Literal["function"] = "function"
-    function: Called
-
-    def plain(self) -> dict[str, Any]:
-        """As chat templates read it, with the arguments as an object.
-
-        Raises:
-            ValueError: they are none.
-        """
-        try:
-            arguments = json.loads(self.function.arguments or "{}")
-        except (ValueError, RecursionError) as error:
-            raise ValueError(f"the arguments of a call of {self.function.name} are not JSON: {error}") from error
-        if not isinstance(arguments, dict):
-            raise ValueError(f"the arguments of a call of {self.function.name} are not a JSON object")
-        called = {"name": self.function.name, "arguments": arguments}
-        return {"id": self.id, "type": "function", "function": called}
-
-
 class WithTools(BaseModel):
     """The fields of a request that are about functions."""
 
@@ -94,21 +63,3 @@ class WithTools(BaseModel):
         if choice == "required" and not names:
             raise ValueError("tool_choice is required, and there are no tools: give some, or leave it out")
         return self
-
-    @property
-    def offered(self) -> list[Tool]:
-        """The functions that the model is told of."""
-        return [] if self.tool_choice == "none" else list(self.tools or ())
-
-    @property
-    def demanded(self) -> list[Function]:
-        """Those of which one has to be called; none if the model is free not to call."""
-        if isinstance(self.tool_choice, NamedChoice):
-            name = self.tool_choice.function.name
-            return [tool.function for tool in self.offered if tool.function.name == name]
-        return [tool.function for tool in self.offered] if self.tool_choice == "required" else []
-
-    @property
-    def several(self) -> bool:
-        """Whether a demanded call may be followed by more."""
-        return self.tool_choice == "required" and self.parallel_tool_calls is not False
