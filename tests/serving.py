@@ -20,9 +20,17 @@ from outrider.server.scheduler import Scheduler
 def serving(llm, **options) -> Iterator[tuple[str, Server]]:
     """The base URL of a running server."""
     keys, limits = ApiKeys(options.pop("keys", ())), options.get("limits")
+    ignore_media = options.pop("ignore_media", False)
     metrics = Metrics()
     scheduler = Scheduler(llm, finished=metrics.finished, **options)
-    server = Server(llm, scheduler, metrics, name="tiny", keys=keys, limits=limits, loopback="127.0.0.1")
+    server = Server(
+        *(llm, scheduler, metrics),
+        name="tiny",
+        keys=keys,
+        limits=limits,
+        loopback="127.0.0.1",
+        ignore_media=ignore_media,
+    )
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

@@ -69,15 +69,24 @@ class Prompts:
         except UsageError as problem:
             raise UsageError(f"prompts[{number}]: {problem}" if len(several) > 1 else str(problem)) from None
 
-    def encode(self, prompt: Prompt) -> list[int]:
-        """The ids of a prompt, BOS included if it is a text.
+    def encode(self, prompt: Prompt, *, parse_special: bool = False, add_bos: bool = True) -> list[int]:
+        """The ids of a prompt.
+
+        Args:
+            parse_special: read control tokens in a text, which somebody else has put into the model's prompt format, as
+                control tokens. A BOS that it begins with is not doubled.
+            add_bos: begin a text with BOS, if the model has one.
 
         Raises:
             UsageError: it is empty, too long for the context, of a wrong type, or has ids outside the vocabulary.
         """
         if isinstance(prompt, str):
             self._check_length(prompt)
-            return self._checked(self._tokenizer.encode(prompt))
+            ids = self._tokenizer.encode(prompt, add_bos=add_bos, parse_special=parse_special)
+            doubled = (
+                parse_special and add_bos and len(ids) > 1 and ids[0] == ids[1] and ids[0] in self._tokenizer.hidden
+            )
+            return self._checked(ids[1:] if doubled else ids)
         if isinstance(prompt, Mapping | bytes) or not isinstance(prompt, Iterable):
             raise UsageError(f"a prompt must be a text or a list of token ids, not {given(prompt)}")
         tokens: list[Any] = list(prompt)

@@ -7,12 +7,15 @@ import logging
 
 import httpx
 import pytest
-from chat.formats import GEMMA3
+from chat.formats import GEMMA3, save_tokenizer
 from json_tokenizer import SPECIAL
 from server.templates import GEMMA
 from server.test_tools import ASK, TIME, WEATHER, joined
+from serving import serving
 
 from outrider.chat.template import ChatTemplate
+from outrider.prompts import Prompts
+from outrider.tokenizer import Tokenizer
 
 CLOSE = 259 + SPECIAL.index("<channel|>")
 END = 1
@@ -29,6 +32,13 @@ def template(json_llm, monkeypatch):
         monkeypatch.setattr(json_llm.parts.prompts, "template", ChatTemplate(source, bos="<bos>"))
 
     return use
+
+
+@pytest.fixture
+def tokenizer_with_bos(json_llm, tmp_path):
+    """The prompts of a model with a tokenizer of its own."""
+    tokenizer = Tokenizer.from_file(save_tokenizer(tmp_path / "tokenizer.json"))
+    return Prompts(tokenizer, None, json_llm.parts.grammars, name="x", vocabulary=512, context=64, most_context=64)
 
 
 @pytest.fixture
@@ -202,3 +212,34 @@ def test_thinking_is_off_when_the_text_says_so(json_llm, json_client, monkeypatc
         asked(json_client, stream=False, max_tokens=2, chat_template_kwargs={"enable_thinking": value})
     asked(json_client, stream=False, max_tokens=2, reasoning_effort="low")
     assert ["<|think|>" in text for text in rendered] == [True, False, True]
+
+
+def test_an_image_in_the_history_of_a_text_model(json_llm, json_url, caplog):
+    image = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
+    messages = [{"role": "user", "content": [{"type": "text", "text": "a"}, image]}, {"role": "user", "content": "b"}]
+    body = {"messages": messages, "max_tokens": 2}
+    refused = httpx.post(f"{json_url}/v1/chat/completions", json=body)
+    assert refused.status_code == 400
+    assert "messages[0] has a content part of the type image_url" in refused.json()["error"]["message"]
+    assert refused.json()["error"]["param"] == "messages"
+    assert "--ignore-media" in refused.json()["error"]["message"]
+    with serving(json_llm, ignore_media=True) as (base, _), caplog.at_level(logging.WARNING, "outrider.chat"):
+        assert httpx.post(f"{base}/v1/chat/completions", json=body).status_code == 200
+    assert caplog.messages == ["messages[0]: a part of the type image_url was replaced by [image]"]
+
+
+def test_control_tokens_in_a_prompt_are_read_as_such_when_asked_for(json_url):
+    def prompt_tokens(**options):
+        body = {"prompt": "a<|channel>b", "max_tokens": 1, **options}
+        return httpx.post(f"{json_url}/v1/completions", json=body).json()["usage"]["prompt_tokens"]
+
+    assert prompt_tokens() == 1 + len("a<|channel>b")
+    assert prompt_tokens(parse_special=True) == 1 + 3
+    assert prompt_tokens(parse_special=True, add_special_tokens=False) == 3
+
+
+def test_bos_is_not_doubled(tokenizer_with_bos):
+    once = tokenizer_with_bos.encode("<bos>a", parse_special=True)
+    assert once == tokenizer_with_bos.encode("a", parse_special=True)
+    assert tokenizer_with_bos.encode("<bos>a", parse_special=True, add_bos=False) == once
+    assert tokenizer_with_bos.encode("<bos>a")[:2] != once[:1] * 2

@@ -13,7 +13,7 @@ from typing import Any
 from outrider.chat.calls import Call
 from outrider.sampling.grammar import Grammar
 
-_FENCE = re.compile(r"\s*(?:```[a-z_]*\s+(?P<inner>.*?)\s*```|(?P<bare>.*?))\s*", re.DOTALL)
+_LABEL = re.compile(r"\A[a-z_]*\s")
 _BEGUN = re.compile(r"\s*(?:```[a-z_]*\s+)?[\[{]")
 _BEGINNING = re.compile(r"\s*(?:`{0,2}|```[a-z_]{0,12}\s*)")
 _INTRODUCTION = """\
@@ -55,10 +55,11 @@ def read_calls(text: str, names: Collection[str]) -> list[Call]:
     Args:
         names: of the functions that there are.
     """
-    fenced = _FENCE.fullmatch(text)
-    assert fenced is not None
+    bare = text.strip()
+    if bare.startswith("```") and bare.endswith("```"):
+        bare = _LABEL.sub("", bare[3:-3])
     try:
-        found = json.loads(fenced["inner"] if fenced["inner"] is not None else fenced["bare"])
+        found = json.loads(bare)
     except (ValueError, RecursionError):
         return []
     calls = [_call(one, names) for one in (found if isinstance(found, list) else [found])]

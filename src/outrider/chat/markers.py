@@ -28,7 +28,7 @@ class Markers:
     thought: str | None = None
 
     @classmethod
-    def of(cls, template: str, names: Collection[str], *, thought: str | None = None) -> Markers:
+    def of(cls, template: str, names: Collection[str]) -> Markers:
         """Those of a model, which knows the control tokens that its chat template mentions.
 
         Args:
@@ -38,12 +38,12 @@ class Markers:
             UnknownToolsError: functions are given, and the template describes them in a format that is not known.
         """
         if not names or not knows_tools(template):
-            return cls(CHANNEL in template, False, frozenset(names), thought)
+            return cls(CHANNEL in template, json_calls=frozenset(names))
         if CALL not in template:
             raise UnknownToolsError(
                 "the model's chat template writes tools in another format than Gemma 4's: describe them in the messages"
             )
-        return cls(CHANNEL in template, True, thought=thought)
+        return cls(CHANNEL in template, tools=True)
 
     @property
     def keep_special(self) -> tuple[str, ...]:

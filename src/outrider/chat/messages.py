@@ -31,6 +31,10 @@ _MEDIA = {
 }
 
 
+class MessagesError(UsageError):
+    """Messages that cannot be read, or that the chat template refuses."""
+
+
 def read_messages(messages: Sequence[Mapping[str, Any]], *, ignore_media: bool = False) -> list[Message]:
     """Each message with its role, its content as one text, and its calls with an object of arguments.
 
@@ -38,7 +42,7 @@ def read_messages(messages: Sequence[Mapping[str, Any]], *, ignore_media: bool =
         ignore_media: put "[image]" and the like in the place of parts that are no text.
 
     Raises:
-        UsageError: a role is unknown, or a part of the content cannot be read; the message says which.
+        MessagesError: a role is unknown, or a part of the content cannot be read; the message says which.
     """
     return [_read(f"messages[{index}]", message, ignore_media) for index, message in enumerate(messages)]
 
@@ -46,7 +50,7 @@ def read_messages(messages: Sequence[Mapping[str, Any]], *, ignore_media: bool =
 def _read(where: str, message: Mapping[str, Any], ignore_media: bool) -> Message:
     role = message.get("role")
     if not isinstance(role, str) or role not in _ROLES:
-        raise UsageError(f"{where} has the role {given(role)}: use one of {', '.join(_ROLES)}")
+        raise MessagesError(f"{where} has the role {given(role)}: use one of {', '.join(_ROLES)}")
     read: Message = {"role": _ROLES[role], "content": _text(where, message.get("content"), ignore_media)}
     old = message.get("function_call")  # what calls were before tools
     calls = message.get("tool_calls") or ([{"function": old}] if old else [])
@@ -78,9 +82,9 @@ def _part(where: str, part: Any, ignore_media: bool) -> str:
         return str(part.get(_TEXTS[kind]) or "")
     medium = _MEDIA.get(kind) if isinstance(kind, str) else None
     if medium is None:
-        raise UsageError(f"{where} has a content part of the type {given(kind)}: use parts of the type text")
+        raise MessagesError(f"{where} has a content part of the type {given(kind)}: use parts of the type text")
     if not ignore_media:
-        raise UsageError(
+        raise MessagesError(
             f"{where} has a content part of the type {kind}, and this model reads text alone: leave it out, or use "
             f"ignore_media (outrider serve --ignore-media) to have [{medium}] in its place"
         )

@@ -10,7 +10,7 @@ from typing import Any
 from outrider.chat import grammar, json_calls
 from outrider.chat.folding import alternating, without_tools
 from outrider.chat.markers import Markers, knows_tools
-from outrider.chat.messages import Message, read_messages
+from outrider.chat.messages import Message, MessagesError, read_messages
 from outrider.chat.reader import CHANNEL, CHANNEL_END, RESPONSE
 from outrider.chat.template import ChatTemplate
 from outrider.errors import UsageError, given
@@ -148,7 +148,7 @@ def open_turn(
         check_length: raises UsageError for a prompt that is too long to be encoded.
 
     Raises:
-        UsageError: a message cannot be read, or the template refuses the conversation.
+        MessagesError: a message cannot be read, or the template refuses the conversation.
         UnknownToolsError: see `Markers.of`.
     """
     names = [tool["function"]["name"] for tool in ask.tools]
@@ -169,7 +169,7 @@ def _render(template: ChatTemplate, tokenizer: Tokenizer, ask: Ask) -> list[str]
         messages, tools = without_tools(messages, ask.tools), None
     seam = str(secrets.randbits(128)) if ask.go_on else ""
     if ask.go_on and (not messages or messages[-1]["role"] != "assistant"):
-        raise UsageError("continue_final_message goes on with the assistant's message, and the last one is not")
+        raise MessagesError("continue_final_message goes on with the assistant's message, and the last one is not")
     variables = {**ask.variables, "enable_thinking": ask.thinks, "reasoning_effort": ask.effort}
     problem: UsageError | None = None
     as_it_is = [] if template.alternates else [messages]
@@ -187,7 +187,7 @@ def _render(template: ChatTemplate, tokenizer: Tokenizer, ask: Ask) -> list[str]
             continue
         return _up_to(seam, parts) if seam else parts
     assert problem is not None
-    raise problem
+    raise MessagesError(str(problem))
 
 
 def _marked(messages: Sequence[Message], seam: str) -> Sequence[Message]:
@@ -202,7 +202,7 @@ def _up_to(seam: str, parts: list[str]) -> list[str]:
     for number, part in enumerate(parts):
         if seam in part:
             return [*parts[:number], part[: part.index(seam)]]
-    raise UsageError("the model's chat template leaves out the message that the answer was to go on with")
+    raise MessagesError("the model's chat template leaves out the message that the answer was to go on with")
 
 
 def _open_thought(parts: list[str]) -> str | None:

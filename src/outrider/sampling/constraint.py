@@ -40,8 +40,8 @@ _LIMITS: dict[str, Any] = {
 class Constraint:
     """What a grammar allows one request.
 
-    All that it says is a function of the grammar and of the tokens pushed. Questions about drafts (`after`) are
-    answered by a copy, so that no proposal, right or wrong, leaves a trace.
+    Every result is a function of the grammar and the pushed tokens. `after` follows drafts on a copy of the matcher, so
+    drafts change no state.
 
     Args:
         matcher: at the beginning of the grammar, and nobody else's.

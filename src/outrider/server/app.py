@@ -55,6 +55,7 @@ class Server:
         keys: of which clients have to send one as bearer token.
         limits: the scheduler's.
         loopback: the host's name, if it listens on loopback alone: without keys, web pages are kept out then.
+        ignore_media: put "[image]" and the like in the place of what a message holds besides text.
     """
 
     def __init__(
@@ -67,12 +68,13 @@ class Server:
         keys: ApiKeys | None = None,
         limits: Limits | None = None,
         loopback: str | None = None,
+        ignore_media: bool = False,
     ) -> None:
         self._parts, self._scheduler, self._metrics = llm.parts, scheduler, metrics
         self._name, self._keys, self._limits = name, keys or ApiKeys(), limits or Limits()
         self._loopback = None if self._keys else loopback
         self._description = describe(keyed=bool(self._keys))
-        self._preparer = Preparer(llm, name)
+        self._preparer = Preparer(llm, name, ignore_media=ignore_media)
         self._encoders = ThreadPoolExecutor(_ENCODERS, "outrider-encode")
         self._compilers = ThreadPoolExecutor(_COMPILERS, "outrider-compile")
 

@@ -10,6 +10,7 @@ from typing import TypeVar
 from pydantic import ValidationError
 
 from outrider import LLM, Grammar, SamplingParams
+from outrider.chat.messages import MessagesError
 from outrider.errors import UsageError
 from outrider.server.answers import Form
 from outrider.server.problems import ApiError
@@ -41,11 +42,12 @@ class Preparer:
 
     Args:
         name: the model's, as clients call it.
+        ignore_media: see `Ask`.
     """
 
-    def __init__(self, llm: LLM, name: str) -> None:
+    def __init__(self, llm: LLM, name: str, *, ignore_media: bool = False) -> None:
         self._prompts, self._tokenizer, self._context = llm.parts.prompts, llm.tokenizer, llm.context
-        self._name = name
+        self._name, self._ignore_media = name, ignore_media
 
     def completion(self, body: bytes, scope: Scope) -> Prepared:
         """The body of `POST /v1/completions`.
@@ -54,7 +56,9 @@ class Preparer:
             ApiError, UsageError: it is wrong; the message says where and what to do.
         """
         wanted = self._read(body, CompletionRequest)
-        ids = self._prompts.encode(wanted.only_prompt)
+        ids = self._prompts.encode(
+            wanted.only_prompt, parse_special=wanted.parse_special, add_bos=wanted.add_special_tokens
+        )
         field, grammar = _format_of(wanted)
         sets = wanted.params(self._context - len(ids), scope(wanted.cache_salt or ""), wanted.logprobs, grammar)
         form = Form(False, self._name, self._tokenizer, wanted.logprobs is not None)
@@ -66,7 +70,10 @@ class Preparer:
         if self._prompts.template is None:
             problem = f"{self._name} is a base model without a chat template: use /v1/completions"
             raise ApiError(400, "invalid_request_error", problem)
-        turn = self._prompts.turn(wanted.ask)
+        try:
+            turn = self._prompts.turn(wanted.ask(ignore_media=self._ignore_media))
+        except MessagesError as error:
+            raise ApiError(400, "invalid_request_error", str(error), parameter="messages") from error
         field, grammar = _format_of(wanted)
         logprobs = wanted.top_logprobs if wanted.logprobs else None
         room = self._context - len(turn.ids)

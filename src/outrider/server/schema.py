@@ -147,6 +147,9 @@ class CompletionRequest(Sampled):
     )
     logprobs: Annotated[int, Field(ge=0, le=MAX_LOGPROBS)] | None = None
     echo: Literal[False] = False
+    # As in vLLM and in llama.cpp's server: for clients that apply the chat template themselves.
+    add_special_tokens: bool = True
+    parse_special: bool = False
     best_of: Literal[1] | None = None
 
     @property
@@ -179,8 +182,7 @@ class ChatRequest(WithTools, Sampled):
         self.max_tokens = self.max_completion_tokens or self.max_tokens
         return self
 
-    @property
-    def ask(self) -> Ask:
+    def ask(self, *, ignore_media: bool) -> Ask:
         """What is asked of the conversation. Raises UsageError."""
         choice = self.tool_choice or "auto"
         return Ask(
@@ -193,4 +195,5 @@ class ChatRequest(WithTools, Sampled):
             budget=self.thinking_budget,
             go_on=self.continue_final_message,
             begin=self.add_generation_prompt,
+            ignore_media=ignore_media,
         )
