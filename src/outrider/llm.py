@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, Self
 
 from outrider.backends.cpu import KvFormat
-from outrider.chat.turn import Ask
 from outrider.engine import answers, scoring
 from outrider.engine.outputs import Piece, RequestOutput
 from outrider.errors import UsageError
@@ -103,18 +102,19 @@ class LLM:
         sampling_params: ParamsForAll = None,
         *,
         tools: Sequence[Mapping[str, Any]] | None = None,
-        thinking: bool = False,
+        thinking: bool | int = False,
     ) -> list[RequestOutput]:
         """The model's next turn in one conversation, or in each of a list of them. Raises as `generate`.
 
         Args:
             messages: objects with `role` ("system", "user", "assistant", "tool") and `content`, a text.
             tools: functions that the model may call, in OpenAI's format; see `RequestOutput.tool_calls`.
-            thinking: let the model reason first, where its template knows of that; see `RequestOutput.reasoning`.
+            thinking: let the model reason first (a number: for so many tokens at most), where its template knows of
+                that; see `RequestOutput.reasoning`.
         """
-        prompts, thinks = self.parts.prompts, {"enable_thinking": thinking}
-        turns = [prompts.turn(Ask(one, tools or (), variables=thinks)) for one in prompts.several(messages)]
-        return answers.answer_turns(self.parts.driver, turns, prompts.params(sampling_params, len(turns)))
+        parts = self.parts
+        turns = parts.prompts.turns(messages, tools=tools, thinking=thinking)
+        return answers.answer_turns(parts.driver, turns, parts.prompts.params(sampling_params, len(turns)))
 
     def stream(self, prompt: Prompt, sampling_params: SamplingParams | None = None) -> Generator[Piece, None, None]:
         """The answer pass by pass, with empty pieces while the prompt is computed. Raises as `generate`, before the

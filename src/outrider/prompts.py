@@ -8,7 +8,7 @@ from operator import index
 from typing import Any
 
 from outrider.chat.template import ChatTemplate
-from outrider.chat.turn import Ask, Turn, open_turn
+from outrider.chat.turn import Turn, TurnRequest, open_turn
 from outrider.errors import UsageError, given
 from outrider.sampling.constraint import GrammarCompiler
 from outrider.sampling.params import SamplingParams
@@ -107,9 +107,29 @@ class Prompts:
         Raises:
             UsageError: as `turn`.
         """
-        return self.turn(Ask(messages, tools or (), variables={"enable_thinking": thinking})).ids
+        return self.turn(TurnRequest(messages, tools or (), template_kwargs={"enable_thinking": thinking})).ids
 
-    def turn(self, ask: Ask) -> Turn:
+    def turns(
+        self,
+        messages: Sequence[Message] | Sequence[Sequence[Message]],
+        *,
+        tools: Sequence[Message] | None,
+        thinking: bool | int,
+    ) -> list[Turn]:
+        """The next turn in one conversation, or in each of a list of them. Raises as `turn`.
+
+        Args:
+            thinking: whether the model reasons first, or for how many tokens at most.
+        """
+        budget = None if isinstance(thinking, bool) else thinking
+        kwargs = {"enable_thinking": bool(thinking)}
+        asked = [
+            TurnRequest(one, tools or (), template_kwargs=kwargs, thinking_budget=budget)
+            for one in self.several(messages)
+        ]
+        return [self.turn(request) for request in asked]
+
+    def turn(self, request: TurnRequest) -> Turn:
         """The model's next turn in a conversation.
 
         Raises:
@@ -117,7 +137,7 @@ class Prompts:
         """
         if self.template is None:
             raise UsageError(f"{self._name} is a base model without a chat template: give it a text to continue")
-        turn = open_turn(self.template, self._tokenizer, ask, self._check_length)
+        turn = open_turn(self.template, self._tokenizer, request, self._check_length)
         self._checked(turn.ids)
         return turn
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from outrider import Grammar, SamplingParams
 from outrider.chat.template import ChatTemplate
-from outrider.chat.turn import Ask, open_turn
+from outrider.chat.turn import TurnRequest, open_turn
 from outrider.errors import UsageError
 from outrider.sampling.thoughts import Thoughts
 from outrider.tokenizer import Tokenizer
@@ -57,7 +57,7 @@ def called(arguments='{"city": "Oslo"}', number="1"):
 
 def turn(tokenizer, source, *messages, **asked):
     template = TEMPLATES.setdefault(source, ChatTemplate(source, bos="<bos>"))
-    return open_turn(template, tokenizer, Ask(messages, **asked))
+    return open_turn(template, tokenizer, TurnRequest(messages, **asked))
 
 
 def prompt(tokenizer, source, *messages, **asked):
@@ -150,11 +150,11 @@ def test_tools_are_described_where_the_template_does_not(tokenizer):
     asked = turn(tokenizer, GEMMA3, user("a"), tools=[WEATHER])
     assert asked.markers.json_calls == {"weather"}
     assert asked.params(SamplingParams()).grammar is None
-    assert "You can call" not in prompt(tokenizer, GEMMA3, user("a"), tools=[WEATHER], choice="none")
+    assert "You can call" not in prompt(tokenizer, GEMMA3, user("a"), tools=[WEATHER], tool_choice="none")
 
 
 def test_demanded_calls_in_json(tokenizer):
-    held = turn(tokenizer, GEMMA3, user(), tools=[WEATHER], choice="weather").params(SamplingParams()).grammar
+    held = turn(tokenizer, GEMMA3, user(), tools=[WEATHER], function="weather").params(SamplingParams()).grammar
     (option,) = json.loads(held.text)["anyOf"]
     assert option["properties"] == {"name": {"const": "weather"}, "parameters": WEATHER["function"]["parameters"]}
     nested = {"name": "f", "parameters": {"$defs": {"a": {"type": "string"}}, "$ref": "#/$defs/a"}}
@@ -166,42 +166,44 @@ def test_demanded_calls_in_json(tokenizer):
 
 @pytest.mark.parametrize("source", [GEMMA3, GEMMA4])
 def test_the_answer_goes_on_with_the_last_message(tokenizer, source):
-    text = prompt(tokenizer, source, user("a"), model("The answer \n"), go_on=True)
+    text = prompt(tokenizer, source, user("a"), model("The answer \n"), continue_final_message=True)
     assert text.endswith("model\nThe answer \n")
-    assert prompt(tokenizer, source, user("a"), model(""), go_on=True).endswith("model\n")
-    assert prompt(tokenizer, source, user("a"), model("b"), begin=False).endswith(("<end_of_turn>\n", "<turn|>\n"))
+    assert prompt(tokenizer, source, user("a"), model(""), continue_final_message=True).endswith("model\n")
+    assert prompt(tokenizer, source, user("a"), model("b"), add_generation_prompt=False).endswith(
+        ("<end_of_turn>\n", "<turn|>\n")
+    )
     with pytest.raises(UsageError, match="the last one is not"):
-        prompt(tokenizer, source, user("a"), go_on=True)
+        prompt(tokenizer, source, user("a"), continue_final_message=True)
     with pytest.raises(UsageError, match="leaves out the message"):
-        prompt(tokenizer, "{{ messages[0].content }}", user("a"), model("b"), go_on=True)
+        prompt(tokenizer, "{{ messages[0].content }}", user("a"), model("b"), continue_final_message=True)
 
 
 @pytest.mark.parametrize(
     ("asked", "thinks"),
     [
         ({}, False),
-        ({"variables": {"enable_thinking": True}}, True),
-        ({"variables": {"enable_thinking": "true"}}, True),
-        ({"variables": {"enable_thinking": " False"}}, False),
-        ({"variables": {"enable_thinking": "false"}, "effort": "high"}, False),
-        ({"effort": "none"}, False),
-        ({"effort": "minimal"}, False),
-        ({"effort": "low"}, True),
-        ({"effort": "xhigh"}, True),
-        ({"budget": 100}, True),
-        ({"budget": 0, "effort": "high"}, False),
-        ({"budget": 100, "variables": {"enable_thinking": "false"}}, False),
+        ({"template_kwargs": {"enable_thinking": True}}, True),
+        ({"template_kwargs": {"enable_thinking": "true"}}, True),
+        ({"template_kwargs": {"enable_thinking": " False"}}, False),
+        ({"template_kwargs": {"enable_thinking": "false"}, "reasoning_effort": "high"}, False),
+        ({"reasoning_effort": "none"}, False),
+        ({"reasoning_effort": "minimal"}, False),
+        ({"reasoning_effort": "low"}, True),
+        ({"reasoning_effort": "xhigh"}, True),
+        ({"thinking_budget": 100}, True),
+        ({"thinking_budget": 0, "reasoning_effort": "high"}, False),
+        ({"thinking_budget": 100, "template_kwargs": {"enable_thinking": "false"}}, False),
     ],
 )
 def test_whether_the_model_thinks(tokenizer, asked, thinks):
-    assert Ask((), **asked).thinks is thinks
+    assert TurnRequest((), **asked).thinks is thinks
     assert ("<|think|>" in prompt(tokenizer, GEMMA4, user(), **asked)) is thinks
 
 
 def test_variables_reach_the_template_and_take_nothing_from_it(tokenizer):
     source = "{{ bos_token }}{{ messages[0].content }}{{ mood }}{{ reasoning_effort }}"
     variables = {"mood": "<eos>", "bos_token": "x", "messages": []}
-    ids = turn(tokenizer, source, user("a"), variables=variables, effort="low").ids
+    ids = turn(tokenizer, source, user("a"), template_kwargs=variables, reasoning_effort="low").ids
     assert tokenizer.decode(ids, skip_special=False) == "<bos>a<eos>low"
     assert [token for token in ids if token in tokenizer.hidden] == [CONTROL.index("<bos>")]
 
@@ -210,29 +212,37 @@ def test_variables_reach_the_template_and_take_nothing_from_it(tokenizer):
     ("asked", "messages", "thought", "expected"),
     [
         ({}, [user()], None, Thoughts(BEGIN, CLOSE)),
-        ({"effort": "high"}, [user()], None, Thoughts(BEGIN, CLOSE)),
-        ({"budget": 9}, [user()], None, Thoughts(BEGIN, CLOSE, budget=9)),
-        ({"budget": 0}, [user()], None, Thoughts(BEGIN, CLOSE, budget=0)),
-        ({"effort": "high"}, [user(), tool("4")], "thought\n", Thoughts(BEGIN, CLOSE, opened=True)),
+        ({"reasoning_effort": "high"}, [user()], None, Thoughts(BEGIN, CLOSE)),
+        ({"thinking_budget": 9}, [user()], None, Thoughts(BEGIN, CLOSE, budget=9)),
+        ({"thinking_budget": 0}, [user()], None, Thoughts(BEGIN, CLOSE, budget=0)),
+        ({"reasoning_effort": "high"}, [user(), tool("4")], "thought\n", Thoughts(BEGIN, CLOSE, opened=True)),
         ({}, [user(), tool("4")], None, Thoughts(BEGIN, CLOSE)),  # opened and closed by the template
-        ({"go_on": True}, [user("<|channel>"), model("<|channel>thought\n")], None, Thoughts(BEGIN, CLOSE)),
+        (
+            {"continue_final_message": True},
+            [user("<|channel>"), model("<|channel>thought\n")],
+            None,
+            Thoughts(BEGIN, CLOSE),
+        ),
     ],
 )
 def test_thoughts_that_the_prompt_opens(tokenizer, asked, messages, thought, expected):
     found = turn(tokenizer, GEMMA4, *messages, **asked)
     assert found.markers.thought == thought
     assert found.params(SamplingParams()).thoughts == expected
-    assert turn(tokenizer, GEMMA3, user(), **{**asked, "go_on": False}).params(SamplingParams()).thoughts is None
+    assert (
+        turn(tokenizer, GEMMA3, user(), **{**asked, "continue_final_message": False}).params(SamplingParams()).thoughts
+        is None
+    )
 
 
 @pytest.mark.parametrize(
     ("asked", "grammar", "budget"),
     [
         ({}, Grammar.regex("a"), 0),
-        ({"effort": "low"}, Grammar.regex("a"), None),
-        ({"effort": "low", "budget": 5}, Grammar.regex("a"), 5),
-        ({"tools": [WEATHER], "choice": "required"}, None, 0),
-        ({"tools": [WEATHER], "choice": "weather", "effort": "low"}, None, None),
+        ({"reasoning_effort": "low"}, Grammar.regex("a"), None),
+        ({"reasoning_effort": "low", "thinking_budget": 5}, Grammar.regex("a"), 5),
+        ({"tools": [WEATHER], "tool_choice": "required"}, None, 0),
+        ({"tools": [WEATHER], "function": "weather", "reasoning_effort": "low"}, None, None),
     ],
 )
 def test_no_thought_comes_before_a_form_unless_asked_for(tokenizer, asked, grammar, budget):
@@ -249,18 +259,21 @@ def test_a_form_together_with_tools(tokenizer):
     for source in (GEMMA3, GEMMA4):
         with pytest.raises(UsageError, match="a grammar of this kind and tools exclude each other"):
             turn(tokenizer, source, user(), tools=[WEATHER]).params(SamplingParams(grammar=Grammar.lark('start: "a"')))
-        alone = turn(tokenizer, source, user(), tools=[WEATHER], choice="none")
+        alone = turn(tokenizer, source, user(), tools=[WEATHER], tool_choice="none")
         assert alone.params(SamplingParams(grammar=Grammar.json_object())).grammar == Grammar.json_object()
 
 
 @pytest.mark.parametrize(
     ("asked", "says"),
     [
-        ({"effort": "extreme"}, "reasoning_effort must be one of none, minimal, low, medium, high, xhigh, max, not"),
+        (
+            {"reasoning_effort": "extreme"},
+            "reasoning_effort must be one of none, minimal, low, medium, high, xhigh, max, not",
+        ),
         ({"tools": [{"name": "f"}]}, r"tools\[0\] must be"),
         ({"tools": ["f"]}, r"tools\[0\] must be"),
     ],
 )
 def test_wrong_asks_are_explained(asked, says):
     with pytest.raises(UsageError, match=says):
-        Ask((), **asked)
+        TurnRequest((), **asked)

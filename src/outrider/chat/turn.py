@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
 from outrider.chat import grammar, json_calls
 from outrider.chat.folding import alternating, without_tools
@@ -24,18 +24,19 @@ _EFFORTS = {"none": False, "minimal": False, "low": True, "medium": True, "high"
 
 
 @dataclass(frozen=True)
-class Ask:
-    """What is asked of a conversation.
+class TurnRequest:
+    """What is asked of a conversation, in the words of OpenAI's API.
 
     Args:
         messages, tools: in OpenAI's format.
-        choice: "auto", "none", "required", or the name of the function that has to be called.
-        several: a demanded call may be followed by more.
-        variables: of the chat template, `chat_template_kwargs`; the texts "true" and "false" are taken for the values.
-        effort: OpenAI's `reasoning_effort`; `enable_thinking` in `variables` goes before it.
-        budget: most tokens of thoughts; 0 for none, above it the model thinks unless `variables` say otherwise.
-        go_on: the answer goes on with the last message, the assistant's.
-        begin: begin the model's turn (`add_generation_prompt`).
+        tool_choice: "auto", "none" or "required". function: the name of the one that has to be called.
+        parallel_tool_calls: a demanded call may be followed by more.
+        template_kwargs: variables of the chat template; the texts "true" and "false" are taken for the values.
+        reasoning_effort: "none" and "minimal" do not think; `enable_thinking` in `template_kwargs` goes before it.
+        thinking_budget: most tokens of thoughts; 0 for none, above it the model thinks unless `template_kwargs` say
+            otherwise.
+        continue_final_message: the answer goes on with the last message, the assistant's.
+        add_generation_prompt: begin the model's turn.
         ignore_media: put "[image]" and the like in the place of content that is no text, instead of refusing it.
 
     Raises:
@@ -44,30 +45,35 @@ class Ask:
 
     messages: Sequence[Mapping[str, Any]]
     tools: Sequence[Mapping[str, Any]] = ()
-    choice: str = "auto"
-    several: bool = True
-    variables: Mapping[str, Any] = field(default_factory=dict)
-    effort: str | None = None
-    budget: int | None = None
-    go_on: bool = False
-    begin: bool = True
+    tool_choice: Literal["auto", "none", "required"] = "auto"
+    function: str | None = None
+    parallel_tool_calls: bool = True
+    template_kwargs: Mapping[str, Any] = field(default_factory=dict)
+    reasoning_effort: str | None = None
+    thinking_budget: int | None = None
+    continue_final_message: bool = False
+    add_generation_prompt: bool = True
     ignore_media: bool = False
 
     def __post_init__(self) -> None:
-        if self.effort is not None and self.effort not in _EFFORTS:
-            raise UsageError(f"reasoning_effort must be one of {', '.join(_EFFORTS)}, not {given(self.effort)}")
+        if self.reasoning_effort is not None and self.reasoning_effort not in _EFFORTS:
+            raise UsageError(
+                f"reasoning_effort must be one of {', '.join(_EFFORTS)}, not {given(self.reasoning_effort)}"
+            )
         words = {"true": True, "false": False}
-        read = {k: words.get(v.strip().lower(), v) if isinstance(v, str) else v for k, v in self.variables.items()}
-        tools = () if self.choice == "none" else self.tools
-        object.__setattr__(self, "variables", read)
+        read = {
+            k: words.get(v.strip().lower(), v) if isinstance(v, str) else v for k, v in self.template_kwargs.items()
+        }
+        tools = () if self.tool_choice == "none" else self.tools
+        object.__setattr__(self, "template_kwargs", read)
         object.__setattr__(self, "tools", tuple(_tool(index, tool) for index, tool in enumerate(tools)))
 
     @property
     def thinks(self) -> bool:
         """Whether the model is asked to think."""
-        asked = self.variables.get("enable_thinking")
+        asked, budget = self.template_kwargs.get("enable_thinking"), self.thinking_budget
         if asked is None:
-            asked = _EFFORTS.get(self.effort or "") if self.budget is None else self.budget > 0
+            asked = _EFFORTS.get(self.reasoning_effort or "") if budget is None else budget > 0
         return bool(asked)
 
 
@@ -91,7 +97,7 @@ class Turn:
 
     ids: list[int]
     markers: Markers
-    _ask: Ask
+    _request: TurnRequest
     _tokenizer: Tokenizer
 
     def params(self, params: SamplingParams) -> SamplingParams:
@@ -114,21 +120,21 @@ class Turn:
         ids = self._tokenizer.control_ids
         if not self.markers.channels or CHANNEL not in ids or CHANNEL_END not in ids:
             return None
-        opened, budget = self.markers.thought is not None, self._ask.budget
-        if held is not None and not self._ask.thinks and not opened:
+        opened, budget = self.markers.thought is not None, self._request.thinking_budget
+        if held is not None and not self._request.thinks and not opened:
             budget = 0  # no thought that nobody asked for comes before a form
         return Thoughts(ids[CHANNEL], ids[CHANNEL_END], opened, budget)
 
     def _held(self, form: Grammar | None) -> Grammar | None:
         """What the turn is held to: calls if they are demanded, a form if one is asked for, either with both."""
-        ask = self._ask
-        if ask.choice in ("auto", "none") and (form is None or not ask.tools):
+        request, chosen = self._request, self._request.function
+        demanded = chosen is not None or request.tool_choice == "required"
+        if not demanded and (form is None or not request.tools):
             return form
-        functions = [tool["function"] for tool in ask.tools]
-        if ask.choice not in ("auto", "required"):
-            functions = [function for function in functions if function["name"] == ask.choice]
-        form = form if ask.choice == "auto" else None
-        several = ask.several and ask.choice in ("auto", "required")
+        functions = [tool["function"] for tool in request.tools]
+        functions = [function for function in functions if chosen in (None, function["name"])]
+        form = None if demanded else form
+        several = request.parallel_tool_calls and chosen is None
         if self.markers.tools:
             read = [grammar.Function(function["name"], function.get("parameters")) for function in functions]
             held = grammar.grammar_of_calls(read, self._tokenizer, several=several, form=form)
@@ -140,7 +146,10 @@ class Turn:
 
 
 def open_turn(
-    template: ChatTemplate, tokenizer: Tokenizer, ask: Ask, check_length: Callable[[str], None] = lambda _: None
+    template: ChatTemplate,
+    tokenizer: Tokenizer,
+    request: TurnRequest,
+    check_length: Callable[[str], None] = lambda _: None,
 ) -> Turn:
     """The turn that is asked for.
 
@@ -151,26 +160,28 @@ def open_turn(
         MessagesError: a message cannot be read, or the template refuses the conversation.
         UnknownToolsError: see `Markers.of`.
     """
-    names = [tool["function"]["name"] for tool in ask.tools]
+    names = [tool["function"]["name"] for tool in request.tools]
     markers = Markers.of(template.source, names)
-    parts = _render(template, tokenizer, ask)
+    parts = _render(template, tokenizer, request)
     check_length("".join(parts))
     ids = tokenizer.encode_marked(parts)
     if markers.channels:
         markers = replace(markers, thought=_open_thought(parts))
-    return Turn(ids, markers, ask, tokenizer)
+    return Turn(ids, markers, request, tokenizer)
 
 
-def _render(template: ChatTemplate, tokenizer: Tokenizer, ask: Ask) -> list[str]:
+def _render(template: ChatTemplate, tokenizer: Tokenizer, request: TurnRequest) -> list[str]:
     """The prompt's parts, as `ChatTemplate.parts`: of the conversation as it is, or as the template can take it."""
-    messages = read_messages(ask.messages, ignore_media=ask.ignore_media)
-    tools: list[Mapping[str, Any]] | None = list(ask.tools) or None
+    messages = read_messages(request.messages, ignore_media=request.ignore_media)
+    tools: list[Mapping[str, Any]] | None = list(request.tools) or None
     if not knows_tools(template.source):
-        messages, tools = without_tools(messages, ask.tools), None
-    seam = str(secrets.randbits(128)) if ask.go_on else ""
-    if ask.go_on and (not messages or messages[-1]["role"] != "assistant"):
+        messages, tools = without_tools(messages, request.tools), None
+    seam = str(secrets.randbits(128)) if request.continue_final_message else ""
+    if request.continue_final_message and (not messages or messages[-1]["role"] != "assistant"):
         raise MessagesError("continue_final_message goes on with the assistant's message, and the last one is not")
-    variables = {**ask.variables, "enable_thinking": ask.thinks, "reasoning_effort": ask.effort}
+    variables = {**request.template_kwargs, "enable_thinking": request.thinks}
+    if request.reasoning_effort is not None:
+        variables["reasoning_effort"] = request.reasoning_effort
     problem: UsageError | None = None
     as_it_is = [] if template.alternates else [messages]
     for tried in (*as_it_is, alternating(messages, system=True), alternating(messages, system=False)):
@@ -179,8 +190,8 @@ def _render(template: ChatTemplate, tokenizer: Tokenizer, ask: Ask) -> list[str]
                 _marked(tried, seam),
                 tokenizer.control_ids,
                 tools=tools,
-                variables={name: value for name, value in variables.items() if value is not None},
-                generation=ask.begin and not ask.go_on,
+                variables=variables,
+                generation=request.add_generation_prompt and not request.continue_final_message,
             )
         except UsageError as error:
             problem = problem or error

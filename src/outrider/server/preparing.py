@@ -42,7 +42,7 @@ class Preparer:
 
     Args:
         name: the model's, as clients call it.
-        ignore_media: see `Ask`.
+        ignore_media: see `TurnRequest`.
     """
 
     def __init__(self, llm: LLM, name: str, *, ignore_media: bool = False) -> None:
@@ -71,7 +71,7 @@ class Preparer:
             problem = f"{self._name} is a base model without a chat template: use /v1/completions"
             raise ApiError(400, "invalid_request_error", problem)
         try:
-            turn = self._prompts.turn(wanted.ask(ignore_media=self._ignore_media))
+            turn = self._prompts.turn(wanted.turn(ignore_media=self._ignore_media))
         except MessagesError as error:
             raise ApiError(400, "invalid_request_error", str(error), parameter="messages") from error
         field, grammar = _format_of(wanted)

@@ -8,10 +8,10 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from outrider import Grammar, SamplingParams
-from outrider.chat.turn import Ask
+from outrider.chat.turn import TurnRequest
 from outrider.sampling.params import MAX_DRAFT, MAX_LOGPROBS
 from outrider.server.formats import Formed
-from outrider.server.tools import WithTools
+from outrider.server.tools import NamedChoice, WithTools
 
 _UNSUPPORTED = {
     "functions": "functions have become tools: give them there",
@@ -182,18 +182,19 @@ class ChatRequest(WithTools, Sampled):
         self.max_tokens = self.max_completion_tokens or self.max_tokens
         return self
 
-    def ask(self, *, ignore_media: bool) -> Ask:
+    def turn(self, *, ignore_media: bool) -> TurnRequest:
         """What is asked of the conversation. Raises UsageError."""
-        choice = self.tool_choice or "auto"
-        return Ask(
+        choice = self.tool_choice
+        return TurnRequest(
             self.messages,
             [tool.plain() for tool in self.tools or ()],
-            choice=choice if isinstance(choice, str) else choice.function.name,
-            several=self.parallel_tool_calls is not False,
-            variables=self.chat_template_kwargs,
-            effort=self.reasoning_effort,
-            budget=self.thinking_budget,
-            go_on=self.continue_final_message,
-            begin=self.add_generation_prompt,
+            tool_choice="auto" if choice is None or isinstance(choice, NamedChoice) else choice,
+            function=choice.function.name if isinstance(choice, NamedChoice) else None,
+            parallel_tool_calls=self.parallel_tool_calls is not False,
+            template_kwargs=self.chat_template_kwargs,
+            reasoning_effort=self.reasoning_effort,
+            thinking_budget=self.thinking_budget,
+            continue_final_message=self.continue_final_message,
+            add_generation_prompt=self.add_generation_prompt,
             ignore_media=ignore_media,
         )
