@@ -21,9 +21,10 @@ from outrider.server.service import Service
 def serving(llm, **options) -> Iterator[tuple[str, Service]]:
     """The base URL of a running server, and its service."""
     keys, limits = ApiKeys(options.pop("keys", ())), options.get("limits")
+    ignore_media = options.pop("ignore_media", False)
     metrics = Metrics()
     scheduler = Scheduler(llm, finished=metrics.finished, **options)
-    service = Service(llm, scheduler, metrics, name="tiny", keys=keys, limits=limits)
+    service = Service(llm, scheduler, metrics, name="tiny", keys=keys, limits=limits, ignore_media=ignore_media)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

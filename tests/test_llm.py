@@ -124,10 +124,11 @@ def test_a_conversation_and_a_list_of_them(chat_llm):
     two = [*one, {"role": "assistant", "content": "Yes"}, {"role": "user", "content": "And?"}]
     together = chat_llm.chat([one, two], params())
     assert [out.token_ids for out in together] == [chat_llm.chat(c, params())[0].token_ids for c in (one, two)]
-    rendered = chat_llm.tokenizer.encode("<bos>[user]Hello[model]", add_bos=False)
+    rendered = [2, *chat_llm.tokenizer.encode("[user]Hello[model]", add_bos=False)]
     assert list(together[0].prompt_token_ids) == rendered
     assert "".join(piece.text for piece in chat_llm.stream(one, params())) == together[0].text
-    with pytest.raises(UsageError, match="does not know tools"):
+    chat_llm.parts.prompts.template = ChatTemplate("{{ tools }}", bos="<bos>")
+    with pytest.raises(UsageError, match="writes tools in another format"):
         chat_llm.chat(one, tools=[{"type": "function", "function": {"name": "f"}}])
 
 

@@ -102,19 +102,19 @@ class LLM:
         sampling_params: ParamsForAll = None,
         *,
         tools: Sequence[Mapping[str, Any]] | None = None,
-        thinking: bool = False,
+        thinking: bool | int = False,
     ) -> list[RequestOutput]:
         """The model's next turn in one conversation, or in each of a list of them. Raises as `generate`.
 
         Args:
             messages: objects with `role` ("system", "user", "assistant", "tool") and `content`, a text.
             tools: functions that the model may call, in OpenAI's format; see `RequestOutput.tool_calls`.
-            thinking: let the model reason first, if its template supports it; see `RequestOutput.reasoning`.
+            thinking: let the model reason first, if its template supports it (a number: at most that many tokens); see
+                `RequestOutput.reasoning`.
         """
         parts = self.parts
-        markers = parts.prompts.markers(tools=bool(tools))
-        ids = [parts.prompts.conversation(c, tools=tools, thinking=thinking) for c in parts.prompts.several(messages)]
-        return answers.answer_turns(parts.driver, ids, parts.prompts.params(sampling_params, len(ids)), markers)
+        turns = parts.prompts.turns(messages, tools=tools, thinking=thinking)
+        return answers.answer_turns(parts.driver, turns, parts.prompts.params(sampling_params, len(turns)))
 
     def stream(self, prompt: Prompt, sampling_params: SamplingParams | None = None) -> Generator[Piece, None, None]:
         """The answer pass by pass, with empty pieces while the prompt is computed. Raises as `generate`, before the

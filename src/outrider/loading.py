@@ -132,10 +132,11 @@ def load(source: str | Path, options: LoadOptions, progress: Progress) -> Loaded
     target = record_target(config, drafter_checkpoint, weights, pool, options)
     weight_bytes = weights.packed_bytes
     progress("building the tokenizer", 1.0)
-    tokenizer = open_tokenizer(tables, path=checkpoint.path)
+    template = chat_template_of(tables)
+    tokenizer = open_tokenizer(tables, path=checkpoint.path, written="" if template is None else template.written)
     grammars = grammar_compiler(tokenizer, target.vocabulary)
     prompts = Prompts(
-        *(tokenizer, chat_template_of(tables), grammars),
+        *(tokenizer, template, grammars),
         name=checkpoint.path.name,
         vocabulary=target.vocabulary,
         context=context,

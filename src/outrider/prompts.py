@@ -8,8 +8,8 @@ from numbers import Real
 from operator import index
 from typing import Any, TypeGuard
 
-from outrider.chat.markers import Markers
 from outrider.chat.template import ChatTemplate
+from outrider.chat.turn import Turn, TurnRequest, open_turn
 from outrider.errors import UsageError, given
 from outrider.sampling.constraint import GrammarCompiler
 from outrider.sampling.params import SamplingParams
@@ -80,14 +80,18 @@ class Prompts:
         """The ids of a prompt, BOS included if it is a text.
 
         Args:
-            add_bos, parse_special: of a text; see `Tokenizer.encode`.
+            add_bos: begin a text with BOS.
+            parse_special: read control tokens in a text, which the caller has put into the model's prompt format, as
+                control tokens. A BOS that it begins with is not doubled.
 
         Raises:
             UsageError: it is empty, too long for the context, of a wrong type, or has ids outside the vocabulary.
         """
         if isinstance(prompt, str):
             self._check_length(prompt)
-            return self._checked(self.tokenizer.encode(prompt, add_bos=add_bos, parse_special=parse_special))
+            ids = self.tokenizer.encode(prompt, add_bos=add_bos, parse_special=parse_special)
+            doubled = add_bos and parse_special and ids[:1] == ids[1:2] and ids[0] in self.tokenizer.hidden
+            return self._checked(ids[1:] if doubled else ids)
         if not _is_sequence(prompt):
             raise UsageError(f"a prompt must be a text or a list of token ids, not {given(prompt)}")
         tokens: list[Any] = list(prompt)
@@ -106,13 +110,41 @@ class Prompts:
             thinking: let the model reason first, where its template knows of that.
 
         Raises:
+            UsageError: as `turn`.
+        """
+        return self.turn(TurnRequest(messages, tools or (), template_kwargs={"enable_thinking": thinking})).ids
+
+    def turns(
+        self,
+        messages: Sequence[Message] | Sequence[Sequence[Message]],
+        *,
+        tools: Sequence[Message] | None,
+        thinking: bool | int,
+    ) -> list[Turn]:
+        """The next turn in one conversation, or in each of a list of them. Raises as `turn`.
+
+        Args:
+            thinking: whether the model reasons first, or for how many tokens at most.
+        """
+        budget = None if isinstance(thinking, bool) else thinking
+        kwargs = {"enable_thinking": bool(thinking)}
+        asked = [
+            TurnRequest(one, tools or (), template_kwargs=kwargs, thinking_budget=budget)
+            for one in self.several(messages)
+        ]
+        return [self.turn(request) for request in asked]
+
+    def turn(self, request: TurnRequest) -> Turn:
+        """The model's next turn in a conversation.
+
+        Raises:
             UsageError: the model has no chat template, or it refuses these messages, or they are too long.
         """
         if self.template is None:
             raise UsageError(f"{self.name} is a base model without a chat template: give it a text to continue")
-        text = self.template.render(messages, tools=tools, thinking=thinking)
-        self._check_length(text)
-        return self._checked(self.tokenizer.encode(text, add_bos=False, parse_special=True))
+        turn = open_turn(self.template, self.tokenizer, request, self._check_length)
+        self._checked(turn.ids)
+        return turn
 
     def several(self, messages: Sequence[Message] | Sequence[Sequence[Message]]) -> list[Sequence[Message]]:
         """One conversation or several, as a list. Raises UsageError for anything else."""
@@ -126,10 +158,6 @@ class Prompts:
             if not known or not all(isinstance(message, Mapping) and "role" in message for message in one):
                 raise UsageError(f"{expected} lists, not {given(one)}")
         return several
-
-    def markers(self, *, tools: bool) -> Markers:
-        """The control tokens that an answer of this model is read by. Raises UsageError as `Markers.of`."""
-        return Markers.of("" if self.template is None else self.template.source, tools=tools)
 
     def params(self, sampling_params: object, count: int) -> list[SamplingParams]:
         """The parameters of each of `count` prompts.

@@ -161,6 +161,60 @@ def test_what_is_not_finished_or_malformed():
     assert read(["<|channel>thought\nA\n"]) == Parts(reasoning="A\n")
     assert read(["<|channel>thought\n\n\n<channel|>"]) == Parts(reasoning="\n")
     assert read(["<|channel>other\nx<channel|>y"]) == Parts(content="y", reasoning="other\nx")
-    assert read(["a<|tool_call>call:f{"]) == Parts(content="a<|tool_call>call:f{")
-    assert read(["a<|tool_call>nonsense<tool_call|>b"]) == Parts(content="a<|tool_call>nonsense<tool_call|>b")
-    assert read(["a<channel|>b<tool_call|>"]) == Parts(content="a<channel|>b<tool_call|>")
+    assert read(["a<|tool_call>call:f{"]) == Parts(content="acall:f{")
+    assert read(['a <|tool_call>{x:<|"|>y<|"|><tool_call|> b']) == Parts(content='a {x:"y" b')
+    assert read(["a<channel|>b<tool_call|>"]) == Parts(content="ab")
+    assert read(["<|tool_call>{<|channel>x<channel|>"]) == Parts(content="{x")
+
+
+@given(st.lists(st.sampled_from([mark for mark in MARKS if mark[0] + mark[-1] == "<>"] + ["a ", "call:f{}", "\n"])))
+def test_no_control_token_of_the_format_is_content(pieces):
+    content = read(["".join(pieces)]).content
+    assert not [mark for mark in MARKS if mark[0] + mark[-1] == "<>" and mark in content]
+
+
+@pytest.mark.parametrize("thought", ["", "thou", "thought\n", "thought\nfirst, "])
+def test_an_answer_that_begins_within_a_thought(thought):
+    rest = "thought\n".removeprefix(thought) if "thought\n".startswith(thought) else ""
+    text = rest + "because<channel|>4 degrees"
+    assert read([text], thought=thought) == Parts(content="4 degrees", reasoning="because")
+    assert read(list(text), thought=thought) == Parts(content="4 degrees", reasoning="because")
+    assert read(["on and on"], thought=thought).content == ""
+
+
+CALLED = '{"name": "f", "parameters": {"a": 1}}'
+
+
+@pytest.mark.parametrize(
+    ("text", "calls"),
+    [
+        (CALLED, [("f", '{"a": 1}')]),
+        (f"\n```json\n{CALLED}\n```\n", [("f", '{"a": 1}')]),
+        (f"```tool_call\n[{CALLED}, {CALLED}]```", [("f", '{"a": 1}')] * 2),
+        ('{"name": "g"}', [("g", "{}")]),
+        ('{"name": "h", "parameters": {}}', []),
+        ('{"name": ["f"], "parameters": {}}', []),
+        ('{"name": "f", "parameters": [1]}', []),
+        (f"[{CALLED}, 1]", []),
+        ("[1, 2]", []),
+        (CALLED[:-2], []),
+        (CALLED + " and so on", []),
+        ("```python\nprint()\n```", []),
+        ("Well: " + CALLED, []),
+        ("``", []),
+        ("[" * 100_000, []),
+    ],
+)
+def test_calls_in_json_are_the_whole_answer(text, calls):
+    options = {"tools": False, "channels": False, "json_calls": {"f", "g"}}
+    for pieces in ([text], [*text[:200], text[200:]]):
+        whole = read(pieces, **options)
+        assert [(call.name, call.arguments) for call in whole.calls] == calls
+        assert whole.content == ("" if calls else text)
+
+
+def test_text_that_is_no_call_is_not_held_back():
+    reader = AnswerReader(channels=False, tools=False, json_calls={"f"})
+    assert reader.push("  ").content == ""
+    assert reader.push("Well").content == "  Well"
+    assert reader.push(" {").content == " {"

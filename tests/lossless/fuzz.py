@@ -31,6 +31,7 @@ from word_tokenizer import speak_words
 
 from outrider import LLM, Grammar, RequestOutput, SamplingParams
 from outrider.drafters import mtp
+from outrider.sampling.thoughts import Thoughts
 
 DRAFTERS = ("none", "dense", "clusters", "broken")
 FORMATS = [gguf.GGMLQuantizationType[name] for name in ("F32", "Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1")]
@@ -155,6 +156,9 @@ def fuzz_round(
         around = WINDOW if demo and rng.random() < 0.95 else window
         prompt = random_prompt(rng, llm.parts.target.vocabulary, around, llm.context - 1)
         cases.append((prompt, random_params(rng, llm.parts.target.vocabulary, most)))
+        if rng.random() < 0.2:
+            marks = rng.sample(range(llm.parts.target.vocabulary), 2)
+            cases[-1][1]["thoughts"] = Thoughts(*marks, rng.random() < 0.5, rng.choice([None, 0, 1, 6]))
     if rng.random() < 0.3:  # prompts that share a beginning, for prefixes that are used again
         cases = [(cases[0][0][: rng.randint(0, 40)] + prompt, params) for prompt, params in cases]
         cases = [(prompt[: llm.context - 1], params) for prompt, params in cases]

@@ -10,12 +10,13 @@ import jsonschema
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from json_tokenizer import speak_json
+from json_tokenizer import SPECIAL, speak_json
 from lossless.stand_in import StandInDrafter
 from tiny_checkpoints import make_assistant, save_folder, save_gguf
 
 from outrider import LLM, Grammar, SamplingParams
 from outrider.errors import UsageError
+from outrider.sampling.thoughts import Thoughts
 
 PATTERN = "(ab|abc)*x|[a-c]{1,4}"
 WORDS = Grammar.lark('start: "[" word ("," word)* "]"\nword: /[a-c]+/ | start')
@@ -201,3 +202,50 @@ def test_stop_tokens_beside_a_grammar(llm, draft):
     ended = {"grammar": Grammar.regex("(abc){2,9}"), "stop_token_ids": [control], "logit_bias": {control: 100.0}}
     for drafted in answers(llm, [2, 5], {"seed": 1, "max_tokens": 40, **ended}, draft, right=1.0):
         assert (drafted.text, drafted.token_ids[-1], drafted.finish_reason) == ("abcabc", control, "stop")
+
+
+THINK, ANSWER = 259 + SPECIAL.index("<|channel>"), 259 + SPECIAL.index("<channel|>")
+
+
+@settings(max_examples=80, deadline=None)
+@given(
+    params=settings_of_requests(),
+    draft=st.one_of(st.just("auto"), st.integers(1, 20)),
+    right=st.sampled_from([None, 0.5, 1.0]),
+    opened=st.booleans(),
+    budget=st.sampled_from([None, 0, 1, 7]),
+    grammar=st.sampled_from([None, Grammar.regex(PATTERN), Grammar.json_object()]),
+    stop=st.sampled_from([(), ("b,",), ("a",)]),
+)
+def test_thoughts_with_budgets_forms_and_stops(llm, params, draft, right, opened, budget, grammar, stop):
+    """The budget is exact, the form follows the thought, no stop text is found in it; and no draft changes a token."""
+    params["logit_bias"] = {THINK: 6.0, ANSWER: -2.0}
+    params |= {"thoughts": Thoughts(THINK, ANSWER, opened, budget), "grammar": grammar, "stop": stop}
+    params |= {"keep_special": SPECIAL}
+    plain, drafted = answers(llm, tokens_of("[ab,ab,[c]] abcabcx [ab,ab] "), params, draft, right)
+    assert same(plain, drafted)
+    assert plain.stats.reasoning_tokens == drafted.stats.reasoning_tokens
+    inside, used = opened, 0
+    for token in plain.token_ids:
+        if used == budget:
+            assert token == ANSWER if inside else token != THINK
+        used += inside and token != ANSWER
+        inside = token != ANSWER if inside else token == THINK
+    tokens = ([THINK] if opened else []) + list(plain.token_ids)
+    thought = tokens[1 : tokens.index(ANSWER) if ANSWER in tokens else None] if tokens[:1] == [THINK] else []
+    if grammar is not None:
+        assert plain.stats.reasoning_tokens == len(thought)
+        answer = plain.text.partition("<channel|>")[2] if tokens[:1] == [THINK] else plain.text
+        if plain.finish_reason == "stop" and not stop and ANSWER in tokens:
+            assert re.fullmatch(PATTERN, answer) if grammar.kind == "regex" else isinstance(json.loads(answer), dict)
+
+
+@pytest.mark.parametrize("draft", ["off", 6])
+def test_a_stop_text_is_found_behind_the_thought_alone(llm, draft):
+    """The biases write "a" in the thought, and close it after five tokens by the budget; then "ba" stops."""
+    a, b = 3 + ord("a"), 3 + ord("b")
+    thoughts = Thoughts(THINK, ANSWER, opened=True, budget=5)
+    params = {"thoughts": thoughts, "stop": ("a",), "logit_bias": {a: 100.0}, "max_tokens": 20, "seed": 1}
+    for out in answers(llm, [2, b], params, draft, right=1.0):
+        assert out.token_ids == (a, a, a, a, a, ANSWER, a)
+        assert (out.text, out.finish_reason, out.stats.reasoning_tokens) == ("aaaaa", "stop", 5)

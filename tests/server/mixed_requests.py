@@ -214,5 +214,12 @@ class Mixture:
             choice = rng.choice(["auto", "none", "required", {"type": "function", "function": {"name": "add"}}])
             turns |= {"tools": _TOOLS, "tool_choice": choice, "parallel_tool_calls": rng.random() < 0.5}
         if self._tools and rng.random() < 0.2:
-            turns["chat_template_kwargs"] = {"enable_thinking": True}
+            turns["chat_template_kwargs"] = {"enable_thinking": rng.choice([True, "true", "false"])}
+        if rng.random() < 0.2:
+            turns |= rng.choice([{"thinking_budget": rng.choice([0, 1, 9])}, {"reasoning_effort": "high"}])
+        if rng.random() < 0.2:
+            called = {"name": "add", "arguments": rng.choice(['{"a": 1}', '{"a', "[1]", None])}
+            odd = [{"role": "assistant", "content": None, "tool_calls": [{"id": "1", "function": called}]}]
+            odd += [{"role": "tool", "tool_call_id": "1", "content": "4"}, {"role": "developer", "content": "ab"}]
+            turns["messages"] = rng.sample([*turns["messages"], *odd], len(turns["messages"]) + 2)
         return turns

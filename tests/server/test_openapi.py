@@ -55,6 +55,6 @@ def test_every_route_of_the_api_is_described(served_llm):
     with serving(served_llm) as (base, _):
         described = httpx.get(f"{base}/openapi.json").json()
     routes = {"/v1/completions", "/v1/chat/completions", "/v1/models", "/v1/models/{model}", "/health", "/metrics"}
-    routes |= {"/tokenize", "/detokenize"}
+    routes |= {"/tokenize", "/detokenize", "/v1/messages", "/v1/messages/count_tokens"}
     assert set(described["paths"]) == routes
     assert "security" not in described

@@ -15,13 +15,12 @@ from json_tokenizer import SPECIAL
 
 from outrider import Grammar, SamplingParams
 from outrider.chat.calls import parse_call
-from outrider.chat.grammar import grammar_of_calls
+from outrider.chat.grammar import Function, grammar_of_calls
 from outrider.chat.markers import Markers
+from outrider.chat.template import ChatTemplate
 from outrider.engine.outputs import Piece, RequestOutput, RequestStats
 from outrider.errors import UsageError
 from outrider.server.openai.chat import TurnWriter
-from outrider.server.openai.messages import Message
-from outrider.server.openai.tools import Function, GivenCall
 
 WEATHER = {
     "type": "function",
@@ -98,8 +97,8 @@ def test_a_demanded_call_is_made(json_client, temperature, choice, names):
 
 def test_tools_and_results_reach_the_template(json_llm, json_client, monkeypatch):
     rendered = []
-    encode = json_llm.tokenizer.encode
-    monkeypatch.setattr(json_llm.tokenizer, "encode", lambda text, **kw: rendered.append(text) or encode(text, **kw))
+    encode = json_llm.tokenizer.encode_marked
+    monkeypatch.setattr(json_llm.tokenizer, "encode_marked", lambda ps: rendered.append("".join(ps)) or encode(ps))
     called = {"id": "call_1", "type": "function", "function": {"name": "get-time", "arguments": '{"zone": "abc"}'}}
     messages = [
         {"role": "user", "content": "abc"},
@@ -127,16 +126,12 @@ def test_tools_and_results_reach_the_template(json_llm, json_client, monkeypatch
         ({"tools": [TIME], "tool_choice": {"type": "function", "function": {"name": "x"}}}, "names the function x"),
         ({"tool_choice": "required"}, "there are no tools"),
         ({"tools": [TIME], "tool_choice": "sometimes"}, "tool_choice"),
-        ({"tools": [TIME], "grammar": 'start: "a"'}, "a grammar and tools exclude each other"),
+        ({"tools": [TIME], "grammar": 'start: "a"'}, "a grammar of this kind and tools exclude each other"),
         ({"functions": [{"name": "x"}]}, "functions is not supported: use tools"),
-        (
-            {"messages": [{"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": "[1]"}}]}]},
-            "the arguments of a call of f are not a JSON object",
-        ),
-        (
-            {"messages": [{"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": "{"}}]}]},
-            "the arguments of a call of f are not JSON",
-        ),
+        ({"reasoning_effort": "extreme"}, "reasoning_effort must be one of none, minimal, low, medium, high"),
+        ({"thinking_budget": -1}, "thinking_budget"),
+        ({"continue_final_message": True}, "the last one is not"),
+        ({"messages": [{"role": "user"}, {"role": "nobody"}]}, "messages[1] has the role 'nobody'"),
     ],
 )
 def test_wrong_tools_are_explained(json_url, body, says):
@@ -152,14 +147,15 @@ def test_parameters_too_deep_for_a_grammar(json_llm):
         schema = {"type": "object", "properties": {"a": schema}}
     functions = [Function(name="f", parameters=schema)]
     with pytest.raises(UsageError, match="nest deeper than 32"):
-        grammar_of_calls(functions, json_llm.tokenizer, several=False, thinking=False)
+        grammar_of_calls(functions, json_llm.tokenizer, several=False)
 
 
-def test_a_template_without_tools_says_so(url):
+def test_a_template_with_tools_of_another_format_says_so(json_llm, json_url, monkeypatch):
+    monkeypatch.setattr(json_llm.parts.prompts, "template", ChatTemplate("{{ tools }}", bos="<bos>"))
     body = {"messages": [{"role": "user", "content": "x"}], "tools": [TIME]}
-    found = httpx.post(f"{url}/v1/chat/completions", json=body)
+    found = httpx.post(f"{json_url}/v1/chat/completions", json=body)
     assert found.status_code == 400
-    assert "does not know tools" in found.json()["error"]["message"]
+    assert "writes tools in another format" in found.json()["error"]["message"]
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -253,7 +249,7 @@ def test_demanded_calls_fit_their_schemas(json_llm, schema, seed):
     import numpy as np
 
     functions = [Function(name="f", parameters=schema)]
-    grammar = grammar_of_calls(functions, json_llm.tokenizer, several=False, thinking=False)
+    grammar = grammar_of_calls(functions, json_llm.tokenizer, several=False)
     constraint = json_llm.parts.grammars.constraint(grammar, [])
     rng, text = random.Random(seed), b""
     quote = 259 + SPECIAL.index('<|"|>')
@@ -275,9 +271,7 @@ def test_demanded_calls_fit_their_schemas(json_llm, schema, seed):
 
 def test_no_number_that_a_call_can_hold_is_infinite(json_llm):
     schema = {"type": "object", "properties": {"x": {"type": "number"}}, "required": ["x"]}
-    grammar = grammar_of_calls(
-        [Function(name="f", parameters=schema)], json_llm.tokenizer, several=False, thinking=False
-    )
+    grammar = grammar_of_calls([Function(name="f", parameters=schema)], json_llm.tokenizer, several=False)
     for number, allowed in (("6e0120", False), ("6e309", False), ("1e199", True), ("9" * 20 + "e199", True)):
         constraint = json_llm.parts.grammars.constraint(grammar, [])
         tokens = json_llm.tokenizer.encode(f"<|tool_call>call:f{{x:{number}}}", add_bos=False, parse_special=True)
@@ -286,10 +280,10 @@ def test_no_number_that_a_call_can_hold_is_infinite(json_llm):
 
 def test_the_example_that_needs_no_hypothesis(json_llm):
     schema = {"type": "object", "properties": {"b": {"type": "string"}, "A": {"type": "integer"}}, "required": ["b"]}
-    grammar = grammar_of_calls([Function(name="f", parameters=schema)], json_llm.tokenizer, several=True, thinking=True)
+    grammar = grammar_of_calls([Function(name="f", parameters=schema)], json_llm.tokenizer, several=True)
     for text in (
         '<|tool_call>call:f{b:<|"|>x, {<|"|>}<tool_call|>',
-        '<|channel>thought\nHm {<channel|><|tool_call>call:f{A:12,b:<|"|><|"|>}<tool_call|><|tool_call>call:f{',
+        '<|tool_call>call:f{A:12,b:<|"|><|"|>}<tool_call|><|tool_call>call:f{',
     ):
         constraint = json_llm.parts.grammars.constraint(grammar, [])
         for token in json_llm.tokenizer.encode(text, add_bos=False, parse_special=True):
@@ -318,20 +312,12 @@ def test_streams_of_calls_add_up(cuts):
         chunks.append(writer.part(0, piece).model_dump())
     deltas = [chunk["delta"] for chunk in chunks]
     assert "".join(delta.get("content", "") for delta in deltas) == whole["message"]["content"]
-    assert whole["message"]["content"] == "Now: <|tool_call>call:g{<tool_call|>"
+    assert whole["message"]["content"] == "Now: call:g{"
     assert "".join(delta.get("reasoning_content", "") for delta in deltas) == "First"
     calls = [call for delta in deltas for call in delta.get("tool_calls", ())]
     assert [call["index"] for call in calls] == [0, 1]
     assert [call["function"] for call in calls] == [call["function"] for call in whole["message"]["tool_calls"]]
     assert chunks[-1]["finish_reason"] == whole["finish_reason"] == "tool_calls"
-
-
-def test_messages_as_templates_read_them():
-    call = GivenCall(id="1", function={"name": "f", "arguments": '{"a": [1]}'})
-    plain = Message(role="assistant", tool_calls=[call]).for_template()
-    assert plain["content"] == ""
-    assert plain["tool_calls"][0]["function"]["arguments"] == {"a": [1]}
-    assert Message(role="developer", content="x").for_template() == {"role": "system", "content": "x"}
 
 
 def test_hidden_control_tokens_stay_hidden_but_for_those_asked_for(json_llm):

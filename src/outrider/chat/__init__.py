@@ -1,1 +1,1 @@
-"""Conversations: templates, and Gemma's calls and thoughts, their grammar and their reader."""
+"""Conversations: from messages to a prompt, and from an answer to content, thoughts and tool calls."""

@@ -1,13 +1,14 @@
-"""Lark grammars of required tool calls, and of constrained answers after reasoning."""
+"""Lark grammars of tool calls in Gemma 4's format."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
-from typing import Any, Protocol
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 from outrider.chat.calls import QUOTE
-from outrider.chat.reader import CALL, CALL_END, CHANNEL, CHANNEL_END
+from outrider.chat.reader import CALL, CALL_END
 from outrider.errors import UsageError
 from outrider.sampling.constraint import lark_body
 from outrider.sampling.grammar import Grammar
@@ -27,66 +28,42 @@ TEXT: /(.|\n)*/
 """
 
 
-class Function(Protocol):
-    """A function that the model may call."""
+@dataclass(frozen=True)
+class Function:
+    """A function that the model may call: its name, and the JSON schema of its arguments, or None."""
 
-    @property
-    def name(self) -> str:
-        """Its name in calls."""
-
-    @property
-    def parameters(self) -> dict[str, Any] | None:
-        """The JSON schema of its arguments, or None."""
+    name: str
+    parameters: Mapping[str, Any] | None = None
 
 
-def grammar_of_calls(functions: Sequence[Function], tokenizer: Tokenizer, *, several: bool, thinking: bool) -> Grammar:
-    """The grammar of an answer that consists of tool calls, after optional reasoning.
+def grammar_of_calls(
+    functions: Sequence[Function], tokenizer: Tokenizer, *, several: bool, form: Grammar | None = None
+) -> Grammar | None:
+    """The grammar of an answer that consists of tool calls.
 
     It enforces the names, types and enums of arguments and which of them are required, in the order in which the chat
     template lists them. It does not enforce other keywords of the schemas.
 
     Args:
         several: allow more than one call.
-        thinking: allow reasoning before the calls.
+        form: what the answer may be instead of calls.
+
+    Returns:
+        None if the form cannot be joined: it is a Lark grammar.
 
     Raises:
         UsageError: a schema nests too deeply.
     """
+    if form is not None and form.kind == "lark":
+        return None
     rules = _Rules(tokenizer)
     calls = [rules.call(number, function) for number, function in enumerate(functions)]
-    start = ("thought? " if thinking else "") + ("call+" if several else "call")
-    lines = [f"start: {start}", f"call: {' | '.join(calls)}"]
-    return Grammar.lark("\n".join([*lines, *rules.lines, *_common(tokenizer, thinking)]) + _VALUES)
-
-
-def after_a_thought(grammar: Grammar, tokenizer: Tokenizer) -> Grammar:
-    """The grammar of an answer with optional reasoning before it. A Lark grammar is returned as is: it can allow
-    reasoning itself."""
-    if grammar.kind == "lark":
-        return grammar
-    lines = ["start: thought? answer", f"answer: {lark_body(grammar)}", *_common(tokenizer, True)]
-    return Grammar.lark("\n".join([*lines, r"TEXT: /(.|\n)*/"]))
-
-
-def calls_or_answer(
-    functions: Sequence[Function], answer: Grammar, tokenizer: Tokenizer, *, several: bool, thinking: bool
-) -> Grammar:
-    """The grammar of tool calls or of a constrained answer, whichever the model chooses, after optional reasoning.
-
-    Raises:
-        UsageError: a schema nests too deeply; the answer's grammar is a Lark grammar, which cannot be combined.
-    """
-    if answer.kind == "lark":
-        raise UsageError("a grammar and tools exclude each other: leave one out, or set tool_choice to none")
-    calls = grammar_of_calls(functions, tokenizer, several=several, thinking=thinking).text.removeprefix("start: ")
-    thought = "thought? " if thinking else ""
-    return Grammar.lark(f"start: calls | {thought}answer\nanswer: {lark_body(answer)}\ncalls: {calls}")
-
-
-def _common(tokenizer: Tokenizer, thinking: bool) -> list[str]:
     quote = _mark(tokenizer, QUOTE)
-    thought = f"thought: {_mark(tokenizer, CHANNEL)} TEXT {_mark(tokenizer, CHANNEL_END)}"
-    return [f"text: {quote} TEXT {quote}", *([thought] if thinking else [])]
+    start = ("call+" if several else "call") + (" | form" if form is not None else "")
+    lines = [f"start: {start}", f"call: {' | '.join(calls)}", *rules.lines, f"text: {quote} TEXT {quote}"]
+    if form is not None:
+        lines.append(f"form: {lark_body(form)}")
+    return Grammar.lark("\n".join(lines) + _VALUES)
 
 
 def _mark(tokenizer: Tokenizer, text: str) -> str:
@@ -113,7 +90,7 @@ class _Rules:
     def _value(self, schema: Any, depth: int, *, top: bool = False) -> str:
         if depth > _MAX_DEPTH:
             raise UsageError(f"a function's parameters nest deeper than {_MAX_DEPTH}: make them flatter")
-        if not isinstance(schema, dict):
+        if not isinstance(schema, Mapping):
             return "any"
         options = schema.get("enum", [schema["const"]] if "const" in schema else None)
         if isinstance(options, list) and options and not top:
@@ -131,7 +108,7 @@ class _Rules:
             return self._rule('"true" | "false"')
         return simple.get(kind, "any") if isinstance(kind, str) else "any"
 
-    def _object(self, schema: dict[str, Any], depth: int) -> str:
+    def _object(self, schema: Mapping[str, Any], depth: int) -> str:
         properties = schema.get("properties")
         if not isinstance(properties, dict):
             return "anyobject"

@@ -6,9 +6,11 @@ and a newline, and tool calls between `<|tool_call>` and `<tool_call|>` (see `ca
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
-from outrider.chat.calls import Call, parse_call
+from outrider.chat.calls import QUOTE, Call, parse_call
+from outrider.chat.json_calls import may_be_calls, read_calls
 from outrider.tokenizer.stream import partial_match
 
 CHANNEL, CHANNEL_END = "<|channel>", "<channel|>"
@@ -33,18 +35,27 @@ class Parts:
 class AnswerReader:
     """Reads one answer. The sum of the parts does not depend on how the text is cut into pieces.
 
+    No control token of the format is content: what is around a part is left out, a stray one too.
+
     Args:
-        channels: read reasoning; without it, its control tokens are content.
-        tools: read tool calls; without it, their control tokens are content.
+        channels: read reasoning.
+        tools: read tool calls in Gemma 4's format.
+        json_calls: names of functions, to read an answer that consists of calls as JSON (see `json_calls`).
+        thought: the beginning of a thought, which the prompt ends with; None if it does not end within one.
     """
 
-    def __init__(self, *, channels: bool, tools: bool) -> None:
-        self._openings = ([CHANNEL] if channels else []) + ([CALL] if tools else [])
+    def __init__(
+        self, *, channels: bool, tools: bool, json_calls: Collection[str] = (), thought: str | None = None
+    ) -> None:
+        self._marks = ([CHANNEL, CHANNEL_END] if channels else []) + ([CALL, CALL_END, QUOTE] if tools else [])
         self._inside = ""  # the opening control token of the part being read; "" for content
         self._label = False  # whether the channel's name may follow
         self._held = ""  # text whose part is undecided
+        self._names, self._json = json_calls, "" if json_calls else None  # content that may be calls; None if it is not
         self.calls = 0
         """Calls read so far."""
+        if thought is not None:
+            self.push(CHANNEL + thought)
 
     def push(self, text: str) -> Parts:
         """The parts that are decided with this text."""
@@ -52,7 +63,7 @@ class AnswerReader:
         parts = Parts()
         while self._advance(parts):
             pass
-        return parts
+        return self._without_json(parts)
 
     def flush(self) -> Parts:
         """The rest, at the end of the answer. Unfinished reasoning is reasoning; an unfinished call is content."""
@@ -60,8 +71,14 @@ class AnswerReader:
         if self._inside == CHANNEL:
             parts.reasoning = self._held
         else:
-            parts.content = self._inside + self._held
+            parts.content = self._plain(self._held) if self._inside else self._held
         self._held = self._inside = ""
+        parts = self._without_json(parts)
+        if self._json:
+            parts.calls = read_calls(self._json, self._names)
+            parts.content = "" if parts.calls else self._json
+            self.calls += len(parts.calls)
+        self._json = None
         return parts
 
     def _advance(self, parts: Parts) -> bool:
@@ -73,14 +90,14 @@ class AnswerReader:
         return self._read_content(parts)
 
     def _read_content(self, parts: Parts) -> bool:
-        found = [(at, mark) for mark in self._openings if (at := self._held.find(mark)) >= 0]
+        found = [(at, mark) for mark in self._marks if (at := self._held.find(mark)) >= 0]
         if not found:
-            parts.content += self._release(self._openings)
+            parts.content += self._release(self._marks)
             return False
         at, mark = min(found)
         parts.content += self._held[:at]
         self._held = self._held[at + len(mark) :]
-        self._inside, self._label = mark, mark == CHANNEL
+        self._inside, self._label = mark if mark in (CHANNEL, CALL) else "", mark == CHANNEL
         return True
 
     def _read_thought(self, parts: Parts) -> bool:
@@ -104,12 +121,29 @@ class AnswerReader:
             return False
         call = parse_call(self._held[:at])
         if call is None:
-            parts.content += CALL + self._held[:at] + CALL_END
+            parts.content += self._plain(self._held[:at])
         else:
             parts.calls.append(call)
             self.calls += 1
         self._held, self._inside = self._held[at + len(CALL_END) :], ""
         return True
+
+    def _plain(self, text: str) -> str:
+        """A malformed call as content: strings in quotation marks, and no control tokens."""
+        text = text.replace(QUOTE, '"')
+        for mark in self._marks:
+            text = text.replace(mark, "")
+        return text
+
+    def _without_json(self, parts: Parts) -> Parts:
+        """The parts without content that may still turn out to be calls."""
+        if self._json is None:
+            return parts
+        self._json += parts.content
+        parts.content = ""
+        if not may_be_calls(self._json):
+            parts.content, self._json = self._json, None
+        return parts
 
     def _release(self, marks: list[str]) -> str:
         """The held text, except an end that may be the beginning of a mark."""

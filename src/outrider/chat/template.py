@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
+from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -15,6 +16,7 @@ from jinja2.ext import Extension, loopcontrols
 from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+from outrider.chat.literals import TaggedTemplate, written_by
 from outrider.checkpoints.chat_template import refusing, stored_template
 from outrider.checkpoints.tokenizer_tables import TokenizerTables
 from outrider.errors import CheckpointError, UsageError
@@ -28,6 +30,8 @@ class ChatTemplate:
         bos: the text of the BOS token, which templates write into the prompt.
         tokens: texts of other special tokens, by their variables in templates ("eos_token", ...).
 
+    Attributes: `written` is all text that the template writes itself.
+
     Raises:
         CheckpointError: the source is not a valid template.
     """
@@ -39,10 +43,22 @@ class ChatTemplate:
         environment.globals["raise_exception"] = _refuse
         environment.globals["strftime_now"] = lambda format: datetime.now().astimezone().strftime(format)
         try:
-            self._template = environment.from_string(source)
+            self.written = written_by(environment.parse(source))
+            environment.from_string(source)
         except jinja2.TemplateError as error:
             raise CheckpointError(f"its chat template cannot be read ({error})") from error
-        self.source, self._tokens = source, {**tokens, "bos_token": bos}
+        self.source, self._environment = source, environment
+        self._tokens = {**tokens, "bos_token": bos}
+        self._tagged: dict[frozenset[str], TaggedTemplate] = {}
+
+    @cached_property
+    def alternates(self) -> bool:
+        """Whether it knows user and assistant in turns alone: it refuses two neighbours of one role."""
+        try:
+            self.render([{"role": "user", "content": "a"}] * 2)
+        except UsageError:
+            return True
+        return False
 
     def render(
         self,
@@ -51,26 +67,47 @@ class ChatTemplate:
         tools: Sequence[Mapping[str, Any]] | None = None,
         thinking: bool = False,
     ) -> str:
+        """The prompt of a conversation as one text, BOS included, up to the beginning of the model's turn. Raises as
+        `parts`."""
+        return "".join(self.parts(messages, (), tools=tools, variables={"enable_thinking": thinking}))
+
+    def parts(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        marks: Collection[str],
+        *,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        variables: Mapping[str, Any] = MappingProxyType({}),
+        generation: bool = True,
+    ) -> list[str]:
         """The prompt of a conversation, BOS included, up to the beginning of the model's turn.
 
         Args:
             messages: in OpenAI's format: objects with `role` and `content`.
+            marks: texts of the control tokens.
             tools: functions that the model may call, in OpenAI's format.
-            thinking: allow reasoning before the answer, if the template supports it.
+            variables: what else the template may read, such as `enable_thinking`.
+            generation: begin the model's turn.
+
+        Returns:
+            Text, control token, text, ..., text: only the template's own control tokens are apart.
 
         Raises:
             UsageError: the template refuses these messages, or fails on them.
         """
+        known = frozenset(marks)
+        template = self._tagged.get(known)
+        if template is None:
+            tagged = TaggedTemplate(self._environment, self.source, known, self._tokens)
+            template = self._tagged[known] = tagged
+        given = {**variables, "messages": messages, "tools": tools, "add_generation_prompt": generation}
         try:
-            return self._template.render(
-                messages=messages,
-                tools=tools,
-                enable_thinking=thinking,
-                add_generation_prompt=True,
-                **self._tokens,
-            )
-        except (jinja2.TemplateError, TypeError, ValueError, KeyError, AttributeError) as error:
-            raise UsageError(f"the model's chat template does not take these messages: {error}") from error
+            return template.render(given)
+        except (jinja2.TemplateError, TypeError, ValueError, LookupError, AttributeError, ArithmeticError) as error:
+            problem = template.untagged(str(error))
+        except RecursionError:
+            problem = "they nest too deeply"
+        raise UsageError(f"the model's chat template does not take these messages: {problem}")
 
 
 def chat_template_of(source: TokenizerTables | Path) -> ChatTemplate | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from outrider.cli.messages import Message
@@ -26,13 +26,15 @@ def request_of(llm: LLM, messages: Sequence[Message], params: SamplingParams, *,
     """The next turn of a chat model, or the continuation of all messages as one text by a base model.
 
     Raises:
-        UsageError: as `Prompts.conversation`.
+        UsageError: as `Prompts.turn`.
     """
-    prompts = llm.parts.prompts
-    markers = prompts.markers(tools=False)
-    chat = llm.parts.chat is not None
-    prompt = prompts.conversation(messages, thinking=thinking) if chat else one_text(messages)
-    return Request(prompt, replace(params, keep_special=markers.keep_special), markers)
+    from outrider.chat.markers import Markers
+    from outrider.chat.turn import TurnRequest
+
+    if llm.parts.chat is None:
+        return Request(one_text(messages), params, Markers())
+    turn = llm.parts.prompts.turn(TurnRequest(messages, template_kwargs={"enable_thinking": thinking}))
+    return Request(turn.ids, turn.params(params), turn.markers)
 
 
 def one_text(messages: Sequence[Message]) -> str:

@@ -67,6 +67,9 @@ def serve(
         typer.Option(metavar="FILE", help="API keys, one a line. Clients of different keys share no text or cache."),
     ] = None,
     name: Annotated[str | None, typer.Option(help="Model name in the API.", show_default="the file's name")] = None,
+    ignore_media: Annotated[
+        bool, typer.Option("--ignore-media", help='Read images and other media in messages as "[image]" and the like.')
+    ] = False,
     quantize: QuantizeOption = Quantize.none,
     kv_cache_dtype: KvCacheOption = KvCacheDtype.float16,
     threads: ThreadsOption = None,
@@ -110,7 +113,7 @@ def serve(
     scheduler = Scheduler(llm, running=running, waiting=waiting, limits=limits, finished=metrics.finished)
     called = name or (model if model == "demo" else llm.path.stem)
     loopback = host if all(is_loopback(listener.getsockname()[0]) for listener in listeners) else None
-    service = Service(llm, scheduler, metrics, name=called, keys=keys, limits=limits)
+    service = Service(llm, scheduler, metrics, name=called, keys=keys, limits=limits, ignore_media=ignore_media)
     console = error_console()
     console.print(f"drafter: {llm.drafter.why}", style="dim", markup=False)
     url = f"http://{address(host, listeners[0].getsockname()[1])}"

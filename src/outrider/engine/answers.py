@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable, Generator, Sequence
 from dataclasses import replace
 
-from outrider.chat.markers import Markers
+from outrider.chat.turn import Turn
 from outrider.engine.driver import Answer, Driver
 from outrider.engine.outputs import Piece, RequestOutput
 from outrider.errors import UsageError
@@ -30,19 +30,17 @@ def answer_all(driver: Driver, prompts: Sequence[list[int]], params: Sequence[Sa
     return [replace(first, others=tuple(others)) for first, *others in by_prompt]
 
 
-def answer_turns(
-    driver: Driver, prompts: Sequence[list[int]], params: Sequence[SamplingParams], markers: Markers
-) -> list[RequestOutput]:
-    """As `answer_all` for prompts that end where the model's turn begins: parses thoughts and calls out of the text."""
-    ends = () if markers.last_mark is None else (markers.last_mark,)
-    kept = [replace(p, keep_special=p.keep_special + markers.keep_special, stop=p.stop + ends) for p in params]
-    return [_read(output, markers) for output in answer_all(driver, prompts, kept)]
+def answer_turns(driver: Driver, turns: Sequence[Turn], params: Sequence[SamplingParams]) -> list[RequestOutput]:
+    """As `answer_all` for turns of conversations: thoughts and calls are read from the text."""
+    each = [turn.params(one) for turn, one in zip(turns, params, strict=True)]
+    outputs = answer_all(driver, [turn.ids for turn in turns], each)
+    return [_read(output, turn) for output, turn in zip(outputs, turns, strict=True)]
 
 
-def _read(output: RequestOutput, markers: Markers) -> RequestOutput:
-    reader = markers.reader()
+def _read(output: RequestOutput, turn: Turn) -> RequestOutput:
+    reader = turn.markers.reader()
     parts = reader.push(output.text) + reader.flush()
-    others = tuple(_read(other, markers) for other in output.others)
+    others = tuple(_read(other, turn) for other in output.others)
     return replace(output, text=parts.content, reasoning=parts.reasoning, tool_calls=tuple(parts.calls), others=others)
 
 

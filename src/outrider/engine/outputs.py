@@ -25,7 +25,7 @@ class RequestStats:
     """Cost of one request, and its drafting. Times are wall-clock seconds.
 
     `passes` are those of decoding, in order; the first token comes from prefill. `reused_tokens` are prompt tokens
-    found in the prefix cache.
+    found in the prefix cache. `reasoning_tokens` are those of thoughts, without their control tokens.
     """
 
     prompt_tokens: int = 0
@@ -41,6 +41,7 @@ class RequestStats:
     draft_seconds: float = 0.0
     load_seconds: float = 0.0
     decoded_tokens: int = 0
+    reasoning_tokens: int = 0
     passes: list[TargetPass] = field(default_factory=list)
 
     @property

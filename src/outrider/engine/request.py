@@ -13,9 +13,10 @@ from outrider.engine.media import Medium
 from outrider.engine.outputs import FinishReason, Piece, RequestOutput, RequestStats, StopReason, TargetPass
 from outrider.engine.text import TextStream
 from outrider.sampling.choice import TokenChooser
-from outrider.sampling.constraint import GrammarCompiler
+from outrider.sampling.constraint import Constraint, GrammarCompiler
 from outrider.sampling.logprobs import TokenLogprobs, logprobs_of
 from outrider.sampling.params import SamplingParams
+from outrider.sampling.thoughts import ThoughtConstraint, ThoughtState
 from outrider.speculation.walk import Verdict
 from outrider.tokenizer import Tokenizer
 
@@ -48,10 +49,14 @@ class Request:
         self.started = time.perf_counter()
         ends, stops = frozenset() if params.ignore_end else end_tokens, frozenset(params.stop_token_ids)
         self._end_tokens = ends | stops
-        constraint = None
+        form, thoughts = None, params.thoughts
         if params.grammar is not None:
             # A stop token of text may come where the grammar allows its text; a control token, where it may end.
-            constraint = grammars.constraint(params.grammar, ends | (stops & tokenizer.hidden))
+            form = grammars.constraint(params.grammar, ends | (stops & tokenizer.hidden))
+        constraint: Constraint | ThoughtConstraint | None = form
+        if thoughts is not None and (form is not None or thoughts.budget is not None):
+            constraint = ThoughtConstraint(thoughts, form, grammars.text_tokens)
+        self._thought = ThoughtState(thoughts is not None and thoughts.opened)
         self.chooser = TokenChooser(params, sequence.tokens, self._end_tokens, constraint)
         limit = min(self.prompt_length + params.max_tokens, context)
         self.state = SequenceState(
@@ -169,13 +174,21 @@ class Request:
         if token in self._end_tokens:
             self._finish("stop")
             return
-        early = len(self.tokens) - self.prompt_length <= self.params.min_tokens
-        self._text.append(self._stream.push(token, watch=not early))
+        early, thinks = len(self.tokens) - self.prompt_length <= self.params.min_tokens, self._thinks(token)
+        self._text.append(self._stream.push(token, watch=not early and not thinks))
         if self._stream.stopped is not None or self.chooser.complete:
             self.problem = self.chooser.problem
             self._finish("stop")
         elif len(self.tokens) >= self.state.limit:
             self._finish("length")
+
+    def _thinks(self, token: int) -> bool:
+        """Whether a token of the answer belongs to a thought; counts it."""
+        if self.params.thoughts is None:
+            return False
+        before, self._thought = self._thought, self._thought.after(token, self.params.thoughts)
+        self.stats.reasoning_tokens = self._thought.tokens
+        return before.inside or self._thought.inside
 
     def _finish(self, reason: FinishReason) -> None:
         self.finish_reason = reason

@@ -24,10 +24,13 @@ class TextStream:
     def push(self, token: int, *, watch: bool = True) -> str:
         """Text that is now final. Sets `stopped` when a stop text is complete; what follows it is dropped.
 
-        Without `watch` no stop text begins or ends in this token's text.
+        Without `watch` no stop text has part of this token's text.
         """
         text = self._decoder.push(token)
-        return self._release(text) if watch else text
+        if watch:
+            return self._release(text)
+        shown, self._held = self._held + text, ""
+        return shown
 
     def flush(self) -> str:
         """The rest, at the end of the answer."""

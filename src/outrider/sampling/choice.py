@@ -12,6 +12,7 @@ from outrider.backends import cpu
 from outrider.sampling.adjust import LogitAdjustments
 from outrider.sampling.constraint import Constraint
 from outrider.sampling.params import SamplingParams
+from outrider.sampling.thoughts import ThoughtConstraint
 
 
 class TokenChooser:
@@ -22,7 +23,7 @@ class TokenChooser:
 
     Args:
         prompt, end_tokens: see `LogitAdjustments`.
-        constraint: of the request's grammar, if it has one.
+        constraint: of the request's grammar and thinking budget, if it has any.
     """
 
     def __init__(
@@ -30,7 +31,7 @@ class TokenChooser:
         params: SamplingParams,
         prompt: Sequence[int] = (),
         end_tokens: Collection[int] = (),
-        constraint: Constraint | None = None,
+        constraint: Constraint | ThoughtConstraint | None = None,
     ) -> None:
         self._params, self._constraint = params, constraint
         self._adjustments = LogitAdjustments(params, prompt, end_tokens)
@@ -114,7 +115,9 @@ class TokenChooser:
         total = sum(weights)
         return [(token, weight / total) for (token, _), weight in zip(drawn, weights, strict=True)]
 
-    def _choose_allowed(self, constraint: Constraint, most_likely: int, logits: Floats, position: int) -> int | None:
+    def _choose_allowed(
+        self, constraint: Constraint | ThoughtConstraint, most_likely: int, logits: Floats, position: int
+    ) -> int | None:
         """As `choose`, among the tokens that the constraint allows.
 
         Without filters the choice is an argmax: if that of all tokens is allowed, it is that of the allowed ones too,

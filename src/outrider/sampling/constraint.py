@@ -143,6 +143,13 @@ class GrammarCompiler:
         """The constraint of one request. Raises as `compile`."""
         return Constraint(self._matcher(grammar).deep_copy(), end_tokens, self._vocabulary, self._words)
 
+    @property
+    def text_tokens(self) -> Mask:
+        """(vocabulary,) bool: tokens that stand for text."""
+        text = np.arange(self._vocabulary) < self._words
+        text[list(self._special)] = False
+        return text
+
     def _make_locks(self) -> None:
         self._lock, self._reading, self._process = threading.Lock(), threading.Lock(), os.getpid()
 

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from outrider.errors import UsageError, given
 from outrider.sampling.grammar import Grammar
+from outrider.sampling.thoughts import Thoughts
 
 DraftSetting = Literal["auto", "off"] | int
 MAX_DRAFT = 63
@@ -58,6 +59,8 @@ class SamplingParams:
         ignore_end: continue after one of the model's end tokens (for benchmarks).
         grammar: constrains the answer, which ends where the grammar does. Tokens that do not fit are masked after
             penalties and biases and before the filters; where biases exclude all that fit, the grammar wins.
+        thoughts: how the answer's thoughts are written: no stop text matches within one, a grammar begins after the
+            first, and their budget closes them. None for answers without thoughts.
         keep_special: control tokens whose text is part of the answer's text; all others have none.
         draft: "auto" plans the draft length at every step, "off" never drafts, a number fixes the draft length. The
             tokens are the same.
@@ -93,6 +96,7 @@ class SamplingParams:
     cache_salt: str = ""
     n: int = 1
     stop_token_ids: tuple[int, ...] = ()
+    thoughts: Thoughts | None = None
 
     def __post_init__(self) -> None:
         self._convert()
@@ -156,6 +160,9 @@ class SamplingParams:
         known = isinstance(self.cache_salt, str) and len(self.cache_salt) <= MAX_CACHE_SALT
         expected = f"a text of at most {MAX_CACHE_SALT} characters"
         _require(known, f"cache_salt must be {expected}, not {self.cache_salt!r:.40}")
+
+        known = self.thoughts is None or isinstance(self.thoughts, Thoughts)
+        _require(known, f"thoughts must be a Thoughts or None, not {given(self.thoughts)}")
 
     def _set(self, name: str, value: object) -> None:
         object.__setattr__(self, name, value)

@@ -151,7 +151,6 @@ class SamplingFields(StructuredOutput):
     safety_identifier: Any = None
     prediction: Any = None
     verbosity: Any = None
-    reasoning_effort: Any = None
 
     def params(
         self,
@@ -161,16 +160,13 @@ class SamplingFields(StructuredOutput):
         *,
         logprobs: int | None = None,
         grammar: Grammar | None = None,
-        keep_special: tuple[str, ...] = (),
-        stop: tuple[str, ...] = (),
     ) -> SamplingParams:
         """The engine's parameters of one answer.
 
         Args:
             room: tokens that fit into the context after the prompt.
             defaults: fields of `SamplingParams` that the checkpoint recommends.
-            cache_salt, logprobs, grammar, keep_special: as in `SamplingParams`.
-            stop: stop texts besides the request's own.
+            cache_salt, logprobs, grammar: as in `SamplingParams`.
         """
         max_tokens = min(self.max_tokens, room) if self.max_tokens > 0 else room
         names = ("temperature", "top_p", "top_k", "min_p", "typical_p", "repetition_penalty")
@@ -189,11 +185,10 @@ class SamplingFields(StructuredOutput):
             min_tokens=min(self.min_tokens, max_tokens),
             logprobs=logprobs,
             seed=secrets.randbits(63) if self.seed == -1 else self.seed % 2**64,
-            stop=tuple(self.stop) + stop,
+            stop=tuple(self.stop),
             stop_token_ids=tuple(self.stop_token_ids),
             ignore_end=self.ignore_eos,
             grammar=grammar,
-            keep_special=keep_special,
             draft=self.drafting,
             cache_prompt=self.cache_prompt,
             cache_salt=cache_salt,

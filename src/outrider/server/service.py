@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
-from types import MappingProxyType
 from typing import TypeVar
 
 from outrider import LLM, SamplingParams
@@ -46,7 +45,9 @@ class Service:
         name: the model's, in the API.
         keys: API keys, of which clients send one as bearer token.
         limits: the scheduler's.
-        sampling: fields of `SamplingParams` that the checkpoint recommends, for requests that leave them out.
+        ignore_media: put "[image]" and the like in the place of content that is no text.
+
+    `sampling` are the fields of `SamplingParams` that the checkpoint recommends, for requests that leave them out.
     """
 
     def __init__(
@@ -58,10 +59,11 @@ class Service:
         name: str,
         keys: ApiKeys | None = None,
         limits: Limits | None = None,
-        sampling: Mapping[str, float] = MappingProxyType({}),
+        ignore_media: bool = False,
     ) -> None:
         self.parts, self.tokenizer, self.context = llm.parts, llm.tokenizer, llm.context
-        self.scheduler, self.metrics, self.sampling = scheduler, metrics, sampling
+        self.scheduler, self.metrics, self.sampling = scheduler, metrics, llm.parts.sampling
+        self.ignore_media = ignore_media
         self.name, self.keys, self.limits = name, keys or ApiKeys(), limits or Limits()
         self._encoders = ThreadPoolExecutor(_ENCODERS, "outrider-encode")
         self._compilers = ThreadPoolExecutor(_COMPILERS, "outrider-compile")

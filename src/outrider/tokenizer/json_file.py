@@ -8,10 +8,17 @@ import tokenizers
 from tokenizers import models
 
 from outrider.errors import CheckpointError
+from outrider.tokenizer.token_kinds import is_mark
 
 
-def encoders_from_file(path: Path) -> tuple[tokenizers.Tokenizer, tokenizers.Tokenizer]:
-    """(plain, special): the first encodes special tokens in a text as text, the second as tokens. Both share one model.
+def encoders_from_file(path: Path, written: str) -> tuple[tokenizers.Tokenizer, tokenizers.Tokenizer, frozenset[int]]:
+    """(plain, special, hidden): the first encodes control tokens in a text as text, the second as tokens.
+
+    Both share one model. `hidden` are the ids of control tokens: those that the file calls special, and those that the
+    chat template writes.
+
+    Args:
+        written: what the chat template writes itself.
 
     Raises:
         CheckpointError: the file cannot be read, or its tokenizer is not byte-fallback BPE as Gemma's is.
@@ -35,9 +42,10 @@ def encoders_from_file(path: Path) -> tuple[tokenizers.Tokenizer, tokenizers.Tok
         plain.normalizer = special.normalizer
     if special.pre_tokenizer is not None:
         plain.pre_tokenizer = special.pre_tokenizer
-    added = [token for _, token in sorted(special.get_added_tokens_decoder().items())]
-    plain.add_tokens([token for token in added if not token.special])
-    return plain, special
+    added = sorted(special.get_added_tokens_decoder().items())
+    hidden = frozenset(number for number, token in added if token.special or is_mark(token.content, written))
+    plain.add_tokens([token for number, token in added if number not in hidden])
+    return plain, special, hidden
 
 
 def bos_of(special: tokenizers.Tokenizer) -> int | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +13,7 @@ from outrider.checkpoints.tokenizer_tables import TokenizerTables
 from outrider.errors import CheckpointError, UsageError
 from outrider.tokenizer.build import SPACE, encoders_from_tables
 from outrider.tokenizer.json_file import bos_of, encoders_from_file
-from outrider.tokenizer.token_kinds import CONTROL, UNKNOWN, kinds_of
+from outrider.tokenizer.token_kinds import CONTROL, UNKNOWN, USER_DEFINED, is_mark, kinds_of
 from outrider.tokenizer.utf8 import text_of, without_surrogates
 
 _BYTE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
@@ -61,30 +61,39 @@ class Tokenizer:
         self.vocab_size = max(texts, default=-1) + 1
 
     @classmethod
-    def from_tables(cls, tables: TokenizerTables) -> Tokenizer:
-        """From a GGUF file's tables. Raises CheckpointError if they are of an unknown algorithm, or incomplete."""
-        plain, special = encoders_from_tables(tables)
+    def from_tables(cls, tables: TokenizerTables, *, written: str = "") -> Tokenizer:
+        """From a GGUF file's tables. Raises CheckpointError if they are of an unknown algorithm, or incomplete.
+
+        Args:
+            written: what the chat template writes itself: added tokens in it are control tokens.
+        """
         kinds = kinds_of(tables)
+        marks = [t for t in np.flatnonzero(kinds == USER_DEFINED).tolist() if is_mark(tables.tokens[t], written)]
+        hidden = frozenset([*np.flatnonzero((kinds == CONTROL) | (kinds == UNKNOWN)).tolist(), *marks])
+        plain, special = encoders_from_tables(tables, hidden)
         return cls(
             plain,
             special,
             texts=dict(enumerate(tables.tokens)),
-            hidden=frozenset(np.flatnonzero((kinds == CONTROL) | (kinds == UNKNOWN)).tolist()),
+            hidden=hidden,
             bos_token_id=tables.bos_token_id if tables.add_bos else None,
             space_prefix=tables.add_space_prefix,
             marks_are_spaces=tables.model == "llama",
         )
 
     @classmethod
-    def from_file(cls, path: Path) -> Tokenizer:
-        """From a tokenizer.json. Raises CheckpointError if it cannot be read, or is not byte-fallback BPE."""
-        plain, special = encoders_from_file(path)
-        added = special.get_added_tokens_decoder()
+    def from_file(cls, path: Path, *, written: str = "") -> Tokenizer:
+        """From a tokenizer.json. Raises CheckpointError if it cannot be read, or is not byte-fallback BPE.
+
+        Args:
+            written: as for `from_tables`.
+        """
+        plain, special, hidden = encoders_from_file(path, written)
         return cls(
             plain,
             special,
             texts={token: text for text, token in special.get_vocab().items()},
-            hidden=frozenset(token for token, entry in added.items() if entry.special),
+            hidden=hidden,
             bos_token_id=bos_of(special),
         )
 
@@ -95,14 +104,33 @@ class Tokenizer:
             add_bos: begin with the BOS token, if the model has one.
             parse_special: encode `<eos>` and other control tokens in the text as tokens, not as text.
         """
-        text = without_surrogates(text)
         if self._space_prefix and text:
             text = " " + text
+        ids = self._ids(self._special if parse_special else self._plain, text)
+        return [*self._bos, *ids] if add_bos else ids
+
+    def encode_marked(self, parts: Sequence[str]) -> list[int]:
+        """The ids of texts with control tokens between them. No BOS is added.
+
+        Args:
+            parts: text, control token, text, ..., text. A control token's text within a text is text.
+        """
+        ids: list[int] = []
+        for number, part in enumerate(parts):
+            if number % 2:
+                ids.append(self.control_ids[part])
+            elif number and self._space_prefix:
+                ids += self._ids(self._plain, part)
+            else:
+                ids += self.encode(part, add_bos=False)
+        return ids
+
+    def _ids(self, encoder: tokenizers.Tokenizer, text: str) -> list[int]:
+        text = without_surrogates(text)
         if self._marks_are_spaces:
             text = text.replace(SPACE, " ")
-        encoder = self._special if parse_special else self._plain
         ids: list[int] = encoder.encode(text, add_special_tokens=False).ids
-        return [*self._bos, *ids] if add_bos else ids
+        return ids
 
     def fewest_tokens(self, text: str) -> int:
         """A lower bound on the number of tokens of a text. Encoding takes some hundred times the text's memory; this
@@ -132,11 +160,16 @@ class Tokenizer:
             known = self._pieces[token] = self._bytes_of(token)
         return known
 
+    @property
+    def control_ids(self) -> Mapping[str, int]:
+        """The id of each control token, by its text."""
+        if self._special_ids is None:
+            self._special_ids = {self._texts[token]: token for token in self.hidden if self._texts.get(token)}
+        return self._special_ids
+
     def special_tokens(self, texts: Iterable[str]) -> frozenset[int]:
         """The ids of the control tokens with these texts; other texts are skipped."""
-        if self._special_ids is None:
-            self._special_ids = {self._texts[token]: token for token in self.hidden if token in self._texts}
-        return frozenset(self._special_ids[text] for text in texts if text in self._special_ids)
+        return frozenset(self.control_ids[text] for text in texts if text in self.control_ids)
 
     def _bytes_of(self, token: int) -> bytes:
         text = self._texts.get(token)
@@ -146,19 +179,20 @@ class Tokenizer:
         return bytes([int(byte[1], 16)]) if byte else text.replace(SPACE, " ").encode("utf-8", "replace")
 
 
-def open_tokenizer(source: TokenizerTables | Path, *, path: Path | None = None) -> Tokenizer:
+def open_tokenizer(source: TokenizerTables | Path, *, path: Path | None = None, written: str = "") -> Tokenizer:
     """The tokenizer of a checkpoint.
 
     Args:
         source: a GGUF file's tables, or the path of a tokenizer.json.
         path: the GGUF file, for errors.
+        written: what the chat template writes itself (`ChatTemplate.written`): added tokens in it are control tokens.
 
     Raises:
         CheckpointError: the tokenizer is of an unknown algorithm, or damaged.
     """
     if isinstance(source, Path):
-        return Tokenizer.from_file(source)
+        return Tokenizer.from_file(source, written=written)
     try:
-        return Tokenizer.from_tables(source)
+        return Tokenizer.from_tables(source, written=written)
     except CheckpointError as error:
         raise CheckpointError(error.problem, path=path, remedy=error.remedy) from error

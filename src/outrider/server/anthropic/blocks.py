@@ -13,47 +13,38 @@ Content = str | Sequence[Block] | None
 
 
 def for_template(role: str, content: Content) -> list[dict[str, Any]]:
-    """The messages of one of Anthropic's: results of tools come as messages of their own, before the user's text.
-
-    Raises:
-        ValueError: a block is of a kind that the model cannot read.
-    """
-    blocks = _blocks(content)
+    """The messages of one of Anthropic's: results of tools come as messages of their own, before the user's text."""
+    blocks = [{"type": "text", "text": content}] if isinstance(content, str) else list(content or ())
     if role == "assistant":
         return [_assistant(blocks)]
     results = [_result(block) for block in blocks if block.get("type") == "tool_result"]
-    others = [block for block in blocks if block.get("type") != "tool_result"]
-    return [*results, {"role": role, "content": text_of(others)}] if others or not results else results
+    others = [_part(block) for block in blocks if block.get("type") != "tool_result"]
+    return [*results, {"role": role, "content": others}] if others or not results else results
 
 
-def text_of(content: Content) -> str:
-    """The text of blocks, a blank line between documents. Raises as `for_template`."""
-    return "".join(_text(block) for block in _blocks(content))
-
-
-def _blocks(content: Content) -> list[Block]:
-    if isinstance(content, str):
-        return [{"type": "text", "text": content}]
-    return list(content or ())
-
-
-def _text(block: Block) -> str:
+def _part(block: Block) -> Block:
+    """A content part. A block that is no text stays as it is: `chat.messages` refuses it, or leaves a mark for it."""
     kind, source = block.get("type"), block.get("source")
-    if kind == "text":
-        return str(block.get("text") or "")
     if kind == "document" and isinstance(source, dict) and source.get("type") in ("text", "content"):
-        body = source.get("data") if source["type"] == "text" else text_of(source.get("content"))
-        return f"{block.get('title') or 'Document'}:\n{body}\n\n"
+        body = source.get("data") if source["type"] == "text" else _text(source.get("content"))
+        return {"type": "text", "text": f"{block.get('title') or 'Document'}:\n{body}\n\n"}
     if kind == "search_result":
-        return f"{block.get('title') or ''} ({block.get('source') or ''}):\n{text_of(block.get('content'))}\n\n"
-    raise ValueError(f"a block has the type {kind!r}, and this model reads text alone: leave it out")
+        head = f"{block.get('title') or ''} ({source or ''})"
+        return {"type": "text", "text": f"{head}:\n{_text(block.get('content'))}\n\n"}
+    return block
+
+
+def _text(content: Any) -> str:
+    if isinstance(content, str):
+        return content
+    return "".join(str(part.get("text") or "") for part in content or () if isinstance(part, dict))
 
 
 def _assistant(blocks: Sequence[Block]) -> dict[str, Any]:
     thoughts = [str(block.get("thinking") or "") for block in blocks if block.get("type") == "thinking"]
     uses = [block for block in blocks if block.get("type") == "tool_use"]
     rest = [block for block in blocks if block.get("type") not in ("thinking", "redacted_thinking", "tool_use")]
-    message: dict[str, Any] = {"role": "assistant", "content": text_of(rest)}
+    message: dict[str, Any] = {"role": "assistant", "content": [_part(block) for block in rest]}
     if any(thoughts):
         message["reasoning_content"] = "\n".join(thoughts)
     if uses:
@@ -62,11 +53,13 @@ def _assistant(blocks: Sequence[Block]) -> dict[str, Any]:
 
 
 def _call(block: Block) -> dict[str, Any]:
-    called = {"name": str(block.get("name") or ""), "arguments": block.get("input") or {}}
-    return {"id": str(block.get("id") or ""), "type": "function", "function": called}
+    called = {"name": block.get("name"), "arguments": block.get("input")}
+    return {"id": block.get("id"), "type": "function", "function": called}
 
 
 def _result(block: Block) -> dict[str, Any]:
-    text = text_of(block.get("content"))
-    failed = "Error: " if block.get("is_error") else ""
-    return {"role": "tool", "tool_call_id": str(block.get("tool_use_id") or ""), "content": failed + text}
+    content = block.get("content")
+    parts = [{"type": "text", "text": content}] if isinstance(content, str) else list(content or ())
+    if block.get("is_error"):
+        parts.insert(0, {"type": "text", "text": "Error: "})
+    return {"role": "tool", "tool_call_id": block.get("tool_use_id"), "content": parts}

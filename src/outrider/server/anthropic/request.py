@@ -8,15 +8,21 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from outrider.server.anthropic.blocks import Block, for_template, text_of
-from outrider.server.conversation import Conversation
-from outrider.server.errors import ApiError
+from outrider.chat.turn import TurnRequest
+from outrider.server.anthropic.blocks import Block, for_template
+from outrider.server.errors import ApiError, about
 from outrider.server.fields import Fields
 from outrider.server.openai.tools import MAX_TOOLS
-from outrider.server.openai.tools import Function as OfferedFunction
 from outrider.server.sampling import MAX_CLIENT_SALT, SamplingFields
 
 _log = logging.getLogger("outrider.server")
+_CHOICES: dict[str, Literal["auto", "none", "required"]] = {
+    "auto": "auto",
+    "none": "none",
+    "any": "required",
+    "tool": "required",
+}
+"""Anthropic's `tool_choice` -> OpenAI's."""
 
 
 class GivenMessage(Fields):
@@ -86,48 +92,40 @@ class Prompted(Fields):
         """Whether the model is to reason first."""
         return self.thinking is not None and self.thinking.type in ("enabled", "adaptive")
 
-    def conversation(self) -> Conversation:
-        """The turns and tools. Raises ApiError, which names the message that cannot be read."""
-        messages: list[dict[str, Any]] = []
-        try:
-            if self.system and (system := text_of(self.system)):
-                messages.append({"role": "system", "content": system})
-        except ValueError as error:
-            raise ApiError(400, f"system: {error}", param="system") from error
-        for number, message in enumerate(self.messages):
-            try:
-                messages += for_template(message.role, message.content)
-            except ValueError as error:
-                raise ApiError(400, f"messages.{number}.content: {error}", param=f"messages.{number}") from error
+    def turn(self) -> TurnRequest:
+        """The turns and tools. Raises ApiError."""
+        messages = for_template("system", self.system) if self.system else []
+        for message in self.messages:
+            messages += for_template(message.role, message.content)
         choice = self.tool_choice or ToolChoice(type="auto")
-        offered = [] if choice.type == "none" else self._functions()
-        tools = [{"type": "function", "function": function.model_dump(exclude_none=True)} for function in offered]
-        required = choice.type in ("any", "tool")
-        functions = [function for function in offered if choice.type != "tool" or function.name == choice.name]
-        if required and not functions:
+        offered = self._functions()
+        if choice.type in ("any", "tool") and not any(choice.name in (None, tool["name"]) for tool in offered):
             raise ApiError(400, "tool_choice requires a tool that is not in tools", param="tool_choice")
-        return Conversation(
-            messages=messages,
-            tools=tools,
-            functions=functions,
-            required=required,
-            parallel=choice.type != "tool" and not choice.disable_parallel_tool_use,
-            thinking=self.thinks,
-        )
+        with about("tools"):
+            return TurnRequest(
+                messages,
+                [{"type": "function", "function": function} for function in offered],
+                tool_choice=_CHOICES[choice.type],
+                function=choice.name if choice.type == "tool" else None,
+                parallel_tool_calls=not choice.disable_parallel_tool_use,
+                template_kwargs={"enable_thinking": self.thinks},
+                thinking_budget=self.thinking.budget_tokens if self.thinking and self.thinks else None,
+            )
 
     def response_format(self) -> Mapping[str, Any] | None:
         """The format of the answer, as OpenAI writes it."""
         found = self.output_format or (self.output_config and self.output_config.format)
         return {"type": "json_schema", "json_schema": {"schema": found.schema_}} if found else None
 
-    def _functions(self) -> list[OfferedFunction]:
+    def _functions(self) -> list[dict[str, Any]]:
         offered = []
         for tool in self.tools or ():
             if tool.input_schema is None:
-                _log.warning("the tool %s (%s) runs on Anthropic's servers alone: it is not offered", *_named(tool))
+                kind = tool.type or "without a type"
+                _log.warning("the tool %s (%s) runs on Anthropic's servers alone: it is not offered", tool.name, kind)
                 continue
             function = {"name": tool.name, "description": tool.description or "", "parameters": tool.input_schema}
-            offered.append(OfferedFunction.model_validate(function))
+            offered.append(function)
         return offered
 
 
@@ -159,7 +157,3 @@ class MessagesRequest(Prompted):
             "response_format": self.response_format(),
         }
         return SamplingFields.model_validate(fields)
-
-
-def _named(tool: GivenTool) -> tuple[str, str]:
-    return tool.name, tool.type or "no type"

@@ -107,4 +107,4 @@ def _check_model(call: Call, asked: Prompted) -> None:
 
 def _generation(call: Call, asked: MessagesRequest) -> tuple[Generation, Markers]:
     salt = call.cache_salt(asked.cache_salt)
-    return chat_generation(call.service, asked.conversation(), asked.sampling(), cache_salt=salt, logprobs=None)
+    return chat_generation(call.service, asked.turn(), asked.sampling(), cache_salt=salt, logprobs=None)

@@ -13,16 +13,16 @@ from starlette.responses import Response
 from outrider.chat.calls import Call as FunctionCall
 from outrider.chat.markers import Markers
 from outrider.chat.reader import AnswerReader, Parts
+from outrider.chat.turn import TurnRequest
 from outrider.engine.outputs import Piece, RequestOutput
 from outrider.sampling.logprobs import TokenLogprobs
 from outrider.sampling.params import MAX_LOGPROBS
-from outrider.server.conversation import Conversation, chat_generation
-from outrider.server.errors import ApiError
+from outrider.server.conversation import chat_generation
+from outrider.server.errors import about
 from outrider.server.fields import Integer, Refused
 from outrider.server.generation import Generation
 from outrider.server.openai.answers import Answer, Chunk, respond
 from outrider.server.openai.logprobs import ChatLogprobs, chat_logprobs
-from outrider.server.openai.messages import Message
 from outrider.server.openai.shapes import ERRORS, STREAM, omitted
 from outrider.server.openai.tools import ToolFields
 from outrider.server.route import ApiRoute, Call
@@ -49,11 +49,16 @@ class ChatRequest(ToolFields, SamplingFields):
         "suffix": (("",), "use /v1/completions"),
     }
 
-    messages: Annotated[list[Message], Field(min_length=1, fail_fast=True)]
+    # Read by `chat.messages`: what other programs write into a history must not end a conversation.
+    messages: Annotated[list[dict[str, Any]], Field(min_length=1, fail_fast=True)]
     max_completion_tokens: Annotated[Integer, Field(ge=-1)] | None = None
     logprobs: bool = False
     top_logprobs: Annotated[Integer, Field(ge=0, le=MAX_LOGPROBS)] = 0
     chat_template_kwargs: dict[str, Any] = Field(default_factory=dict)
+    reasoning_effort: str | None = None
+    thinking_budget: Annotated[Integer, Field(ge=0)] | None = None
+    continue_final_message: bool = False
+    add_generation_prompt: bool = True
 
     @model_validator(mode="after")
     def _one_limit(self) -> ChatRequest:
@@ -61,23 +66,29 @@ class ChatRequest(ToolFields, SamplingFields):
             self.max_tokens = self.max_completion_tokens
         return self
 
+    def turn(self) -> TurnRequest:
+        """What is asked of the conversation. Raises UsageError."""
+        choice = self.tool_choice
+        return TurnRequest(
+            self.messages,
+            [tool.for_template() for tool in self.offered],
+            tool_choice="none" if choice.type == "none" else "required" if self.required else "auto",
+            function=choice.function.name if choice.type == "function" and choice.function else None,
+            parallel_tool_calls=self.parallel_tool_calls,
+            template_kwargs=self.chat_template_kwargs,
+            reasoning_effort=self.reasoning_effort,
+            thinking_budget=self.thinking_budget,
+            continue_final_message=self.continue_final_message,
+            add_generation_prompt=self.add_generation_prompt,
+        )
+
     def generation(self, call: Call) -> tuple[Generation, Markers]:
         """What to generate, and how its text is read; runs in a worker thread."""
-        try:
-            messages = [message.for_template() for message in self.messages]
-        except ValueError as error:
-            raise ApiError(400, str(error), param="messages") from error
-        conversation = Conversation(
-            messages=messages,
-            tools=[tool.for_template() for tool in self.offered],
-            functions=self.callable,
-            required=self.required,
-            parallel=self.parallel,
-            thinking=bool(self.chat_template_kwargs.get("enable_thinking", False)),
-        )
+        with about("messages"):
+            turn = self.turn()
         logprobs = self.top_logprobs if self.logprobs else None
         salt = call.cache_salt(self.cache_salt)
-        return chat_generation(call.service, conversation, self, cache_salt=salt, logprobs=logprobs)
+        return chat_generation(call.service, turn, self, cache_salt=salt, logprobs=logprobs)
 
 
 class CalledFunction(BaseModel):

@@ -52,8 +52,9 @@ class PromptTokensDetails(BaseModel):
 
 
 class CompletionTokensDetails(BaseModel):
-    """Drafted tokens, by whether the target accepted them."""
+    """Tokens of thoughts, and drafted tokens by whether the target accepted them."""
 
+    reasoning_tokens: int
     accepted_prediction_tokens: int
     rejected_prediction_tokens: int
 
@@ -80,6 +81,7 @@ class Usage(BaseModel):
                 cached_tokens=sum(out.stats.reused_tokens for out in outputs[::n])
             ),
             completion_tokens_details=CompletionTokensDetails(
+                reasoning_tokens=sum(out.stats.reasoning_tokens for out in outputs),
                 accepted_prediction_tokens=sum(out.stats.accepted for out in outputs),
                 rejected_prediction_tokens=sum(out.stats.drafted - out.stats.accepted for out in outputs),
             ),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter
 from pydantic import BaseModel, Field
@@ -11,7 +11,6 @@ from starlette.responses import Response
 from outrider.server.errors import ApiError, about
 from outrider.server.fields import Fields
 from outrider.server.openai.chat import ChatRequest
-from outrider.server.openai.messages import Message
 from outrider.server.openai.shapes import ERRORS, omitted
 from outrider.server.openai.tools import Tool
 from outrider.server.route import ApiRoute, Call, json_response
@@ -24,11 +23,11 @@ class TokenizeRequest(Fields):
 
     model: str = ""
     prompt: str | None = None
-    messages: Annotated[list[Message], Field(fail_fast=True)] = Field(default_factory=list)
+    messages: Annotated[list[dict[str, Any]], Field(fail_fast=True)] = Field(default_factory=list)
     tools: list[Tool] = Field(default_factory=list)
     chat_template_kwargs: dict[str, object] = Field(default_factory=dict)
     add_special_tokens: bool = True
-    parse_special: bool = False
+    parse_special: bool = True
     return_token_strs: bool = False
 
     def ids(self, call: Call) -> list[int]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
@@ -66,36 +65,6 @@ def _choice(given: Any) -> Any:
     return {"type": given} if isinstance(given, str) else given
 
 
-class CalledFunction(Fields):
-    """The called function, and a JSON object as text."""
-
-    name: Annotated[str, Field(pattern=_NAME)]
-    arguments: str = "{}"
-
-
-class GivenCall(Fields):
-    """A call in an assistant message."""
-
-    id: str = ""
-    type: Literal["function"] = "function"
-    function: CalledFunction
-
-    def for_template(self) -> dict[str, Any]:
-        """In the form of chat templates, with the arguments as an object.
-
-        Raises:
-            ValueError: they are not a JSON object.
-        """
-        try:
-            arguments = json.loads(self.function.arguments or "{}")
-        except (ValueError, RecursionError) as error:
-            raise ValueError(f"the arguments of a call of {self.function.name} are not JSON: {error}") from error
-        if not isinstance(arguments, dict):
-            raise ValueError(f"the arguments of a call of {self.function.name} are not a JSON object")
-        called = {"name": self.function.name, "arguments": arguments}
-        return {"id": self.id, "type": "function", "function": called}
-
-
 class ToolFields(Fields):
     """The fields of a request about tools."""
 
@@ -138,17 +107,7 @@ class ToolFields(Fields):
         return [tool for tool in self.tools if self._chosen is None or tool.function.name in self._chosen]
 
     @property
-    def callable(self) -> list[Function]:
-        """The functions that may be called."""
-        return [tool.function for tool in self.tools if self._chosen is None or tool.function.name in self._chosen]
-
-    @property
     def required(self) -> bool:
         """Whether a function must be called."""
         allowed = self.tool_choice.allowed_tools
         return self.tool_choice.type in ("required", "function") or (allowed is not None and allowed.mode == "required")
-
-    @property
-    def parallel(self) -> bool:
-        """Whether there may be several calls."""
-        return self.parallel_tool_calls and self.tool_choice.type != "function"
