@@ -51,7 +51,7 @@ def test_keys_come_from_the_option_and_the_file(served, tmp_path):
 
 def test_web_pages_are_kept_out_where_it_listens_on_loopback_without_a_key(served):
     def host(*options):
-        return next((guard.kwargs.get("host") for guard in served(*options)[1].user_middleware[1:]), None)
+        return served(*options)[1].user_middleware[1].kwargs["loopback"]
 
     assert host() == "127.0.0.1"
     assert host("--host", "localhost") == "localhost"

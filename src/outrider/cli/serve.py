@@ -66,6 +66,13 @@ def serve(
         Path | None,
         typer.Option(metavar="FILE", help="API keys, one a line. Clients of different keys share no text or cache."),
     ] = None,
+    cors: Annotated[
+        list[str] | None,
+        typer.Option(metavar="ORIGIN", help="Web pages that may use the server, e.g. https://app.example; * for all."),
+    ] = None,
+    keep_alive: Annotated[
+        float, typer.Option(min=1, metavar="SECONDS", help="Time limit of an idle connection.")
+    ] = 75.0,
     name: Annotated[str | None, typer.Option(help="Model name in the API.", show_default="the file's name")] = None,
     ignore_media: Annotated[
         bool, typer.Option("--ignore-media", help='Read images and other media in messages as "[image]" and the like.')
@@ -109,7 +116,7 @@ def serve(
         context=context,
     )
     metrics = Metrics()
-    limits = Limits(waiting=queue_timeout or None, running=timeout or None)
+    limits = Limits(waiting=queue_timeout or None, running=timeout or None, idle=keep_alive)
     scheduler = Scheduler(llm, running=running, waiting=waiting, limits=limits, finished=metrics.finished)
     called = name or (model if model == "demo" else llm.path.stem)
     loopback = host if all(is_loopback(listener.getsockname()[0]) for listener in listeners) else None
@@ -119,4 +126,4 @@ def serve(
     url = f"http://{address(host, listeners[0].getsockname()[1])}"
     console.print(f"{called} at {url}/v1 (Ctrl-C stops, and finishes what is in work)", markup=False)
     console.print(f"a page to try it: {url}/", markup=False)
-    run_until_stopped(create_app(service, loopback=loopback), scheduler, limits, listeners)
+    run_until_stopped(create_app(service, loopback=loopback, cors=cors or ()), scheduler, limits, listeners)

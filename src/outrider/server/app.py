@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from typing import Any
 
 from fastapi import FastAPI
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -16,18 +17,19 @@ from outrider import __version__
 from outrider.server import status
 from outrider.server.anthropic import routes as anthropic
 from outrider.server.openai import chat, completions, models, tokens
-from outrider.server.origins import LoopbackOnly
+from outrider.server.origins import Origins
 from outrider.server.page import page_routes
 from outrider.server.paths import Paths, not_routed
 from outrider.server.route import error_response
 from outrider.server.service import Service
 
 
-def create_app(service: Service, *, loopback: str | None = None) -> FastAPI:
+def create_app(service: Service, *, loopback: str | None = None, cors: Collection[str] = ()) -> FastAPI:
     """Puts the routes around a service.
 
     Args:
-        loopback: the host's name, if it listens on loopback alone: without keys, web pages are refused then.
+        loopback: the host's name, if it listens on loopback alone: without keys, other web pages are refused then.
+        cors: origins of web pages that may use the server.
     """
 
     @contextlib.asynccontextmanager
@@ -36,7 +38,7 @@ def create_app(service: Service, *, loopback: str | None = None) -> FastAPI:
         yield
         await service.stop()
 
-    guards = [] if loopback is None or service.keys else [Middleware(LoopbackOnly, host=loopback)]
+    allowed = Middleware(CORSMiddleware, allow_origins=cors, allow_methods=("*",), allow_headers=("*",))
     app = _App(
         title="outrider",
         version=__version__,
@@ -46,7 +48,11 @@ def create_app(service: Service, *, loopback: str | None = None) -> FastAPI:
         lifespan=lifespan,
         exception_handlers={HTTPException: _not_routed},
         redirect_slashes=False,
-        middleware=[Middleware(Paths), *guards],
+        middleware=[
+            Middleware(Paths),
+            Middleware(Origins, cors=cors, loopback=None if service.keys else loopback),
+            *([allowed] if cors else []),
+        ],
     )
     app.state.service = service
     for api in (completions, chat, anthropic, models, tokens, status):

@@ -16,8 +16,13 @@ if TYPE_CHECKING:
     from outrider.server.route import Call
 
 
+COMMENT_SECONDS = 5.0
+"""A stream without an event for so long gets a comment: clients and proxies close connections that are silent."""
+_COMMENT = ": waiting\n\n"
+
+
 class EventStream(StreamingResponse):
-    """Sends the events of a run. One that fails ends with an error event in the route's form.
+    """Sends the events of a run, the headers at once. One that fails ends with an error event in the route's form.
 
     What a client does not read fills its socket; then one event waits here, and the rest of the answer, at most
     `max_tokens`, behind it. A slow client delays nobody else; one that does not read loses its connection.
@@ -28,13 +33,17 @@ class EventStream(StreamingResponse):
 
     def __init__(self, call: Call, run: Run, events: AsyncGenerator[str, None]) -> None:
         self._call, self._run, self._events = call, run, events
-        super().__init__(self._with_error(), media_type="text/event-stream")
+        self._next: asyncio.Future[str] | None = None
+        super().__init__(self._sent(), media_type="text/event-stream", headers={"Cache-Control": "no-cache"})
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             await super().__call__(scope, receive, send)
         finally:
             self._run.cancel()  # a generator that was never started runs no `finally` of its own
+            if self._next is not None and not self._next.done():
+                self._next.cancel()
+                await asyncio.wait([self._next])
             await self._events.aclose()
 
     async def stream_response(self, send: Send) -> None:
@@ -50,10 +59,15 @@ class EventStream(StreamingResponse):
             self._call.service.metrics.limit_exceeded("reader")
             raise OSError("the client stopped reading") from None  # closes its connection
 
-    async def _with_error(self) -> AsyncGenerator[str, None]:
+    async def _sent(self) -> AsyncGenerator[str, None]:
         try:
-            async for each in self._events:
-                yield each
+            while True:
+                self._next = asyncio.ensure_future(anext(self._events))
+                while not (await asyncio.wait([self._next], timeout=COMMENT_SECONDS))[0]:
+                    yield _COMMENT
+                yield self._next.result()
+        except StopAsyncIteration:
+            pass
         except Exception as error:
             yield self._call.scope["route"].error_event(self._call.service.error(error))
 

@@ -37,12 +37,17 @@ class _DrainingServer(uvicorn.Server):
         self.should_exit = True
 
 
-def run_until_stopped(app: ASGIApp, scheduler: Scheduler, limits: Limits, listeners: list[socket.socket]) -> None:
-    """Serves at these sockets until SIGINT or SIGTERM; running requests then have `Limits.stopping` seconds."""
-    config = uvicorn.Config(
+def configured(app: ASGIApp, limits: Limits) -> uvicorn.Config:
+    """uvicorn's configuration."""
+    return uvicorn.Config(
         app,
         log_level=os.environ.get("UVICORN_LOG_LEVEL", "warning"),
         backlog=BACKLOG,
+        timeout_keep_alive=round(limits.idle),
         timeout_graceful_shutdown=round(limits.stopping) + _CLOSING_SECONDS,
     )
-    _DrainingServer(config, scheduler.drain).run(sockets=listeners)
+
+
+def run_until_stopped(app: ASGIApp, scheduler: Scheduler, limits: Limits, listeners: list[socket.socket]) -> None:
+    """Serves at these sockets until SIGINT or SIGTERM; running requests then have `Limits.stopping` seconds."""
+    _DrainingServer(configured(app, limits), scheduler.drain).run(sockets=listeners)

@@ -15,6 +15,7 @@ class Limits:
         reading: one event of a stream that the client does not read.
         body: receiving a request's body.
         stopping: running requests after the signal to stop.
+        idle: a connection between two requests; longer than the connection pools of common clients wait.
     """
 
     waiting: float | None = 60.0
@@ -22,3 +23,4 @@ class Limits:
     reading: float | None = 60.0
     body: float | None = 30.0
     stopping: float = 30.0
+    idle: float = 75.0
