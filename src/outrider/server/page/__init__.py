@@ -1,17 +1,20 @@
-"""The page at `/`: three files that the browser gets as they are. All it shows comes from the routes under `/v1`."""
+"""The page at `/`: files that the browser gets as they are. All it shows comes from the routes under `/v1`."""
 
 from __future__ import annotations
 
 from importlib.resources import files
+from importlib.resources.abc import Traversable
 
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-_FILES = {
-    "/": ("index.html", "text/html"),
-    "/page/page.css": ("page.css", "text/css"),
-    "/page/page.js": ("page.js", "text/javascript"),
+_KINDS = {
+    ".html": "text/html",
+    ".css": "text/css",
+    ".js": "text/javascript",
+    ".mjs": "text/javascript",
+    ".txt": "text/plain",
 }
 
 # Nothing but these files runs, and they talk to this server alone. The icon is a data: URL.
@@ -30,11 +33,21 @@ _HEADERS = {
 
 def page_routes() -> list[Route]:
     """A route for each file. None asks for the API key: they hold no secret, and the page has to ask for it."""
-    return [_route(path, *file) for path, file in _FILES.items()]
+    page = files(__name__)
+    routes = [_route("/", page / "index.html")]
+    for folder, address in ((page, "/page/"), (page / "vendor", "/page/vendor/")):
+        served = (file for file in folder.iterdir() if _suffix(file) in _KINDS and file.name != "index.html")
+        routes += [_route(address + file.name, file) for file in sorted(served, key=lambda file: file.name)]
+    return routes
 
 
-def _route(path: str, name: str, kind: str) -> Route:
-    content = (files(__name__) / name).read_bytes()
+def _suffix(file: Traversable) -> str:
+    return file.name[file.name.rfind(".") :]
+
+
+def _route(path: str, file: Traversable) -> Route:
+    content = file.read_bytes()
+    kind = _KINDS[_suffix(file)]
 
     async def answer(_request: Request) -> Response:
         return Response(content, headers=_HEADERS, media_type=kind)
