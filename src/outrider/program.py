@@ -282,16 +282,16 @@ class Program:
     """A recorded pass.
 
     `every_row` are the buffers whose values are wanted of every row after a pass; those of other buffers only of rows
-    with an output. In a `reader` (cross-attention to the target's cache) rows store no keys and values: each has the
-    first free position of its sequence plus `reader_offset` and attends to all committed positions.
+    with an output. With `cross_attention` (to the target's cache) rows store no keys and values: each has the first
+    free position of its sequence plus `position_offset` and attends to all committed positions.
     """
 
     buffers: tuple[Buffer, ...]
     kv_layers: tuple[KvLayer, ...]
     ops: tuple[Op, ...]
     every_row: frozenset[str] = frozenset()
-    reader: bool = False
-    reader_offset: int = 0
+    cross_attention: bool = False
+    position_offset: int = 0
 
     def buffer(self, name: str) -> Buffer:
         """The buffer of that name. Raises KeyError if there is none."""
@@ -340,10 +340,14 @@ class Recorder:
                     raise ValueError(f"{type(op).__name__} names {name!r}, which is no buffer")
             self._ops.append(op)
 
-    def program(self, *, every_row: Collection[str] = (), reader: bool = False, reader_offset: int = 0) -> Program:
+    def program(
+        self, *, every_row: Collection[str] = (), cross_attention: bool = False, position_offset: int = 0
+    ) -> Program:
         """What was recorded."""
         buffers = tuple(self._buffers.values())
-        return Program(buffers, self.kv_layers, tuple(self._ops), frozenset(every_row), reader, reader_offset)
+        return Program(
+            buffers, self.kv_layers, tuple(self._ops), frozenset(every_row), cross_attention, position_offset
+        )
 
 
 def _fields(op: Op) -> Iterator[Any]:

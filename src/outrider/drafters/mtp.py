@@ -81,7 +81,7 @@ class MtpDrafter(Drafter):
 
     def prefetch(self) -> None:
         """See `Drafter.prefetch`."""
-        self._drafting.program.warm()
+        self._drafting.program.prefetch_weights()
 
     def close(self, sequence: SequenceState) -> None:
         """See `Drafter.close`."""

@@ -108,7 +108,7 @@ def record_assistant(
         wanted.append(_clustered_head(record, assistant, x))
     else:
         record(Head(x, "embed_tokens.weight", 0.0))
-    return record.program(every_row=wanted, reader=True, reader_offset=position_offset)
+    return record.program(every_row=wanted, cross_attention=True, position_offset=position_offset)
 
 
 def _read_layer(target: ModelConfig, layer: Layer) -> int:
