@@ -118,7 +118,7 @@ class _Replayed(MtpDrafter):
 
     def __init__(self, seconds_per_step: float) -> None:
         program = SimpleNamespace(
-            max_rows=16, warm=lambda: None, write=lambda *_: None, read=lambda _hidden, rows: _Nothing(rows)
+            max_rows=16, prefetch_weights=lambda: None, write=lambda *_: None, read=lambda _hidden, rows: _Nothing(rows)
         )
         super().__init__(SimpleNamespace(program=program, ordering=(), hidden=0), 0)  # type: ignore[arg-type]
         self.seconds_per_step, self.steps = seconds_per_step, 0

@@ -2,7 +2,7 @@
 set(OUTRIDER_CSRC ${CMAKE_CURRENT_LIST_DIR})
 include_directories(${OUTRIDER_CSRC})
 
-# No fast-math and no contraction: a kernel's bits are part of its contract.
+# No fast-math and no contraction: results are specified bit for bit.
 set(OUTRIDER_FLAGS -O3 -Wall -Wextra -ffp-contract=off -fno-math-errno)
 
 set(OUTRIDER_KERNEL_SOURCES ${OUTRIDER_CSRC}/kernels/isa_portable.cpp ${OUTRIDER_CSRC}/kernels/dispatch.cpp)
@@ -14,7 +14,7 @@ if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64|amd64")
   list(APPEND OUTRIDER_KERNEL_SOURCES ${OUTRIDER_CSRC}/kernels/isa_avx512.cpp ${OUTRIDER_CSRC}/kernels/isa_avx2.cpp)
   set(OUTRIDER_DEFINITIONS OUTRIDER_X86)
   set(avx512 -mavx2 -mfma -mf16c -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vnni)
-  list(APPEND avx512 -falign-loops=64 -falign-functions=64)  # or a change elsewhere moves a loop, and costs it a tenth
+  list(APPEND avx512 -falign-loops=64 -falign-functions=64)  # otherwise unrelated changes move loops and cost up to 10 %
   if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
     list(APPEND avx512 -Wno-maybe-uninitialized -Wno-uninitialized)  # GCC bug 105593: false, from its own AVX-512 headers
   endif()
@@ -25,7 +25,7 @@ elseif(CMAKE_SYSTEM_PROCESSOR MATCHES "aarch64|arm64")
   set(OUTRIDER_DEFINITIONS OUTRIDER_ARM64)
   set_source_files_properties(${OUTRIDER_CSRC}/kernels/isa_neon.cpp PROPERTIES COMPILE_OPTIONS "-march=armv8.2-a+dotprod+fp16")
 else()
-  message(WARNING "outrider has no kernels of its own for ${CMAKE_SYSTEM_PROCESSOR}: the portable ones, which are slow, "
-                  "will be used. Processors with kernels: x86-64 (AVX2, AVX-512 VNNI), ARM64 (dot product).")
+  message(WARNING "outrider has no vector kernels for ${CMAKE_SYSTEM_PROCESSOR} and uses the portable ones, which are "
+                  "slow. Processors with vector kernels: x86-64 (AVX2, AVX-512 VNNI), ARM64 (dot product).")
   set(OUTRIDER_DEFINITIONS OUTRIDER_OTHER)
 endif()

@@ -139,7 +139,7 @@ def test_a_row_may_carry_an_embedding(tiny, variant):
     run(*arguments[:4], [model.cache()], with_tokens)
     assert np.array_equal(with_tokens[:2], found[:2])  # rows before the first embedding
     assert not np.allclose(with_tokens[2:], found[2:])
-    with pytest.raises(ValueError, match=f"embeddings are {width} wide, not {width + 1}"):
+    with pytest.raises(ValueError, match=f"embeddings must have width {width}, not {width + 1}"):
         run(*arguments, (which, np.zeros((2, width + 1), np.float32)))
     with pytest.raises(ValueError, match="row 2 names embedding 1 of 1"):
         run(*arguments, (which, given[:1]))

@@ -1,4 +1,4 @@
-// Arrays that come from Python and go to it.
+// Conversion of arrays between Python and C++.
 #pragma once
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
@@ -17,7 +17,7 @@ using IntArray = nb::ndarray<const int32_t, nb::ndim<1>, nb::c_contig, nb::devic
 using FloatMatrix = nb::ndarray<const float, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
 using Logits = nb::ndarray<float, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
 
-// A numpy array that owns the values.
+// A numpy array that takes ownership of the values.
 template <class T> nb::ndarray<nb::numpy, T> owned(std::vector<T> values, std::vector<size_t> shape) {
   auto* moved = new std::vector<T>(std::move(values));
   nb::capsule owner(moved, [](void* p) noexcept { delete static_cast<std::vector<T>*>(p); });
@@ -26,7 +26,7 @@ template <class T> nb::ndarray<nb::numpy, T> owned(std::vector<T> values, std::v
 
 inline std::vector<int32_t> ints(const IntArray& a) { return {a.data(), a.data() + a.shape(0)}; }
 
-// The classes of the key-value cache and of recorded programs; see program.cpp.
+// Binds the key-value cache and recorded programs; see program.cpp.
 void bind_program(nb::module_& m);
 
 }  // namespace outrider

@@ -1,4 +1,4 @@
-// outrider.backends.cpu._native: what Python sees of the core. Long calls release the GIL.
+// The Python module outrider.backends.cpu._native. Long calls release the GIL.
 #include <nanobind/stl/optional.h>
 #include <nanobind/stl/pair.h>
 #include <nanobind/stl/shared_ptr.h>
@@ -23,16 +23,22 @@ using namespace nanobind::literals;
 namespace outrider {
 namespace {
 
+std::string format_names() {
+  std::string names;
+  for (const FormatInfo& format : kFormats) names += (names.empty() ? "" : ", ") + std::string(format.name);
+  return names;
+}
+
 Format format_named(const std::string& name) {
   for (int i = 0; i < kFormatCount; ++i)
     if (name == kFormats[i].name) return static_cast<Format>(i);
-  throw std::invalid_argument("weights in format " + name + " are not supported");
+  throw std::invalid_argument("weights in format " + name + " are not supported: the formats are " + format_names());
 }
 
 void check_blocks(Format f, size_t rows, size_t columns, size_t bytes) {
   if (columns == 0 || columns % info(f).block)
-    throw std::invalid_argument(std::string(info(f).name) + " rows hold multiples of " + std::to_string(info(f).block) +
-                                " weights, not " + std::to_string(columns));
+    throw std::invalid_argument(std::string(info(f).name) + " rows must have a multiple of " + std::to_string(info(f).block) +
+                                " columns, not " + std::to_string(columns));
   if (bytes != rows * row_bytes(f, columns))
     throw std::invalid_argument("a " + std::string(info(f).name) + " matrix of " + std::to_string(rows) + " x " +
                                 std::to_string(columns) + " takes " + std::to_string(rows * row_bytes(f, columns)) +
@@ -51,8 +57,8 @@ std::shared_ptr<Table> make_table(const std::string& format, size_t rows, size_t
   const Format f = format_named(format);
   auto view = nb::cast<ByteArray>(blocks);
   check_blocks(f, rows, columns, view.shape(0));
-  auto* kept = new nb::object(std::move(blocks));
-  std::shared_ptr<void> owner(kept, [](void* p) {
+  auto* reference = new nb::object(std::move(blocks));
+  std::shared_ptr<void> owner(reference, [](void* p) {
     nb::gil_scoped_acquire acquire;
     delete static_cast<nb::object*>(p);
   });
@@ -72,13 +78,14 @@ std::tuple<nb::ndarray<nb::numpy, uint8_t>, double, double> quantize(const std::
                                                                      size_t columns, const ByteArray& blocks, ThreadPool& pool) {
   const Format target = format_named(to), source = format_named(format);
   if ((target != Format::Q4_0 && target != Format::Q8_0) || columns % 32)
-    throw std::invalid_argument("weights are quantized to Q4_0 or Q8_0, in rows of a multiple of 32");
+    throw std::invalid_argument("weights can be quantized to Q4_0 or Q8_0, in rows of a multiple of 32 columns; not to " + to +
+                                " in rows of " + std::to_string(columns));
   check_blocks(source, rows, columns, blocks.shape(0));
   std::vector<uint8_t> out(rows * row_bytes(target, columns));
   std::vector<QuantizationError> errors(rows);
   {
     nb::gil_scoped_release release;
-    pool.share(rows, std::max<size_t>(1, (1 << 16) / columns), [&](size_t begin, size_t end) {
+    pool.parallel_for(rows, std::max<size_t>(1, (1 << 16) / columns), [&](size_t begin, size_t end) {
       std::vector<float> row(columns);
       for (size_t r = begin; r < end; ++r) {
         dequantize_row(source, blocks.data() + r * row_bytes(source, columns), columns, row.data());
@@ -88,7 +95,7 @@ std::tuple<nb::ndarray<nb::numpy, uint8_t>, double, double> quantize(const std::
   }
   double error = 0, total = 0;
   for (const QuantizationError& e : errors) {
-    if (!e.finite) throw std::domain_error("a weight is not a finite number that a float16 scale can hold");
+    if (!e.finite) throw std::domain_error("a weight is not finite, or too large for a float16 scale");
     error += e.error, total += e.total;
   }
   const size_t size = out.size();
@@ -96,13 +103,13 @@ std::tuple<nb::ndarray<nb::numpy, uint8_t>, double, double> quantize(const std::
 }
 
 Scores scores_of(const FloatArray& logits, const std::optional<IntArray>& tokens) {
-  if (logits.shape(0) == 0) throw std::invalid_argument("there are no logits to choose from");
-  if (tokens && tokens->shape(0) != logits.shape(0)) throw std::invalid_argument("as many tokens as logits are needed");
+  if (logits.shape(0) == 0) throw std::invalid_argument("logits must not be empty");
+  if (tokens && tokens->shape(0) != logits.shape(0)) throw std::invalid_argument("tokens and logits must have the same length");
   return {logits.data(), logits.shape(0), tokens ? tokens->data() : nullptr};
 }
 
 SamplingFilter filter_of(double temperature, int64_t top_k, double top_p, double min_p, double typical_p) {
-  if (!(temperature >= 0) || std::isinf(temperature)) throw std::invalid_argument("a temperature must be finite and not below 0");
+  if (!(temperature >= 0) || std::isinf(temperature)) throw std::invalid_argument("the temperature must be finite and at least 0");
   return {temperature, top_k, top_p, min_p, typical_p};
 }
 
@@ -110,7 +117,7 @@ SamplingFilter filter_of(double temperature, int64_t top_k, double top_p, double
 
 NB_MODULE(_native, m) {
   m.doc() = "outrider's native core";
-  nb::set_leak_warnings(false);  // a thread that outlives the interpreter holds objects: no concern of a person at the end
+  nb::set_leak_warnings(false);  // a thread that outlives the interpreter keeps objects alive: a warning would be noise
   m.def(
       "instruction_sets",
       [] {
@@ -120,17 +127,22 @@ NB_MODULE(_native, m) {
         for (size_t i = 0; i < count; ++i) names.emplace_back(tables[i]->name);
         return names;
       },
-      "The instruction sets that this build holds and this processor runs, best first.");
+      "The instruction sets that this build contains and this processor supports, fastest first.");
   m.def("instruction_set", [] { return std::string(active_kernels().name); }, "The instruction set in use.");
   m.def(
       "choose_instruction_set",
       [](const std::string& name) {
-        if (!choose_kernels(name.c_str())) throw std::invalid_argument("instruction set " + name + " is not available here");
+        if (!choose_kernels(name.c_str()))
+          throw std::invalid_argument("instruction set " + name + " is not available here: see instruction_sets()");
       },
-      "name"_a, "Uses another instruction set from now on. Raises ValueError if there is none of that name.");
-  m.def("dequantize", &dequantize, "format"_a, "rows"_a, "columns"_a, "blocks"_a, "Float32 (rows, columns) of checkpoint blocks.");
+      "name"_a, "Selects the instruction set for all later calls. Raises ValueError if it is not available.");
+  m.def(
+      "dequantize", &dequantize, "format"_a, "rows"_a, "columns"_a, "blocks"_a,
+      "Dequantizes checkpoint blocks, (rows * bytes per row,) uint8, to (rows, columns) float32. Raises ValueError if they do not\n"
+      "fit the format.");
 
-  nb::class_<ThreadPool>(m, "ThreadPool", "Threads that run every pass together.")
+  nb::class_<ThreadPool>(m, "ThreadPool",
+                         "Threads that run passes. Raises RuntimeError if two passes are started at the same time.")
       .def(
           "__init__",
           [](ThreadPool* self, int threads) {
@@ -141,20 +153,18 @@ NB_MODULE(_native, m) {
           "threads"_a)
       .def_prop_ro("size", &ThreadPool::size);
 
-  nb::class_<Weight>(m, "Weight", "A packed matrix (or `count` of them) for the linear kernels.")
-      .def_prop_ro("rows", [](const Weight& w) { return w.shape().rows; })
-      .def_prop_ro("columns", [](const Weight& w) { return w.shape().columns; })
-      .def_prop_ro("count", &Weight::count)
-      .def_prop_ro("format", [](const Weight& w) { return std::string(info(w.shape().format).name); })
+  nb::class_<Weight>(m, "Weight", "A packed matrix, or a stack of matrices of one shape, for the linear kernels.")
       .def_prop_ro("nbytes", &Weight::bytes);
-  m.def("quantize", &quantize, "to"_a, "format"_a, "rows"_a, "columns"_a, "blocks"_a, "pool"_a,
-        "(uint8 blocks of `to`, sum of squared errors, sum of squares); ValueError if a weight is not finite.");
+  m.def(
+      "quantize", &quantize, "to"_a, "format"_a, "rows"_a, "columns"_a, "blocks"_a, "pool"_a,
+      "Quantizes checkpoint blocks of (rows, columns) to format `to`, Q4_0 or Q8_0. Returns (blocks uint8, sum of squared errors,\n"
+      "sum of squares). Raises ValueError if a weight is not finite or too large.");
   m.def("pack", &make_weight, "format"_a, "rows"_a, "columns"_a, "blocks"_a, "pool"_a, "count"_a = 1,
-        "Repacks checkpoint blocks (count * rows, columns) into tiles of 16 rows; no value changes. See csrc/weights/layout.h.");
-  nb::class_<Table>(m, "Table", "Rows gathered as the checkpoint stores them.")
-      .def_prop_ro("rows", [](const Table& t) { return t.rows; })
-      .def_prop_ro("columns", [](const Table& t) { return t.columns; });
-  m.def("table", &make_table, "format"_a, "rows"_a, "columns"_a, "blocks"_a, "Keeps `blocks` alive and reads rows from it.");
+        "Packs checkpoint blocks of (count * rows, columns) into tiles of 16 rows (csrc/weights/layout.h); values are unchanged.\n"
+        "Raises ValueError if the blocks do not fit the format.");
+  nb::class_<Table>(m, "Table", "An embedding table in the checkpoint's own blocks.");
+  m.def("table", &make_table, "format"_a, "rows"_a, "columns"_a, "blocks"_a,
+        "A table of (rows, columns) that reads its rows from `blocks` without a copy and keeps `blocks` alive.");
 
   m.def(
       "philox4x32",
@@ -165,8 +175,9 @@ NB_MODULE(_native, m) {
         philox4x32(c, k, out);
         return std::make_tuple(out[0], out[1], out[2], out[3]);
       },
-      "counter"_a, "key"_a, "Philox4x32-10, for its test vectors.");
-  m.def("gumbel_noise", &gumbel_noise, "seed"_a, "position"_a, "token"_a, "The noise that sampling adds to a token's logit.");
+      "counter"_a, "key"_a, "One block of the Philox4x32-10 generator.");
+  m.def("gumbel_noise", &gumbel_noise, "seed"_a, "position"_a, "token"_a,
+        "The Gumbel noise that sampling adds to a token's logit / temperature.");
   nb::class_<Sampler>(m, "Sampler", "Keyed sampling; see csrc/sampling/sampling.h.")
       .def(nb::init<>())
       .def(
@@ -177,21 +188,22 @@ NB_MODULE(_native, m) {
                             position);
           },
           "logits"_a, "temperature"_a, "top_k"_a, "top_p"_a, "min_p"_a, "typical_p"_a, "seed"_a, "position"_a,
-          "The token drawn at a position.")
+          "The token sampled at a position; see gumbel_top_k.")
       .def(
-          "foremost",
+          "gumbel_top_k",
           [](Sampler& s, const FloatArray& logits, double temperature, int64_t top_k, double top_p, double min_p, double typical_p,
-             uint64_t seed, uint64_t position, size_t count, std::optional<IntArray> tokens) {
+             uint64_t seed, uint64_t position, size_t k, std::optional<IntArray> tokens) {
             std::vector<std::pair<int32_t, double>> found;
-            for (const Contender& c : s.foremost(scores_of(logits, tokens), filter_of(temperature, top_k, top_p, min_p, typical_p),
-                                                 seed, position, count))
+            for (const Candidate& c : s.gumbel_top_k(scores_of(logits, tokens),
+                                                     filter_of(temperature, top_k, top_p, min_p, typical_p), seed, position, k))
               found.emplace_back(c.token, c.value);
             return found;
           },
-          "logits"_a, "temperature"_a, "top_k"_a, "top_p"_a, "min_p"_a, "typical_p"_a, "seed"_a, "position"_a, "count"_a,
+          "logits"_a, "temperature"_a, "top_k"_a, "top_p"_a, "min_p"_a, "typical_p"_a, "seed"_a, "position"_a, "k"_a,
           "tokens"_a.none() = nb::none(),
-          "The token that sample() draws and the runners-up, each with its logit / temperature + noise; `tokens` names those\n"
-          "that the logits belong to, None for all from 0 on.")
+          "The k tokens with the largest logit / temperature + noise, best first, each with that value; the first is the result\n"
+          "of sample(). At temperature 0: the k largest logits. `tokens`: (n,) int32, the tokens of the logits; None for\n"
+          "0, 1, 2, ... Fewer than k if fewer tokens pass the filters.")
       .def(
           "kept",
           [](Sampler& s, const FloatArray& logits, double temperature, int64_t top_k, double top_p, double min_p,
@@ -199,17 +211,17 @@ NB_MODULE(_native, m) {
             return s.kept(scores_of(logits, std::nullopt), filter_of(temperature, top_k, top_p, min_p, typical_p));
           },
           "logits"_a, "temperature"_a, "top_k"_a, "top_p"_a, "min_p"_a, "typical_p"_a,
-          "The tokens that the filters keep, likeliest first.");
+          "The tokens that pass the filters, by descending logit.");
   m.def(
       "likeliest",
       [](const FloatArray& logits, size_t count, std::optional<IntArray> tokens) {
         return likeliest(scores_of(logits, tokens), count);
       },
       "logits"_a, "count"_a, "tokens"_a.none() = nb::none(),
-      "The `count` likeliest tokens and their probabilities, likeliest first; `tokens` as in Sampler.foremost.");
+      "The `count` most likely tokens, most likely first, with their probabilities; `tokens` as in Sampler.gumbel_top_k.");
   m.def(
-      "log_total", [](const FloatArray& logits) { return log_total(scores_of(logits, std::nullopt)); }, "logits"_a,
-      "log(sum(exp(logits))): what a logit lies above its log-probability by.");
+      "logsumexp", [](const FloatArray& logits) { return logsumexp(scores_of(logits, std::nullopt)); }, "logits"_a,
+      "log(sum(exp(logits))): a token's log-probability is its logit minus this.");
 
   bind_program(m);
 }

@@ -1,4 +1,4 @@
-// The key-value cache and recorded programs, as Python sees them.
+// Python bindings of the key-value cache and of recorded programs.
 #include "program/program.h"
 
 #include <nanobind/stl/optional.h>
@@ -22,7 +22,7 @@ namespace {
 KvFormat kv_format_named(const std::string& name) {
   for (int i = 0; i < static_cast<int>(std::size(kKvFormats)); ++i)
     if (name == kKvFormats[i]) return static_cast<KvFormat>(i);
-  throw std::invalid_argument("keys and values in format " + name + " are not supported");
+  throw std::invalid_argument("keys and values in format " + name + " are not supported: use float32, float16 or int8");
 }
 
 Vector vector_from(const FloatArray& a) {
@@ -36,7 +36,8 @@ std::tuple<nb::ndarray<nb::numpy, int32_t>, nb::ndarray<nb::numpy, float>> run(
     std::vector<KvCache*> caches, std::optional<Logits> logits, std::optional<IntArray> embedding,
     std::optional<FloatMatrix> embeddings) {
   RowBatch batch{ints(token), ints(sequence), ints(parent), ints(outputs), std::move(caches)};
-  if (embedding.has_value() != embeddings.has_value()) throw std::invalid_argument("embedding names rows of embeddings: give both");
+  if (embedding.has_value() != embeddings.has_value())
+    throw std::invalid_argument("embedding (indices) and embeddings (values) must be given together");
   if (embedding) {
     batch.embedding = ints(*embedding);
     batch.embeddings = embeddings->data(), batch.embedding_count = embeddings->shape(0),
@@ -45,7 +46,7 @@ std::tuple<nb::ndarray<nb::numpy, int32_t>, nb::ndarray<nb::numpy, float>> run(
   for (const KvCache* c : batch.caches)
     if (!c) throw std::invalid_argument("a sequence has no cache");
   if (logits && (logits->shape(0) != batch.outputs.size() || static_cast<int64_t>(logits->shape(1)) != p.vocabulary()))
-    throw std::invalid_argument("logits must be (outputs, vocabulary)");
+    throw std::invalid_argument("logits must have the shape (outputs, vocabulary)");
   std::vector<Best> best;
   {
     nb::gil_scoped_release release;
@@ -61,19 +62,23 @@ std::tuple<nb::ndarray<nb::numpy, int32_t>, nb::ndarray<nb::numpy, float>> run(
 }  // namespace
 
 void bind_program(nb::module_& m) {
-  nb::class_<KvShape>(m, "KvShape", "One layer's cache: heads, head size, window (0: full).")
+  nb::class_<KvShape>(
+      m, "KvShape",
+      "The shape of one cache layer. `window`: positions that a sliding-window layer attends to, 0 for full attention.")
       .def(
           "__init__",
           [](KvShape* self, int kv_heads, int head_dim, int window) {
             if (kv_heads < 1 || head_dim < 16 || head_dim % 16 || window < 0)
-              throw std::invalid_argument("a KV layer needs heads, a head_dim in multiples of 16, and a window of 0 or more");
+              throw std::invalid_argument("a KV layer needs kv_heads >= 1, a head_dim that is a multiple of 16, and a window >= 0");
             new (self) KvShape{kv_heads, head_dim, window};
           },
           "kv_heads"_a, "head_dim"_a, "window"_a)
       .def_ro("kv_heads", &KvShape::kv_heads)
       .def_ro("head_dim", &KvShape::head_dim)
       .def_ro("window", &KvShape::window);
-  nb::class_<KvCache>(m, "KvCache", "Keys and values of one sequence; see csrc/cache/kv_cache.h.")
+  nb::class_<KvCache>(
+      m, "KvCache",
+      "Keys and values of one sequence; see csrc/cache/kv_cache.h. Raises RuntimeError if two threads use it at the same time.")
       .def(
           "__init__",
           [](KvCache* self, const std::vector<KvShape>& layers, int64_t max_positions, int max_rows, const std::string& format) {
@@ -81,17 +86,17 @@ void bind_program(nb::module_& m) {
           },
           "layers"_a, "max_positions"_a, "max_rows"_a, "format"_a)
       .def_prop_ro("length", &KvCache::length)
-      .def_prop_ro("max_positions", &KvCache::max_positions)
       .def_prop_ro("reserved_bytes", &KvCache::reserved_bytes)
       .def_prop_ro("earliest", &KvCache::earliest)
       .def(
           "commit", [](KvCache& c, const IntArray& path) { c.commit(ints(path)); }, "path"_a,
-          "Makes staged rows, ascending, the next positions.")
+          "Turns a path of staged rows, ascending, into the next positions. Raises ValueError if a row is not staged.")
       .def(
           "read",
           [](const KvCache& c, int layer, int64_t begin, int64_t end) {
             if (layer < 0 || layer >= c.layers() || begin < 0 || end < begin)
-              throw std::invalid_argument("no such layer or positions");
+              throw std::invalid_argument("the cache has no layer " + std::to_string(layer) + " or no positions " +
+                                          std::to_string(begin) + " .. " + std::to_string(end - 1));
             const size_t n = static_cast<size_t>(end - begin), heads = c.shape(layer).kv_heads, dim = c.shape(layer).head_dim;
             std::vector<float> keys(n * heads * dim), values(n * heads * dim);
             for (size_t i = 0; i < n; ++i)
@@ -99,23 +104,21 @@ void bind_program(nb::module_& m) {
             return std::make_tuple(owned(std::move(keys), {n, heads, dim}), owned(std::move(values), {n, heads, dim}));
           },
           "layer"_a, "begin"_a, "end"_a,
-          "Keys and values of positions begin .. end - 1, (positions, kv_heads, head_dim) float32 each.")
+          "Keys and values of positions begin .. end - 1, (positions, kv_heads, head_dim) float32 each. Raises ValueError if the\n"
+          "layer does not hold them.")
       .def("truncate", &KvCache::truncate, "length"_a,
-           "Goes back to `length` positions; ValueError if a window no longer reaches.");
+           "Shortens the sequence to `length` positions. Raises ValueError if a sliding window has been overwritten; see "
+           "`earliest`.");
 
   nb::class_<Program>(m, "Program", "A recorded forward pass; see csrc/program/program.h.")
       .def(
           "__init__",
           [](Program* self, int max_rows, std::vector<KvShape> kv, const std::string& format, std::shared_ptr<ThreadPool> pool,
-             bool reader, int reader_offset) {
-            new (self) Program(max_rows, std::move(kv), kv_format_named(format), std::move(pool), reader, reader_offset);
+             bool cross_attention) {
+            new (self) Program(max_rows, std::move(kv), kv_format_named(format), std::move(pool), cross_attention);
           },
-          "max_rows"_a, "kv"_a, "kv_format"_a, "pool"_a, "reader"_a = false, "reader_offset"_a = 0)
-      .def_prop_ro("max_rows", &Program::max_rows)
-      .def_prop_ro("kv_shapes", &Program::kv_shapes)
-      .def_prop_ro("kv_format", [](const Program& p) { return std::string(kKvFormats[static_cast<int>(p.kv_format())]); })
+          "max_rows"_a, "kv"_a, "kv_format"_a, "pool"_a, "cross_attention"_a = false)
       .def_prop_ro("vocabulary", &Program::vocabulary)
-      .def_prop_ro("buffer_bytes", &Program::buffer_bytes)
       .def("buffer", &Program::buffer, "name"_a, "width"_a, "rows_per_row"_a = 1)
       .def("gather", &Program::gather, "table"_a, "scale"_a, "dst"_a, "embeddings"_a = false)
       .def(
@@ -178,25 +181,26 @@ void bind_program(nb::module_& m) {
           "top_k"_a, "clusters"_a, "dst"_a)
       .def(
           "write", [](Program& p, int id, FloatMatrix values) { p.write(id, values.data(), values.shape(0), values.shape(1)); },
-          "buffer"_a, "values"_a, "Fills a buffer's first rows before a run, from (rows, width) float32.")
+          "buffer"_a, "values"_a,
+          "Fills a buffer's first rows before a run, (rows, width) float32. Raises ValueError if they do not fit.")
       .def(
           "chosen", [](const Program& p, size_t rows, size_t top_k) { return owned(p.chosen(rows, top_k), {rows, top_k}); },
-          "rows"_a, "top_k"_a, "The experts or clusters that each row chose in the last run, (rows, top_k) int32.")
+          "rows"_a, "top_k"_a, "The experts or clusters chosen for the first rows of the last run, (rows, top_k) int32.")
       .def("run", &run, "token"_a, "sequence"_a, "parent"_a, "outputs"_a, "caches"_a, "logits"_a.none() = nb::none(),
            "embedding"_a.none() = nb::none(), "embeddings"_a.none() = nb::none(),
-           "One pass: returns (chosen token ids, their logits before softcap), one per output row. RuntimeError if another thread "
-           "is\n"
-           "in a pass of this program, its pool or one of the caches.")
-      .def("warm", &Program::warm,
-           "Before a run that follows soon: the pool's other threads bring its weights into the caches, until something else is "
-           "run.")
+           "Runs one pass and stages its rows. Returns the argmax token of each output row and its logit before softcap,\n"
+           "(outputs,) int32 and float32. Raises ValueError if the rows do not fit, RuntimeError if another thread uses\n"
+           "this program, its pool or one of the caches.")
+      .def("prefetch_weights", &Program::prefetch_weights,
+           "Prefetches the weights that every run reads into the CPU caches on the pool's idle threads, until the next run.")
       .def(
           "read",
           [](const Program& p, int id, size_t rows) { return owned(p.read(id, rows), {rows, static_cast<size_t>(p.width(id))}); },
-          "buffer"_a, "rows"_a, "A copy of a buffer's first rows after a run, (rows, width) float32.")
-      .def("describe", &Program::describe)
-      .def("profile", &Program::profile, "on"_a)
-      .def_prop_ro("seconds", &Program::seconds);
+          "buffer"_a, "rows"_a,
+          "A copy of a buffer's first rows after a run, (rows, width) float32. Raises ValueError if it has fewer rows.")
+      .def("describe", &Program::describe, "The kind of each call.")
+      .def("profile", &Program::profile, "on"_a, "Switches profiling on or off and clears `seconds`.")
+      .def_prop_ro("seconds", &Program::seconds, "Seconds of each call, summed over the runs since profile(True).");
 }
 
 }  // namespace outrider

@@ -15,13 +15,14 @@ namespace outrider {
 KvCache::KvCache(const std::vector<KvShape>& layers, int64_t max_positions, int max_rows, KvFormat format)
     : max_positions_(max_positions), max_rows_(max_rows), format_(format) {
   for (const KvShape& s : layers) {
-    // A block of 16 positions may stick out at either end of what a pass sees.
+    // + 32: attention reads whole blocks of 16 positions, which may overlap either end of what a pass attends to.
     int64_t slots = s.window ? std::min<int64_t>(s.window + max_rows + 32, max_positions) : max_positions;
     slots = (slots + 15) / 16 * 16;
     const size_t bytes = (static_cast<size_t>(s.kv_heads) * slots * s.head_dim * element_bytes(format_) + 63) / 64 * 64;
     layers_.push_back({s, slots, size_, size_ + bytes, size_ + 2 * bytes});
     size_ += 2 * bytes;
-    if (format_ == KvFormat::kInt8) size_ += static_cast<size_t>(s.kv_heads) * 2 * slots * sizeof(float);  // slots: in 16s
+    if (format_ == KvFormat::kInt8)
+      size_ += static_cast<size_t>(s.kv_heads) * 2 * slots * sizeof(float);  // aligned: slots is a multiple of 16
   }
   size_ = std::max<size_t>(size_, 64);
   void* p = mmap(nullptr, size_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
@@ -33,8 +34,8 @@ KvCache::~KvCache() { munmap(data_, size_); }
 
 KvHead KvCache::head(int layer, int head) const {
   const Layer& l = layers_[layer];
-  const size_t apart = static_cast<size_t>(head) * l.capacity * l.shape.head_dim * element_bytes(format_);
-  KvHead h{format_, data_ + l.keys_at + apart, data_ + l.values_at + apart, nullptr, nullptr};
+  const size_t offset = static_cast<size_t>(head) * l.capacity * l.shape.head_dim * element_bytes(format_);
+  KvHead h{format_, data_ + l.keys_at + offset, data_ + l.values_at + offset, nullptr, nullptr};
   if (format_ == KvFormat::kInt8) {
     h.key_scales = reinterpret_cast<float*>(data_ + l.scales_at) + static_cast<size_t>(head) * 2 * l.capacity;
     h.value_scales = h.key_scales + l.capacity;
@@ -43,14 +44,14 @@ KvHead KvCache::head(int layer, int head) const {
 }
 
 void KvCache::read(int layer, int64_t position, float* key, float* value) const {
-  const Exclusive held = hold();
+  const Exclusive lock = exclusive();
   if (layer < 0 || layer >= layers()) throw std::invalid_argument("the cache has no layer " + std::to_string(layer));
   const Layer& l = layers_[layer];
   if (position < 0 || position >= length_ || position < written_ - l.capacity)
     throw std::invalid_argument("layer " + std::to_string(layer) + " does not hold position " + std::to_string(position));
   const int64_t slot = position % l.capacity;
   const size_t dim = l.shape.head_dim, block = static_cast<size_t>(slot / 16) * dim * 16 + slot % 16;
-  const auto number = [&](const void* at, size_t index, const float* scales) {
+  const auto element = [&](const void* at, size_t index, const float* scales) {
     switch (format_) {
       case KvFormat::kFloat32: return static_cast<const float*>(at)[index];
       case KvFormat::kFloat16: return half_to_float(static_cast<const uint16_t*>(at)[index]);
@@ -60,8 +61,8 @@ void KvCache::read(int layer, int64_t position, float* key, float* value) const 
   for (int h = 0; h < l.shape.kv_heads; ++h) {
     const KvHead from = head(layer, h);
     for (size_t d = 0; d < dim; ++d) {
-      key[h * dim + d] = number(from.keys, block + d * 16, from.key_scales);
-      value[h * dim + d] = number(from.values, slot * dim + d, from.value_scales);
+      key[h * dim + d] = element(from.keys, block + d * 16, from.key_scales);
+      value[h * dim + d] = element(from.values, slot * dim + d, from.value_scales);
     }
   }
 }
@@ -71,8 +72,8 @@ void KvCache::check_room(int rows) const {
     throw std::invalid_argument("a pass may stage at most " + std::to_string(max_rows_) + " rows of a sequence, not " +
                                 std::to_string(rows));
   if (length_ + rows > max_positions_)
-    throw std::invalid_argument("the sequence has room for " + std::to_string(max_positions_) + " positions; " +
-                                std::to_string(length_) + " are used and " + std::to_string(rows) + " more were asked for");
+    throw std::invalid_argument("the cache has room for " + std::to_string(max_positions_) + " positions; " +
+                                std::to_string(length_) + " are used, and the pass needs " + std::to_string(rows) + " more");
 }
 
 void KvCache::stage(int rows) {
@@ -82,11 +83,11 @@ void KvCache::stage(int rows) {
 }
 
 void KvCache::commit(const std::vector<int32_t>& path) {
-  const Exclusive held = hold();
+  const Exclusive lock = exclusive();
   for (size_t d = 0; d < path.size(); ++d)
     if (path[d] < 0 || path[d] >= staged_ || (d > 0 && path[d] <= path[d - 1]))
-      throw std::invalid_argument("a committed path must name staged rows in ascending order; row " + std::to_string(path[d]) +
-                                  " of " + std::to_string(staged_) + " staged does not fit");
+      throw std::invalid_argument("a committed path must list staged rows in ascending order: row " + std::to_string(path[d]) +
+                                  " is out of order or not among the " + std::to_string(staged_) + " staged rows");
   for (size_t d = 0; d < path.size(); ++d) {
     const int64_t from = length_ + path[d], to = length_ + static_cast<int64_t>(d);
     if (from == to) continue;
@@ -111,22 +112,22 @@ void KvCache::move_row(int layer, int64_t from, int64_t to) {
 }
 
 int64_t KvCache::earliest() const {
-  // Position p of a ring survives while nothing at p + capacity was written; length n needs positions n - window + 1 on.
-  int64_t least = 0;
+  // A ring buffer holds position p until p + capacity is written. Length n needs positions n - window + 1 and on.
+  int64_t earliest = 0;
   for (const Layer& l : layers_)
-    if (l.shape.window && written_ > l.capacity) least = std::max(least, written_ - l.capacity + l.shape.window - 1);
-  return least;
+    if (l.shape.window && written_ > l.capacity) earliest = std::max(earliest, written_ - l.capacity + l.shape.window - 1);
+  return earliest;
 }
 
 void KvCache::truncate(int64_t length) {
-  const Exclusive held = hold();
+  const Exclusive lock = exclusive();
   if (length < 0 || length > length_)
     throw std::invalid_argument("cannot truncate a sequence of " + std::to_string(length_) + " positions to " +
                                 std::to_string(length));
   if (length != 0 && length < earliest())
-    throw std::invalid_argument("the sliding layers no longer hold what position " + std::to_string(length) +
-                                " would see; the earliest length to go back to is " + std::to_string(earliest()) +
-                                ", or 0 to start again");
+    throw std::invalid_argument("cannot truncate to " + std::to_string(length) + " positions: the sliding-window layers have " +
+                                "overwritten positions that the next one attends to; the earliest length to go back to is " +
+                                std::to_string(earliest()) + ", or 0 to start again");
   length_ = length;
   if (length == 0) written_ = 0;
   staged_ = 0;

@@ -1,10 +1,9 @@
-// The keys and values of one sequence, for every layer that makes its own.
+// The key-value cache of one sequence, for every layer that computes its own keys and values.
 //
-// A pass stages its rows: row i of the sequence goes to slot (length + i) % capacity, beside what is committed.
-// commit() makes a path of staged rows the next positions; rows not committed are as if never written. Nothing needs
-// undoing: a sliding layer's ring is larger than its window by the rows in flight, so staging never touches a position
-// that the next pass can still see.
-// Memory is reserved for the whole context and taken by the system page by page as it is touched.
+// A pass stages its rows: row i of the sequence goes to slot (length + i) % capacity. commit() turns a path of staged rows
+// into the next positions; rows that are not committed are discarded. There is no rollback: a sliding-window layer is a ring
+// buffer larger than its window by the staged rows, so staging overwrites no position that the next pass attends to.
+// Virtual memory is reserved for the whole context; the system allocates pages on first use.
 #pragma once
 #include <cstddef>
 #include <cstdint>
@@ -17,13 +16,14 @@ namespace outrider {
 
 struct KvShape {
   int kv_heads, head_dim;
-  int window;  // positions that a sliding layer sees; 0 for a full layer
+  int window;  // positions that a sliding-window layer attends to; 0 for full attention
 };
 
-// One call at a time, a pass over the sequence included: a second thread is refused with std::runtime_error.
+// Not concurrent: a call from a second thread, also during a pass over the sequence, throws std::runtime_error.
 class KvCache {
  public:
-  // max_positions: the longest the sequence may become, staged rows included. max_rows: most rows staged by a pass.
+  // max_positions: the longest sequence, staged rows included. max_rows: the most rows that a pass stages.
+  // Throws std::bad_alloc if the address space is exhausted.
   KvCache(const std::vector<KvShape>& layers, int64_t max_positions, int max_rows, KvFormat format);
   ~KvCache();
   KvCache(const KvCache&) = delete;
@@ -31,27 +31,27 @@ class KvCache {
 
   int64_t length() const { return length_; }
   int64_t max_positions() const { return max_positions_; }
-  int max_rows() const { return max_rows_; }
   KvFormat format() const { return format_; }
   int layers() const { return static_cast<int>(layers_.size()); }
   const KvShape& shape(int layer) const { return layers_[layer].shape; }
   int64_t capacity(int layer) const { return layers_[layer].capacity; }
   KvHead head(int layer, int head) const;
   size_t reserved_bytes() const { return size_; }
-  // Held for the length of a pass, and by each call that reads or changes what a pass sees.
+  // Set during a pass, and by each call that reads or changes the state that a pass uses (see Exclusive).
   std::atomic_flag& in_use() const { return in_use_; }
 
-  // Copies a committed position's key and value, (kv_heads, head_dim) each, which the ring must still hold: throws
-  // std::invalid_argument if it does not.
+  // Copies the key and value of a committed position, (kv_heads, head_dim) float32 each. Throws std::invalid_argument if
+  // the layer does not exist or its ring buffer no longer holds the position.
   void read(int layer, int64_t position, float* key, float* value) const;
 
-  // Called by a pass before it writes `rows` rows; check_room() throws std::invalid_argument if they do not fit.
+  // A pass calls stage() before it writes `rows` rows. Both throw std::invalid_argument if the rows do not fit.
   void check_room(int rows) const;
   void stage(int rows);
-  // path: strictly ascending staged rows that become positions length, length + 1, ... Throws std::invalid_argument.
+  // path: strictly ascending staged rows, which become positions length, length + 1, ... Throws std::invalid_argument if a
+  // row is not staged or the order is wrong.
   void commit(const std::vector<int32_t>& path);
-  // Goes back to `length` positions. A sliding layer may have overwritten what those positions would see: then this
-  // throws std::invalid_argument and changes nothing. earliest() is the smallest length that works besides 0.
+  // Shortens the sequence to `length` positions. Throws std::invalid_argument, and changes nothing, if a sliding-window layer
+  // has overwritten positions that the next one would attend to. earliest() is the smallest length that works besides 0.
   void truncate(int64_t length);
   int64_t earliest() const;
 
@@ -59,13 +59,13 @@ class KvCache {
   struct Layer {
     KvShape shape;
     int64_t capacity;
-    size_t keys_at, values_at, scales_at;  // byte offsets of head 0; a head's scales: of its keys, then of its values
+    size_t keys_at, values_at, scales_at;  // byte offsets of head 0; the scales of a head: keys, then values
   };
-  Exclusive hold() const { return {in_use_, "the key-value cache"}; }
+  Exclusive exclusive() const { return {in_use_, "the key-value cache"}; }
   void move_row(int layer, int64_t from, int64_t to);
 
   std::vector<Layer> layers_;
-  int64_t length_ = 0, written_ = 0;  // written_: one past the highest slot position ever staged
+  int64_t length_ = 0, written_ = 0;  // written_: one past the highest position ever staged
   int64_t max_positions_;
   int max_rows_, staged_ = 0;
   KvFormat format_;

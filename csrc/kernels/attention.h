@@ -1,15 +1,15 @@
 // Attention of a few query heads over one head of the key-value cache.
 //
-// Layout: keys in blocks of 16 slots, [slot / 16][dimension][slot % 16], so that a lane is a key and a score is one
-// lane's sum over dimensions in ascending order; values [slot][dimension]. A position's slot is position % capacity.
-// Of 8-bit keys the scale multiplies the finished score, of 8-bit values the weight: codes are summed as they are.
+// Layout: keys in blocks of 16 slots, [slot / 16][dimension][slot % 16], so that each lane is a key and accumulates its score
+// over the dimensions in ascending order; values [slot][dimension]. A position's slot is position % capacity.
+// 8-bit codes are accumulated unscaled: the scale of a key multiplies its score, the scale of a value its softmax weight.
 //
-// Exactness: scores are per key; the weights are summed by lane over blocks of 16 aligned positions, in position
-// order; values are added one position after another. So the bits of a row depend on the positions it sees and on
-// nothing else: not on where a key lies, nor on which other rows share the pass.
+// Exactness: scores are per key; softmax weights are summed by lane over blocks of 16 aligned positions, in position order;
+// values are added in position order. A row's bits thus depend on the positions it attends to and on nothing else: neither on
+// the slots of the keys nor on the other rows of the pass.
 //
-// The up to kMaxQueries heads of a pack share each load of keys and values; only the positions at both ends that not
-// all of them see are walked one query at a time. Bounded by reading the cache (few rows) or by multiply-adds (many).
+// The up to kMaxQueries queries of a pack share each load of keys and values. Positions that only some of them attend to, at
+// either end, are processed one query at a time. Bounded by reading the cache (few rows) or by multiply-adds (many rows).
 #pragma once
 #include "kernels/attention_pack.h"
 
@@ -20,7 +20,7 @@ inline F load_cached(const uint16_t* p) { return load_f16(p); }
 inline F load_cached(const int8_t* p) { return load_i8(reinterpret_cast<const uint8_t*>(p)); }
 template <class T> inline constexpr bool kScaled = sizeof(T) == 1;
 
-// out[q][16 * b + lane] = query q . key (b, lane), for `kBlocks` consecutive blocks; `scales` are those of their slots.
+// out[q][16 * b + lane] = query q . key (b, lane), for `kBlocks` consecutive blocks; scales: of their slots, for 8-bit keys.
 template <class T, int kQueries, int kBlocks>
 inline void score_blocks(const float* const* query, const T* keys, const float* scales, int head_dim, float* const* out) {
   F acc[kBlocks][kQueries];
@@ -46,8 +46,8 @@ template <class T, int kQueries> void score_range(const AttentionPack& a, int64_
   const T* keys = static_cast<const T*>(a.cache.keys);
   for (int64_t p = base; p <= last;) {
     const int64_t slot = p % a.capacity;
-    const int64_t wanted = (last - p) / 16 + 1, in_line = (a.capacity - slot) / 16;
-    int64_t blocks = wanted < in_line ? wanted : in_line;
+    const int64_t left = (last - p) / 16 + 1, contiguous = (a.capacity - slot) / 16;  // before the ring buffer wraps
+    int64_t blocks = left < contiguous ? left : contiguous;
     const T* at = keys + slot * a.head_dim;
     const float* scales = kScaled<T> ? a.cache.key_scales + slot : nullptr;
     float* out[kQueries];
@@ -66,13 +66,13 @@ template <class T, int kQueries> void score_range(const AttentionPack& a, int64_
   }
 }
 
-// scores -> weights e^(score - max) over first .. position, 0 outside; returns 1 / their sum.
+// Replaces scores by weights e^(score - max) for first .. position, and by 0 outside; returns 1 / their sum.
 inline float softmax(float* scores, int64_t base, int64_t first, int64_t position) {
   const int64_t blocks = (position - base) / 16 + 1;
-  const float hidden = -__builtin_inff();
-  for (int64_t i = 0; i < first - base; ++i) scores[i] = hidden;
-  for (int64_t i = position - base + 1; i < blocks * 16; ++i) scores[i] = hidden;
-  F largest = set1(hidden);
+  const float masked = -__builtin_inff();
+  for (int64_t i = 0; i < first - base; ++i) scores[i] = masked;
+  for (int64_t i = position - base + 1; i < blocks * 16; ++i) scores[i] = masked;
+  F largest = set1(masked);
   for (int64_t b = 0; b < blocks; ++b) largest = max(load(scores + 16 * b), largest);
   const F m = set1(reduce_max(largest));
   F sum = zero();
@@ -84,7 +84,7 @@ inline float softmax(float* scores, int64_t base, int64_t first, int64_t positio
   return 1.0f / reduce_add(sum);
 }
 
-// weights of positions base .. position *= the scale of the value that each stands for.
+// Multiplies the weights of positions base .. position by the scales of their 8-bit values.
 inline void scale_weights(const AttentionPack& a, int q, float* weights, int64_t base) {
   const int64_t in_order = a.path[q] ? a.committed : a.position[q] + 1;
   int64_t p = base;
@@ -98,7 +98,7 @@ inline void scale_weights(const AttentionPack& a, int q, float* weights, int64_t
   }
 }
 
-// acc += weight * value for one query over positions from .. to - 1, in order.
+// acc += weight * value for one query over positions from .. to - 1, in position order.
 template <class T, int kVectors>
 inline void add_values(const AttentionPack& a, const T* values, const float* weights, int64_t base, int64_t from, int64_t to,
                        F (&acc)[kVectors]) {
@@ -112,7 +112,7 @@ template <class T, int kQueries, int kVectors>
 void mix_values(const AttentionPack& a, int dimension, int64_t base, float* const* weights, const float* inverse) {
   const T* values = static_cast<const T*>(a.cache.values) + dimension;
   F acc[kQueries][kVectors];
-  int64_t in_order[kQueries];  // end of the positions whose slot is their own, before the path of a tree
+  int64_t in_order[kQueries];  // end of the positions that lie in their own slots, before the path through a tree
   int64_t from = 0, to = INT64_MAX;
   for (int q = 0; q < kQueries; ++q) {
     for (int i = 0; i < kVectors; ++i) acc[q][i] = zero();
@@ -120,7 +120,7 @@ void mix_values(const AttentionPack& a, int dimension, int64_t base, float* cons
     from = a.first[q] > from ? a.first[q] : from;
     to = in_order[q] < to ? in_order[q] : to;
   }
-  if (from > to) from = to;  // nothing in common: each query walks alone
+  if (from > to) from = to;  // no position is shared by all queries
   for (int q = 0; q < kQueries; ++q) add_values<T>(a, values, weights[q], base, a.first[q], from, acc[q]);
   int64_t slot = from % a.capacity;
   for (int64_t p = from; p < to; ++p) {
@@ -157,7 +157,7 @@ template <class T, int kQueries> void attend_pack(const AttentionPack& a, float*
   base = base / 16 * 16;
   score_range<T, kQueries>(a, base, last, scores);
   for (int q = 0; q < kQueries; ++q) {
-    if (a.path[q])  // ancestors lie at or behind their position, so moving them forward in order is safe
+    if (a.path[q])  // an ancestor's slot is never before its position, so moving scores towards the front in order is safe
       for (int64_t p = a.committed > base ? a.committed : base; p <= a.position[q]; ++p)
         scores[q][p - base] = scores[q][a.committed + a.path[q][p - a.committed] - base];
     inverse[q] = softmax(scores[q], base, a.first[q], a.position[q]);
@@ -187,30 +187,29 @@ inline void attend(const AttentionPack& a, float* scratch, size_t stride) {
   }
 }
 
-// The scale of one head's 8-bit codes, and what values are multiplied by. As quantize_row: what is not finite comes back
-// as NaN.
+// The scale of one head's 8-bit codes. As in quantize_row, a head with a NaN or an infinity dequantizes to NaN.
 struct HeadScale {
   float scale, inverse;
-  bool fits;
+  bool finite;  // and not so small that 127 / scale overflows
 };
 
 inline HeadScale head_scale(const float* x, int head_dim) {
   const F infinity = set1(__builtin_inff());
-  F sizes = zero();
+  F magnitudes = zero();
   for (int d = 0; d < head_dim; d += 16) {
-    const F size = abs(load(x + d));
-    sizes = max(select_below(size, infinity, size, infinity), sizes);
+    const F magnitude = abs(load(x + d));
+    magnitudes = max(select_below(magnitude, infinity, magnitude, infinity), magnitudes);
   }
-  const float largest = reduce_max(sizes);
-  const bool fits = largest > 1e-30f && largest < __builtin_inff();
-  return {largest / 127.0f, fits ? 127.0f / largest : 0.0f, fits};
+  const float largest = reduce_max(magnitudes);
+  const bool finite = largest > 1e-30f && largest < __builtin_inff();
+  return {largest / 127.0f, finite ? 127.0f / largest : 0.0f, finite};
 }
 
 inline I head_codes(const float* x, const HeadScale& by) {
-  return by.fits ? round_to_int(mul(load(x), set1(by.inverse))) : izero();
+  return by.finite ? round_to_int(mul(load(x), set1(by.inverse))) : izero();
 }
 
-// Writes dimensions begin .. end - 1, multiples of 16, of one head's key and value of one row into its slot.
+// Writes dimensions begin .. end - 1 (multiples of 16) of one row's key and value for one head into a slot.
 inline void store_kv(const float* key, const float* value, int head_dim, int begin, int end, int64_t slot, const KvHead& to) {
   const size_t block = static_cast<size_t>(slot / 16) * head_dim * 16 + slot % 16, row = static_cast<size_t>(slot) * head_dim;
   switch (to.format) {

@@ -1,4 +1,4 @@
-// One task of attention: up to four query heads that read the same head of the same sequence's cache.
+// One attention task: up to four queries (row and head) against the same KV head of the same sequence.
 #pragma once
 #include <cstdint>
 
@@ -12,14 +12,14 @@ struct AttentionPack {
   KvHead cache;
   int head_dim;
   int64_t capacity;   // slots; a multiple of 16
-  int64_t committed;  // positions before this one lie in their own slots
+  int64_t committed;  // number of committed positions, which lie in their own slots
   int queries;
   const float* query[kMaxQueries];  // (head_dim), already scaled
   float* out[kMaxQueries];          // (head_dim)
-  int64_t first[kMaxQueries];       // first position that the query sees
-  int64_t position[kMaxQueries];    // its own, the last it sees
-  // For a row of a tree: path[d] = which staged row (slot committed + path[d]) stands at position committed + d.
-  // Null when the staged rows stand in order.
+  int64_t first[kMaxQueries];       // first position that the query attends to
+  int64_t position[kMaxQueries];    // the last one: its own
+  // For a row of a tree: path[d] is the staged row, in slot committed + path[d], that has position committed + d.
+  // Null if that is 0, 1, 2, ...
   const int32_t* path[kMaxQueries];
 };
 

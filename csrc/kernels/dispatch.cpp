@@ -1,4 +1,4 @@
-// Which instruction sets this build holds and this processor runs.
+// Run-time dispatch: the instruction sets that this build contains and this processor supports.
 #include "kernels/kernel_table.h"
 
 #include <atomic>

@@ -1,4 +1,4 @@
-// Built with AVX2, FMA and F16C; entered only where the processor has them.
+// Built with AVX2, FMA and F16C; used only if the processor supports them.
 #define OUTRIDER_ISA avx2
 #include "simd/avx2.h"
 #include "kernels/table.h"

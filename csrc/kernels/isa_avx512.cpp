@@ -1,4 +1,4 @@
-// Built with AVX-512 F, BW, DQ, VL and VNNI, F16C and FMA; entered only where the processor has them.
+// Built with AVX-512 F, BW, DQ, VL and VNNI, F16C and FMA; used only if the processor supports them.
 #define OUTRIDER_ISA avx512
 #include "simd/avx512.h"
 #include "kernels/table.h"

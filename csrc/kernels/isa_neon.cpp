@@ -1,4 +1,4 @@
-// Built for ARMv8.2 with the dot-product extension; entered only where the processor has it.
+// Built for ARMv8.2 with the dot-product extension; used only if the processor supports it.
 #define OUTRIDER_ISA neon
 #include "simd/neon.h"
 #include "kernels/table.h"

@@ -8,21 +8,22 @@
 
 namespace outrider {
 
+// The largest logit of a row and its token.
 struct Best {
   float logit;
   int32_t token;
 };
 
-// Where a race for the largest logit + temperature * noise stands: what a token must reach to join the foremost.
-struct Race {
-  uint64_t seed, position;  // of the noise
+// A search for candidates of a Gumbel top-k (see gumbel.h): tokens with a large logit + temperature * noise.
+struct GumbelSearch {
+  uint64_t seed, position;  // key of the noise
   float temperature;
-  float bound;  // a logit and its noise times the temperature must exceed this, which lies below what is needed (race.h),
-  float least;  // and the logit must exceed this
+  float min_sum;    // a candidate's logit + temperature * noise exceeds this; set slightly too low, see sum_bounds()
+  float min_logit;  // and its logit exceeds this
 };
 
-// The second word of the generator's counter: what its words are for.
-constexpr uint32_t kOfTokens = 0, kOfLeaders = 1;
+// The second word of the generator's counter selects a stream: noise per token, or maxima per group of tokens.
+constexpr uint32_t kTokenStream = 0, kGroupStream = 1;
 
 struct KernelTable {
   const char* name;
@@ -43,15 +44,15 @@ struct KernelTable {
   void (*attend)(const AttentionPack&, float* scratch, size_t stride);
   void (*store_kv)(const float* key, const float* value, int head_dim, int begin, int end, int64_t slot, const KvHead& to);
   int64_t (*next_above)(const float* x, int64_t begin, int64_t end, float limit);
-  int64_t (*next_group)(const float* logits, int64_t begin, int64_t end, const Race&);
-  int64_t (*next_named_group)(const float* logits, const int32_t* tokens, int64_t begin, int64_t end, const Race&);
+  int64_t (*next_candidates)(const float* logits, int64_t begin, int64_t end, const GumbelSearch&);
+  int64_t (*next_listed_candidates)(const float* logits, const int32_t* tokens, int64_t begin, int64_t end, const GumbelSearch&);
 };
 
-// The tables that this build contains and this processor can run, best first; the last is always "portable".
+// The tables that this build contains and this processor supports, fastest first; the last is always "portable".
 const KernelTable* const* available_kernels(size_t* count);
 
-// The table in use: the first available, unless choose_kernels() named another. choose_kernels() returns false, and
-// changes nothing, if there is none of that name.
+// The table in use: the first available one unless choose_kernels() selected another. choose_kernels() returns false, and
+// changes nothing, if no available table has that name.
 const KernelTable& active_kernels();
 bool choose_kernels(const char* name);
 

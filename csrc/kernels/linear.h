@@ -1,10 +1,10 @@
 // Matrix times activation rows: out[m][n] = sum over k of W[n][k] * x[m][k], for the 16 rows of one tile.
 //
-// Exactness: one output is one lane, and its sum runs over the groups in ascending order with one fused multiply-add
-// each, whatever the number of rows; inside a group everything is whole numbers. So a row's bits depend neither on
-// the rows beside it, nor on threads, nor on the instruction set.
-// Cost: a tile's codes and scales are read once from memory for up to kMaxRows rows. At one row the memory bounds it;
-// each further row adds 8 dot products of 64 bytes per group of 32 columns, hidden behind the reading up to about four.
+// Exactness: an output is one lane, accumulated over the groups in ascending order with fused multiply-adds, for any number of
+// rows; arithmetic within a group is on integers. A row's bits depend neither on the other rows of the batch, nor on the number
+// of threads, nor on the instruction set.
+// Cost: a tile's codes and scales are read from memory once for up to kMaxRows rows. One row is bound by memory bandwidth. The
+// marginal row cost is 8 dot products of 64 bytes per group of 32 columns, hidden behind the reads up to about four rows.
 #pragma once
 #include "weights/layout.h"
 
@@ -13,15 +13,16 @@
 
 namespace outrider::OUTRIDER_ISA {
 
-// Asks for the codes of the step that is kSteps ahead, across the end of the tile into the `next` one (after a tile of no more
-// steps than that, on into its own matrix, whose turn comes again soon). With several rows the core computes longer than its
-// own prefetcher looks ahead (which also stops at each page and at each jump between two matrices), and reading and computing
-// would take turns. The less a step computes the less it helps, and where reading alone sets the pace it hinders: so each
-// kernel says how far ahead, from its number of rows. Measured over the demo's and E2B's matrices.
-template <size_t kStep, int kSteps>  // kStep: bytes of codes per step; kSteps: none is asked for if 0
-class Ahead {
+// Software prefetch of the codes at a distance of kSteps steps, continuing across the end of the tile into the `next` one. (A
+// tile of at most kSteps steps continues into the tiles behind it instead.)
+// With several rows a step computes for longer than the hardware prefetcher covers, which also stops at page borders and at
+// jumps between matrices; without software prefetch, reads and computation would alternate. The less a step computes, the
+// smaller the gain, and a loss if bandwidth alone is the bound: the distance depends on the number of rows. Measured over the
+// matrices of the demo and of E2B.
+template <size_t kStep, int kSteps>  // kStep: bytes of codes per step; kSteps: prefetch distance, 0 for none
+class Prefetcher {
  public:
-  Ahead(const uint8_t* codes, const uint8_t* next, int steps)
+  Prefetcher(const uint8_t* codes, const uint8_t* next, int steps)
       : at_(codes + kSteps * kStep), next_(next), last_(steps - 1 - kSteps) {}
   void step(int number) {
     if constexpr (kSteps > 0) {
@@ -35,8 +36,9 @@ class Ahead {
   int last_;
 };
 
-// Of weights in blocks: 5 to 8 kB ahead, but 3 kB for one to three rows of 8 bits, which take longer otherwise.
-constexpr int steps_ahead(int bits, int rows) {
+// Prefetch distance in groups for quantized weights: 5 to 8 kB, but 3 kB for one to three rows of 8-bit codes, which larger
+// distances slow down.
+constexpr int prefetch_distance(int bits, int rows) {
   if (bits == 4) return 32;
   return bits == 8 && rows < 4 ? 6 : 16;
 }
@@ -55,16 +57,16 @@ template <int kBits, int kZero> inline Codes quad(const uint8_t* p, int number) 
   }
 }
 
-// A group's quads, each unpacked when it is asked for.
+// A group's quads, each unpacked on use.
 template <int kBits, int kZero> struct PackedQuads {
   explicit PackedQuads(const uint8_t* p) : p(p) {}
   [[gnu::always_inline, gnu::flatten]] Codes operator()(int number) const { return quad<kBits, kZero>(p, number); }
   const uint8_t* p;
 };
 
-// A group's quads, unpacked once and held in registers.
-template <int kBits, int kZero> struct HeldQuads {
-  explicit HeldQuads(const uint8_t* p) {
+// A group's quads, unpacked once into registers.
+template <int kBits, int kZero> struct UnpackedQuads {
+  explicit UnpackedQuads(const uint8_t* p) {
 #pragma GCC unroll 8
     for (int j = 0; j < 8; ++j) w[j] = quad<kBits, kZero>(p, j);
   }
@@ -72,9 +74,9 @@ template <int kBits, int kZero> struct HeldQuads {
   Codes w[8];
 };
 
-// total - zero * (sum of the group's activation codes), in whole numbers. The subtraction takes its operand from memory
-// and runs beside the dot products, where a multiplication would take their place.
-template <int kBits, int kZero> inline I less_zero(I total, const ActivationGroup& x) {
+// total - zero point * (sum of the group's activation codes), as integers. A subtraction with a memory operand runs in
+// parallel with the dot products; a multiplication would occupy the same execution ports.
+template <int kBits, int kZero> inline I subtract_zero_point(I total, const ActivationGroup& x) {
   static_assert(kZero == 0 || kZero == 8 || kZero == 16 || kZero == 128);
   if constexpr (!kUnsignedDot<kBits> || kZero == 0) return total;
   if constexpr (kZero == 128) return isub(total, ibroadcast(&x.times128));
@@ -83,14 +85,14 @@ template <int kBits, int kZero> inline I less_zero(I total, const ActivationGrou
   return once;
 }
 
-// The same for half groups, as float32; both terms stay below 2^24, so this is exact.
-template <int kBits, int kZero> inline F half_less_zero(I total, float sum) {
+// The same for half groups, as float32: exact, since both terms are integers below 2^24.
+template <int kBits, int kZero> inline F subtract_zero_point_of_half(I total, float sum) {
   if constexpr (kUnsignedDot<kBits>) return fma(set1(sum), set1(-float(kZero)), to_float(total));
   return to_float(total);
 }
 
-// Adds group `g` of rows kFirst and on to their sums, at most kRowBlock rows at a time.
-// second: the group's minimum, or the scale of its upper half.
+// Accumulates group `g` for rows kFirst and on, in blocks of at most kRowBlock rows.
+// second: the group's minimum, or the scale of its upper half (Scales::kSuperHalf).
 template <Format kFormat, int kFirst, class Quads, int kRows>
 OUTRIDER_INLINE_ROWS void add_rows(const Quads& quads, const QuantizedRow* x, int g, F scale, F second, F (&acc)[kRows]) {
   constexpr FormatInfo f = info(kFormat);
@@ -110,8 +112,8 @@ OUTRIDER_INLINE_ROWS void add_rows(const Quads& quads, const QuantizedRow* x, in
       const ActivationGroup& group = x[kFirst + i][g];
       F& sum = acc[kFirst + i];
       const F activation_scale = set1(group.scale);
-      sum = fma(half_less_zero<kBits, kZero>(low[i], group.half_sum[0]), mul(scale, activation_scale), sum);
-      sum = fma(half_less_zero<kBits, kZero>(high[i], group.half_sum[1]), mul(second, activation_scale), sum);
+      sum = fma(subtract_zero_point_of_half<kBits, kZero>(low[i], group.half_sum[0]), mul(scale, activation_scale), sum);
+      sum = fma(subtract_zero_point_of_half<kBits, kZero>(high[i], group.half_sum[1]), mul(second, activation_scale), sum);
     }
   } else {
     I total[kBlock];
@@ -120,18 +122,18 @@ OUTRIDER_INLINE_ROWS void add_rows(const Quads& quads, const QuantizedRow* x, in
     for (int i = 0; i < kBlock; ++i) {
       const ActivationGroup& group = x[kFirst + i][g];
       F& sum = acc[kFirst + i];
-      sum = fma(to_float(less_zero<kBits, kZero>(total[i], group)), mul(scale, set1(group.scale)), sum);
+      sum = fma(to_float(subtract_zero_point<kBits, kZero>(total[i], group)), mul(scale, set1(group.scale)), sum);
       if constexpr (f.scales != Scales::kPlain) sum = fma(second, set1(group.scaled_sum), sum);
     }
   }
   if constexpr (kBlock < kLeft) {
-    if constexpr (kUnpacksAgain<kBits>) asm volatile("" ::: "memory");  // so that the compiler forgets what it loaded
+    if constexpr (kUnpackPerRowBlock<kBits>) asm volatile("" ::: "memory");  // makes the compiler reload the codes
     add_rows<kFormat, kFirst + kBlock>(quads, x, g, scale, second, acc);
   }
 }
 
-// The rows' loops are unrolled by order: the compiler does so by itself for some row counts only, and keeps `acc` in memory
-// for the others, which costs up to a third.
+// The loops over rows are unrolled explicitly: the compiler does it for some row counts only and spills `acc` for the others,
+// which costs up to a third.
 template <Format kFormat, int kRows>
 void quantized_tile(const Matrix& m, size_t tile, const uint8_t* next, const QuantizedRow* x, float* out, size_t stride) {
   constexpr FormatInfo f = info(kFormat);
@@ -139,19 +141,19 @@ void quantized_tile(const Matrix& m, size_t tile, const uint8_t* next, const Qua
   const uint8_t* codes_at = m.codes + tile * m.tile_codes;
   const uint8_t* scales_at = m.scales + tile * m.tile_scales;
   const int groups = static_cast<int>(m.columns / kGroup);
-  Ahead<code_bytes(kBits), steps_ahead(kBits, kRows)> ahead(codes_at, next, groups);
+  Prefetcher<code_bytes(kBits), prefetch_distance(kBits, kRows)> prefetcher(codes_at, next, groups);
   F acc[kRows];
 #pragma GCC unroll 8
   for (int r = 0; r < kRows; ++r) acc[r] = zero();
   F super_scale = zero(), super_minimum = zero();
   for (int g = 0; g < groups; ++g, codes_at += code_bytes(kBits)) {
-    ahead.step(g);
-    std::conditional_t<kHoldsCodes, HeldQuads<kBits, kZero>, PackedQuads<kBits, kZero>> quads(codes_at);
-    if constexpr (kHoldsCodes && kRows > 1) {
+    prefetcher.step(g);
+    std::conditional_t<kUnpackOnce, UnpackedQuads<kBits, kZero>, PackedQuads<kBits, kZero>> quads(codes_at);
+    if constexpr (kUnpackOnce && kRows > 1) {
 #pragma GCC unroll 8
-      for (int j = 0; j < 8; ++j) hold(quads.w[j]);
+      for (int j = 0; j < 8; ++j) keep_in_register(quads.w[j]);
     }
-    F scale, second = zero();  // second: the minimum, or the scale of the upper half group
+    F scale, second = zero();
     if constexpr (f.scales == Scales::kPlain) {
       scale = load_f16(reinterpret_cast<const uint16_t*>(scales_at));
       scales_at += 32;
@@ -189,7 +191,7 @@ template <Format kFormat> inline F dense_column(const uint8_t* tile, size_t k) {
   if constexpr (kFormat == Format::BF16) return load_bf16(reinterpret_cast<const uint16_t*>(tile) + k * kTile);
 }
 
-// Dense weights take float32 activations. Column k adds to partial sum k % 4, and the four meet at the end.
+// Dense weights with float32 activations. Column k is accumulated in partial sum k % 4; the four are added at the end.
 template <Format kFormat, int kRows>
 void dense_tile(const Matrix& m, size_t tile, const uint8_t* next, const float* const* x, float* out, size_t stride) {
   const uint8_t* at = m.codes + tile * m.tile_codes;
@@ -198,10 +200,10 @@ void dense_tile(const Matrix& m, size_t tile, const uint8_t* next, const float* 
   for (int r = 0; r < kRows; ++r)
     for (int j = 0; j < 4; ++j) acc[r][j] = zero();
   constexpr size_t kStep = 4 * kTile * info(kFormat).block_bytes;
-  Ahead<kStep, kRows == 1 ? 0 : kStep < 256 ? 64 : 16> ahead(at, next, static_cast<int>(m.columns / 4));
+  Prefetcher<kStep, kRows == 1 ? 0 : kStep < 256 ? 64 : 16> prefetcher(at, next, static_cast<int>(m.columns / 4));
   size_t k = 0;
   for (; k + 4 <= m.columns; k += 4) {
-    ahead.step(static_cast<int>(k / 4));
+    prefetcher.step(static_cast<int>(k / 4));
 #pragma GCC unroll 8
     for (int j = 0; j < 4; ++j) {
       const F w = dense_column<kFormat>(at, k + j);
@@ -223,8 +225,8 @@ void dense_tile(const Matrix& m, size_t tile, const uint8_t* next, const float* 
 using QuantizedTile = void (*)(const Matrix&, size_t, const uint8_t*, const QuantizedRow*, float*, size_t);
 using DenseTile = void (*)(const Matrix&, size_t, const uint8_t*, const float* const*, float*, size_t);
 
-template <Format kFormat, int... kLess> inline QuantizedTile quantized_for(int rows, std::integer_sequence<int, kLess...>) {
-  static constexpr QuantizedTile by_rows[] = {quantized_tile<kFormat, kLess + 1>...};
+template <Format kFormat, int... kIndex> inline QuantizedTile quantized_for(int rows, std::integer_sequence<int, kIndex...>) {
+  static constexpr QuantizedTile by_rows[] = {quantized_tile<kFormat, kIndex + 1>...};
   return by_rows[rows - 1];
 }
 
@@ -232,8 +234,8 @@ template <Format kFormat> inline QuantizedTile quantized_for(int rows) {
   return quantized_for<kFormat>(rows, std::make_integer_sequence<int, kMaxRows>());
 }
 
-template <Format kFormat, int... kLess> inline DenseTile dense_for(int rows, std::integer_sequence<int, kLess...>) {
-  static constexpr DenseTile by_rows[] = {dense_tile<kFormat, kLess + 1>...};
+template <Format kFormat, int... kIndex> inline DenseTile dense_for(int rows, std::integer_sequence<int, kIndex...>) {
+  static constexpr DenseTile by_rows[] = {dense_tile<kFormat, kIndex + 1>...};
   return by_rows[rows - 1];
 }
 
@@ -264,8 +266,8 @@ inline DenseTile dense_for(Format f, int rows) {
   }
 }
 
-// Tile `tile` times `rows` activation rows: out[r * stride + lane]. Rows come as `quantized` or, for dense formats,
-// as `dense` pointers. next: the codes that will be read after this tile.
+// Tile `tile` times `rows` activation rows: out[r * stride + lane]. Quantized formats read `quantized`, dense formats `dense`
+// (rows). next: the codes that the caller needs after this tile, to prefetch.
 inline void linear_tile(const Matrix& m, size_t tile, const uint8_t* next, const QuantizedRow* quantized, const float* const* dense,
                         int rows, float* out, size_t stride) {
   const bool is_dense = info(m.format).bits == 0;

@@ -1,9 +1,9 @@
-// Elementary functions on 16 lanes, the same polynomial on every instruction set.
+// Elementary functions on 16 lanes: one polynomial for all instruction sets.
 #pragma once
 
 namespace outrider::OUTRIDER_ISA {
 
-// Sum over lanes, always in the same tree order.
+// Sum over lanes, as a binary tree in a fixed order.
 inline float reduce_add(F a) {
   float t[16];
   store(t, a);
@@ -13,7 +13,7 @@ inline float reduce_add(F a) {
 }
 
 // e^x: 2^n * p(r) with n = round(x / ln 2); p is the degree-6 minimax polynomial of Cephes' expf (2 ulp).
-// Below -87 the result is 0, so a masked score of -infinity weighs exactly nothing; above 88 it is infinity.
+// Below -87 the result is 0, so a masked score of -infinity gets weight 0; above 88 it is infinity.
 inline F exp(F x) {
   const F clamped = min(max(x, set1(-87.0f)), set1(88.0f));
   const I n = round_to_int(mul(clamped, set1(1.44269504088896341f)));
@@ -28,10 +28,10 @@ inline F exp(F x) {
   p = fma(p, r, set1(5.0000001201e-1f));
   p = add(fma(mul(r, r), p, r), set1(1.0f));
   const F finite = select_below(x, set1(-87.0f), zero(), mul(p, pow2(n)));
-  return select_below(x, set1(88.0f), finite, add(x, set1(__builtin_inff())));  // a NaN stays one
+  return select_below(x, set1(88.0f), finite, add(x, set1(__builtin_inff())));  // propagates NaN
 }
 
-// tanh through e^(-2|x|), which stays exact in the tails; near 0 an odd polynomial avoids the cancellation.
+// tanh via e^(-2|x|), accurate in the tails; below 0.625 an odd polynomial avoids cancellation.
 inline F tanh(F x) {
   const F magnitude = abs(x);
   const F e = exp(mul(magnitude, set1(-2.0f)));

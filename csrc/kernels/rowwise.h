@@ -1,5 +1,5 @@
-// What is done to one row at a time: norms, quantization of activations, rotary positions, gates.
-// All lengths n are padded up to 16 by their buffers, with zeros that stay zeros.
+// Kernels that work on one row: norms, quantization of activations, rotary embeddings, gates.
+// Buffers pad every length n with zeros to a multiple of 16; the kernels keep the padding zero.
 #pragma once
 #include <cmath>
 
@@ -7,7 +7,7 @@
 
 namespace outrider::OUTRIDER_ISA {
 
-// RMSNorm (Zhang and Sennrich 2019): out = x / sqrt(mean(x^2) + eps) * weight; no weight means 1.
+// RMSNorm (Zhang and Sennrich 2019): out = x / sqrt(mean(x^2) + eps) * weight; a null weight means 1.
 inline void rms_norm(const float* x, const float* weight, float eps, int n, float* out) {
   F squares = zero();
   for (int i = 0; i < n; i += 16) squares = fma(load(x + i), load(x + i), squares);
@@ -18,18 +18,18 @@ inline void rms_norm(const float* x, const float* weight, float eps, int n, floa
   }
 }
 
-// int8 per group of 32: scale = largest magnitude / 127. n is a multiple of 32. The sums are for the kernels' zero
-// points and minima.
+// Quantizes to int8 per group of 32: scale = largest magnitude / 127. n is a multiple of 32. The sums correct for the zero
+// points and minima of weights.
 inline void quantize_row(const float* x, int n, ActivationGroup* out) {
   for (; n > 0; n -= kGroup, x += kGroup, ++out) {
     const F a = load(x), b = load(x + 16);
-    // A NaN counts as an infinity: the group's scale becomes infinity, its codes 0, and every sum over it NaN.
-    const F infinity = set1(__builtin_inff()), a_size = abs(a), b_size = abs(b);
+    // A NaN or an infinity makes the group's scale infinite and its codes 0, so that every sum over the group is NaN.
+    const F infinity = set1(__builtin_inff()), a_abs = abs(a), b_abs = abs(b);
     const float largest =
-        reduce_max(max(select_below(a_size, infinity, a_size, infinity), select_below(b_size, infinity, b_size, infinity)));
-    const bool fits = largest > 1e-30f && largest < __builtin_inff();  // below, 127 / largest may overflow: zeros
-    const F inverse = set1(fits ? 127.0f / largest : 0.0f);
-    const I qa = fits ? round_to_int(mul(a, inverse)) : izero(), qb = fits ? round_to_int(mul(b, inverse)) : izero();
+        reduce_max(max(select_below(a_abs, infinity, a_abs, infinity), select_below(b_abs, infinity, b_abs, infinity)));
+    const bool finite = largest > 1e-30f && largest < __builtin_inff();  // below 1e-30, 127 / largest may overflow: all codes 0
+    const F inverse = set1(finite ? 127.0f / largest : 0.0f);
+    const I qa = finite ? round_to_int(mul(a, inverse)) : izero(), qb = finite ? round_to_int(mul(b, inverse)) : izero();
     store_int8(out->codes, qa);
     store_int8(out->codes + 16, qb);
     const int total[2] = {reduce_sum(qa), reduce_sum(qb)}, sum = total[0] + total[1];
@@ -62,7 +62,7 @@ inline void gelu_gate(const float* gate, const float* up, int n, float* dst) {
   for (int i = 0; i < n; i += 16) store(dst + i, mul(gelu(load(gate + i)), load(up + i)));
 }
 
-// Rotary positions (Su et al. 2021) on one head, halves layout: dimension i turns with dimension i + dims / 2.
+// Rotary position embedding (RoPE, Su et al. 2021) of one head, in place. Pairs are dimensions (i, i + dims / 2).
 // cosine, sine: (dims / 2). The result is multiplied by `scale`.
 inline void rope(float* head, const float* cosine, const float* sine, int dims, float scale) {
   const int half = dims / 2;
@@ -74,13 +74,13 @@ inline void rope(float* head, const float* cosine, const float* sine, int dims, 
   }
 }
 
-// cap * tanh(x / cap), the final logit softcap of Gemma.
+// x = cap * tanh(x / cap), Gemma's softcap of the final logits.
 inline void softcap(float cap, int n, float* x) {
   for (int i = 0; i < n; i += 16) store(x + i, mul(tanh(div(load(x + i), set1(cap))), set1(cap)));
 }
 
-// Sum of e^((x - top) * scale) over x (n): in float over 256 values at a time, those sums in double. NaN counts as
-// -infinity. Bounded by the exponentials, about 0.4 ns each.
+// Sum of e^((x - top) * scale) over x (n): float32 within blocks of 256 values, double across blocks. NaN counts as -infinity.
+// Bounded by the exponentials, about 0.4 ns each.
 inline double sum_exp(const float* x, int64_t n, float top, float scale) {
   const F t = set1(top), s = set1(scale), infinite = set1(__builtin_inff());
   double total = 0.0;

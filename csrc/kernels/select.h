@@ -1,20 +1,20 @@
-// The choice over the vocabulary: the largest logit of each row, kept while the head's tiles go by, so that the
-// logits need not be written to memory. Ties go to the lower token id. A NaN is never chosen.
+// Fused output projection and argmax: the largest logit of each row is tracked while the head's tiles are computed, so that
+// logits need not be written to memory. Ties go to the lower token id. NaN is never chosen.
 #pragma once
 #include "weights/layout.h"
 #include "kernels/linear.h"
 
 namespace outrider::OUTRIDER_ISA {
 
-// logits (16) of tokens first .. first + count - 1 of one row.
-inline void keep_best(const float* logits, int64_t first, int count, Best& best) {
+// Updates a row's best with the logits (16) of tokens first .. first + count - 1.
+inline void update_best(const float* logits, int64_t first, int count, Best& best) {
   if (!any_above(load(logits), set1(best.logit))) return;
   for (int i = 0; i < count; ++i)
     if (logits[i] > best.logit) best = {logits[i], static_cast<int32_t>(first + i)};
 }
 
-// Looks through x[begin .. end - 1] in groups of 16 for one with a value above the limit, and returns where it begins;
-// `end` if there is none.
+// Searches x[begin .. end - 1] in blocks of 16 for one with a value above the limit. Returns the index where that block
+// begins, or `end`.
 inline int64_t next_above(const float* x, int64_t begin, int64_t end, float limit) {
   for (; end - begin >= 16; begin += 16)
     if (any_above(load(x + begin), set1(limit))) return begin;
@@ -23,7 +23,7 @@ inline int64_t next_above(const float* x, int64_t begin, int64_t end, float limi
   return end;
 }
 
-// Tiles begin .. end - 1 of the head for `rows` rows. logits: null, or where to write them, `stride` floats a row.
+// Tiles begin .. end - 1 of the head for `rows` rows; updates best (rows). logits: null, or (rows, stride) to write them to.
 inline void head_tiles(const Matrix& m, size_t begin, size_t end, const QuantizedRow* quantized, const float* const* dense,
                        int rows, Best* best, float* logits, size_t stride) {
   float out[kMaxRows * kTile];
@@ -35,7 +35,7 @@ inline void head_tiles(const Matrix& m, size_t begin, size_t end, const Quantize
       const size_t first = tile * kTile;
       const int count = static_cast<int>(m.rows - first < kTile ? m.rows - first : kTile);
       for (int i = 0; i < n; ++i) {
-        keep_best(out + i * kTile, static_cast<int64_t>(first), count, best[r + i]);
+        update_best(out + i * kTile, static_cast<int64_t>(first), count, best[r + i]);
         if (logits) __builtin_memcpy(logits + (r + i) * stride + first, out + i * kTile, count * sizeof(float));
       }
     }

@@ -1,4 +1,4 @@
-// Fills a KernelTable with this instruction set's kernels. Included once per csrc/kernels/isa_*.cpp, after its simd header.
+// The KernelTable of one instruction set. Each isa_*.cpp includes it after its header from simd/.
 #pragma once
 #include "kernels/kernel_table.h"
 #include "kernels/math.h"
@@ -6,13 +6,13 @@
 #include "kernels/rowwise.h"
 #include "kernels/attention.h"
 #include "kernels/select.h"
-#include "kernels/race.h"
+#include "kernels/gumbel.h"
 
 namespace outrider::OUTRIDER_ISA {
 
 inline constexpr KernelTable make_table(const char* name) {
-  return {name, linear_tile, head_tiles, rms_norm, quantize_row, add_row,  scale_row,  multiply_row, gelu_gate,
-          rope, softcap,     sum_exp,    softmax,  attend,       store_kv, next_above, next_group,   next_named_group};
+  return {name, linear_tile, head_tiles, rms_norm, quantize_row, add_row,  scale_row,  multiply_row,    gelu_gate,
+          rope, softcap,     sum_exp,    softmax,  attend,       store_kv, next_above, next_candidates, next_listed_candidates};
 }
 
 }  // namespace outrider::OUTRIDER_ISA

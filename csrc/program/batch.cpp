@@ -7,17 +7,17 @@
 namespace outrider {
 namespace {
 
-[[noreturn]] void refuse(const std::string& what) { throw std::invalid_argument("bad row batch: " + what); }
+[[noreturn]] void refuse(const std::string& what) { throw std::invalid_argument("invalid batch: " + what); }
 
 }  // namespace
 
-void Pass::prepare(const RowBatch& b, int max_rows, int64_t vocabulary, bool reader, int reader_offset) {
+void Pass::prepare(const RowBatch& b, int max_rows, int64_t vocabulary, bool cross_attention) {
   const size_t rows = b.token.size();
   if (rows == 0 || rows > static_cast<size_t>(max_rows))
-    refuse("a pass takes 1 to " + std::to_string(max_rows) + " rows, not " + std::to_string(rows));
+    refuse("a pass has 1 to " + std::to_string(max_rows) + " rows, not " + std::to_string(rows));
   if (b.sequence.size() != rows || b.parent.size() != rows) refuse("token, sequence and parent differ in length");
   rows_ = static_cast<int>(rows);
-  reader_ = reader;
+  cross_attention_ = cross_attention;
   if (!b.embedding.empty() && b.embedding.size() != rows) refuse("token and embedding differ in length");
   for (size_t r = 0; r < b.embedding.size(); ++r)
     if (b.embedding[r] < -1 || b.embedding[r] >= static_cast<int64_t>(b.embedding_count))
@@ -34,17 +34,17 @@ void Pass::prepare(const RowBatch& b, int max_rows, int64_t vocabulary, bool rea
   cache_.resize(rows);
   path_.clear();
   ranges_.clear();
-  narrow_ranges_.clear();
+  output_ranges_.clear();
 
   for (int r = 0; r < rows_; ++r) {
     if (b.token[r] < 0 || b.token[r] >= vocabulary)
       refuse("token " + std::to_string(b.token[r]) + " in row " + std::to_string(r) + " is outside the vocabulary of " +
              std::to_string(vocabulary));
     const int s = b.sequence[r];
-    if (s < 0 || static_cast<size_t>(s) >= b.caches.size()) refuse("row " + std::to_string(r) + " names no sequence");
+    if (s < 0 || static_cast<size_t>(s) >= b.caches.size()) refuse("the sequence of row " + std::to_string(r) + " has no cache");
     if (ranges_.empty() || ranges_.back().cache != b.caches[s]) {
-      for (const RowRange& seen : ranges_)
-        if (seen.cache == b.caches[s]) refuse("the rows of sequence " + std::to_string(s) + " do not lie together");
+      for (const RowRange& earlier : ranges_)
+        if (earlier.cache == b.caches[s]) refuse("the rows of sequence " + std::to_string(s) + " are not contiguous");
       ranges_.push_back({b.caches[s], r, r});
     }
     RowRange& range = ranges_.back();
@@ -55,14 +55,14 @@ void Pass::prepare(const RowBatch& b, int max_rows, int64_t vocabulary, bool rea
     const int64_t length = range.cache->length();
     cache_[r] = range.cache;
     staged_at_[r] = length + (r - range.begin);
-    if (reader) {
-      if (length == 0) refuse("a drafter has nothing to look at in an empty sequence");
-      position_[r] = length + reader_offset;
+    if (cross_attention) {
+      if (length == 0) refuse("cross-attention needs a sequence with at least one committed position");
+      position_[r] = length;
       path_at_[r] = -1;
       continue;
     }
     position_[r] = parent == -1 ? length : position_[parent] + 1;
-    // In order: this row directly follows a parent that is itself in order.
+    // In order: the row directly follows its parent, which is in order itself, so that its path is 0, 1, 2, ...
     const bool in_order = parent == -1 ? r == range.begin : parent == r - 1 && path_at_[parent] < 0;
     path_at_[r] = -1;
     if (!in_order) {
@@ -75,8 +75,8 @@ void Pass::prepare(const RowBatch& b, int max_rows, int64_t vocabulary, bool rea
   }
   for (size_t i = 0; i < outputs_.size(); ++i)
     if (outputs_[i] < 0 || outputs_[i] >= rows_ || (i > 0 && outputs_[i] <= outputs_[i - 1]))
-      refuse("outputs must name rows in ascending order");
-  if (!reader) {  // all or none: a refused pass must not leave rows staged that were never written
+      refuse("outputs must list rows in ascending order");
+  if (!cross_attention) {  // check all before staging any: a refused pass must not leave staged rows that were never written
     for (const RowRange& range : ranges_) range.cache->check_room(range.end - range.begin);
     for (const RowRange& range : ranges_) range.cache->stage(range.end - range.begin);
   }
@@ -84,7 +84,7 @@ void Pass::prepare(const RowBatch& b, int max_rows, int64_t vocabulary, bool rea
   for (const RowRange& range : ranges_) {
     const int begin = static_cast<int>(i);
     while (i < outputs_.size() && outputs_[i] < range.end) ++i;
-    if (static_cast<int>(i) > begin) narrow_ranges_.push_back({range.cache, begin, static_cast<int>(i)});
+    if (static_cast<int>(i) > begin) output_ranges_.push_back({range.cache, begin, static_cast<int>(i)});
   }
 }
 

@@ -1,4 +1,4 @@
-// What one pass computes: rows of tokens, each of a sequence, each after its parent.
+// The rows of one pass: each is a token, or an embedding, of a sequence, and has a parent row.
 #pragma once
 #include <cstdint>
 #include <vector>
@@ -7,13 +7,13 @@
 
 namespace outrider {
 
-// Rows of one sequence lie together; a row's parent is an earlier row of the same sequence, or -1 for the last
-// committed token. A prompt is a chain, plain decoding a single row, a draft a tree.
+// Rows of one sequence are contiguous. A row's parent is an earlier row of the same sequence, or -1 for the last committed
+// token. A prompt is a chain, plain decoding a single row, a draft a tree.
 struct RowBatch {
   std::vector<int32_t> token, sequence, parent;  // (rows)
-  std::vector<int32_t> outputs;                  // ascending rows whose hidden state and choice are wanted
+  std::vector<int32_t> outputs;                  // output rows, ascending: those whose hidden state and argmax are requested
   std::vector<KvCache*> caches;                  // by sequence number
-  // Of rows that carry an embedding in place of a token: by row its index, -1 for the others; empty where none does.
+  // By row: the index of an embedding that replaces the token, or -1. Empty if no row carries one.
   std::vector<int32_t> embedding = {};
   const float* embeddings = nullptr;  // (embedding_count, embedding_width)
   size_t embedding_count = 0, embedding_width = 0;
@@ -25,43 +25,45 @@ struct RowRange {
   int begin, end;
 };
 
-// A checked batch with everything derived that kernels ask per row.
+// A validated batch, with what kernels need per row. Methods with `outputs_only` count either all rows of the pass or its
+// output rows only.
 class Pass {
  public:
-  // Throws std::invalid_argument naming the row or token that does not fit. Allocates only up to the largest pass seen.
-  // reader, reader_offset: see Program; such rows stage nothing and need a committed position to look at.
-  void prepare(const RowBatch& batch, int max_rows, int64_t vocabulary, bool reader, int reader_offset);
+  // Validates the batch and stages its rows in their caches. Throws std::invalid_argument naming the row or token that does
+  // not fit. Allocates memory only for a larger pass than any before.
+  // cross_attention: see Program; such rows are not staged and need a committed position to attend to.
+  void prepare(const RowBatch& batch, int max_rows, int64_t vocabulary, bool cross_attention);
 
-  int rows(bool narrow) const { return narrow ? static_cast<int>(outputs_.size()) : rows_; }
-  // Row of the batch behind the i-th active row.
-  int row(bool narrow, int i) const { return narrow ? outputs_[i] : i; }
-  const std::vector<RowRange>& ranges(bool narrow) const { return narrow ? narrow_ranges_ : ranges_; }
+  int rows(bool outputs_only) const { return outputs_only ? static_cast<int>(outputs_.size()) : rows_; }
+  // The batch's row number of the i-th row.
+  int row(bool outputs_only, int i) const { return outputs_only ? outputs_[i] : i; }
+  const std::vector<RowRange>& ranges(bool outputs_only) const { return outputs_only ? output_ranges_ : ranges_; }
   const std::vector<int32_t>& outputs() const { return outputs_; }
 
   int32_t token(int row) const { return token_[row]; }
-  // Null where the row is a token.
+  // Null if the row is a token.
   const float* embedding(int row) const {
     return embedding_.empty() || embedding_[row] < 0 ? nullptr
                                                      : embeddings_ + static_cast<size_t>(embedding_[row]) * embedding_width_;
   }
   int64_t position(int row) const { return position_[row]; }
-  // The last position whose key the row sees: its own, or the last committed one.
-  int64_t last_seen(int row) const { return reader_ ? cache_[row]->length() - 1 : position_[row]; }
+  // The last position that the row attends to: its own, or, in cross-attention, the last committed one.
+  int64_t last_position(int row) const { return cross_attention_ ? cache_[row]->length() - 1 : position_[row]; }
   KvCache& cache(int row) const { return *cache_[row]; }
-  // Slot number before the modulo: committed length + index of the row within its sequence.
+  // The row's cache slot before the modulo: committed length + index of the row within its sequence.
   int64_t staged_at(int row) const { return staged_at_[row]; }
-  // Null when the row's ancestors stand in order, else the staged row at each depth.
+  // The staged row at each depth on the path from the last committed token to this row; null if that is 0, 1, 2, ...
   const int32_t* path(int row) const { return path_at_[row] < 0 ? nullptr : path_.data() + path_at_[row]; }
 
  private:
   int rows_ = 0;
-  bool reader_ = false;
+  bool cross_attention_ = false;
   std::vector<int32_t> token_, embedding_, outputs_, path_;
   const float* embeddings_ = nullptr;
   size_t embedding_width_ = 0;
   std::vector<int64_t> position_, staged_at_, path_at_;
   std::vector<KvCache*> cache_;
-  std::vector<RowRange> ranges_, narrow_ranges_;
+  std::vector<RowRange> ranges_, output_ranges_;
 };
 
 }  // namespace outrider

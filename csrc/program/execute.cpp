@@ -1,4 +1,4 @@
-// A run of a program: what it holds, what it allocates, and the choices that its threads found.
+// One run of a program: locks, validation and scratch memory before it, the reduction of the threads' argmaxes after it.
 #include <algorithm>
 #include <limits>
 #include <memory>
@@ -9,36 +9,36 @@
 namespace outrider {
 namespace {
 
-// The caches of a pass, which nothing else may change or read meanwhile.
-class HeldCaches {
+// Locks the caches of a pass: during it nothing else may read or change them.
+class CacheLocks {
  public:
-  explicit HeldCaches(const std::vector<KvCache*>& caches) {
-    for (KvCache* cache : caches) held_.push_back(std::make_unique<Exclusive>(cache->in_use(), "the key-value cache"));
+  explicit CacheLocks(const std::vector<KvCache*>& caches) {
+    for (KvCache* cache : caches) locks_.push_back(std::make_unique<Exclusive>(cache->in_use(), "the key-value cache"));
   }
 
  private:
-  std::vector<std::unique_ptr<Exclusive>> held_;
+  std::vector<std::unique_ptr<Exclusive>> locks_;
 };
 
 }  // namespace
 
 std::vector<Best> Program::run(const RowBatch& batch, float* logits) {
-  const Exclusive held = hold();
+  const Exclusive lock = exclusive();
   if (!batch.embedding.empty() && batch.embedding_width != embedding_width_)
-    throw std::invalid_argument("embeddings are " + std::to_string(embedding_width_) + " wide, not " +
+    throw std::invalid_argument("embeddings must have width " + std::to_string(embedding_width_) + ", not " +
                                 std::to_string(batch.embedding_width));
-  const HeldCaches caches(batch.caches);
-  pass_.prepare(batch, max_rows_, vocabulary_, reader_, reader_offset_);
+  const CacheLocks locks(batch.caches);
+  pass_.prepare(batch, max_rows_, vocabulary_, cross_attention_);
   size_t scratch = 4096;
   for (const RowRange& r : pass_.ranges(false)) {
     if (r.cache->layers() != static_cast<int>(kv_.size()) || r.cache->format() != kv_format_)
-      throw std::invalid_argument("a sequence's cache was made for another model");
+      throw std::invalid_argument("a sequence's cache does not have the layers or the format of this program");
     scratch = std::max<size_t>(scratch, r.cache->max_positions() + 64);
   }
   for (std::vector<float>& s : score_scratch_)
     if (s.size() < scratch * kMaxQueries) s.resize(scratch * kMaxQueries);
   odd_pass_ = !odd_pass_;
-  pool_->run([&](int thread) { Executor(*this, thread, logits).walk(); });
+  pool_->run([&](int thread) { Executor(*this, thread, logits).run_all(); });
   const size_t outputs = pass_.outputs().size();
   std::vector<Best> best(outputs, Best{-std::numeric_limits<float>::infinity(), 0});
   for (const std::vector<Best>& part : thread_best_)

@@ -1,6 +1,5 @@
-// Replaying a program. All threads walk the list of calls together; calls on one row at a time follow each other
-// without a barrier, since a row stays with its thread. Work is split over rows, heads or tiles of 16 outputs, never
-// inside a sum.
+// Replays a program. All threads run the calls in order, with a barrier between two calls unless both work on one row at a
+// time, as a row always belongs to the same thread. Work is split over rows, heads or tiles of 16 outputs, never inside a sum.
 #pragma once
 #include <algorithm>
 #include <chrono>
@@ -12,20 +11,20 @@
 
 namespace outrider {
 
-// The work of one thread in one run.
+// One thread's part of one run.
 class Executor {
  public:
   Executor(Program& program, int thread, float* logits)
       : p_(program), k_(active_kernels()), thread_(thread), threads_(program.pool_->size()), logits_(logits) {}
 
-  void walk() {
-    p_.shares_->start(thread_, p_.odd_pass_);
+  void run_all() {
+    p_.work_stealing_->start(thread_, p_.odd_pass_);
     bool by_row = false;
     auto started = std::chrono::steady_clock::now();
     for (op_ = 0; op_ < p_.ops_.size(); ++op_) {
       const Op& op = p_.ops_[op_];
-      narrow_ = op.narrow;
-      rows_ = p_.pass_.rows(narrow_);
+      outputs_only_ = op.outputs_only;
+      rows_ = p_.pass_.rows(outputs_only_);
       const bool next_by_row = op.call.index() <= kLastByRow;
       if (op_ > 0 && !(by_row && next_by_row)) p_.pool_->barrier();
       by_row = next_by_row;
@@ -39,21 +38,21 @@ class Executor {
   }
 
  private:
-  static constexpr size_t kLastByRow = 12;  // index of Copy
+  static constexpr size_t kLastByRow = 12;  // index of the last kind that works on one row at a time
   static_assert(std::is_same_v<std::variant_alternative_t<kLastByRow, Call>, Copy>);
 
   Buffer& buffer(int id) { return p_.buffers_[id]; }
   int first_row() const { return rows_ * thread_ / threads_; }
   int last_row() const { return rows_ * (thread_ + 1) / threads_; }
 
-  // This thread's pieces of [0, count), each beginning at a multiple of `unit`.
-  template <class Work> void divide(size_t count, size_t unit, const Work& work) {
-    p_.shares_->divide(thread_, op_, p_.odd_pass_, count, unit, work);
+  // Calls work(begin, end) for this thread's pieces of [0, count), each beginning at a multiple of `unit`.
+  template <class Work> void parallel_for(size_t count, size_t unit, const Work& work) {
+    p_.work_stealing_->parallel_for(thread_, op_, p_.odd_pass_, count, unit, work);
   }
 
-  // Tasks 0 .. count - 1, one at a time.
-  template <class Work> void each(size_t count, const Work& work) {
-    divide(count, 1, [&](size_t begin, size_t end) {
+  // Calls work(task) for this thread's tasks of 0 .. count - 1.
+  template <class Work> void parallel_tasks(size_t count, const Work& work) {
+    parallel_for(count, 1, [&](size_t begin, size_t end) {
       for (size_t task = begin; task < end; ++task) work(task);
     });
   }
@@ -61,9 +60,9 @@ class Executor {
   void run(const Gather& c) {
     Buffer& dst = buffer(c.dst);
     for (int i = first_row(); i < last_row(); ++i) {
-      const int row = p_.pass_.row(narrow_, i);
-      if (const float* own = c.embeddings ? p_.pass_.embedding(row) : nullptr) {
-        std::memcpy(dst.row(i), own, dst.width * sizeof(float));
+      const int row = p_.pass_.row(outputs_only_, i);
+      if (const float* embedding = c.embeddings ? p_.pass_.embedding(row) : nullptr) {
+        std::memcpy(dst.row(i), embedding, dst.width * sizeof(float));
         continue;
       }
       const size_t token = p_.pass_.token(row);
@@ -93,7 +92,7 @@ class Executor {
     for (int i = first_row() * per_row; i < last_row() * per_row; ++i) quantize(b, i, 0, b.stride);
   }
 
-  // Columns begin .. end - 1 of a row, whole groups.
+  // Quantizes columns begin .. end - 1 of a row, which are whole groups.
   void quantize(Buffer& b, int row, size_t begin, size_t end) {
     k_.quantize_row(b.row(row) + begin, static_cast<int>(end - begin), b.group_at(row, begin));
   }
@@ -117,7 +116,7 @@ class Executor {
 
   void run(const RopeTable& c) {
     for (int i = first_row(); i < last_row(); ++i) {
-      const float position = static_cast<float>(p_.pass_.position(p_.pass_.row(narrow_, i)));
+      const float position = static_cast<float>(p_.pass_.position(p_.pass_.row(outputs_only_, i)));
       float* out = buffer(c.dst).row(i);
       for (int d = 0; d < c.half; ++d) {
         const auto [sine, cosine] = reproducible::sine_cosine(position * (*c.inverse_frequency)[d]);
@@ -135,12 +134,12 @@ class Executor {
     }
   }
 
-  // Softmax over all experts, the top_k largest (ties to the lower number) scaled to sum 1, times their own scale.
+  // Softmax over all experts; the top_k largest (ties to the lower index), normalized to sum 1, times the scale of each expert.
   void run(const Route& c) {
     for (int i = first_row(); i < last_row(); ++i) {
       float* score = buffer(c.src).row(i);
       float *weight = buffer(c.dst).row(i), total = 0.0f;
-      int32_t* chosen = p_.expert_of_.data() + static_cast<size_t>(i) * c.top_k;
+      int32_t* chosen = p_.chosen_.data() + static_cast<size_t>(i) * c.top_k;
       std::vector<float>& e = p_.score_scratch_[thread_];
       std::copy(score, score + c.experts, e.begin());
       k_.softmax(e.data(), 0, 0, c.experts - 1);
@@ -174,13 +173,14 @@ class Executor {
       std::memcpy(buffer(c.dst).row(i) + c.offset, buffer(c.src).row(i), buffer(c.src).width * sizeof(float));
   }
 
-  // Each thread writes some dimensions of all rows: a line of keys holds 16 rows, and rows of two threads would fight for it.
+  // Each thread writes some dimensions of all rows: a cache line holds the keys of 16 positions, and splitting by rows would
+  // cause false sharing.
   void run(const StoreKv& c) {
     const int head_dim = p_.kv_[c.layer].head_dim, pieces = head_dim / kTile;
     const int begin = pieces * thread_ / threads_ * kTile, end = pieces * (thread_ + 1) / threads_ * kTile;
     if (begin == end) return;
     for (int i = 0; i < rows_; ++i) {
-      const int row = p_.pass_.row(narrow_, i);
+      const int row = p_.pass_.row(outputs_only_, i);
       const KvCache& cache = p_.pass_.cache(row);
       const int64_t slot = p_.pass_.staged_at(row) % cache.capacity(c.layer);
       for (int h = 0; h < c.heads; ++h)
@@ -189,25 +189,25 @@ class Executor {
     }
   }
 
-  // Asks for the first codes and scales of a piece all at once: what a tile asks for ahead begins behind them.
-  static void ask_for(const Matrix& m, size_t tile) {
-    const size_t most = std::min<size_t>(m.tile_codes, kAskedFor);
-    for (size_t at = 0; at < most; at += 64) __builtin_prefetch(m.codes_of(tile) + at, 0, 2);
-    for (size_t at = 0; at < std::min<size_t>(m.tile_scales, kAskedFor / 8); at += 64)
+  // Prefetches the first codes and scales of a piece. The kernel's own prefetches start behind them (see Prefetcher).
+  static void prefetch_start(const Matrix& m, size_t tile) {
+    for (size_t at = 0; at < std::min<size_t>(m.tile_codes, kPrefetchedBytes); at += 64)
+      __builtin_prefetch(m.codes_of(tile) + at, 0, 2);
+    for (size_t at = 0; at < std::min<size_t>(m.tile_scales, kPrefetchedBytes / 8); at += 64)
       __builtin_prefetch(m.scales + tile * m.tile_scales + at, 0, 2);
   }
-  static constexpr size_t kAskedFor = 4096;
+  static constexpr size_t kPrefetchedBytes = 4096;
 
   void run(const Linear& c) {
     Buffer& src = buffer(c.src);
     size_t total = 0;
     for (const Weights& w : c.weights) total += w->shape().tiles;
-    divide(total, 1, [&](size_t begin, size_t end) {
+    parallel_for(total, 1, [&](size_t begin, size_t end) {
       size_t offset = 0;
       for (size_t w = 0; w < c.weights.size(); ++w) {
         const Matrix m = c.weights[w]->matrix();
         Buffer& dst = buffer(c.dst[w]);
-        if (std::max(begin, offset) < std::min(end, offset + m.tiles)) ask_for(m, std::max(begin, offset) - offset);
+        if (std::max(begin, offset) < std::min(end, offset + m.tiles)) prefetch_start(m, std::max(begin, offset) - offset);
         for (size_t t = std::max(begin, offset); t < std::min(end, offset + m.tiles); ++t)
           k_.linear_tile(m, t - offset, m.codes_of(t - offset + 1), src.quantized.data(), src.dense.data(), rows_,
                          dst.row(0) + (t - offset) * kTile, dst.stride);
@@ -220,8 +220,8 @@ class Executor {
     Buffer &src = buffer(c.src), &dst = buffer(c.dst);
     const Matrix gate = c.gate->matrix(), up = c.up->matrix();
     float *g = p_.tile_scratch_[thread_].data(), *u = g + static_cast<size_t>(p_.max_rows_) * kTile;
-    divide(gate.tiles, kGroup / kTile, [&](size_t begin, size_t end) {
-      ask_for(gate, begin);
+    parallel_for(gate.tiles, kGroup / kTile, [&](size_t begin, size_t end) {
+      prefetch_start(gate, begin);
       for (size_t t = begin; t < end; ++t) {
         k_.linear_tile(gate, t, up.codes_of(t), src.quantized.data(), src.dense.data(), rows_, g, kTile);
         k_.linear_tile(up, t, gate.codes_of(t + 1), src.quantized.data(), src.dense.data(), rows_, u, kTile);
@@ -232,16 +232,16 @@ class Executor {
     });
   }
 
-  // Calls work(expert, tiles begin, end, pairs, count) for the (row, rank) pairs that chose the expert, at most
-  // kBatch of them at a time, so that they share the unpacking of its weights.
+  // Calls work(expert, first tile, last tile + 1, pairs, count) with the (row, rank) pairs that chose the expert, up to
+  // kBatch at a time: they share the unpacking of its weights.
   static constexpr int kBatch = 8;
   template <class Work> void each_expert(size_t experts, size_t tiles, int top_k, Work work) {
     const size_t per_piece = std::max<size_t>(1, tiles / 4), pieces = (tiles + per_piece - 1) / per_piece;
-    each(experts * pieces, [&](size_t task) {
+    parallel_tasks(experts * pieces, [&](size_t task) {
       const size_t expert = task / pieces, begin = task % pieces * per_piece, end = std::min(begin + per_piece, tiles);
       int pairs[kBatch], count = 0;
       for (int pair = 0; pair < rows_ * top_k; ++pair) {
-        if (p_.expert_of_[pair] == static_cast<int32_t>(expert)) pairs[count++] = pair;
+        if (p_.chosen_[pair] == static_cast<int32_t>(expert)) pairs[count++] = pair;
         if (count == kBatch || (count > 0 && pair + 1 == rows_ * top_k)) {
           work(expert, begin, end, pairs, count);
           count = 0;
@@ -291,11 +291,11 @@ class Executor {
                 });
   }
 
-  // The clusters that each row chose, one task a (row, rank) pair; few rows, so nothing is shared between them.
+  // The clusters that each row chose, one task per (row, rank) pair. There are few rows, so they share no unpacking.
   void run(const ClusterLinear& c) {
     Buffer &src = buffer(c.src), &dst = buffer(c.dst);
-    each(static_cast<size_t>(rows_) * c.top_k, [&](size_t pair) {
-      const Matrix m = c.clusters->matrix(p_.expert_of_[pair]);
+    parallel_tasks(static_cast<size_t>(rows_) * c.top_k, [&](size_t pair) {
+      const Matrix m = c.clusters->matrix(p_.chosen_[pair]);
       const size_t row = pair / c.top_k;
       for (size_t t = 0; t < m.tiles; ++t)
         k_.linear_tile(m, t, m.codes_of(t + 1), src.quantized.empty() ? nullptr : src.quantized.data() + row,
@@ -307,15 +307,15 @@ class Executor {
     const KvShape& shape = p_.kv_[c.layer];
     const int group = c.heads / shape.kv_heads;
     int size = kMaxQueries;
-    while (size > 1 && rows_ * c.heads / size < threads_) size /= 2;  // few rows: smaller packs, one for each thread
+    while (size > 1 && rows_ * c.heads / size < threads_) size /= 2;  // few rows: smaller packs, at least one per thread
     size_t total = 0;
-    for (const RowRange& r : p_.pass_.ranges(narrow_)) total += shape.kv_heads * packs(r, group, size);
-    each(total, [&](size_t task) {
-      for (const RowRange& r : p_.pass_.ranges(narrow_)) {
-        const size_t here = packs(r, group, size);
-        if (task < here * shape.kv_heads)
-          return attend(c, shape, r, static_cast<int>(task / here), static_cast<int>(task % here) * size, size, group);
-        task -= here * shape.kv_heads;
+    for (const RowRange& r : p_.pass_.ranges(outputs_only_)) total += shape.kv_heads * packs(r, group, size);
+    parallel_tasks(total, [&](size_t task) {
+      for (const RowRange& r : p_.pass_.ranges(outputs_only_)) {
+        const size_t per_head = packs(r, group, size);
+        if (task < per_head * shape.kv_heads)
+          return attend(c, shape, r, static_cast<int>(task / per_head), static_cast<int>(task % per_head) * size, size, group);
+        task -= per_head * shape.kv_heads;
       }
     });
   }
@@ -324,7 +324,7 @@ class Executor {
     return (static_cast<size_t>(r.end - r.begin) * group + size - 1) / size;
   }
 
-  // Queries first .. first + size - 1 of (row, head of the group), row by row, against one KV head.
+  // Queries first .. first + size - 1 of the (row, head of the group) pairs, in row order, against one KV head.
   void attend(const Attention& c, const KvShape& shape, const RowRange& range, int kv_head, int first, int size, int group) {
     const KvCache& cache = *range.cache;
     AttentionPack a{};
@@ -334,10 +334,10 @@ class Executor {
     a.committed = cache.length();
     const int all = (range.end - range.begin) * group;
     for (int j = first; j < std::min(first + size, all); ++j, ++a.queries) {
-      const int active = range.begin + j / group, head = kv_head * group + j % group, row = p_.pass_.row(narrow_, active);
+      const int active = range.begin + j / group, head = kv_head * group + j % group, row = p_.pass_.row(outputs_only_, active);
       a.query[a.queries] = buffer(c.query).row(active) + head * shape.head_dim;
       a.out[a.queries] = buffer(c.dst).row(active) + head * shape.head_dim;
-      a.position[a.queries] = p_.pass_.last_seen(row);
+      a.position[a.queries] = p_.pass_.last_position(row);
       a.first[a.queries] = shape.window ? std::max<int64_t>(0, a.position[a.queries] - shape.window + 1) : 0;
       a.path[a.queries] = p_.pass_.path(row);
     }
@@ -353,7 +353,7 @@ class Executor {
   void run(const KeepOutputs& c) {
     const std::vector<int32_t>& rows = p_.pass_.outputs();
     if (static_cast<int>(rows.size()) == rows_) return;
-    for (size_t b = thread_; b < c.buffers.size(); b += threads_) {  // each thread its own buffers; rows move forward only
+    for (size_t b = thread_; b < c.buffers.size(); b += threads_) {  // split by buffer; rows move towards the front only
       Buffer& x = buffer(c.buffers[b]);
       for (size_t i = 0; i < rows.size(); ++i)
         if (rows[i] != static_cast<int32_t>(i)) std::memcpy(x.row(static_cast<int>(i)), x.row(rows[i]), x.stride * sizeof(float));
@@ -366,7 +366,7 @@ class Executor {
     std::vector<Best>& best = p_.thread_best_[thread_];
     std::fill(best.begin(), best.begin() + rows_, Best{-std::numeric_limits<float>::infinity(), 0});
     if (rows_ == 0) return;
-    divide(m.tiles, 16, [&](size_t begin, size_t end) {
+    parallel_for(m.tiles, 16, [&](size_t begin, size_t end) {
       k_.head_tiles(m, begin, end, src.quantized.empty() ? nullptr : src.quantized.data(), src.dense.data(), rows_, best.data(),
                     logits_, m.rows);
       if (!logits_ || c.softcap == 0.0f) return;
@@ -388,7 +388,7 @@ class Executor {
   const int thread_, threads_;
   float* logits_;
   size_t op_ = 0;
-  bool narrow_ = false;
+  bool outputs_only_ = false;
   int rows_ = 0;
 };
 

@@ -1,6 +1,6 @@
-// A model's forward pass as data: a flat list of kernel calls over named buffers, recorded once, replayed for any
-// number of rows. Row r of every buffer belongs to row r of the pass, until `keep_outputs`, after which only the rows
-// whose result is wanted go on ("narrow").
+// A forward pass as data: a flat list of kernel calls over named buffers, recorded once and replayed for any number of
+// rows. Row r of every buffer belongs to row r of the pass. After `keep_outputs` only the output rows remain, and row i
+// belongs to the i-th output row.
 #pragma once
 #include <cstdint>
 #include <memory>
@@ -11,13 +11,13 @@
 #include "program/batch.h"
 #include "runtime/exclusive.h"
 #include "kernels/kernel_table.h"
-#include "program/shares.h"
+#include "program/work_stealing.h"
 #include "runtime/threads.h"
 #include "weights/weights.h"
 
 namespace outrider {
 
-// A table whose rows are gathered as the checkpoint stores them (embeddings): (rows, columns), not packed.
+// An embedding table, (rows, columns), as stored in the checkpoint (not packed); its rows are dequantized as they are gathered.
 struct Table {
   Format format;
   size_t rows, columns;
@@ -25,7 +25,7 @@ struct Table {
   std::shared_ptr<void> owner;  // keeps the memory mapped
 };
 
-// float32 (max_rows, width), width padded to 32 with zeros; quantized beside it once something asks for that.
+// float32 (max_rows, width), width padded with zeros to a multiple of 32; and a quantized copy, if a call needs one.
 struct Buffer {
   Buffer(std::string name, int width, int max_rows);
   std::string name;
@@ -34,7 +34,7 @@ struct Buffer {
   std::vector<ActivationGroup> groups;  // (max_rows, stride / 32)
   std::vector<QuantizedRow> quantized;  // (max_rows), pointing into groups
   std::vector<const float*> dense;      // (max_rows), pointing into data
-  bool fresh = false;                   // while recording: the quantized copy is that of the data
+  bool quantized_current = false;       // while recording: whether the quantized copy matches the data
   float* row(int r) { return data.data() + static_cast<size_t>(r) * stride; }
   ActivationGroup* group_at(int r, size_t column) { return groups.data() + (static_cast<size_t>(r) * stride + column) / kGroup; }
   void make_quantized();
@@ -43,13 +43,14 @@ struct Buffer {
 using Weights = std::shared_ptr<const Weight>;
 using Vector = std::shared_ptr<const std::vector<float>>;  // padded to 32 floats; null where a norm has no weight
 
-// The kinds of call. Buffers are named by number. "One row at a time" kinds need no barrier between each other.
+// The kinds of call. Buffers are identified by number. Gather to Copy work on one row at a time: a row always belongs to the
+// same thread, so two such calls need no barrier between them.
 struct Gather {
   std::shared_ptr<const Table> table;
   float scale;
   int dst;
   bool embeddings;
-};  // or the row's own embedding
+};  // embeddings: a row that carries an embedding gets that instead
 struct RmsNorm {
   int src;
   Vector weight;
@@ -61,7 +62,7 @@ struct HeadNorm {
   Vector weight;
   float eps;
   int heads, head_dim, dst;
-};  // each head on its own
+};  // normalizes each head separately
 struct Quantize { int src; };
 struct Add { int src, dst; };  // dst += src
 struct Scale {
@@ -87,13 +88,14 @@ struct Route {
   int experts, top_k;
   Vector expert_scale;
   int dst;
-};  // dst: top_k weights; ids aside
+};  // dst: top_k weights; the indices go to Program::chosen()
 struct CombineExperts {
   int src, weights, top_k;
   int dst;
 };
 struct Copy { int src, dst, offset; };  // dst[offset ...] = src
-// Shared among threads. Where `quantizes`, the thread that made a group of the output quantizes it too, while it is at hand.
+// StoreKv to Head split a row's work between threads. With `quantizes`, the thread that computed a group of the output also
+// quantizes it, while the group is in that core's cache.
 struct StoreKv { int key, value, layer, heads; };
 struct Linear {
   int src;
@@ -139,25 +141,21 @@ using Call =
 
 struct Op {
   Call call;
-  bool narrow;  // runs on the output rows only
+  bool outputs_only;  // runs on the output rows only
 };
 
-// One call at a time: a second thread is refused with std::runtime_error (see Exclusive).
+// Not concurrent: a call from a second thread throws std::runtime_error (see Exclusive).
 class Program {
  public:
-  // reader: the rows make no keys and values of their own. Each stands at one position, the first free one of its
-  // sequence (plus `reader_offset`), and sees all that is committed: a drafter.
-  Program(int max_rows, std::vector<KvShape> kv, KvFormat format, std::shared_ptr<ThreadPool> pool, bool reader = false,
-          int reader_offset = 0);
+  // cross_attention: for a drafter that attends to its target's cache. Its rows store no keys and values; each has the first
+  // free position of its sequence and attends to all committed positions.
+  Program(int max_rows, std::vector<KvShape> kv, KvFormat format, std::shared_ptr<ThreadPool> pool, bool cross_attention = false);
 
-  int max_rows() const { return max_rows_; }
-  const std::vector<KvShape>& kv_shapes() const { return kv_; }
-  KvFormat kv_format() const { return kv_format_; }
-  int64_t vocabulary() const { return vocabulary_; }
+  int64_t vocabulary() const { return vocabulary_; }  // the smallest of the gathered tables and the head
 
-  // Recording. Each checks shapes and throws std::invalid_argument naming the buffer that does not fit.
+  // Recording. Each method checks shapes and throws std::invalid_argument naming the buffer that does not fit.
   int buffer(const std::string& name, int width, int rows_per_row = 1);
-  // embeddings: rows that carry an embedding get that instead.
+  // embeddings: rows that carry an embedding get that instead, unscaled.
   void gather(std::shared_ptr<const Table> table, float scale, int dst, bool embeddings = false);
   void rms_norm(int src, Vector weight, float eps, int dst);
   void head_norm(int src, Vector weight, float eps, int heads, int head_dim, int dst);
@@ -180,53 +178,53 @@ class Program {
   void copy(int src, int dst, int offset);
   void cluster_linear(int src, int top_k, Weights clusters, int dst);
 
-  // Replaying. logits: null or (outputs, vocabulary) float32. Returns the choice of each output row; afterwards the rows
-  // are staged in their caches, and buffers hold the results, output row by output row.
+  // Replaying. logits: null, or (outputs, vocabulary) float32 to fill. Returns the argmax of each output row. The rows are
+  // then staged in their caches, and buffers hold the results of the output rows. Throws std::invalid_argument if the batch
+  // does not fit.
   std::vector<Best> run(const RowBatch& batch, float* logits);
-  // Before a run that follows soon: the pool's other threads bring the weights that every run reads into the caches, in
-  // their order, until something else is run. What a row picks (experts, clusters, a table's rows) is not known yet.
-  void warm() const;
-  // A copy of a buffer's first rows after a run, (rows, width); throws std::invalid_argument if it does not have them.
+  // Prefetches the weights that every run reads into the CPU caches, in the order of use, on the pool's idle threads, until
+  // the next job. Excludes weights that depend on the row: experts, clusters, gathered tables.
+  void prefetch_weights() const;
+  // A copy of a buffer's first rows after a run, (rows, width). Throws std::invalid_argument if it has fewer rows.
   std::vector<float> read(int id, size_t rows) const;
   int width(int id) const { return buffers_.at(id).width; }
-  // Fills the first rows of a buffer before a run: an input that is no token.
+  // Fills the first rows of a buffer before a run, for inputs other than tokens. Throws std::invalid_argument if they do not fit.
   void write(int id, const float* values, size_t rows, size_t width);
-  // The experts or clusters that `route` chose for the first rows of the last run, (rows, top_k); throws as read().
+  // The experts or clusters that `route` chose for the first rows of the last run, (rows, top_k). Throws as read() does.
   std::vector<int32_t> chosen(size_t rows, size_t top_k) const;
-  std::vector<std::string> describe() const;
-  size_t buffer_bytes() const;
-  // Seconds spent in each call of the last runs, summed, if profiling is on; thread 0's view, barriers included.
+  std::vector<std::string> describe() const;  // the kind of each call
+  // Switches profiling on or off and clears seconds(): the time of each call summed over the runs since, as measured by
+  // thread 0, with the barrier before the call.
   void profile(bool on);
   std::vector<double> seconds() const;
 
  private:
   friend class Executor;
-  Exclusive hold() const { return {in_use_, "the program"}; }
+  Exclusive exclusive() const { return {in_use_, "the program"}; }
   Buffer& checked(int id, int width, const char* role);
   void quantize_if_needed(int src, const Weights& weight);
   bool last_call_quantizes(int src);
-  void read_always(const Weights& weight);
+  void add_to_prefetch(const Weights& weight);
   void push(Call call);
 
   int max_rows_;
   std::vector<KvShape> kv_;
   KvFormat kv_format_;
-  bool reader_, narrow_ = false, profiling_ = false;
-  int reader_offset_;
+  bool cross_attention_, outputs_only_ = false, profiling_ = false;
   std::shared_ptr<ThreadPool> pool_;
   int64_t vocabulary_ = 0;
-  size_t embedding_width_ = 0;  // of rows that carry one; 0 if none may
+  size_t embedding_width_ = 0;  // of embeddings that rows may carry; 0 if they may not
   std::vector<Buffer> buffers_;
   std::vector<Op> ops_;
-  // Replaced, never changed: threads of warm() may be reading it.
-  std::shared_ptr<const std::vector<Weights>> always_read_ = std::make_shared<std::vector<Weights>>();  // in their order
+  // What prefetch_weights() reads. Copied on write: background threads may be reading it.
+  std::shared_ptr<const std::vector<Weights>> prefetched_ = std::make_shared<std::vector<Weights>>();
   std::vector<double> seconds_;
   Pass pass_;
   std::vector<std::vector<Best>> thread_best_;                    // (threads, max_rows)
   std::vector<std::vector<float>> tile_scratch_, score_scratch_;  // by thread
-  std::vector<int32_t> expert_of_;                                // (max_rows * top_k): the chosen experts
+  std::vector<int32_t> chosen_;                                   // (max_rows * top_k): experts or clusters
   mutable std::atomic_flag in_use_;
-  std::unique_ptr<Shares> shares_;
+  std::unique_ptr<WorkStealing> work_stealing_;
   bool odd_pass_ = false;
 };
 

@@ -1,4 +1,4 @@
-// The rounding that the exactness contract builds on: to nearest, with subnormal numbers. A library that was built with
+// The floating-point environment that exactness requires: round to nearest, subnormal numbers kept. A library built with
 // -ffast-math, or a call such as torch.set_flush_denormal, changes it for the threads of the whole process.
 #pragma once
 #include <cstdint>
@@ -9,11 +9,11 @@
 
 namespace outrider {
 
-// Sets the default environment of this thread, and puts the former one back.
+// Sets the default environment for the calling thread; restores the previous one at the end of the scope.
 class DefaultFloatEnvironment {
  public:
-  DefaultFloatEnvironment() : before_(get()) { set(kDefault); }
-  ~DefaultFloatEnvironment() { set(before_); }
+  DefaultFloatEnvironment() : previous_(get()) { set(kDefault); }
+  ~DefaultFloatEnvironment() { set(previous_); }
   DefaultFloatEnvironment(const DefaultFloatEnvironment&) = delete;
   DefaultFloatEnvironment& operator=(const DefaultFloatEnvironment&) = delete;
 
@@ -36,7 +36,7 @@ class DefaultFloatEnvironment {
   static void set(uint64_t) {}
 #endif
 
-  uint64_t before_;
+  uint64_t previous_;
 };
 
 }  // namespace outrider

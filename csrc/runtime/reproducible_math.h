@@ -1,7 +1,7 @@
-// Elementary functions whose bits are the same on every machine. The C library's are not: it picks a variant by processor
-// (with or without FMA), and another library rounds otherwise. These use nothing but +, -, *, / and conversions, which IEEE
-// 754 specifies to the last bit, compiled without contraction (see sources.cmake).
-// Method: argument reduction in parts (Cody and Waite 1980), then the Taylor series, cut where the rest is below rounding.
+// Elementary functions with the same bits on every machine. The C library's differ: it dispatches by processor (with or
+// without FMA), and implementations round differently. These use only +, -, *, / and conversions, which IEEE 754 specifies
+// to the last bit, and are compiled without contraction (see sources.cmake).
+// Method: argument reduction in parts (Cody and Waite 1980), then a Taylor series whose remainder is below the rounding error.
 #pragma once
 #include <bit>
 #include <cstdint>
@@ -9,11 +9,11 @@
 
 namespace outrider::reproducible {
 
-// ln(2) and pi/2 in parts: all but the last have trailing zeros, so that their products with small integers are exact.
+// ln(2) and pi/2 as sums of parts. All but the last have trailing zeros, so their products with small integers are exact.
 inline constexpr double kLn2[] = {0x1.62e42feep-1, 0x1.a39ef35793c76p-33};
 inline constexpr double kHalfPi[] = {0x1.921fb544p+0, 0x1.0b4611a6p-34, 0x1.3198a2e037073p-69};
 
-// The nearest whole number, ties to even, of |x| < 2^51.
+// The nearest integer, ties to even, for |x| < 2^51.
 inline double nearest(double x) {
   constexpr double kMagic = 0x1.8p52;
   return (x + kMagic) - kMagic;
@@ -31,7 +31,7 @@ inline double log(double x) {
   double m = std::bit_cast<double>((bits & 0x000fffffffffffffu) | 0x3ff0000000000000u);
   if (m > 0x1.6a09e667f3bcdp+0) m *= 0.5, ++k;
   const double f = m - 1.0, s = f / (2.0 + f), z = s * s, z2 = z * z, z4 = z2 * z2;
-  // 2 (z/3 + z^2/5 + ... + z^10/21), in pairs so that they are computed side by side.
+  // 2 (z/3 + z^2/5 + ... + z^10/21), in pairs for instruction-level parallelism.
   const double low = (2.0 / 3 + 2.0 / 5 * z) + (2.0 / 7 + 2.0 / 9 * z) * z2;
   const double middle = (2.0 / 11 + 2.0 / 13 * z) + (2.0 / 15 + 2.0 / 17 * z) * z2;
   const double rest = z * (low + (middle + (2.0 / 19 + 2.0 / 21 * z) * z4) * z4);
@@ -39,7 +39,7 @@ inline double log(double x) {
   return whole * kLn2[0] + (f - (s * (f - rest) - whole * kLn2[1]));
 }
 
-// e^x, within 1.1 ulp; 0 below -708 and infinity above 709, where the result or its last bits would leave a double's range.
+// e^x, within 1.1 ulp; 0 below -708 and infinity above 709, the limits of normal doubles.
 inline double exp(double x) {
   if (x != x) return x;
   if (x < -708.0) return 0.0;
@@ -56,8 +56,8 @@ inline double exp(double x) {
 
 struct SineCosine { float sine, cosine; };
 
-// Sine and cosine of an angle in radians, of magnitude below 2^20 (positions times frequencies of at most 1), rounded to
-// float once from results within 1e-13. Larger angles lose accuracy, never reproducibility, up to 2^50.
+// Sine and cosine of an angle in radians, computed in double to within 1e-13 and rounded to float once, for magnitudes below
+// 2^20 (positions times frequencies of at most 1). Up to 2^50 larger angles lose accuracy but stay reproducible.
 inline SineCosine sine_cosine(float angle) {
   const double x = angle, k = nearest(x * 0x1.45f306dc9c883p-1);
   const double r = ((x - k * kHalfPi[0]) - k * kHalfPi[1]) - k * kHalfPi[2], z = r * r, z2 = z * z, z4 = z2 * z2;

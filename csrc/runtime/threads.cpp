@@ -15,10 +15,10 @@
 namespace outrider {
 namespace {
 
-// Spins before yielding (about 50 us): longer than any barrier on an idle machine, short enough not to starve a
-// thread that shares this core.
+// Spins before yielding (about 50 us): longer than any barrier on an idle machine, short enough not to starve another
+// thread on the same core.
 constexpr int kSpins = 2000;
-// Yields before sleeping between jobs: a decode loop asks for the next pass within that time.
+// Yields before sleeping: a decode loop starts its next pass before they are used up.
 constexpr int kYields = 200;
 
 void pause() {
@@ -29,12 +29,12 @@ void pause() {
 #endif
 }
 
-// Forks between the first process and this one.
+// Number of forks between the first process and this one.
 std::atomic<uint32_t> forks{0};
-[[maybe_unused]] const int counting = pthread_atfork(nullptr, nullptr, [] { forks.fetch_add(1); });
+[[maybe_unused]] const int registered = pthread_atfork(nullptr, nullptr, [] { forks.fetch_add(1); });
 
-// Abandons threads that exist in the parent alone: to join, detach or destroy them is undefined here.
-void abandon(std::vector<std::thread>& threads) { new std::vector<std::thread>(std::move(threads)); }
+// Leaks the handles of threads that exist in the parent only: joining, detaching or destroying them is undefined.
+void leak(std::vector<std::thread>& threads) { new std::vector<std::thread>(std::move(threads)); }
 
 }  // namespace
 
@@ -42,18 +42,18 @@ ThreadPool::ThreadPool(int threads) { start_threads(threads - 1); }
 
 ThreadPool::~ThreadPool() {
   if (forks_ != forks) {
-    abandon(workers_);
+    leak(workers_);
     return;
   }
-  end_meanwhile();
+  cancel_background();
   stop_threads();
 }
 
 void ThreadPool::start_threads(int count) {
   forks_ = forks;
   try {
-    for (int i = 1; i <= count; ++i) workers_.emplace_back([this, i] { work(i); });
-  } catch (...) {  // the system has no more threads
+    for (int i = 1; i <= count; ++i) workers_.emplace_back([this, i] { worker_loop(i); });
+  } catch (...) {  // std::system_error: the thread limit is reached
     stop_threads();
     throw;
   }
@@ -66,19 +66,19 @@ void ThreadPool::stop_threads() {
   for (auto& w : workers_) w.join();
 }
 
-void ThreadPool::replace_lost_threads() {
+void ThreadPool::restart_after_fork() {
   if (forks_ == forks) return;
   const int count = size() - 1;
-  abandon(workers_);
+  leak(workers_);
   workers_.clear();
-  job_number_ = 0, busy_ = 0, arrived_ = 0, phase_ = 0;
+  job_number_ = 0, background_threads_ = 0, arrived_ = 0, phase_ = 0;
   start_threads(count);
 }
 
 void ThreadPool::run(const std::function<void(int)>& job) {
-  const Exclusive held(in_use_, "the thread pool");
-  replace_lost_threads();
-  end_meanwhile();
+  const Exclusive lock(in_use_, "the thread pool");
+  restart_after_fork();
+  cancel_background();
   const std::function<void(int)> reproducible = [&job](int thread) {
     const DefaultFloatEnvironment environment;
     job(thread);
@@ -88,18 +88,18 @@ void ThreadPool::run(const std::function<void(int)>& job) {
   barrier();
 }
 
-void ThreadPool::meanwhile(std::function<void(int, const std::atomic<bool>&)> work) {
-  const Exclusive held(in_use_, "the thread pool");
-  replace_lost_threads();
-  end_meanwhile();
+void ThreadPool::run_in_background(std::function<void(int, const std::atomic<bool>&)> work) {
+  const Exclusive lock(in_use_, "the thread pool");
+  restart_after_fork();
+  cancel_background();
   if (workers_.empty()) return;
-  enough_ = false;
-  busy_ = static_cast<int>(workers_.size());
-  meanwhile_ = [this, work = std::move(work)](int thread) {
-    work(thread, enough_);
-    busy_.fetch_sub(1, std::memory_order_release);
+  cancelled_ = false;
+  background_threads_ = static_cast<int>(workers_.size());
+  background_ = [this, work = std::move(work)](int thread) {
+    work(thread, cancelled_);
+    background_threads_.fetch_sub(1, std::memory_order_release);
   };
-  start(meanwhile_, false);
+  start(background_, false);
 }
 
 void ThreadPool::start(const std::function<void(int)>& job, bool joined) {
@@ -109,22 +109,22 @@ void ThreadPool::start(const std::function<void(int)>& job, bool joined) {
   job_number_.notify_all();
 }
 
-void ThreadPool::end_meanwhile() {
-  enough_ = true;
-  for (int i = 0; busy_.load(std::memory_order_acquire) > 0; ++i) {
+void ThreadPool::cancel_background() {
+  cancelled_ = true;
+  for (int i = 0; background_threads_.load(std::memory_order_acquire) > 0; ++i) {
     if (i < kSpins) pause();
     else std::this_thread::yield();
   }
 }
 
-void ThreadPool::work(int index) {
-  for (uint32_t seen = 0;;) {
-    for (int i = 0; job_number_.load(std::memory_order_acquire) == seen; ++i) {
+void ThreadPool::worker_loop(int index) {
+  for (uint32_t last_job = 0;;) {
+    for (int i = 0; job_number_.load(std::memory_order_acquire) == last_job; ++i) {
       if (i < kSpins) pause();
       else if (i < kSpins + kYields) std::this_thread::yield();
-      else job_number_.wait(seen, std::memory_order_acquire);
+      else job_number_.wait(last_job, std::memory_order_acquire);
     }
-    ++seen;
+    ++last_job;
     if (stopping_) return;
     const bool joined = joined_;
     (*job_)(index);
@@ -145,10 +145,10 @@ void ThreadPool::barrier() {
   }
 }
 
-void ThreadPool::share(size_t count, size_t piece, const std::function<void(size_t, size_t)>& work) {
+void ThreadPool::parallel_for(size_t count, size_t chunk, const std::function<void(size_t, size_t)>& work) {
   std::atomic<size_t> next{0};
   run([&](int) {
-    for (size_t begin; (begin = next.fetch_add(piece)) < count;) work(begin, std::min(begin + piece, count));
+    for (size_t begin; (begin = next.fetch_add(chunk)) < count;) work(begin, std::min(begin + chunk, count));
   });
 }
 

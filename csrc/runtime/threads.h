@@ -1,6 +1,5 @@
-// One pool of threads. A job runs on all of them at once, the caller's thread included; inside a job the threads meet
-// at barriers. Waiting spins first (a barrier inside a pass lasts well under a microsecond), then yields, and between
-// jobs sleeps.
+// A thread pool. A job runs on all threads at once, the caller's included, and synchronizes them at barriers. Waits spin
+// first (a barrier within a pass takes well under a microsecond), then yield; idle threads sleep between jobs.
 #pragma once
 #include <atomic>
 #include <cstddef>
@@ -11,8 +10,7 @@
 
 namespace outrider {
 
-// A forked child has none of its parent's threads: the pool starts new ones at its first job there. A fork must not fall
-// into a job.
+// fork() copies no threads: in a forked child the first job starts new ones. Do not fork while a job runs.
 class ThreadPool {
  public:
   explicit ThreadPool(int threads);
@@ -22,37 +20,37 @@ class ThreadPool {
 
   int size() const { return static_cast<int>(workers_.size()) + 1; }
 
-  // Runs job(thread index) on every thread, in the default floating-point environment, and returns when all are done. One
-  // job at a time: throws std::runtime_error if another thread's is running.
+  // Runs job(thread index) on every thread in the default floating-point environment; returns when all are done. Throws
+  // std::runtime_error if another thread's job is running.
   void run(const std::function<void(int)>& job);
 
-  // Meets all threads of the running job.
+  // Waits until all threads of the running job have called it.
   void barrier();
 
-  // Gives the other threads something to do until the next job: work(thread index, enough) on each of them, which has to
-  // return soon after `enough` turns true. Does not wait, and runs nothing if there are no others.
-  void meanwhile(std::function<void(int, const std::atomic<bool>&)> work);
+  // Starts work(thread index, cancelled) on every thread but the caller's, and returns at once. The next job sets `cancelled`
+  // and waits for the work to return, so it must poll. Does nothing in a pool of one thread.
+  void run_in_background(std::function<void(int, const std::atomic<bool>&)> work);
 
-  // Hands out [0, count) in pieces of `piece` to whichever thread is free. Must not be called inside a job.
-  void share(size_t count, size_t piece, const std::function<void(size_t, size_t)>& work);
+  // Splits [0, count) into chunks of `chunk` that threads take as they become free. Must not be called inside a job.
+  void parallel_for(size_t count, size_t chunk, const std::function<void(size_t, size_t)>& work);
 
  private:
-  void work(int index);
+  void worker_loop(int index);
   void start(const std::function<void(int)>& job, bool joined);
-  void end_meanwhile();
+  void cancel_background();
   void start_threads(int count);
   void stop_threads();
-  void replace_lost_threads();
+  void restart_after_fork();
 
   std::vector<std::thread> workers_;
-  uint32_t forks_;  // of this process before the threads were started
+  uint32_t forks_;  // the process's fork count when the threads were started
   std::atomic_flag in_use_;
   const std::function<void(int)>* job_ = nullptr;
-  bool joined_ = true;  // whether the threads of the job meet at its end
-  std::function<void(int)> meanwhile_;
+  bool joined_ = true;  // whether the job ends in a barrier
+  std::function<void(int)> background_;
   std::atomic<uint32_t> job_number_{0};
-  std::atomic<bool> stopping_{false}, enough_{false};
-  alignas(64) std::atomic<int> busy_{0};  // threads that are still at meanwhile_
+  std::atomic<bool> stopping_{false}, cancelled_{false};
+  alignas(64) std::atomic<int> background_threads_{0};  // that have not returned from background_
   alignas(64) std::atomic<int> arrived_{0};
   alignas(64) std::atomic<uint32_t> phase_{0};
 };

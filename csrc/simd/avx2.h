@@ -1,4 +1,4 @@
-// AVX2, FMA, F16C: 16 lanes in two registers.
+// AVX2, FMA, F16C: a vector of 16 lanes in two registers.
 #pragma once
 #include <immintrin.h>
 
@@ -24,7 +24,7 @@ inline F sub(F x, F y) { return {_mm256_sub_ps(x.a, y.a), _mm256_sub_ps(x.b, y.b
 inline F mul(F x, F y) { return {_mm256_mul_ps(x.a, y.a), _mm256_mul_ps(x.b, y.b)}; }
 inline F div(F x, F y) { return {_mm256_div_ps(x.a, y.a), _mm256_div_ps(x.b, y.b)}; }
 inline F fma(F x, F y, F z) { return {_mm256_fmadd_ps(x.a, y.a, z.a), _mm256_fmadd_ps(x.b, y.b, z.b)}; }
-// Like the instruction: y where the comparison is false, so a NaN in x is dropped.
+// As the instruction does: y where the comparison is false, so a NaN in x is ignored.
 inline F max(F x, F y) { return {_mm256_max_ps(x.a, y.a), _mm256_max_ps(x.b, y.b)}; }
 inline F min(F x, F y) { return {_mm256_min_ps(x.a, y.a), _mm256_min_ps(x.b, y.b)}; }
 inline F abs(F x) {
@@ -36,7 +36,7 @@ inline F select_below(F a, F limit, F x, F y) {
   return {_mm256_blendv_ps(y.a, x.a, _mm256_cmp_ps(a.a, limit.a, _CMP_LT_OQ)),
           _mm256_blendv_ps(y.b, x.b, _mm256_cmp_ps(a.b, limit.b, _CMP_LT_OQ))};
 }
-// Whether any lane of x is above its lane of y (a NaN is above nothing).
+// Whether x > y in any lane (false for NaN).
 inline bool any_above(F x, F y) {
   const __m256 above = _mm256_or_ps(_mm256_cmp_ps(x.a, y.a, _CMP_GT_OQ), _mm256_cmp_ps(x.b, y.b, _CMP_GT_OQ));
   return _mm256_movemask_ps(above) != 0;
@@ -56,17 +56,11 @@ inline I ibroadcast(const int32_t* p) { return {_mm256_set1_epi32(*p), _mm256_se
 inline I iload(const int32_t* p) {
   return {_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)), _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p + 8))};
 }
-inline void istore(int32_t* p, I x) {
-  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), x.a);
-  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p + 8), x.b);
-}
 inline I ixor(I x, I y, I z) {
   return {_mm256_xor_si256(_mm256_xor_si256(x.a, y.a), z.a), _mm256_xor_si256(_mm256_xor_si256(x.b, y.b), z.b)};
 }
-// The lanes as unsigned numbers.
-inline I imax_unsigned(I x, I y) { return {_mm256_max_epu32(x.a, y.a), _mm256_max_epu32(x.b, y.b)}; }
 template <int N> inline I ishift_right(I x) { return {_mm256_srli_epi32(x.a, N), _mm256_srli_epi32(x.b, N)}; }
-struct Products { I low, high; };  // the halves of 64 bits
+struct Products { I low, high; };  // halves of the 64-bit products
 inline Products imul_wide(I x, uint32_t factor) {
   const __m256i f = _mm256_set1_epi32(static_cast<int32_t>(factor));
   const __m256i even_a = _mm256_mul_epu32(x.a, f), odd_a = _mm256_mul_epu32(_mm256_srli_epi64(x.a, 32), f);
@@ -92,7 +86,8 @@ inline F pow2(I n) {
 }
 inline void store_int8(int8_t* p, I x) {  // the low byte of each lane
   int32_t wide[16];
-  istore(wide, x);
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(wide), x.a);
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(wide + 8), x.b);
   for (int i = 0; i < 16; ++i) p[i] = static_cast<int8_t>(wide[i]);
 }
 
@@ -128,15 +123,14 @@ inline Bytes and_bytes(Bytes x, uint8_t mask) {
   return {_mm256_and_si256(x.a, m), _mm256_and_si256(x.b, m)};
 }
 inline Bytes or_bytes(Bytes x, Bytes y) { return {_mm256_or_si256(x.a, y.a), _mm256_or_si256(x.b, y.b)}; }
-// Bits move over byte borders; callers mask afterwards. by: to the left, or below zero to the right; known when compiling.
+// Shifts bits across byte borders; callers mask afterwards. by: left if positive, right if negative; a compile-time constant.
 inline __m256i shift(__m256i x, int by) { return by < 0 ? _mm256_srli_epi16(x, -by) : _mm256_slli_epi16(x, by); }
 inline Bytes shift(Bytes x, int by) { return {shift(x.a, by), shift(x.b, by)}; }
 
-// Weight codes ready for `dot_quads`. maddubs multiplies unsigned by signed bytes and adds two products in 16 bits, where
-// they would saturate. Codes of up to 6 bits stay unsigned, and the kernel takes their zero point off afterwards: a sum
-// of two products is at most 2 * 63 * 127, so kPairs of them fit into 16 bits before they must widen. Codes of 8 bits
-// lose their zero point here, and the weight's sign goes over to the activation: |w| * (sign(w) * x), at most
-// 2 * 128 * 127.
+// Weight codes as operands of maddubs, which multiplies unsigned by signed bytes and adds pairs of products in 16 bits with
+// saturation. Codes of up to 6 bits stay unsigned, and the kernel subtracts their zero point afterwards: a pair is at most
+// 2 * 63 * 127, so kPairs pairs can be added in 16 bits without overflow. For 8-bit codes the zero point is subtracted here
+// and the weight's sign is moved to the activation: |w| * (sign(w) * x), at most 2 * 128 * 127.
 template <int kBits> inline constexpr bool kUnsignedDot = kBits < 8;
 template <int kBits> inline constexpr int kPairs = kBits == 4 ? 8 : kBits == 5 ? 4 : kBits == 6 ? 2 : 1;
 struct Codes { __m256i a, b; };
@@ -150,19 +144,19 @@ template <int kBits> inline __m256i pair_products(__m256i w, __m256i x) {
   return _mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(x, w));
 }
 
-// Adds in the order written: the compiler would rather add in pairs, and keep all products in memory until then.
+// Forces additions in the order written; otherwise the compiler adds in pairs and spills the products.
 inline void keep_order(I& sum) { asm("" : "+x"(sum.a), "+x"(sum.b)); }
 
-// Sixteen registers are too few for a group's codes: a quad is unpacked when its turn comes and serves kRowBlock rows, whose
-// sums, of 16 bits at first, are what stays in registers.
-inline constexpr int kMaxRows = 8, kMaxDenseRows = 4;       // that share one unpacking of a group
-#define OUTRIDER_INLINE_ROWS [[gnu::always_inline]] inline  // or the sums would be handed over in memory
-inline constexpr bool kHoldsCodes = false;
+// 16 registers cannot hold a group's codes. Each quad is unpacked on use for a block of kRowBlock rows, whose partial sums (16
+// bits wide at first) stay in registers.
+inline constexpr int kMaxRows = 8, kMaxDenseRows = 4;       // rows that share one unpacking of a group
+#define OUTRIDER_INLINE_ROWS [[gnu::always_inline]] inline  // otherwise the sums are passed in memory
+inline constexpr bool kUnpackOnce = false;
 template <int kBits> inline constexpr int kRowBlock = kBits == 6 ? 2 : 4;
-// Whether the next rows unpack the codes again, which costs less than keeping them on the stack.
-template <int kBits> inline constexpr bool kUnpacksAgain = kBits == 4 || kBits == 8;
-// For each of kRows rows the dot products of kCount quads (4 columns each), from `first` on, with as many activations, none of
-// them -128, lane by lane.
+// Whether each block of rows unpacks the codes again, if that costs less than spilling them to the stack.
+template <int kBits> inline constexpr bool kUnpackPerRowBlock = kBits == 4 || kBits == 8;
+// sum[r] = the dot product of 4 * kCount columns, starting at quad `first` of 4 columns, with the activations x[r], per lane.
+// No activation may be -128.
 template <int kBits, int kCount, class Quads, int kRows>
 [[gnu::always_inline]] inline void dot_quads(const Quads& quads, int first, const int8_t* const (&x)[kRows], I (&sum)[kRows]) {
   constexpr int kStep = std::min(kPairs<kBits>, kCount);

@@ -1,4 +1,4 @@
-// AVX-512 (F, BW, DQ, VL, VNNI): one register holds a whole 16-lane vector.
+// AVX-512 (F, BW, DQ, VL, VNNI): a vector of 16 lanes in one register.
 #pragma once
 #include <immintrin.h>
 
@@ -20,7 +20,7 @@ inline F sub(F a, F b) { return {_mm512_sub_ps(a.v, b.v)}; }
 inline F mul(F a, F b) { return {_mm512_mul_ps(a.v, b.v)}; }
 inline F div(F a, F b) { return {_mm512_div_ps(a.v, b.v)}; }
 inline F fma(F a, F b, F c) { return {_mm512_fmadd_ps(a.v, b.v, c.v)}; }
-// Like the instruction: b where the comparison is false, so a NaN in a is dropped.
+// As the instruction does: b where the comparison is false, so a NaN in a is ignored.
 inline F max(F a, F b) { return {_mm512_max_ps(a.v, b.v)}; }
 inline F min(F a, F b) { return {_mm512_min_ps(a.v, b.v)}; }
 inline F abs(F a) { return {_mm512_abs_ps(a.v)}; }
@@ -29,7 +29,7 @@ inline F select_below(F a, F limit, F x, F y) {
   return {_mm512_mask_mov_ps(y.v, _mm512_cmp_ps_mask(a.v, limit.v, _CMP_LT_OQ), x.v)};
 }
 
-// Whether any lane of a is above its lane of b (a NaN is above nothing).
+// Whether a > b in any lane (false for NaN).
 inline bool any_above(F a, F b) { return _mm512_cmp_ps_mask(a.v, b.v, _CMP_GT_OQ) != 0; }
 
 inline float reduce_max(F a) { return _mm512_reduce_max_ps(a.v); }
@@ -39,12 +39,9 @@ inline I iadd(I a, I b) { return {_mm512_add_epi32(a.v, b.v)}; }
 inline I isub(I a, I b) { return {_mm512_sub_epi32(a.v, b.v)}; }
 inline I ibroadcast(const int32_t* p) { return {_mm512_set1_epi32(*p)}; }
 inline I iload(const int32_t* p) { return {_mm512_loadu_si512(p)}; }
-inline void istore(int32_t* p, I a) { _mm512_storeu_si512(p, a.v); }
 inline I ixor(I a, I b, I c) { return {_mm512_ternarylogic_epi32(a.v, b.v, c.v, 0x96)}; }
-// The lanes as unsigned numbers.
-inline I imax_unsigned(I a, I b) { return {_mm512_max_epu32(a.v, b.v)}; }
 template <int N> inline I ishift_right(I a) { return {_mm512_srli_epi32(a.v, N)}; }
-struct Products { I low, high; };  // the halves of 64 bits
+struct Products { I low, high; };  // halves of the 64-bit products
 inline Products imul_wide(I a, uint32_t factor) {
   const __m512i f = _mm512_set1_epi32(static_cast<int32_t>(factor));
   const __m512i even = _mm512_mul_epu32(a.v, f), odd = _mm512_mul_epu32(_mm512_srli_epi64(a.v, 32), f);
@@ -77,29 +74,29 @@ inline void prefetch(const void* p) { __builtin_prefetch(p, 0, 2); }
 inline Bytes load_bytes(const uint8_t* p) { return {_mm512_loadu_si512(p)}; }
 inline Bytes and_bytes(Bytes a, uint8_t mask) { return {_mm512_and_si512(a.v, _mm512_set1_epi8(static_cast<char>(mask)))}; }
 inline Bytes or_bytes(Bytes a, Bytes b) { return {_mm512_or_si512(a.v, b.v)}; }
-// Bits move over byte borders; callers mask afterwards. by: to the left, or below zero to the right; known when compiling.
+// Shifts bits across byte borders; callers mask afterwards. by: left if positive, right if negative; a compile-time constant.
 inline Bytes shift(Bytes a, int by) { return {by < 0 ? _mm512_srli_epi16(a.v, -by) : _mm512_slli_epi16(a.v, by)}; }
 
-// A register of weight codes ready for `dot4`. VNNI multiplies unsigned by signed bytes, so the codes stay unsigned
-// and the kernel takes their zero point off afterwards.
+// Weight codes as operands of VNNI, which multiplies unsigned by signed bytes: the codes stay unsigned, and the kernel subtracts
+// their zero point afterwards.
 template <int kBits> inline constexpr bool kUnsignedDot = true;
 struct Codes { __m512i v; };
 template <int kBits, int kZero> inline Codes codes(Bytes unsigned_codes) { return {unsigned_codes.v}; }
-// Keeps the codes in their register: the compiler would rather load them again for each row.
-inline void hold(Codes& w) { asm("" : "+v"(w.v)); }
-// The activations straight from memory: loaded apart they fill the reorder buffer, and the core looks less far ahead.
+// Forces the codes to stay in a register; otherwise the compiler reloads them for each row.
+inline void keep_in_register(Codes& w) { asm("" : "+v"(w.v)); }
+// Broadcasts the activations as a memory operand: separate loads occupy the reorder buffer and limit out-of-order execution.
 inline I add_dot4(I sum, Codes w, const int8_t* x) {
   asm("vpdpbusd %2%{1to16%}, %1, %0" : "+v"(sum.v) : "v"(w.v), "m"(*reinterpret_cast<const int32_t*>(x)));
   return sum;
 }
-// Registers enough for a group's codes, which then serve one row after the other.
-inline constexpr int kMaxRows = 8, kMaxDenseRows = 4;  // that share one unpacking of a group
+// 32 registers hold all codes of a group, which are unpacked once for all rows.
+inline constexpr int kMaxRows = 8, kMaxDenseRows = 4;  // rows that share one unpacking of a group
 #define OUTRIDER_INLINE_ROWS inline
-inline constexpr bool kHoldsCodes = true;
+inline constexpr bool kUnpackOnce = true;
 template <int kBits> inline constexpr int kRowBlock = 1;
-template <int kBits> inline constexpr bool kUnpacksAgain = false;
-// For each of kRows rows the dot products of kCount quads (4 columns each), from `first` on, with as many activations, lane by
-// lane. Those of a whole group are two chains side by side, since one would wait for itself.
+template <int kBits> inline constexpr bool kUnpackPerRowBlock = false;
+// sum[r] = the dot product of 4 * kCount columns, starting at quad `first` of 4 columns, with the activations x[r], per lane.
+// A whole group is summed in two independent chains to hide the instruction's latency.
 template <int kBits, int kCount, class Quads, int kRows>
 inline void dot_quads(const Quads& quads, int first, const int8_t* const (&x)[kRows], I (&sum)[kRows]) {
   for (int r = 0; r < kRows; ++r) {

@@ -1,4 +1,4 @@
-// AArch64 with the dot-product extension: 16 lanes in four registers.
+// AArch64 with the dot-product extension: a vector of 16 lanes in four registers.
 #pragma once
 #include <arm_neon.h>
 
@@ -40,7 +40,7 @@ inline F div(F a, F b) {
 inline F fma(F a, F b, F c) {
   return quarters<F>([&](int i) { return vfmaq_f32(c.v[i], a.v[i], b.v[i]); });
 }
-// b where the comparison is false, so a NaN in a is dropped; the instruction itself would keep it.
+// b where the comparison is false, so a NaN in a is ignored; vmaxq_f32 and vminq_f32 would propagate it.
 inline F max(F a, F b) {
   return quarters<F>([&](int i) { return vbslq_f32(vcgtq_f32(a.v[i], b.v[i]), a.v[i], b.v[i]); });
 }
@@ -54,7 +54,7 @@ inline F abs(F a) {
 inline F select_below(F a, F limit, F x, F y) {
   return quarters<F>([&](int i) { return vbslq_f32(vcltq_f32(a.v[i], limit.v[i]), x.v[i], y.v[i]); });
 }
-// Whether any lane of a is above its lane of b (a NaN is above nothing).
+// Whether a > b in any lane (false for NaN).
 inline bool any_above(F a, F b) {
   uint32x4_t above = vcgtq_f32(a.v[0], b.v[0]);
   for (int i = 1; i < 4; ++i) above = vorrq_u32(above, vcgtq_f32(a.v[i], b.v[i]));
@@ -85,21 +85,13 @@ inline I ibroadcast(const int32_t* p) {
 inline I iload(const int32_t* p) {
   return quarters<I>([=](int i) { return vld1q_s32(p + 4 * i); });
 }
-inline void istore(int32_t* p, I a) {
-  for (int i = 0; i < 4; ++i) vst1q_s32(p + 4 * i, a.v[i]);
-}
 inline I ixor(I a, I b, I c) {
   return quarters<I>([&](int i) { return veorq_s32(veorq_s32(a.v[i], b.v[i]), c.v[i]); });
-}
-// The lanes as unsigned numbers.
-inline I imax_unsigned(I a, I b) {
-  return quarters<I>(
-      [&](int i) { return vreinterpretq_s32_u32(vmaxq_u32(vreinterpretq_u32_s32(a.v[i]), vreinterpretq_u32_s32(b.v[i]))); });
 }
 template <int N> inline I ishift_right(I a) {
   return quarters<I>([&](int i) { return vreinterpretq_s32_u32(vshrq_n_u32(vreinterpretq_u32_s32(a.v[i]), N)); });
 }
-struct Products { I low, high; };  // the halves of 64 bits
+struct Products { I low, high; };  // halves of the 64-bit products
 inline Products imul_wide(I a, uint32_t factor) {
   Products r;
   for (int i = 0; i < 4; ++i) {
@@ -118,7 +110,7 @@ inline int32_t reduce_sum(I a) { return vaddvq_s32(vaddq_s32(vaddq_s32(a.v[0], a
 inline F to_float(I a) {
   return quarters<F>([&](int i) { return vcvtq_f32_s32(a.v[i]); });
 }
-// Nearest, ties to even. Where x86 gives its "integer indefinite" (out of range, NaN), this instruction saturates.
+// Nearest, ties to even. Out of range or NaN gives x86's "integer indefinite" value; vcvtnq_s32_f32 alone would saturate.
 inline I round_to_int(F a) {
   const float32x4_t limit = vdupq_n_f32(2147483648.0f);
   return quarters<I>([&](int i) { return vbslq_s32(vcaltq_f32(a.v[i], limit), vcvtnq_s32_f32(a.v[i]), vdupq_n_s32(INT32_MIN)); });
@@ -164,19 +156,19 @@ inline Bytes and_bytes(Bytes a, uint8_t mask) {
 inline Bytes or_bytes(Bytes a, Bytes b) {
   return quarters<Bytes>([&](int i) { return vorrq_u8(a.v[i], b.v[i]); });
 }
-// by: bits to the left, or below zero to the right; known when compiling.
+// by: left if positive, right if negative; a compile-time constant.
 inline Bytes shift(Bytes a, int by) {
   return quarters<Bytes>([&](int i) { return vshlq_u8(a.v[i], vdupq_n_s8(static_cast<int8_t>(by))); });
 }
 
-// Weight codes with their zero point off, as signed bytes: what the dot-product instruction takes.
+// Weight codes as operands of the dot-product instruction: signed bytes, zero point subtracted.
 template <int kBits> inline constexpr bool kUnsignedDot = false;
 struct Codes { int8x16_t v[4]; };
-inline void hold(Codes&) {}
+inline void keep_in_register(Codes&) {}
 template <int kBits, int kZero> inline Codes codes(Bytes b) {
   return quarters<Codes>([&](int i) { return vreinterpretq_s8_u8(vsubq_u8(b.v[i], vdupq_n_u8(kZero))); });
 }
-// The dot products of 4 quads (16 columns), from `first` on, with 16 activations, lane by lane.
+// The dot product of 16 columns, starting at quad `first` of 4 columns, with 16 activations, per lane.
 template <class Quads> [[gnu::always_inline]] inline I dot16(const Quads& quads, int first, const int8_t* x) {
   const int8x16_t activation = vld1q_s8(x);
   const Codes w[4] = {quads(first), quads(first + 1), quads(first + 2), quads(first + 3)};
@@ -188,13 +180,12 @@ template <class Quads> [[gnu::always_inline]] inline I dot16(const Quads& quads,
   });
 }
 
-inline constexpr int kMaxRows = 8, kMaxDenseRows = 4;  // that share one unpacking of a group
+inline constexpr int kMaxRows = 8, kMaxDenseRows = 4;  // rows that share one unpacking of a group
 #define OUTRIDER_INLINE_ROWS [[gnu::always_inline]] inline
-inline constexpr bool kHoldsCodes = true;
+inline constexpr bool kUnpackOnce = true;
 template <int kBits> inline constexpr int kRowBlock = 1;
-template <int kBits> inline constexpr bool kUnpacksAgain = false;
-// For each of kRows rows the dot products of kCount quads (4 columns each), from `first` on, with as many activations, lane by
-// lane.
+template <int kBits> inline constexpr bool kUnpackPerRowBlock = false;
+// sum[r] = the dot product of 4 * kCount columns, starting at quad `first` of 4 columns, with the activations x[r], per lane.
 template <int kBits, int kCount, class Quads, int kRows>
 [[gnu::always_inline]] inline void dot_quads(const Quads& quads, int first, const int8_t* const (&x)[kRows], I (&sum)[kRows]) {
   for (int r = 0; r < kRows; ++r) {

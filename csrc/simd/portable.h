@@ -1,4 +1,4 @@
-// Plain C++: every lane written out. Slow, and the definition that the other instruction sets must equal bit for bit.
+// Plain C++, lane by lane: slow, and the reference that the other instruction sets must match bit for bit.
 #pragma once
 #include <cmath>
 #include <cstdint>
@@ -93,18 +93,13 @@ inline I ibroadcast(const int32_t* p) {
 inline I iload(const int32_t* p) {
   return each_int([=](int i) { return p[i]; });
 }
-inline void istore(int32_t* p, I a) { std::memcpy(p, a.v, sizeof a.v); }
 inline I ixor(I a, I b, I c) {
   return each_int([&](int i) { return a.v[i] ^ b.v[i] ^ c.v[i]; });
-}
-// The lanes as unsigned numbers.
-inline I imax_unsigned(I a, I b) {
-  return each_int([&](int i) { return static_cast<uint32_t>(a.v[i]) > static_cast<uint32_t>(b.v[i]) ? a.v[i] : b.v[i]; });
 }
 template <int N> inline I ishift_right(I a) {
   return each_int([&](int i) { return static_cast<int32_t>(static_cast<uint32_t>(a.v[i]) >> N); });
 }
-struct Products { I low, high; };  // the halves of 64 bits
+struct Products { I low, high; };  // halves of the 64-bit products
 inline Products imul_wide(I a, uint32_t factor) {
   Products r;
   for (int i = 0; i < 16; ++i) {
@@ -128,7 +123,7 @@ inline F to_float(I a) {
   return each([&](int i) { return static_cast<float>(a.v[i]); });
 }
 inline I round_to_int(F a) {
-  // Out of range or NaN gives the x86 "integer indefinite" value, so that all instruction sets agree.
+  // Out of range or NaN gives x86's "integer indefinite" value, as on all instruction sets.
   return each_int(
       [&](int i) { return std::fabs(a.v[i]) < 2147483648.0f ? static_cast<int32_t>(std::nearbyintf(a.v[i])) : INT32_MIN; });
 }
@@ -170,20 +165,20 @@ inline Bytes and_bytes(Bytes a, uint8_t mask) {
 inline Bytes or_bytes(Bytes a, Bytes b) {
   return each_byte([&](int i) { return a.v[i] | b.v[i]; });
 }
-// by: bits to the left, or below zero to the right.
+// by: left if positive, right if negative.
 inline Bytes shift(Bytes a, int by) {
   return each_byte([&](int i) { return by < 0 ? a.v[i] >> -by : a.v[i] << by; });
 }
 
-template <int kBits> inline constexpr bool kUnsignedDot = false;  // the zero point is off the codes already
+template <int kBits> inline constexpr bool kUnsignedDot = false;  // codes() subtracts the zero point
 struct Codes { int16_t v[64]; };
-inline void hold(Codes&) {}
+inline void keep_in_register(Codes&) {}
 template <int kBits, int kZero> inline Codes codes(Bytes b) {
   Codes r;
   for (int i = 0; i < 64; ++i) r.v[i] = static_cast<int16_t>(b.v[i] - kZero);
   return r;
 }
-// The dot products of 4 quads (16 columns), from `first` on, with 16 activations, lane by lane.
+// The dot product of 16 columns, starting at quad `first` of 4 columns, with 16 activations, per lane.
 template <class Quads> inline I dot16(const Quads& quads, int first, const int8_t* x) {
   return each_int([&](int i) {
     int32_t sum = 0;
@@ -192,14 +187,13 @@ template <class Quads> inline I dot16(const Quads& quads, int first, const int8_
   });
 }
 
-// More would share nothing that costs: there are no registers to keep it in, and the compiler would take minutes.
+// Rows that share one unpacking of a group. More would bring nothing without vector registers and take minutes to compile.
 inline constexpr int kMaxRows = 2, kMaxDenseRows = 2;
 #define OUTRIDER_INLINE_ROWS inline
-inline constexpr bool kHoldsCodes = true;
+inline constexpr bool kUnpackOnce = true;
 template <int kBits> inline constexpr int kRowBlock = 1;
-template <int kBits> inline constexpr bool kUnpacksAgain = false;
-// For each of kRows rows the dot products of kCount quads (4 columns each), from `first` on, with as many activations, lane by
-// lane.
+template <int kBits> inline constexpr bool kUnpackPerRowBlock = false;
+// sum[r] = the dot product of 4 * kCount columns, starting at quad `first` of 4 columns, with the activations x[r], per lane.
 template <int kBits, int kCount, class Quads, int kRows>
 inline void dot_quads(const Quads& quads, int first, const int8_t* const (&x)[kRows], I (&sum)[kRows]) {
   for (int r = 0; r < kRows; ++r) {

@@ -1,5 +1,5 @@
-// attend() and store_kv() against a naive double reference, and bit for bit against the same query alone in a cache where
-// its keys lie in order: neither packs, nor rings, nor slots, nor other branches of a tree may change a result.
+// attend() and store_kv() against a naive reference in double, and bit for bit against the same query alone, in a cache that
+// holds its keys in order: packs, ring buffers, slots and other branches of a tree must not change a result.
 #include <algorithm>
 
 #include "weights/half.h"
@@ -8,7 +8,7 @@
 namespace outrider::test {
 namespace {
 
-// One head's cache, every slot poisoned until something is stored there.
+// One head's cache; every slot holds NaN or infinity ("poison") until it is written.
 struct Head {
   KvFormat format;
   int head_dim;
@@ -39,13 +39,13 @@ struct Head {
     }
   }
   void store(const KernelTable& k, int64_t at, const std::vector<float>& key, const std::vector<float>& value) {
-    const int middle = head_dim / 32 * 16;  // by two threads
+    const int middle = head_dim / 32 * 16;  // in two parts, as by two threads
     k.store_kv(key.data(), value.data(), head_dim, middle, head_dim, at % capacity, memory());
     k.store_kv(key.data(), value.data(), head_dim, 0, middle, at % capacity, memory());
   }
 };
 
-// What the 8-bit form of a head's key or value makes of it.
+// The 8-bit codes of a head's key or value.
 struct Codes {
   std::vector<int8_t> codes;
   float scale;
@@ -86,7 +86,7 @@ struct Scene {
   }
   int64_t position(int row) const { return committed + static_cast<int64_t>(path(row).size()) - 1; }
   int64_t first(int row) const { return window ? std::max<int64_t>(0, position(row) - window + 1) : 0; }
-  int64_t earliest() const {  // the first position that any row sees
+  int64_t earliest() const {  // the first position that any row attends to
     int64_t p = committed;
     for (int r = 0; r < rows(); ++r) p = std::min(p, first(r));
     return p;
@@ -97,7 +97,7 @@ struct Scene {
       if (p[d] != static_cast<int32_t>(d)) return false;
     return true;
   }
-  // Key (or value) number of what stands at `p` on the way to `row`.
+  // The index of the key and value at position `p` on the path to `row`.
   size_t index(int row, int64_t p) const {
     return p < committed ? static_cast<size_t>(p) : static_cast<size_t>(committed + path(row)[p - committed]);
   }
@@ -115,7 +115,7 @@ Scene random_scene(int head_dim, KvFormat format, int64_t committed, int64_t win
   return s;
 }
 
-// Runs one pack, each of the outputs and scratch rows exactly as long as it must be.
+// Runs one pack with outputs and scratch rows of the minimum length.
 std::vector<std::vector<float>> run(const KernelTable& k, Head& h, int64_t committed, const std::vector<const float*>& query,
                                     const std::vector<int64_t>& first, const std::vector<int64_t>& position,
                                     const std::vector<const int32_t*>& path) {
@@ -142,7 +142,7 @@ std::vector<std::vector<float>> run(const KernelTable& k, Head& h, int64_t commi
   return out;
 }
 
-// The query alone; what it sees lies in order in a cache without a ring; nothing else is there but poison.
+// The query alone; the positions that it attends to are in order in a cache that does not wrap; all other slots hold poison.
 std::vector<float> alone(const KernelTable& k, const Scene& s, int row, int head, bool infinite) {
   const int64_t first = s.first(row), position = s.position(row);
   Head h(s.format, s.head_dim, (s.committed + s.rows() + 15) / 16 * 16 + 32, infinite);
@@ -179,7 +179,7 @@ void check_accuracy(const Scene& s, int row, int head, const std::vector<float>&
 void check_scene(const Scene& s, const std::string& what, uint64_t seed) {
   std::vector<std::vector<float>> definition;
   for (const KernelTable* k : tables()) {
-    Random random(seed);  // the same packs for every instruction set, however many there are
+    Random random(seed);  // the same packs for every instruction set
     const std::string here = std::string(k->name) + " " + what;
     std::vector<std::vector<float>> expected;
     for (int r = 0; r < s.rows(); ++r)
@@ -197,7 +197,7 @@ void check_scene(const Scene& s, const std::string& what, uint64_t seed) {
     for (size_t i = 0; i < expected.size(); ++i) agreed &= same_bits(expected[i], definition[i]);
     CHECK(agreed, here);
 
-    // As the engine lays it out, in the smallest ring and in larger ones.
+    // The engine's layout, in the smallest ring buffer and in larger ones.
     std::vector<std::vector<int32_t>> paths;
     for (int r = 0; r < s.rows(); ++r) paths.push_back(s.path(r));
     const int64_t ring = ((s.window ? s.window + 32 : s.committed) + s.rows() + 15) / 16 * 16;
@@ -207,7 +207,7 @@ void check_scene(const Scene& s, const std::string& what, uint64_t seed) {
       bool same = true;
       for (int pack = 1; pack <= kMaxQueries; ++pack)
         for (int repeat = 0; repeat < (pack == 1 ? s.rows() : 6); ++repeat) {
-          std::vector<int> chosen;  // row * heads + head: packs as the engine makes them, then any
+          std::vector<int> chosen;  // row * heads + head: packs as in the engine, then random ones
           const int start = random.below(s.rows() * s.heads);
           for (int i = 0; i < pack; ++i)
             chosen.push_back(repeat % 2 ? (start + i) % (s.rows() * s.heads) : random.below(s.rows() * s.heads));
@@ -226,7 +226,7 @@ void check_scene(const Scene& s, const std::string& what, uint64_t seed) {
         }
       CHECK(same, note(here, "capacity", capacity));
 
-      // Everything that a row does not see is poisoned, other branches included.
+      // All positions that a row does not attend to hold poison, other branches included.
       bool clean = true;
       for (int r = 0; r < s.rows(); ++r) {
         Head poisoned(s.format, s.head_dim, capacity, r % 2);
@@ -303,7 +303,7 @@ void test_attention() {
     for (const Length& l : lengths) {
       const int dims[] = {16, 48, 80, 144, 192};
       const int head_dim = dims[scene % 5], heads = 1 + scene % 3;
-      const float spread = scene % 7 == 3 ? 400.0f : 8.0f;  // now and then weights that vanish
+      const float spread = scene % 7 == 3 ? 400.0f : 8.0f;  // sometimes so large that weights underflow
       const KvFormat format = static_cast<KvFormat>(scene++ % 3);
       const Scene s = random_scene(head_dim, format, l.committed, l.window, tree, heads, spread, random);
       std::string what = note("attend", "head_dim", head_dim, "format", static_cast<int>(format), "committed", l.committed);

@@ -1,4 +1,4 @@
-// The whole of a test framework: counted checks, seeded numbers, and a digest of what the kernels computed.
+// A small test framework: counted checks, seeded random numbers, and a digest of the computed results.
 #pragma once
 #include <cmath>
 #include <cstdint>
@@ -16,7 +16,7 @@ namespace outrider::test {
 struct Tally { long passed = 0, failed = 0; };
 inline Tally tally;
 
-// Counts a check; the first failures are printed, with `note` to say which case it was.
+// Counts a check; prints the first failures, with `note` to identify the case.
 inline bool record(bool ok, const char* file, int line, const char* what, const std::string& note) {
   ++(ok ? tally.passed : tally.failed);
   if (!ok && tally.failed <= 40) {
@@ -41,7 +41,7 @@ template <class... Rest> std::string note(const std::string& name, const char* k
   return note(name + " " + key + "=" + std::to_string(value), rest...);
 }
 
-// SplitMix64 (Steele et al. 2014); no library function enters, so every platform draws the same numbers.
+// SplitMix64 (Steele et al. 2014), without library functions, so that every platform draws the same numbers.
 class Random {
  public:
   explicit Random(uint64_t seed) : state_(seed) {}
@@ -74,7 +74,7 @@ class Random {
 inline float infinity() { return __builtin_inff(); }
 inline float not_a_number() { return __builtin_nanf(""); }
 
-// The same bits, any NaN being equal to any other: which NaN comes out of several is no part of a kernel's contract.
+// The same bits; all NaNs count as equal, as their sign and payload are unspecified.
 inline bool same_bits(float a, float b) { return std::memcmp(&a, &b, 4) == 0 || (a != a && b != b); }
 inline bool same_bits(const float* a, const float* b, size_t n) {
   for (size_t i = 0; i < n; ++i)
@@ -85,7 +85,7 @@ inline bool same_bits(const std::vector<float>& a, const std::vector<float>& b) 
   return a.size() == b.size() && same_bits(a.data(), b.data(), a.size());
 }
 
-// A hash of everything that the kernels put out in a seeded run; NaNs lose sign and payload.
+// A hash of everything that the kernels compute in a seeded run. All NaNs count as one.
 class Digest {
  public:
   template <class T> void add(const T* values, size_t n) {
@@ -111,10 +111,10 @@ class Digest {
 };
 inline Digest digest;
 
-// Whether tests may fork.
+// Whether tests that fork are run.
 inline bool can_fork = true;
 
-// The tables under test, "portable" (the definition) first.
+// The tables under test; "portable", the reference, is first.
 inline const std::vector<const KernelTable*>& tables() {
   static const std::vector<const KernelTable*> all = [] {
     size_t count;
@@ -133,9 +133,10 @@ void test_rowwise();
 void test_attention();
 void test_kv_cache();
 void test_threads();
+void test_work_stealing();
 void test_sampling();
 void test_quantize();
-void test_race();
+void test_gumbel();
 void test_reproducible();
 void test_program();
 

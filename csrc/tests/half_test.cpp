@@ -1,4 +1,4 @@
-// half.h against the processor's own conversion: all halves, and floats at and around every rounding border.
+// half.h against the processor's conversion instructions: all float16 values, and floats at and around every rounding border.
 #include "weights/half.h"
 
 #include "check.h"
@@ -35,7 +35,7 @@ uint16_t reference_to_half(float) { return 0; }
 }  // namespace
 
 void test_half() {
-  // Values by hand, so that something holds without a reference too.
+  // Known values, for processors without conversion instructions.
   CHECK(half_to_float(0x3c00) == 1.0f && half_to_float(0xc000) == -2.0f, "");
   CHECK(half_to_float(0x0001) == 0x1p-24f && half_to_float(0x7bff) == 65504.0f, "");
   CHECK(half_to_float(0x7c00) == infinity() && half_to_float(0xfc00) == -infinity(), "");
@@ -54,33 +54,33 @@ void test_half() {
     const bool nan = (h & 0x7c00) == 0x7c00 && (h & 0x3ff);
     back += float_to_half(values[h]) == (nan ? h | 0x200 : h);
   }
-  CHECK(back == 65536, note("every half returns", "count", back));
+  CHECK(back == 65536, note("half to float to half", "right", back));
   if (!has_reference()) return;
 
   long right = 0;
   for (uint32_t h = 0; h < 65536; ++h) right += bits_of(values[h]) == bits_of(reference_to_float(static_cast<uint16_t>(h)));
   CHECK(right == 65536, note("half to float", "right", right));
 
-  // Each half, the middle to the next one, and the floats a few steps beside both.
+  // Each half, the midpoint between it and the next, and a few floats around both.
   long wrong = 0;
   uint32_t first_wrong = 0;
-  const auto look = [&](uint32_t bits) {
+  const auto compare = [&](uint32_t bits) {
     const float f = float_from_bits(bits);
     if (float_to_half(f) != reference_to_half(f) && wrong++ == 0) first_wrong = bits;
   };
   for (uint32_t h = 0; h < 0x7c00; ++h) {
-    const uint32_t here = bits_of(values[h]);
+    const uint32_t own = bits_of(values[h]);
     const float next = h + 1 == 0x7c00 ? 65536.0f : values[h + 1];
     const uint32_t middle = bits_of(values[h] / 2 + next / 2);
     for (uint32_t sign : {0u, 0x80000000u})
       for (int step = -2; step <= 2; ++step) {
-        if (here != 0 || step >= 0) look(sign | (here + static_cast<uint32_t>(step)));
-        look(sign | (middle + static_cast<uint32_t>(step)));
+        if (own != 0 || step >= 0) compare(sign | (own + static_cast<uint32_t>(step)));
+        compare(sign | (middle + static_cast<uint32_t>(step)));
       }
   }
-  for (uint64_t bits = 0; bits < 0x100000000u; bits += 4099) look(static_cast<uint32_t>(bits));  // all exponents, NaNs too
+  for (uint64_t bits = 0; bits < 0x100000000u; bits += 4099) compare(static_cast<uint32_t>(bits));  // all exponents, and NaNs
   Random random(1);
-  for (int i = 0; i < 200000; ++i) look(static_cast<uint32_t>(random.next()));
+  for (int i = 0; i < 200000; ++i) compare(static_cast<uint32_t>(random.next()));
   CHECK(wrong == 0, note("float to half", "wrong", wrong, "first", first_wrong));
 }
 

@@ -1,4 +1,4 @@
-// head_tiles: the argmax over the vocabulary, against a naive walk over linear_tile's results.
+// head_tiles: the argmax over the vocabulary, against a naive search of linear_tile's results.
 #include "packed.h"
 
 namespace outrider::test {
@@ -56,7 +56,7 @@ void check_head(const Packed& w, const Activations& a, const std::string& what) 
       const size_t stride = w.rows + 3;
       std::vector<float> out(rows * stride - 3, kCanary);
       best.assign(rows, Best{-infinity(), 0});
-      const size_t half = w.matrix.tiles / 2;  // in two calls, as a thread takes its pieces
+      const size_t half = w.matrix.tiles / 2;  // in two calls, as a thread that processes two pieces
       k->head_tiles(w.matrix, 0, half, quantized, dense, n, best.data(), out.data(), stride);
       k->head_tiles(w.matrix, half, w.matrix.tiles, quantized, dense, n, best.data(), out.data(), stride);
       CHECK(same(best, expected), here);
@@ -88,11 +88,11 @@ void test_head() {
         std::memcpy(&repeated[i * bytes], &blocks[(i - vocabulary / 2) % (vocabulary / 2) * bytes], bytes);
       check_head(Packed(f, vocabulary, columns, repeated), a, what + " ties");
 
-      // All equal, so token 0.
+      // All logits are equal: the result is token 0.
       for (size_t i = 1; i < vocabulary; ++i) std::memcpy(&repeated[i * bytes], &blocks[0], bytes);
       check_head(Packed(f, vocabulary, columns, repeated), a, what + " one value");
 
-      // Tokens with a NaN logit, and a row in which there is nothing else.
+      // Tokens with a NaN logit, and a row with nothing else.
       for (size_t i = 0; i < vocabulary; i += i % 3 + 1) {
         const uint32_t nan32 = 0x7fc00000u;
         const uint16_t nan16 = f == Format::BF16 ? 0x7fc0 : 0x7e00;

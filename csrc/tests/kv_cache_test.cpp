@@ -1,4 +1,4 @@
-// KvCache against a naive model that remembers for every slot what was written there last.
+// KvCache against a naive model that records the last write to every slot.
 #include "cache/kv_cache.h"
 
 #include <map>
@@ -24,9 +24,9 @@ std::vector<float> content(int number, int layer, int head, bool value) {
 
 struct Model {
   KvCache& cache;
-  std::vector<int> rows;  // by position: number of the row that stands there
+  std::vector<int> rows;  // by position: the number of its row
   std::vector<int> staged;
-  std::vector<std::map<int64_t, int64_t>> position_in_slot;  // by layer: which position was written last, by slot
+  std::vector<std::map<int64_t, int64_t>> position_in_slot;  // by layer and slot: the position written last
   int next_row = 1;
 
   explicit Model(KvCache& c) : cache(c), position_in_slot(c.layers()) {}
@@ -55,7 +55,7 @@ struct Model {
     rows.resize(static_cast<size_t>(length));
     staged.clear();
   }
-  // Whether every position that the next pass sees after going back to `length` is still in its slot.
+  // Whether every position that the next pass would attend to after truncate(length) is still in its slot.
   bool survives(int64_t length) const {
     for (int l = 0; l < cache.layers(); ++l) {
       const int window = cache.shape(l).window;
@@ -107,7 +107,7 @@ void random_walk(KvFormat format, uint64_t seed) {
       std::vector<int32_t> path;
       for (int r = 0; r < count; ++r)
         if (random.below(3) != 0) path.push_back(r);
-      if (what < 15) model.commit(path);  // else the pass is dropped
+      if (what < 15) model.commit(path);  // otherwise the pass is discarded
     } else {
       int64_t least = cache.earliest();
       if (least > length) earliest = false;
@@ -132,7 +132,7 @@ void random_walk(KvFormat format, uint64_t seed) {
 
 void refusals() {
   KvCache cache({{1, kHeadDim, 8}, {1, kHeadDim, 0}}, 50, 4, KvFormat::kFloat16);
-  CHECK(cache.length() == 0 && cache.max_positions() == 50 && cache.max_rows() == 4 && cache.layers() == 2, "");
+  CHECK(cache.length() == 0 && cache.max_positions() == 50 && cache.layers() == 2, "");
   CHECK(cache.capacity(0) == 48 && cache.capacity(1) == 64, "");  // 8 + 4 + 32 and 50, in whole blocks
   CHECK_THROWS(std::invalid_argument, cache.stage(5), "more rows than a pass has");
   CHECK_THROWS(std::invalid_argument, cache.commit({0}), "nothing is staged");
@@ -160,7 +160,7 @@ void refusals() {
   CHECK(cache.length() == 0 && cache.earliest() == 0, "");
 }
 
-// Heads and layers lie apart, and all of the reserved memory may be touched.
+// The memory of heads and layers does not overlap, and all of it is accessible.
 void memory() {
   for (KvFormat format : kAllFormats) {
     KvCache cache({{3, 48, 0}, {1, 32, 5}}, 33, 2, format);

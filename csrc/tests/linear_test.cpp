@@ -1,4 +1,4 @@
-// linear_tile on packed matrices of every format: against a double reference, and row independence bit for bit.
+// linear_tile on packed matrices of every format: against a reference in double, and bit for bit independent of the batch.
 #include <algorithm>
 
 #include "packed.h"
@@ -6,7 +6,7 @@
 namespace outrider::test {
 namespace {
 
-constexpr int kMost = 17;  // rows: two full blocks of the kernel and one
+constexpr int kMost = 17;  // rows: two full blocks of a kernel and one more
 const float kCanary = -1.2345e30f;
 
 // Rows `chosen` of `a` times one tile, into (rows, stride).
@@ -38,7 +38,7 @@ void check_accuracy(const Packed& w, const Activations& a, const std::vector<flo
   for (size_t n = 0; n < w.rows; ++n) {
     const std::vector<float> row = w.row(n);
     for (size_t r = 0; r < good_rows; ++r) {
-      // A group's largest weight stands for its minimum and scale, whose products are rounded apart from each other.
+      // The tolerance is relative to a group's largest weight: the products with scale and minimum are rounded separately.
       double sum = 0, magnitude = 0, largest = 0;
       for (size_t k = 0; k < w.columns; ++k) {
         if (k % 32 == 0) {
@@ -58,8 +58,8 @@ void check_accuracy(const Packed& w, const Activations& a, const std::vector<flo
   CHECK(padding, what);
 }
 
-// 1 .. kMost rows together: each result has the bits of the row alone, and gaps stay untouched.
-void check_company(const KernelTable& k, const Packed& w, const Activations& a, const std::vector<float>& alone, int step,
+// Batches of 1 .. kMost rows: each row has the same bits as alone, and gaps between output rows are not written.
+void check_batches(const KernelTable& k, const Packed& w, const Activations& a, const std::vector<float>& alone, int step,
                    const std::string& what) {
   const size_t width = w.matrix.tiles * kTile;
   for (int rows = 1; rows <= kMost; rows += rows > 2 ? step : 1) {
@@ -75,8 +75,8 @@ void check_company(const KernelTable& k, const Packed& w, const Activations& a, 
         for (size_t g = 16; g < stride && i + 1 < rows; ++g) gaps &= out[i * stride + g] == kCanary;
       }
     }
-    CHECK(same, note(what, "together", rows));
-    CHECK(gaps, note(what, "together", rows));
+    CHECK(same, note(what, "batch", rows));
+    CHECK(gaps, note(what, "batch", rows));
   }
 }
 
@@ -91,7 +91,7 @@ void check_matrix(const Packed& w, const Activations& a, size_t good_rows, int s
       digest.add(alone);
     }
     CHECK(same_bits(alone, definition), here);
-    check_company(*k, w, a, alone, step, here);
+    check_batches(*k, w, a, alone, step, here);
   }
 }
 
@@ -110,13 +110,13 @@ void test_linear() {
         const Packed w(f, rows, columns, random_blocks(f, rows, columns, random));
         std::vector<float> x = random.bells((kMost + 1) * columns, 3.0f);
         for (size_t k = 0; k < std::min<size_t>(columns, 40); ++k) x[3 * columns + k] = 0.0f;  // a group of zeros
-        for (size_t k = 0; k < columns; k += 3) x[kMost * columns + k] = not_a_number();       // a poisoned neighbour
+        for (size_t k = 0; k < columns; k += 3) x[kMost * columns + k] = not_a_number();       // NaN in another row of the batch
         x[kMost * columns] = infinity();
         const Activations a(kMost + 1, columns, std::move(x));
-        const int step = rows == 35 && columns == widths[dense] ? 1 : 5;  // every number of rows, or some
+        const int step = rows == 35 && columns == widths[dense] ? 1 : 5;  // every batch size, or some
         check_matrix(w, a, kMost, step, note(info(f).name, "rows", rows, "columns", columns));
       }
-    // The largest products there are: whole numbers must neither saturate nor wrap.
+    // The largest possible products: integer sums must neither saturate nor overflow.
     for (Fill fill : {Fill::kLargestCodes, Fill::kSmallestCodes}) {
       if (dense) continue;
       const size_t columns = 512, rows = 16;

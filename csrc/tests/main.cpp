@@ -1,5 +1,5 @@
-// The kernel tests: every instruction set of this processor against naive references and against each other, bit for
-// bit, on odd sizes. Prints one checksum, equal on all platforms, over what was computed.
+// The kernel tests: every instruction set of this processor against naive references and, bit for bit, against the others, on
+// odd sizes. Ends with one checksum over all results, which is the same on all platforms.
 #include <chrono>
 #include <cinttypes>
 
@@ -9,7 +9,7 @@ using namespace outrider::test;
 
 namespace {
 
-// What x86-64 and ARM64 both print. It changes with the tests and with any change of a kernel's arithmetic.
+// The checksum on x86-64 and ARM64. It changes with the tests and with the arithmetic of any kernel.
 constexpr uint64_t kChecksum = 0xa98fff8678f6efc6;
 
 void timed(const char* name, void (*test)()) {
@@ -17,14 +17,14 @@ void timed(const char* name, void (*test)()) {
   const auto start = std::chrono::steady_clock::now();
   test();
   const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-  std::printf("%-12s %6ld passed %4ld failed %6.2f s  %016" PRIx64 "\n", name, tally.passed - passed, tally.failed - failed,
+  std::printf("%-13s %6ld passed %4ld failed %6.2f s  %016" PRIx64 "\n", name, tally.passed - passed, tally.failed - failed,
               seconds, digest.value());
   std::fflush(stdout);
 }
 
 }  // namespace
 
-// Argument "--no-fork": an emulator of another processor may not fork a process with threads.
+// --no-fork skips the tests that fork: an emulator may not support forking a process with threads.
 int main(int count, char** arguments) {
   can_fork = count < 2 || std::strcmp(arguments[1], "--no-fork") != 0;
   std::printf("instruction sets:");
@@ -38,13 +38,14 @@ int main(int count, char** arguments) {
   timed("attention", test_attention);
   timed("kv_cache", test_kv_cache);
   timed("threads", test_threads);
+  timed("work_stealing", test_work_stealing);
   timed("sampling", test_sampling);
   timed("quantize", test_quantize);
-  timed("race", test_race);
+  timed("gumbel", test_gumbel);
   timed("reproducible", test_reproducible);
   timed("program", test_program);
   std::printf("checksum %016" PRIx64 "\n", digest.value());
-  CHECK(digest.value() == kChecksum, "the kernels' bits differ from those of the other platforms");
+  CHECK(digest.value() == kChecksum, "the results differ from those of the other platforms");
   std::printf("%ld passed, %ld failed\n", tally.passed, tally.failed);
   return tally.failed == 0 ? 0 : 1;
 }

@@ -1,4 +1,4 @@
-// A random matrix in a checkpoint's blocks and packed, and random activations for it.
+// Random matrices, as checkpoint blocks and packed, and random activations.
 #pragma once
 #include "weights/half.h"
 #include "weights/weights.h"
@@ -8,7 +8,7 @@ namespace outrider::test {
 
 enum class Fill { kRandom, kLargestCodes, kSmallestCodes };
 
-// Byte offsets of the float16 numbers within a checkpoint's block.
+// Byte offsets of the float16 scales within a checkpoint block.
 inline std::vector<int> half_offsets(Format f) {
   switch (info(f).scales) {
     case Scales::kNone: return {};
@@ -37,7 +37,7 @@ inline std::vector<uint8_t> random_blocks(Format f, size_t rows, size_t columns,
     for (uint8_t& b : blocks) b = fill == Fill::kLargestCodes ? 0x7f : 0x80;
   for (size_t at = 0; at < blocks.size(); at += fi.block_bytes)
     for (int offset : half_offsets(f)) {
-      float scale = random.uniform() * (random.below(8) == 0 ? 0x1p-16f : 0x1p-4f);  // some are subnormal halves
+      float scale = random.uniform() * (random.below(8) == 0 ? 0x1p-16f : 0x1p-4f);  // some become subnormal float16
       if (random.below(16) == 0) scale = 0.0f;
       const uint16_t half = float_to_half(scale);
       std::memcpy(&blocks[at + offset], &half, 2);
@@ -55,7 +55,9 @@ struct Packed {
     matrix = packed_shape(f, rows, columns);
     codes.assign(matrix.tiles * matrix.tile_codes, 0xa5);
     scales.assign(matrix.tiles * matrix.tile_scales + 1, 0xa5);  // never null
-    pack_matrix(f, rows, columns, blocks.data(), codes.data(), scales.data());
+    for (size_t t = 0; t < matrix.tiles; ++t)
+      pack_tile(f, rows, columns, blocks.data(), t * kTile, codes.data() + t * matrix.tile_codes,
+                scales.data() + t * matrix.tile_scales);
     matrix.codes = codes.data();
     matrix.scales = scales.data();
   }
@@ -69,7 +71,7 @@ struct Packed {
   }
 };
 
-// Activation rows, quantized as well where the columns allow it.
+// Activation rows; also quantized if the number of columns is a multiple of 32.
 struct Activations {
   size_t rows, columns;
   std::vector<float> x;
@@ -89,7 +91,7 @@ struct Activations {
   }
   Activations(const Activations&) = delete;
 
-  // What the kernels take as the value of column k of row r.
+  // The value of column k of row r that kernels compute with.
   double value(bool as_quantized, size_t r, size_t k) const {
     if (!as_quantized) return x[r * columns + k];
     const ActivationGroup& group = quantized[r][k / kGroup];

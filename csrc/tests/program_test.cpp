@@ -1,5 +1,5 @@
-// A small model with all that a layer may have, from tokens to drawn tokens: its bits are the same for every instruction set,
-// number of threads and cut of the rows into passes, and enter the checksum of all platforms.
+// A small model with every part that a layer may have, from input tokens to sampled tokens: the results are the same for every
+// instruction set, number of threads and split of the rows into passes, and are part of the checksum.
 #include "program/program.h"
 #include "sampling/sampling.h"
 #include "packed.h"
@@ -11,7 +11,7 @@ constexpr int kVocabulary = 200, kHidden = 64, kHeads = 4, kHeadDim = 32, kWidth
 const std::vector<KvShape> kShapes = {{2, kHeadDim, 16}, {1, kHeadDim, 0}};
 const std::vector<Format> kWeights = {Format::Q4_0, Format::Q8_0, Format::Q5_1, Format::BF16};
 
-// Records with weights from a seeded stream.
+// Records the model with weights from a seeded random stream.
 class Recorder {
  public:
   Recorder(int threads, KvFormat format)
@@ -20,24 +20,25 @@ class Recorder {
   Program& record() {
     const int x = p_.buffer("x", kHidden), normed = p_.buffer("normed", kHidden), y = p_.buffer("y", kHidden);
     const int q = p_.buffer("q", kHeads * kHeadDim), mixed = p_.buffer("mixed", kHeads * kHeadDim),
-              turned = p_.buffer("rope", kHeadDim);
+              rope = p_.buffer("rope", kHeadDim);
     p_.gather(table(), 8.0f, x);
-    p_.rope_table(frequencies(), kHeadDim / 2, turned);
+    p_.rope_table(frequencies(), kHeadDim / 2, rope);
     for (int layer = 0; layer < 2; ++layer) {
       const int width = kShapes[layer].kv_heads * kHeadDim;
       const int k = p_.buffer("k", width), v = p_.buffer("v", width), gated = p_.buffer("gated", kWidth);
       p_.rms_norm(x, norm(kHidden), 1e-6f, normed);
       p_.linear(normed, {matrix(kHeads * kHeadDim, kHidden), matrix(width, kHidden), matrix(width, kHidden)}, {q, k, v});
       p_.head_norm(k, norm(kHeadDim), 1e-6f, kShapes[layer].kv_heads, kHeadDim, k);
-      p_.rope(k, turned, kShapes[layer].kv_heads, kHeadDim, 1.0f);
+      p_.rope(k, rope, kShapes[layer].kv_heads, kHeadDim, 1.0f);
       p_.store_kv(k, v, layer);
       p_.head_norm(q, norm(kHeadDim), 1e-6f, kHeads, kHeadDim, q);
-      p_.rope(q, turned, kHeads, kHeadDim, 0.25f);
+      p_.rope(q, rope, kHeads, kHeadDim, 0.25f);
       p_.attention(q, layer, kHeads, mixed);
       p_.linear(mixed, {matrix(kHidden, kHeads * kHeadDim)}, {y});
       p_.add(y, x);
       p_.rms_norm(x, norm(kHidden), 1e-6f, normed);
-      const Weights gate = matrix(kWidth, kHidden), up = matrix(kWidth, kHidden);  // arguments are evaluated in any order
+      const Weights gate = matrix(kWidth, kHidden),
+                    up = matrix(kWidth, kHidden);  // the order of evaluation of arguments is unspecified
       p_.gated_linear(normed, gate, up, gated);
       p_.linear(gated, {matrix(kHidden, kWidth)}, {y});
       experts(x, y);
@@ -83,7 +84,7 @@ class Recorder {
     return values;
   }
 
-  // 1 / 2^(i / 2), rounded once: no power function enters.
+  // 1 / 2^(i / 2), correctly rounded, without a power function.
   Vector frequencies() {
     auto values = std::make_shared<std::vector<float>>(kHeadDim, 0.0f);
     for (int i = 0; i < kHeadDim / 2; ++i)
@@ -103,7 +104,7 @@ struct Answer {
   bool operator==(const Answer& other) const { return same_bits(logits, other.logits) && tokens == other.tokens; }
 };
 
-// The logits after each of 60 tokens, computed `chunk` at a time, the likeliest token there, and one that is drawn.
+// The logits after each of 60 tokens, computed `chunk` at a time, their argmax, and a sampled token.
 Answer answer(int threads, KvFormat format, int chunk) {
   Recorder recorder(threads, format);
   Program& program = recorder.record();
@@ -128,12 +129,12 @@ Answer answer(int threads, KvFormat format, int chunk) {
     found.logits.insert(found.logits.end(), logits.begin(), logits.end());
     cache.commit(batch.outputs);
   }
-  // Whatever the chunks, choices first and drawn tokens after them.
+  // In an order that does not depend on `chunk`: first the argmaxes, then the sampled tokens.
   std::vector<int32_t> ordered;
-  for (int drawn = 0; drawn < 2; ++drawn)
+  for (int sampled = 0; sampled < 2; ++sampled)
     for (int begin = 0, at = 0; begin < kTokens; begin += chunk) {
       const int rows = std::min(chunk, kTokens - begin);
-      ordered.insert(ordered.end(), found.tokens.begin() + at + drawn * rows, found.tokens.begin() + at + (drawn + 1) * rows);
+      ordered.insert(ordered.end(), found.tokens.begin() + at + sampled * rows, found.tokens.begin() + at + (sampled + 1) * rows);
       at += 2 * rows;
     }
   found.tokens = ordered;
@@ -144,12 +145,12 @@ void test_second_thread_is_refused() {
   auto pool = std::make_shared<ThreadPool>(2);
   KvCache cache(kShapes, 80, kRows, KvFormat::kFloat16);
   const Exclusive held(cache.in_use(), "the key-value cache");
-  CHECK_THROWS(std::runtime_error, cache.commit({}), "a cache in a pass");
-  CHECK_THROWS(std::runtime_error, cache.truncate(0), "a cache in a pass");
+  CHECK_THROWS(std::runtime_error, cache.commit({}), "the cache is in use");
+  CHECK_THROWS(std::runtime_error, cache.truncate(0), "the cache is in use");
   Recorder recorder(1, KvFormat::kFloat16);
   Program& program = recorder.record();
   RowBatch batch{{1}, {0}, {-1}, {0}, {&cache}};
-  CHECK_THROWS(std::runtime_error, program.run(batch, nullptr), "a cache in a pass");
+  CHECK_THROWS(std::runtime_error, program.run(batch, nullptr), "the cache is in use");
   bool refused = false;
   pool->run([&](int thread) {
     if (thread != 0) return;
@@ -157,7 +158,7 @@ void test_second_thread_is_refused() {
       pool->run([](int) {});
     } catch (const std::runtime_error&) { refused = true; }
   });
-  CHECK(refused, "a pool in a job");
+  CHECK(refused, "the pool runs a job");
 }
 
 }  // namespace
@@ -170,7 +171,7 @@ void test_program() {
     digest.add(definition.tokens);
     bool finite = true;
     for (float logit : definition.logits) finite &= std::isfinite(logit);
-    CHECK(finite, "logits are numbers");
+    CHECK(finite, "logits are finite");
     for (const KernelTable* k : tables()) {
       choose_kernels(k->name);
       for (int threads : {1, 3})

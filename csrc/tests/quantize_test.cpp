@@ -1,4 +1,4 @@
-// quantize_weights: blocks read back close to what they were made from, and exactly where they can be.
+// quantize_weights: dequantized blocks are close to the weights, and weights on the grid are reproduced.
 #include "weights/quantize.h"
 
 #include <cmath>
@@ -26,7 +26,7 @@ void test_quantize() {
     for (size_t i = 64; i < 96; ++i) CHECK(back[i] == 0.0f, what);
     digest.add(blocks);
 
-    // What lies on the grid stays where it is.
+    // Weights on the grid of the format are reproduced.
     const QuantizationError second = quantize_weights(f, back.data(), columns, again.data());
     std::vector<float> same(columns);
     dequantize_row(f, again.data(), columns, same.data());

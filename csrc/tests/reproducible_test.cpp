@@ -1,5 +1,5 @@
-// reproducible::log, exp and sine_cosine: near the C library's, and, by the digest, the same bits on every platform. And the
-// floating-point environment, which a job and a draw set for themselves.
+// reproducible::log, exp and sine_cosine: close to the C library's, and, by the digest, the same bits on every platform. And the
+// floating-point environment, which jobs and the sampler set themselves.
 #include "runtime/reproducible_math.h"
 
 #include <cfenv>
@@ -43,13 +43,13 @@ void test_log_and_exp(Random& random) {
         "ends of log");
   CHECK(std::isnan(reproducible::log(-1)) && std::isnan(reproducible::log(std::nan(""))) &&
             std::isnan(reproducible::exp(std::nan(""))),
-        "no number");
+        "NaN");
   CHECK(reproducible::exp(-kInfinity) == 0 && reproducible::exp(kInfinity) == kInfinity && reproducible::exp(0) == 1,
         "ends of exp");
   CHECK(ulps(reproducible::log(5e-324), std::log(5e-324)) <= 2, "log of a subnormal number");
 }
 
-// All angles that a rope asks for lie below 2^20.
+// Angles of rotary embeddings lie below 2^20.
 void test_sine_cosine(Random& random) {
   long misrounded = 0;
   double worst = 0;
@@ -68,17 +68,17 @@ void test_sine_cosine(Random& random) {
   CHECK(worst < 3.1e-8, "sine_cosine");
 }
 
-// Sums of subnormal numbers, and of ones that rounding tells apart.
+// Results that depend on the rounding mode and on subnormal numbers.
 std::vector<uint64_t> noise_in_this_environment() {
   std::vector<uint64_t> bits;
   std::vector<float> logits(300);
   for (size_t i = 0; i < logits.size(); ++i) logits[i] = 0x1p-140f * static_cast<float>(i % 17);
   Sampler sampler;
   for (uint64_t position = 0; position < 50; ++position) {
-    const auto drawn = sampler.foremost({logits.data(), logits.size()}, {0.7, 0, 0.9, 0, 1}, 7, position, 2);
-    for (const Contender& c : drawn) bits.push_back(bits_of_double(c.value)), bits.push_back(static_cast<uint64_t>(c.token));
+    const auto drawn = sampler.gumbel_top_k({logits.data(), logits.size()}, {0.7, 0, 0.9, 0, 1}, 7, position, 2);
+    for (const Candidate& c : drawn) bits.push_back(bits_of_double(c.value)), bits.push_back(static_cast<uint64_t>(c.token));
   }
-  bits.push_back(bits_of_double(log_total({logits.data(), logits.size()})));
+  bits.push_back(bits_of_double(logsumexp({logits.data(), logits.size()})));
   return bits;
 }
 
@@ -93,9 +93,9 @@ void test_environment() {
   pool.run([&](int thread) { sums[thread] = one + little; });
   const float after = one + little;
   std::fesetround(FE_TONEAREST);
-  CHECK(upward == usual, "a draw has its own rounding");
-  CHECK(sums == std::vector<float>(2, 1.0f), "a job has its own rounding");
-  CHECK(after > 1.0f, "the caller's rounding is put back");
+  CHECK(upward == usual, "the sampler sets its rounding mode");
+  CHECK(sums == std::vector<float>(2, 1.0f), "a job sets its rounding mode");
+  CHECK(after > 1.0f, "the caller's rounding mode is restored");
 }
 
 }  // namespace

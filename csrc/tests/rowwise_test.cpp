@@ -1,4 +1,4 @@
-// Norms, quantization, gates, rotary positions and softmax: accuracy against double, equality between instruction sets.
+// Norms, quantization, gates, rotary embeddings and softmax: accuracy against double, equality between instruction sets.
 #include <algorithm>
 
 #include "packed.h"
@@ -14,7 +14,7 @@ std::vector<float> padded_bells(Random& random, size_t n, float scale) {
   return x;
 }
 
-// Runs compute(table) -> vector on every table: all results have the same bits, which are returned.
+// Runs compute(table) -> vector on every table, checks that all results have the same bits, and returns them.
 template <class Compute> std::vector<float> agreed(const std::string& what, Compute compute) {
   const std::vector<float> definition = compute(portable());
   for (const KernelTable* k : tables()) CHECK(same_bits(compute(*k), definition), std::string(k->name) + " " + what);
@@ -59,7 +59,7 @@ void test_norm(Random& random) {
   CHECK(same_bits(got, zeros), "rms_norm of zeros");
 }
 
-// What quantize_row makes of one row, kind by kind.
+// The result of quantize_row on one row, by field.
 struct Quantized {
   std::vector<int8_t> codes;
   std::vector<float> scale, half_sum, scaled_sum;
@@ -116,7 +116,7 @@ void test_quantize(Random& random) {
     for (size_t i = 64; i < 96 && n > 64; ++i)  // to even
       CHECK(i == 70 || definition.codes[i] == static_cast<int>(std::nearbyint(x[i])), note("ties", "column", i));
   }
-  // Values that no scale can hold: only agreement is asked for, and codes that the dot products can take.
+  // Values that no scale can represent: all instruction sets agree, and no code is -128, which the dot products exclude.
   std::vector<std::vector<float>> odd;
   for (float special : {not_a_number(), infinity(), -infinity(), 3e38f, -1e-38f, 1e-45f, 1e-40f})
     for (int at : {0, 5, 15, 16, 31})
@@ -172,7 +172,7 @@ void test_gate(Random& random) {
     worst = std::max(worst, std::fabs(got[i] - wanted) / (1e-6 * std::fabs(wanted) + 1e-7));
   }
   CHECK(worst <= 1, "gelu_gate: " + std::to_string(worst) + " of the tolerance");
-  const std::vector<float> ones(32, 1.0f);  // what is not finite stays in its lane
+  const std::vector<float> ones(32, 1.0f);  // non-finite values affect only their lane
   const std::vector<float> odd = agreed("gelu_gate of odd values", [&](const KernelTable& k) {
     std::vector<float> x = ones, out(32);
     x[3] = not_a_number(), x[9] = infinity(), x[20] = -infinity();
@@ -222,13 +222,13 @@ void test_softcap(Random& random) {
     }
     CHECK(worst <= 1, "softcap: " + std::to_string(worst) + " of the tolerance");
     const std::vector<float> capped = agreed("softcap in order", [&](const KernelTable& k) { return softcapped(k, cap, rising); });
-    CHECK(std::is_sorted(capped.begin(), capped.end()), "softcap comes after the choice, so it must keep the order");
+    CHECK(std::is_sorted(capped.begin(), capped.end()), "softcap is applied after the argmax, so it must be monotone");
   }
   const std::vector<float> odd = agreed("softcap of odd values", [](const KernelTable& k) {
     return softcapped(k, 30.0f, {not_a_number(), infinity(), -infinity(), 1.0f});
   });
   CHECK(odd[1] == 30.0f && odd[2] == -30.0f, "softcap of infinity");
-  CHECK(odd[0] != odd[0], "softcap of NaN is NaN, else a broken logit becomes the likeliest");
+  CHECK(odd[0] != odd[0], "softcap of NaN is NaN: otherwise an invalid logit becomes the largest");
 }
 
 void test_sum_exp(Random& random) {

@@ -1,4 +1,4 @@
-// Philox against its published vectors, and the sampler against an argmax over every token that the filters keep.
+// Philox against its published vectors, and the sampler against an argmax over all tokens that pass the filters.
 #include "runtime/reproducible_math.h"
 #include "sampling/sampling.h"
 
@@ -15,7 +15,7 @@ void test_philox() {
     philox4x32(counter.data(), key.data(), out);
     return std::equal(out, out + 4, wanted.begin());
   };
-  // Known answers of the authors' Random123 library.
+  // Known answers from the authors' Random123 library.
   CHECK(equals({0, 0, 0, 0}, {0, 0}, {0x6627e8d5, 0xe169c58d, 0xbc57ac4c, 0x9b00dbd8}), "zeros");
   CHECK(equals({~0u, ~0u, ~0u, ~0u}, {~0u, ~0u}, {0x408f276d, 0x41c83b0e, 0xa20bc7c6, 0x6d5451fd}), "ones");
   CHECK(equals({0x243f6a88, 0x85a308d3, 0x13198a2e, 0x03707344}, {0xa4093822, 0x299f31d0},
@@ -30,8 +30,8 @@ void test_philox() {
   }
 }
 
-std::vector<uint32_t> naive_words(uint64_t seed, uint64_t position, uint32_t number, uint32_t purpose) {
-  const uint32_t counter[4] = {number, purpose, static_cast<uint32_t>(position & 0xffffffffu),
+std::vector<uint32_t> naive_words(uint64_t seed, uint64_t position, uint32_t number, uint32_t stream) {
+  const uint32_t counter[4] = {number, stream, static_cast<uint32_t>(position & 0xffffffffu),
                                static_cast<uint32_t>(position >> 32)};
   const uint32_t key[2] = {static_cast<uint32_t>(seed & 0xffffffffu), static_cast<uint32_t>(seed >> 32)};
   std::vector<uint32_t> words(4);
@@ -40,11 +40,11 @@ std::vector<uint32_t> naive_words(uint64_t seed, uint64_t position, uint32_t num
 }
 
 double naive_noise(uint64_t seed, uint64_t position, uint32_t token) {
-  const std::vector<uint32_t> leader = naive_words(seed, position, token / 64, 1);
-  const double least = -reproducible::log((leader[0] + 0.5) / 4294967296.0) / 64;
-  if (leader[1] % 64 == token % 64) return -reproducible::log(least);
+  const std::vector<uint32_t> group = naive_words(seed, position, token / 64, 1);
+  const double minimum = -reproducible::log((group[0] + 0.5) / 4294967296.0) / 64;
+  if (group[1] % 64 == token % 64) return -reproducible::log(minimum);
   const double own = -reproducible::log((naive_words(seed, position, token / 4, 0)[token % 4] + 0.5) / 4294967296.0);
-  return -reproducible::log(least + own);
+  return -reproducible::log(minimum + own);
 }
 
 void test_noise() {
@@ -66,7 +66,7 @@ void test_noise() {
   CHECK(base != gumbel_noise(1 + (1ull << 32), 2, 3) && base != gumbel_noise(1, 2 + (1ull << 32), 3), "all 64 bits count");
 }
 
-// All candidates sorted, then one filter after another.
+// Sorts all tokens, then applies one filter after another.
 std::vector<int32_t> naive_kept(const std::vector<float>& logits, const SamplingFilter& f) {
   std::vector<int32_t> kept;
   for (size_t i = 0; i < logits.size(); ++i)
@@ -102,9 +102,9 @@ std::vector<int32_t> naive_kept(const std::vector<float>& logits, const Sampling
   return kept;
 }
 
-// Tokens by logit / temperature + noise, the largest first.
-std::vector<int32_t> naive_race(const std::vector<float>& logits, std::vector<int32_t> kept, double temperature, uint64_t seed,
-                                uint64_t position) {
+// Tokens by descending logit / temperature + noise.
+std::vector<int32_t> naive_order(const std::vector<float>& logits, std::vector<int32_t> kept, double temperature, uint64_t seed,
+                                 uint64_t position) {
   std::sort(kept.begin(), kept.end());
   const auto value = [&](int32_t t) { return logits[t] / temperature + naive_noise(seed, position, static_cast<uint32_t>(t)); };
   std::stable_sort(kept.begin(), kept.end(), [&](int32_t a, int32_t b) { return value(a) > value(b); });
@@ -113,17 +113,17 @@ std::vector<int32_t> naive_race(const std::vector<float>& logits, std::vector<in
 
 void test_settings() {
   Random random(11);
-  Sampler sampler;  // one for all calls: nothing may stay behind from the last
+  Sampler sampler;  // shared by all calls, which must not affect each other
   for (int c = 0; c < 10; ++c) {
     const size_t sizes[] = {1, 2, 5, 63, 64, 65, 300, 700, 1000, 4000};
     const size_t count = sizes[c];
     std::vector<float> logits = random.bells(count, c % 2 ? 6.0f : 1.0f);
     for (size_t i = 0; i < count; i += 3) logits[i] = static_cast<float>(static_cast<int>(logits[i]));  // ties
     for (size_t i = 7; i < count; i += 11) logits[i] = i % 2 ? -infinity() : not_a_number();
-    std::vector<int32_t> names(count);
-    std::vector<float> shuffled(count);
-    for (size_t i = 0; i < count; ++i) names[i] = static_cast<int32_t>(count - 1 - i), shuffled[i] = logits[count - 1 - i];
-    bool same_kept = true, same_sample = true, same_named = true, same_race = true, named = true;
+    std::vector<int32_t> tokens(count);
+    std::vector<float> reversed(count);
+    for (size_t i = 0; i < count; ++i) tokens[i] = static_cast<int32_t>(count - 1 - i), reversed[i] = logits[count - 1 - i];
+    bool same_kept = true, same_sample = true, same_listed = true, same_top_k = true, among_kept = true;
     for (double temperature : {0.05, 0.7, 1.0, 3.0})
       for (int64_t top_k : {0, 1, 3, 64, 100000})
         for (double top_p : {1.0, 0.99, 0.6, 0.0})
@@ -134,27 +134,27 @@ void test_settings() {
             same_kept &= sampler.kept({logits.data(), count}, f) == kept;
             for (uint64_t draw = 0; draw < 3; ++draw) {
               const uint64_t seed = random.next(), position = random.next() >> (draw * 30);
-              const std::vector<int32_t> race = naive_race(logits, kept, temperature, seed, position);
+              const std::vector<int32_t> expected = naive_order(logits, kept, temperature, seed, position);
               const int32_t token = sampler.sample({logits.data(), count}, f, seed, position);
-              same_sample &= token == (race.empty() ? 0 : race.front());
-              const size_t places = 1 + random.next() % 5;
-              const std::vector<Contender> found = sampler.foremost({logits.data(), count}, f, seed, position, places);
-              same_race &=
-                  found.size() == std::min(places, race.size()) &&
-                  std::equal(found.begin(), found.end(), race.begin(), [](const Contender& c, int32_t t) { return c.token == t; });
-              named &= std::find(kept.begin(), kept.end(), token) != kept.end();
+              same_sample &= token == (expected.empty() ? 0 : expected.front());
+              const size_t k = 1 + random.next() % 5;
+              const std::vector<Candidate> found = sampler.gumbel_top_k({logits.data(), count}, f, seed, position, k);
+              same_top_k &= found.size() == std::min(k, expected.size()) &&
+                            std::equal(found.begin(), found.end(), expected.begin(),
+                                       [](const Candidate& c, int32_t t) { return c.token == t; });
+              among_kept &= std::find(kept.begin(), kept.end(), token) != kept.end();
               same_sample &= token == sampler.sample({logits.data(), count}, f, seed, position);
-              // The same candidates in another order, by name.
-              same_named &= token == sampler.sample({shuffled.data(), count, names.data()}, f, seed, position) || kept.empty();
+              // The same tokens as a list in another order.
+              same_listed &= token == sampler.sample({reversed.data(), count, tokens.data()}, f, seed, position) || kept.empty();
             }
           }
     CHECK(same_kept, note("kept", "count", count));
     CHECK(same_sample, note("sample", "count", count));
-    CHECK(same_race, note("foremost", "count", count));
-    CHECK(same_named, note("sample of named tokens", "count", count));
-    CHECK(named, note("sample is one of those kept", "count", count));
+    CHECK(same_top_k, note("gumbel_top_k", "count", count));
+    CHECK(same_listed, note("sample of listed tokens", "count", count));
+    CHECK(among_kept, note("sample passes the filters", "count", count));
   }
-  // Nothing to choose from, and nothing to choose.
+  // No candidate, and exactly one.
   std::vector<float> none(40, -infinity());
   for (size_t i = 0; i < none.size(); i += 2) none[i] = not_a_number();
   for (int64_t top_k : {0, 3})
@@ -168,7 +168,7 @@ void test_settings() {
     }
 }
 
-// Without filters nearly every token is passed over unseen: on each instruction set, with logits that make that hard.
+// Without filters most tokens are pruned: on every instruction set, with logits that make pruning hard.
 void test_unfiltered() {
   Random random(13);
   Sampler sampler;
@@ -187,37 +187,37 @@ void test_unfiltered() {
         if (shape == 6)
           for (float& x : logits) x *= 1e-40f;
         if (shape == 7)
-          for (float& x : logits) x += 30000.0f;  // where a float's steps are not small beside the noise
+          for (float& x : logits) x += 30000.0f;  // where the spacing of floats is not small compared with the noise
         if (shape != 3)
           for (size_t i = 2; i < count; i += 7) logits[i] = i % 2 ? -infinity() : not_a_number();
         if (shape == 5 && count > 70) logits[70] = logits[10] = infinity();
-        std::vector<int32_t> names(count);
-        std::vector<float> shuffled(count);
-        for (size_t i = 0; i < count; ++i) names[i] = static_cast<int32_t>(count - 1 - i), shuffled[i] = logits[count - 1 - i];
-        bool same = true, same_named = true;
+        std::vector<int32_t> tokens(count);
+        std::vector<float> reversed(count);
+        for (size_t i = 0; i < count; ++i) tokens[i] = static_cast<int32_t>(count - 1 - i), reversed[i] = logits[count - 1 - i];
+        bool same = true, same_listed = true;
         for (double temperature : {0.05, 0.7, 1.0, 3.0, 1e-300, 1e300, HUGE_VAL})
           for (double min_p : {0.0, 0.01}) {
             if (min_p > 0 && temperature > 1e299) continue;
             const SamplingFilter f{temperature, 0, 1.0, min_p, 1.0};
             std::vector<int32_t> kept = naive_kept(logits, f);
             const uint64_t seed = random.next(), position = random.next() >> (shape * 8);
-            const bool numbers = std::all_of(kept.begin(), kept.end(),
-                                             [&](int32_t t) { return logits[t] / temperature == logits[t] / temperature; });
-            if (!numbers) continue;
-            const std::vector<int32_t> race = naive_race(logits, kept, temperature, seed, position);
-            const auto is_race = [&](const Scores& s, size_t places) {
-              const std::vector<Contender> found = sampler.foremost(s, f, seed, position, places);
-              return found.size() == std::min(places, race.size()) &&
-                     std::equal(found.begin(), found.end(), race.begin(),
-                                [](const Contender& c, int32_t t) { return c.token == t; });
+            const bool no_nan = std::all_of(kept.begin(), kept.end(),
+                                            [&](int32_t t) { return logits[t] / temperature == logits[t] / temperature; });
+            if (!no_nan) continue;
+            const std::vector<int32_t> expected = naive_order(logits, kept, temperature, seed, position);
+            const auto is_expected = [&](const Scores& s, size_t k) {
+              const std::vector<Candidate> found = sampler.gumbel_top_k(s, f, seed, position, k);
+              return found.size() == std::min(k, expected.size()) &&
+                     std::equal(found.begin(), found.end(), expected.begin(),
+                                [](const Candidate& c, int32_t t) { return c.token == t; });
             };
-            for (size_t places : {1, 4, 100}) {
-              same &= is_race({logits.data(), count}, places);
-              same_named &= is_race({shuffled.data(), count, names.data()}, places);
+            for (size_t k : {1, 4, 100}) {
+              same &= is_expected({logits.data(), count}, k);
+              same_listed &= is_expected({reversed.data(), count, tokens.data()}, k);
             }
           }
         CHECK(same, note(kernels->name, "count", count, "shape", shape));
-        CHECK(same_named, note(std::string(kernels->name) + " named", "count", count, "shape", shape));
+        CHECK(same_listed, note(std::string(kernels->name) + " listed", "count", count, "shape", shape));
       }
   }
   choose_kernels(usual.c_str());
@@ -238,18 +238,18 @@ void test_likeliest() {
       for (size_t i = 0; i < found.size(); ++i)
         equal &= found[i].first == all[i] && std::fabs(found[i].second - reproducible::exp(logits[all[i]]) / total) < 1e-6;
       CHECK(equal, note("likeliest", "count", count));
-      std::vector<int32_t> names(count);
-      std::vector<float> shuffled(count);
-      for (size_t i = 0; i < count; ++i) names[i] = static_cast<int32_t>(count - 1 - i), shuffled[i] = logits[count - 1 - i];
-      const auto named = likeliest({shuffled.data(), count, names.data()}, wanted);
+      std::vector<int32_t> tokens(count);
+      std::vector<float> reversed(count);
+      for (size_t i = 0; i < count; ++i) tokens[i] = static_cast<int32_t>(count - 1 - i), reversed[i] = logits[count - 1 - i];
+      const auto listed = likeliest({reversed.data(), count, tokens.data()}, wanted);
       const auto same_token = [](const auto& a, const auto& b) { return a.first == b.first; };
-      CHECK(std::equal(named.begin(), named.end(), found.begin(), found.end(), same_token),
-            note("likeliest of named tokens", "count", count));
+      CHECK(std::equal(listed.begin(), listed.end(), found.begin(), found.end(), same_token),
+            note("likeliest of listed tokens", "count", count));
       CHECK(Sampler().sample({logits.data(), count}, {0.0, 0, 1.0, 0.0, 1.0}, 1, 2) == all[0], note("greedy", "count", count));
     }
   }
   const std::vector<float> none(5, not_a_number());
-  CHECK(likeliest({none.data(), none.size()}, 3).empty(), "nothing is likely");
+  CHECK(likeliest({none.data(), none.size()}, 3).empty(), "only NaN");
 }
 
 void test_distribution() {

@@ -1,5 +1,5 @@
-// Weight: several matrices packed by threads lie as pack_matrix() puts each, and each weight can be read back alone. And the
-// memory that weights lie in.
+// Weight: a stack packed by several threads equals its matrices packed one by one, and single weights can be read back through
+// linear_tile. And huge_memory().
 #include <algorithm>
 
 #include "weights/huge_pages.h"
@@ -9,7 +9,7 @@
 namespace outrider::test {
 namespace {
 
-// Pieces of all sizes, some dropped again: each keeps what was written to it, wherever the chunks begin and end.
+// Pieces of all sizes, some freed again: none overlaps another.
 void test_huge_memory(Random& random) {
   struct Piece {
     std::shared_ptr<uint8_t> memory;
@@ -59,7 +59,7 @@ void test_weight() {
         if (m == 0 && threads == 1) digest.add(alone.codes), digest.add(packed.scales, packed.tiles * packed.tile_scales);
       }
     }
-    // An activation that is 127 in one column and 0 elsewhere reads that column's weights.
+    // An activation row that is 127 in one column and 0 elsewhere yields that column's weights.
     const Packed w(f, rows, columns, {blocks.begin(), blocks.begin() + bytes});
     std::vector<std::vector<float>> values;
     for (size_t r = 0; r < rows; ++r) values.push_back(w.row(r));
@@ -72,7 +72,7 @@ void test_weight() {
       for (size_t t = 0; t < 2; ++t)
         tables().back()->linear_tile(w.matrix, t, w.matrix.codes_of(t + 1), a.quantized.data(), a.dense.data(), 1, out + t * kTile,
                                      kTile);
-      // A code of up to 63 and a minimum may cancel, so the error is measured against the format's largest weight here.
+      // Code and minimum may cancel, so the tolerance is relative to the format's largest weight.
       for (size_t r = 0; r < rows; ++r)
         right &= std::fabs(out[r] / 127.0f - values[r][k]) <= 1e-6f * (std::fabs(values[r][k]) + 64.0f);
     }

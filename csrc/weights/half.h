@@ -1,4 +1,4 @@
-// float16 and bfloat16 by hand, for the places where no instruction does it. Rounding is to nearest, ties to even.
+// Software conversion of float16 and bfloat16, for code built without conversion instructions. Rounds to nearest, ties to even.
 #pragma once
 #include <cstdint>
 #include <cstring>
@@ -34,7 +34,7 @@ static inline uint16_t float_to_half(float f) {
   const uint16_t sign = static_cast<uint16_t>((bits >> 16) & 0x8000u);
   if (magnitude > 0x7f800000u) return static_cast<uint16_t>(sign | 0x7e00u | ((magnitude >> 13) & 0x3ffu));  // NaN
   if (magnitude >= 0x477ff000u) return static_cast<uint16_t>(sign | 0x7c00u);                                // rounds to infinity
-  if (magnitude < 0x38800000u) {  // subnormal: let the float adder round at the right bit
+  if (magnitude < 0x38800000u) {  // subnormal: adding 0.5 makes the float adder round at the right bit
     const float rounded = float_from_bits(magnitude) + 0.5f;
     return static_cast<uint16_t>(sign | (bits_of(rounded) - 0x3f000000u));
   }

@@ -13,14 +13,14 @@ namespace {
 
 constexpr size_t kPage = 2u << 20, kChunk = 16 * kPage, kLine = 64;
 
-constexpr size_t up_to(size_t bytes, size_t unit) { return (bytes + unit - 1) / unit * unit; }
+constexpr size_t round_up(size_t bytes, size_t unit) { return (bytes + unit - 1) / unit * unit; }
 
 struct Free {
   void operator()(uint8_t* p) const { std::free(p); }
 };
 
 struct Chunk {
-  explicit Chunk(size_t bytes) : size(up_to(bytes, kPage)), memory(static_cast<uint8_t*>(std::aligned_alloc(kPage, size))) {
+  explicit Chunk(size_t bytes) : size(round_up(bytes, kPage)), memory(static_cast<uint8_t*>(std::aligned_alloc(kPage, size))) {
     if (!memory) throw std::bad_alloc();
 #ifdef MADV_HUGEPAGE
     madvise(memory.get(), size, MADV_HUGEPAGE);
@@ -30,23 +30,23 @@ struct Chunk {
   std::unique_ptr<uint8_t, Free> memory;
 };
 
-std::mutex filling;
-std::weak_ptr<Chunk> shared;  // the chunk that small pieces come from; it lives as long as one of them
+std::mutex shared_chunk_mutex;
+std::weak_ptr<Chunk> shared_chunk;  // small pieces are allocated from it; owned by them
 
-std::shared_ptr<uint8_t> piece(const std::shared_ptr<Chunk>& of, size_t bytes) {
-  uint8_t* at = of->memory.get() + of->used;
-  of->used += bytes;
-  return {of, at};
+std::shared_ptr<uint8_t> piece(const std::shared_ptr<Chunk>& chunk, size_t bytes) {
+  uint8_t* at = chunk->memory.get() + chunk->used;
+  chunk->used += bytes;
+  return {chunk, at};
 }
 
 }  // namespace
 
 std::shared_ptr<uint8_t> huge_memory(size_t bytes) {
-  bytes = up_to(bytes, kLine);
+  bytes = round_up(bytes, kLine);
   if (bytes > kChunk / 2) return piece(std::make_shared<Chunk>(bytes), bytes);
-  const std::lock_guard lock(filling);
-  std::shared_ptr<Chunk> chunk = shared.lock();
-  if (!chunk || chunk->size - chunk->used < bytes) shared = chunk = std::make_shared<Chunk>(kChunk);
+  const std::lock_guard lock(shared_chunk_mutex);
+  std::shared_ptr<Chunk> chunk = shared_chunk.lock();
+  if (!chunk || chunk->size - chunk->used < bytes) shared_chunk = chunk = std::make_shared<Chunk>(kChunk);
   return piece(chunk, bytes);
 }
 

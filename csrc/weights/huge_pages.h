@@ -1,5 +1,5 @@
-// Memory for weights in huge pages, which spare a sweep over a gigabyte its page-table walks, and let the core's own
-// prefetcher run on where a small page would stop it. Small matrices share a chunk, for each alone would have none.
+// Memory for weights in transparent huge pages: reading a gigabyte then needs few page-table walks, and the hardware prefetcher,
+// which stops at page borders, is interrupted less often. Small matrices share a chunk, as each is smaller than a huge page.
 #pragma once
 #include <cstddef>
 #include <cstdint>
@@ -7,7 +7,7 @@
 
 namespace outrider {
 
-// At least `bytes`, aligned to a cache line, not cleared. A chunk is given back once all that lies in it is dropped.
+// At least `bytes`, aligned to a cache line, uninitialized. A chunk is freed with the last piece allocated from it.
 // Throws std::bad_alloc.
 std::shared_ptr<uint8_t> huge_memory(size_t bytes);
 

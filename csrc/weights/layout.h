@@ -1,23 +1,23 @@
-// How weights lie in memory for the kernels.
+// The packed layout of weights, which the kernels read.
 //
-// A matrix (rows, columns) is cut into tiles of 16 rows: lane i of every vector belongs to row i of the tile, so
-// a kernel needs no sum across lanes and a row's result is the same whatever else is computed beside it.
+// A matrix (rows, columns) is split into tiles of 16 rows: lane i of every vector belongs to row i of the tile, so kernels need
+// no sum across lanes, and a row's result does not depend on the other rows.
 //
-// Quantized layouts hold, per tile and per group of 32 columns, the codes as 8 "quads" (4 columns x 16 rows = 64
+// Quantized layouts store, per tile and per group of 32 columns, the codes as 8 "quads" (4 columns x 16 rows = 64
 // bytes; byte 4 * row + column), packed in bit planes:
 //   low nibbles   256 bytes: vector j holds quad 2j in its low and quad 2j + 1 in its high nibbles     (4, 5, 6 bits)
 //   fifth bits     64 bytes: bit j of byte b is the fifth bit of byte b of quad j                      (5 bits)
 //   upper pairs   128 bytes: bits 2i, 2i+1 of byte b of vector h are bits 4, 5 of byte b of quad 4h+i   (6 bits)
 //   whole codes   512 bytes: vector j is quad j                                                        (8 bits)
-// and apart from them, per tile, the scales as the checkpoint has them (nothing is rounded again):
+// and separately, per tile, the scales as stored in the checkpoint (nothing is rounded again):
 //   kPlain        per group: float16 scale x 16
 //   kMin          per group: float16 scale x 16, float16 minimum x 16
 //   kSuperMin     per 256 columns: float16 d x 16, float16 dmin x 16, then per group: uint8 scale x 16, uint8 minimum x 16
 //   kSuperHalf    per 256 columns: float16 d x 16, then per 16 columns: int8 scale x 16
 // A weight's value is scale * (code - zero) + minimum, every factor exact in float32.
-// Codes and scales are two streams, each read once, front to back, by a pass over the matrix.
+// A pass over the matrix reads codes and scales as two sequential streams, each once.
 //
-// Dense layouts (F32, F16, BF16) hold column k of the 16 rows side by side: element [tile][k][lane].
+// Dense layouts (F32, F16, BF16) are [tile][column][lane].
 #pragma once
 #include <cstddef>
 #include <cstdint>
@@ -32,7 +32,7 @@ enum class Scales : uint8_t { kNone, kPlain, kMin, kSuperMin, kSuperHalf };
 struct FormatInfo {
   const char* name;
   int bits;  // of a code; 0 for dense formats
-  int zero;  // what is taken off a code
+  int zero;  // zero point, subtracted from a code
   Scales scales;
   int block;        // columns of a block in the checkpoint
   int block_bytes;  // bytes of such a block
@@ -79,18 +79,18 @@ struct Matrix {
   const uint8_t* codes_of(size_t tile) const { return codes + tile * tile_codes; }
 };
 
-// 32 columns of an activation row for quantized weights: codes[i] * scale stands for the float32 value. A cache line
-// holds all that a kernel asks of them: fewer addresses, and fewer lines that go from core to core.
+// 32 columns of a quantized activation row; codes[i] * scale approximates the float32 value. All that a kernel needs of them is
+// in one cache line: fewer addresses, and fewer lines to move between cores.
 struct alignas(64) ActivationGroup {
   int8_t codes[kGroup];
   float scale;        // largest magnitude of the group / 127
   float scaled_sum;   // scale * sum of the codes
-  float half_sum[2];  // sum of the codes of each half group, a whole number
+  float half_sum[2];  // sum of the codes of each half group, an integer
   int32_t times8;     // 8 * sum of the codes, for the zero points 8 and 16
-  int32_t times128;   // 128 * that
+  int32_t times128;   // 128 * sum of the codes, for the zero point 128
 };
 
-// A row's groups, one after the other.
+// The groups of one row, contiguous.
 using QuantizedRow = const ActivationGroup*;
 
 }  // namespace outrider

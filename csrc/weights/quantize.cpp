@@ -10,23 +10,23 @@ namespace {
 
 constexpr int kBlock = 32;
 
-// The largest weight of a Q4_0 block becomes one of these codes. The format's own choice is -8 alone. The fractions look
-// for less error around it; the whole numbers find the grid of weights that were trained for 4 bits, whatever code the
-// largest of a block has there, and then lose nothing.
-constexpr float kLargest[] = {-8, -7, 7, -6, 6, -5, 5, -4, 4, -3, 3, -2, 2, -1, 1, -8.8f, -8.4f, -7.7f, -7.4f, 7.4f};
+// Candidate codes for the weight of largest magnitude in a Q4_0 block; the one with the smallest error is used. The format's
+// reference quantizer uses -8 only. Fractions refine the search around it. Integers recover the grid of weights trained for 4
+// bits without error, whichever code their largest weight has.
+constexpr float kExtremeCodes[] = {-8, -7, 7, -6, 6, -5, 5, -4, 4, -3, 3, -2, 2, -1, 1, -8.8f, -8.4f, -7.7f, -7.4f, 7.4f};
 
-// Adding and taking it away rounds magnitudes below 2^22 to whole numbers (roundf is a call without SSE4.1).
+// Adding and subtracting it rounds magnitudes below 2^22 to integers (without SSE4.1 roundf is a function call).
 constexpr float kMagic = 12582912.0f;
 
 #if defined(__x86_64__) && defined(__gnu_linux__)
-#define OUTRIDER_WIDEST __attribute__((target_clones("default", "avx2", "avx512f")))
+#define OUTRIDER_MULTIVERSION __attribute__((target_clones("default", "avx2", "avx512f")))
 #else
-#define OUTRIDER_WIDEST
+#define OUTRIDER_MULTIVERSION
 #endif
 
-// Codes -8..7 of a block at `inverse` = 1 / scale. Returns what the best scale for them explains of the block's square
-// sum, and that scale: with x.q and q.q, (x.q)^2 / q.q and x.q / q.q.
-OUTRIDER_WIDEST float codes_at(const float* x, float inverse, float* codes, float& scale) {
+// Rounds a block to codes q in -8..7 with `inverse` = 1 / scale. Then sets `scale` to the least-squares scale of these codes,
+// x.q / q.q, and returns by how much it reduces the squared error from x.x: (x.q)^2 / q.q.
+OUTRIDER_MULTIVERSION float round_block(const float* x, float inverse, float* codes, float& scale) {
   float dot[kBlock], square[kBlock];
   for (int i = 0; i < kBlock; ++i) {
     float q = (x[i] * inverse + kMagic) - kMagic;
@@ -44,21 +44,21 @@ OUTRIDER_WIDEST float codes_at(const float* x, float inverse, float* codes, floa
   return xq * scale;
 }
 
-float largest_of(const float* x) {
+float largest_magnitude(const float* x) {
   float largest = 0;
   for (int i = 0; i < kBlock; ++i)
     if (std::fabs(x[i]) > std::fabs(largest)) largest = x[i];
   return largest;
 }
 
-void block_q4_0(const float* x, uint8_t* block) {
-  float best[kBlock] = {}, codes[kBlock], scale = 0, found = 0;
-  if (const float largest = largest_of(x); largest != 0.0f)
-    for (float code : kLargest) {
-      float own = 0;
-      const float explained = codes_at(x, code / largest, codes, own);
-      if (explained > found) {
-        found = explained, scale = own;
+void quantize_q4_0(const float* x, uint8_t* block) {
+  float best[kBlock] = {}, codes[kBlock], scale = 0, most = 0;
+  if (const float largest = largest_magnitude(x); largest != 0.0f)
+    for (float code : kExtremeCodes) {
+      float fitted = 0;
+      const float explained = round_block(x, code / largest, codes, fitted);
+      if (explained > most) {
+        most = explained, scale = fitted;
         std::memcpy(best, codes, sizeof best);
       }
     }
@@ -70,12 +70,12 @@ void block_q4_0(const float* x, uint8_t* block) {
   }
 }
 
-void block_q8_0(const float* x, uint8_t* block) {
-  const uint16_t half = float_to_half(std::fabs(largest_of(x)) / 127.0f);
+void quantize_q8_0(const float* x, uint8_t* block) {
+  const uint16_t half = float_to_half(std::fabs(largest_magnitude(x)) / 127.0f);
   const float scale = half_to_float(half), inverse = scale > 0 ? 1.0f / scale : 0.0f;
   std::memcpy(block, &half, 2);
   for (int i = 0; i < kBlock; ++i) {
-    float q = (x[i] * inverse + kMagic) - kMagic;  // the scale was rounded: the largest may come out beyond 127
+    float q = (x[i] * inverse + kMagic) - kMagic;  // may exceed 127, as the scale was rounded
     q = q < -127.0f ? -127.0f : q > 127.0f ? 127.0f : q;
     block[2 + i] = static_cast<uint8_t>(static_cast<int8_t>(q));
   }
@@ -84,15 +84,15 @@ void block_q8_0(const float* x, uint8_t* block) {
 }  // namespace
 
 QuantizationError quantize_weights(Format to, const float* row, size_t columns, uint8_t* blocks) {
-  constexpr float kTooLarge = 65504.0f * 7;  // the largest scale that a half holds
+  constexpr float kLargestWeight = 65504.0f * 7;  // 65504 is the largest float16, and so the largest scale
   QuantizationError sum;
   const size_t block_bytes = info(to).block_bytes;
   for (size_t g = 0; g < columns / kBlock; ++g) {
     const float* x = row + g * kBlock;
     uint8_t* block = blocks + g * block_bytes;
-    for (int i = 0; i < kBlock; ++i) sum.finite &= std::fabs(x[i]) <= kTooLarge;  // false for NaN
+    for (int i = 0; i < kBlock; ++i) sum.finite &= std::fabs(x[i]) <= kLargestWeight;  // false for NaN
     if (!sum.finite) return sum;
-    to == Format::Q4_0 ? block_q4_0(x, block) : block_q8_0(x, block);
+    to == Format::Q4_0 ? quantize_q4_0(x, block) : quantize_q8_0(x, block);
     uint16_t half;
     std::memcpy(&half, block, 2);
     const float scale = half_to_float(half);

@@ -16,8 +16,8 @@ float half_at(const uint8_t* p) {
   return half_to_float(h);
 }
 
-// The 6-bit scale and minimum of sub-block j of a Q4_K or Q5_K block: 12 bytes hold 8 of each.
-void super_scale(const uint8_t* q, int j, uint8_t& scale, uint8_t& minimum) {
+// The 6-bit scale and minimum of sub-block j of a Q4_K or Q5_K block, from the 12 bytes that store 8 of each.
+void unpack_scale(const uint8_t* q, int j, uint8_t& scale, uint8_t& minimum) {
   if (j < 4) {
     scale = q[j] & 63;
     minimum = q[j + 4] & 63;
@@ -33,11 +33,12 @@ uint32_t word_at(const uint8_t* p) {
   return word;
 }
 
-// Four codes side by side in a word, one a byte; no shift of such a word below leaves its byte.
+// Masks for words of four codes, one per byte. After a right shift the mask removes the bits of the next byte; left shifts of
+// masked codes stay within their byte.
 constexpr uint32_t kOnes = 0x01010101u, kPairs = 0x03030303u, kNibbles = 0x0f0f0f0fu, kSigns = 0x80808080u;
 
-// The unsigned codes of the 32 columns of group g of a checkpoint row, column 4k + i in byte i of quad k (block formats
-// as GGML defines them).
+// The unsigned codes of the 32 columns of group g of a checkpoint row: column 4k + i is byte i of quad k. The block formats are
+// GGML's.
 void group_quads(Format f, const uint8_t* row, size_t g, uint32_t (&quad)[8]) {
   const FormatInfo& fi = info(f);
   const uint8_t* b = row + g * 32 / fi.block * fi.block_bytes;
@@ -54,7 +55,7 @@ void group_quads(Format f, const uint8_t* row, size_t g, uint32_t (&quad)[8]) {
       }
       if (fi.bits == 5) {
         const uint32_t high = word_at(q - 4);
-        // The product puts bit i of four at bit 8i.
+        // The multiplication moves bit i of four bits to bit 8i.
         for (int k = 0; k < 8; ++k) quad[k] |= (((high >> (4 * k) & 15) * 0x00204081u) & kOnes) << 4;
       }
       break;
@@ -83,7 +84,7 @@ void group_quads(Format f, const uint8_t* row, size_t g, uint32_t (&quad)[8]) {
   }
 }
 
-// Puts the quads of a row's group into their bit planes.
+// Writes the quads of one row's group to their bit planes.
 void put_quads(int bits, uint8_t* at, int row, const uint32_t (&quad)[8]) {
   const auto put = [&](size_t plane, uint32_t four) { std::memcpy(at + 64 * plane + 4 * row, &four, 4); };
   if (bits == 8) {
@@ -115,7 +116,7 @@ void pack_scales(Format f, size_t columns, const uint8_t* row, int lane, uint8_t
       case Scales::kSuperMin: {
         uint8_t* s = at + g / 8 * 320;
         if (j == 0) std::memcpy(s + 2 * lane, b, 2), std::memcpy(s + 32 + 2 * lane, b + 2, 2);
-        super_scale(b + 4, j, s[64 + 32 * j + lane], s[64 + 32 * j + 16 + lane]);
+        unpack_scale(b + 4, j, s[64 + 32 * j + lane], s[64 + 32 * j + 16 + lane]);
         break;
       }
       case Scales::kSuperHalf: {
@@ -159,7 +160,7 @@ void dequantize_row(Format f, const uint8_t* blocks, size_t columns, float* out)
       for (int h = 0; h < 2; ++h) scale[h] = d * static_cast<float>(static_cast<int8_t>(b[192 + 2 * j + h]));
     } else if (fi.scales == Scales::kSuperMin) {
       uint8_t s, m;
-      super_scale(b + 4, j, s, m);
+      unpack_scale(b + 4, j, s, m);
       scale[0] = scale[1] = half_at(b) * static_cast<float>(s);
       minimum = -half_at(b + 2) * static_cast<float>(m);
     } else {
@@ -205,16 +206,10 @@ Matrix packed_shape(Format f, size_t rows, size_t columns) {
   return m;
 }
 
-void pack_matrix(Format f, size_t rows, size_t columns, const uint8_t* blocks, uint8_t* codes, uint8_t* scales) {
-  const Matrix m = packed_shape(f, rows, columns);
-  for (size_t t = 0; t < m.tiles; ++t)
-    pack_tile(f, rows, columns, blocks, t * kTile, codes + t * m.tile_codes, scales + t * m.tile_scales);
-}
-
 Weight::Weight(Format f, size_t count, size_t rows, size_t columns, const uint8_t* blocks, ThreadPool& pool)
     : count_(count), shape_(packed_shape(f, rows, columns)), data_(huge_memory(bytes())) {
   const size_t matrix_blocks = rows * row_bytes(f, columns);
-  pool.share(count_ * shape_.tiles, 8, [&](size_t begin, size_t end) {
+  pool.parallel_for(count_ * shape_.tiles, 8, [&](size_t begin, size_t end) {
     for (size_t t = begin; t < end; ++t) {
       const Matrix m = matrix(t / shape_.tiles);
       const size_t tile = t % shape_.tiles;

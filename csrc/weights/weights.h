@@ -1,4 +1,4 @@
-// From a checkpoint's blocks to the layouts of layout.h, and back to float32 rows.
+// Packing of checkpoint blocks into the layouts of layout.h, and dequantization to float32 rows.
 #pragma once
 #include <cstddef>
 #include <cstdint>
@@ -13,22 +13,19 @@ class ThreadPool;
 // Bytes of one checkpoint row of `columns` weights.
 constexpr size_t row_bytes(Format f, size_t columns) { return columns / info(f).block * info(f).block_bytes; }
 
-// The float32 values of one checkpoint row: the reference for what a weight is.
+// Dequantizes one checkpoint row to float32 (columns); defines the value of every weight.
 void dequantize_row(Format f, const uint8_t* blocks, size_t columns, float* out);
 
-// Packs the tile of rows [first, first + 16) from `blocks` (rows, row_bytes); rows past the end become zeros.
+// Packs rows first .. first + 15 of `blocks` (rows, row_bytes) into one tile; rows past the end become zeros.
 void pack_tile(Format f, size_t rows, size_t columns, const uint8_t* blocks, size_t first, uint8_t* codes, uint8_t* scales);
 
-// Packs a whole matrix, tile after tile; the sizes are those of packed_matrix().
-void pack_matrix(Format f, size_t rows, size_t columns, const uint8_t* blocks, uint8_t* codes, uint8_t* scales);
-
-// The shape of a packed matrix, without its data.
+// The shape and sizes of a packed matrix; its data pointers are null.
 Matrix packed_shape(Format f, size_t rows, size_t columns);
 
-// A packed matrix, or several of one shape one after another (experts), and the memory it lies in.
+// A packed matrix, or a stack of matrices of one shape (experts, clusters), with its memory.
 class Weight {
  public:
-  // blocks: (count * rows, row_bytes), read once, tile by tile, by all threads of the pool.
+  // blocks: (count * rows, row_bytes). All threads of the pool pack, each tile once. Throws std::bad_alloc.
   Weight(Format f, size_t count, size_t rows, size_t columns, const uint8_t* blocks, ThreadPool& pool);
   Matrix matrix(size_t index = 0) const;
   size_t count() const { return count_; }

@@ -52,5 +52,5 @@ class Executor(Protocol):
     def chosen(self, rows: int, top_k: int) -> Ints:
         """The indices that the last Route chose for the first rows of the last pass, (rows, top_k) int32."""
 
-    def warm(self) -> None:
+    def prefetch_weights(self) -> None:
         """Prefetches the weights that every pass reads; may do nothing."""

@@ -271,8 +271,8 @@ class Head(Op):
 class Program:
     """A recorded pass.
 
-    After a pass, the buffers in `every_row` hold values of every row, others only of rows with an output. In a `reader`
-    (cross-attention to the target's cache) rows store no keys and values: each has the first free position of its
+    After a pass, the buffers in `every_row` hold values of every row, others only of rows with an output. With
+    `cross_attention` (to the target's cache) rows store no keys and values: each has the first free position of its
     sequence and attends to all committed positions.
     """
 
@@ -280,7 +280,7 @@ class Program:
     kv_layers: tuple[KvLayer, ...]
     ops: tuple[Op, ...]
     every_row: frozenset[str] = frozenset()
-    reader: bool = False
+    cross_attention: bool = False
 
     def buffer(self, name: str) -> Buffer:
         """The buffer of that name."""
@@ -326,9 +326,11 @@ class Recorder:
                     raise ValueError(f"{type(op).__name__} names {name!r}, which is no buffer")
             self._ops.append(op)
 
-    def program(self, *, every_row: Collection[str] = (), reader: bool = False) -> Program:
+    def program(self, *, every_row: Collection[str] = (), cross_attention: bool = False) -> Program:
         """What was recorded."""
-        return Program(tuple(self._buffers.values()), self.kv_layers, tuple(self._ops), frozenset(every_row), reader)
+        return Program(
+            tuple(self._buffers.values()), self.kv_layers, tuple(self._ops), frozenset(every_row), cross_attention
+        )
 
 
 def _shown(value: object) -> str:

@@ -215,7 +215,7 @@ def test_the_core_refuses_a_second_thread(llm):
             lambda: cache.truncate(0),
             lambda: program.read(llm.parts.target.forward.hidden, rows),
             lambda: program.native.buffer("another", 16) if number == 0 and ran < 200 else None,
-            program.warm,
+            program.prefetch_weights,
         ]
         while time.monotonic() < until:
             for call in calls:

@@ -101,7 +101,7 @@ def test_candidates_may_come_in_any_order_under_their_names(seed, request, key, 
     order = rng.permutation(90).astype(np.int32)
     sampler = cpu.Sampler()
     whole = sampler.sample(logits, *request, key, position)
-    assert sampler.foremost(logits[order], *request, key, position, 1, order)[0][0] == whole
+    assert sampler.gumbel_top_k(logits[order], *request, key, position, 1, order)[0][0] == whole
 
 
 @pytest.mark.parametrize(
@@ -147,7 +147,7 @@ def test_temperature_zero_takes_the_likeliest():
     logits = np.array([np.nan, 3.0, -np.inf, 3.0, 2.0], np.float32)
     assert cpu.Sampler().sample(logits, 0.0, 0, 1.0, 0.0, 1.0, 5, 6) == 1
     names = np.array([7, 6, 5, 4, 3], np.int32)
-    assert cpu.Sampler().foremost(logits, 0.0, 0, 1.0, 0.0, 1.0, 5, 6, 1, names) == [(4, 3.0)]
+    assert cpu.Sampler().gumbel_top_k(logits, 0.0, 0, 1.0, 0.0, 1.0, 5, 6, 1, names) == [(4, 3.0)]
 
 
 @given(st.integers(0, 2**32), st.integers(1, 9))
@@ -161,14 +161,14 @@ def test_the_likeliest_and_their_probabilities(seed, count):
 
 
 @given(st.integers(0, 2**32), settings_of_a_request, st.integers(0, 2**63), st.integers(0, 10**6), st.integers(1, 6))
-def test_the_foremost_are_the_winner_and_its_runners_up(seed, request, key, position, count):
+def test_gumbel_top_k_are_the_sample_and_its_runners_up(seed, request, key, position, count):
     logits = np.random.default_rng(seed).normal(0, 3, 220).astype(np.float32)
     sampler = cpu.Sampler()
-    race = [(float(logits[t]) / request[0] + cpu.gumbel_noise(key, position, t), t) for t in range(len(logits))]
+    values = [(float(logits[t]) / request[0] + cpu.gumbel_noise(key, position, t), t) for t in range(len(logits))]
     kept = set(sampler.kept(logits, *request))
-    expected = [(t, value) for value, t in sorted(race, reverse=True) if t in kept][:count]
-    found = sampler.foremost(logits, *request, key, position, count)
+    expected = [(t, value) for value, t in sorted(values, reverse=True) if t in kept][:count]
+    found = sampler.gumbel_top_k(logits, *request, key, position, count)
     assert [token for token, _ in found] == [token for token, _ in expected]
     assert [value for _, value in found] == pytest.approx([value for _, value in expected], rel=1e-12)
     order = np.random.default_rng(seed).permutation(len(logits)).astype(np.int32)
-    assert sampler.foremost(logits[order], *request, key, position, count, order) == found
+    assert sampler.gumbel_top_k(logits[order], *request, key, position, count, order) == found

@@ -76,7 +76,7 @@ class MtpDrafter(Drafter):
             self._hidden[sequence.number] = rows.hidden[-1]
 
     def prefetch(self) -> None:
-        self._drafting.program.warm()
+        self._drafting.program.prefetch_weights()
 
     def close(self, sequence: SequenceState) -> None:
         self._hidden.pop(sequence.number, None)

@@ -92,7 +92,7 @@ def record_assistant(target: ModelConfig, assistant: AssistantConfig, names: Con
         wanted.append(_clustered_head(record, assistant, x))
     else:
         record(Head(x, "embed_tokens.weight", 0.0))
-    return record.program(every_row=wanted, reader=True)
+    return record.program(every_row=wanted, cross_attention=True)
 
 
 def _clustered_head(record: Recorder, assistant: AssistantConfig, x: str) -> str:

@@ -106,7 +106,7 @@ class TokenChooser:
         if p.greedy:
             return cpu.likeliest(logits, count, tokens)
         top_k = _bounded(p.top_k, logits)
-        drawn = self._sampler.foremost(
+        drawn = self._sampler.gumbel_top_k(
             logits, p.temperature, top_k, p.top_p, p.min_p, p.typical_p, p.seed, position, count, tokens
         )
         best = drawn[0][1] if drawn else 0.0

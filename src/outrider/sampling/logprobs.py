@@ -24,7 +24,7 @@ def logprobs_of(logits: Floats, token: int, count: int) -> TokenLogprobs:
     Args:
         logits: (vocabulary,) float32, the model's.
     """
-    total = cpu.log_total(logits)
+    total = cpu.logsumexp(logits)
     likeliest = cpu.likeliest(logits, count) if count else []
     top = tuple((other, float(logits[other]) - total) for other, _ in likeliest)
     return TokenLogprobs(token, float(logits[token]) - total, top)
@@ -32,4 +32,4 @@ def logprobs_of(logits: Floats, token: int, count: int) -> TokenLogprobs:
 
 def logprob_of(logits: Floats, token: int) -> float:
     """That of `token` alone: the same number as in `logprobs_of`."""
-    return float(logits[token]) - cpu.log_total(logits)
+    return float(logits[token]) - cpu.logsumexp(logits)

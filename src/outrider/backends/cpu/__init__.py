@@ -1,6 +1,6 @@
-"""The native core: packed weights, the key-value cache, and recorded programs that replay a forward pass.
+"""The native core: packed weights, the key-value cache, keyed sampling, and programs recorded as kernel calls.
 
-Everything above this package speaks to it in numpy arrays and never asks where arrays live.
+Arrays go in and out as numpy arrays. The sources are in `csrc/`.
 """
 
 from collections.abc import Iterable
@@ -20,7 +20,7 @@ from outrider.backends.cpu._native import (
     instruction_set,
     instruction_sets,
     likeliest,
-    log_total,
+    logsumexp,
     pack,
     philox4x32,
     quantize,
@@ -30,12 +30,12 @@ from outrider.program import KvLayer
 
 
 def kv_shapes(layers: Iterable[KvLayer]) -> list[KvShape]:
-    """Cache layers as the core takes them."""
+    """The cache layers as the native core's `KvShape`."""
     return [KvShape(layer.kv_heads, layer.head_dim, layer.window) for layer in layers]
 
 
 KvFormat = Literal["float32", "float16", "int8"]
-"""How a cache keeps keys and values. int8: codes of one head at one position, and their scale."""
+"""Storage of keys and values in a cache. int8: codes with one float32 scale per head and position."""
 KV_FORMATS: tuple[KvFormat, ...] = get_args(KvFormat)
 
 __all__ = [
@@ -55,7 +55,7 @@ __all__ = [
     "instruction_sets",
     "kv_shapes",
     "likeliest",
-    "log_total",
+    "logsumexp",
     "pack",
     "philox4x32",
     "quantize",

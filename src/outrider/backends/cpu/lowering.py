@@ -1,8 +1,8 @@
-"""From a program to the calls of the native core.
+"""Lowers a program to calls of the native core.
 
-What only this executor needs is done here: matrices are packed, projections of one input become one call, a gate with
-its two projections another, and where nothing more is wanted of the other rows, only rows with an output go on. The
-core itself quantizes activations in front of a packed matrix (csrc/program/program.h).
+This is where CPU-specific decisions are made: matrices are packed; projections of the same input are fused into one
+call, as are a gate and its two projections; all but the output rows are dropped as early as possible. The core inserts
+the quantization of activations in front of quantized matrices (csrc/program/program.h).
 """
 
 from __future__ import annotations
@@ -43,12 +43,13 @@ from outrider.rope import inverse_frequencies
 
 
 class CpuExecutor:
-    """A program that the native core runs. See `executor.Executor`.
+    """Runs a program on the native core. See `executor.Executor`.
 
     Args:
-        weights: of the program's checkpoint; target_weights: of a drafter's target.
-        max_rows: most rows of one pass.
-        kv_format: how keys and values are kept: "float16", "float32" or "int8".
+        weights: of the program's checkpoint.
+        max_rows: the most rows of one pass.
+        kv_format: storage of keys and values: "float16", "float32" or "int8".
+        target_weights: of a drafter's target.
     """
 
     def __init__(
@@ -61,8 +62,8 @@ class CpuExecutor:
         kv_format: KvFormat,
         target_weights: WeightStore | None = None,
     ) -> None:
-        self.native = native.Program(max_rows, kv_shapes(program.kv_layers), kv_format, pool, program.reader)
-        """The core's recorded calls."""
+        self.native = native.Program(max_rows, kv_shapes(program.kv_layers), kv_format, pool, program.cross_attention)
+        """The recorded calls."""
         self._buffers: dict[str, int] = {}
         _Lowering(program, weights, target_weights, self.native, self._buffers).run()
         self.max_rows = max_rows
@@ -78,7 +79,7 @@ class CpuExecutor:
         logits: Floats | None = None,
         embeddings: tuple[Ints, Floats] | None = None,
     ) -> tuple[Ints, Floats]:
-        """See `Executor.run`. Raises ValueError if the rows do not fit, RuntimeError if another thread is in a pass."""
+        """See `Executor.run`. Raises ValueError if the rows do not fit, RuntimeError if another thread runs a pass."""
         return self.native.run(token, sequence, parent, outputs, list(caches), logits, *(embeddings or (None, None)))
 
     def read(self, buffer: str, rows: int) -> Floats:
@@ -93,13 +94,13 @@ class CpuExecutor:
         """See `Executor.chosen`."""
         return self.native.chosen(rows, top_k)
 
-    def warm(self) -> None:
+    def prefetch_weights(self) -> None:
         """Prefetches weights into the CPU caches on the idle threads of the pool, until the next call."""
-        self.native.warm()
+        self.native.prefetch_weights()
 
 
 class _Lowering:
-    """Makes the core's calls, one or a few operations at a time."""
+    """Records the native calls of a program, each from one or a few operations."""
 
     def __init__(
         self,
@@ -113,16 +114,19 @@ class _Lowering:
         self.core, self.buffers = core, buffers
 
     def run(self) -> None:
-        """All calls, in order."""
-        ops, narrow_from = self.program.ops, _narrow_from(self.program)
+        """Records all calls, in order."""
+        ops, first_on_outputs = self.program.ops, _first_on_outputs(self.program)
         at = 0
         while at < len(ops):
-            if at == narrow_from:
-                self.core.keep_outputs([self.buffer(name) for name in _still_needed(ops[at:])])
+            if at == first_on_outputs:
+                self.core.keep_outputs([self.buffer(name) for name in _live(ops[at:])])
             at += self.gated(at) or self.projections(at) or self.single(ops[at])
 
     def gated(self, at: int) -> int:
-        """Gate and up projections of one input with the gate itself: one call, without buffers for the two."""
+        """Fuses gate projection, up projection and GELU gate into one call, without buffers between them.
+
+        Returns the number of operations: 3, or 0 if those at `at` are others.
+        """
         match self.program.ops[at : at + 3]:
             case [Linear(src, gate_weight), Linear(_, up_weight), GeluGate(_, _, dst)] if self.is_gated(at):
                 weights = self.weights.matrix(gate_weight), self.weights.matrix(up_weight)
@@ -134,11 +138,11 @@ class _Lowering:
         match self.program.ops[at : at + 3]:
             case [Linear(src, _, gate), Linear(other, _, up), GeluGate(first, second, dst, 0)]:
                 same = src == other and (first, second) == (gate, up)
-                return same and not self.needed_after(at + 3, {gate, up} - {dst})
+                return same and not self.live_after(at + 3, {gate, up} - {dst})
         return False
 
     def projections(self, at: int) -> int:
-        """Projections of one input that follow each other: one call, so that threads meet once."""
+        """Fuses consecutive projections of the same input into one call with one barrier. Returns their number."""
         first = self.program.ops[at]
         if not isinstance(first, Linear):
             return 0
@@ -151,16 +155,16 @@ class _Lowering:
         self.core.linear(self.buffer(first.src), weights, [self.buffer(op.dst) for op in group])
         return len(group)
 
-    def needed_after(self, at: int, names: set[str]) -> bool:
-        return bool(names & set(_still_needed(self.program.ops[at:]))) or bool(names & self.program.every_row)
+    def live_after(self, at: int, names: set[str]) -> bool:
+        return bool(names & set(_live(self.program.ops[at:]))) or bool(names & self.program.every_row)
 
     def single(self, op: Op) -> int:
-        """One operation as one call: the method of its kind."""
+        """Records one operation as one call, by the method of its kind. Returns 1."""
         getattr(self, op.kind)(op)
         return 1
 
     def buffer(self, name: str) -> int:
-        """The core's number of a buffer, which is made when it is first named."""
+        """The core's number of a buffer; creates the buffer on first use."""
         if name not in self.buffers:
             buffer = self.program.buffer(name)
             self.buffers[name] = self.core.buffer(name, buffer.width, buffer.rows_per_row)
@@ -236,24 +240,24 @@ class _Lowering:
         self.core.head(self.buffer(op.src), self.weights.matrix(op.weight), op.softcap)
 
 
-def _narrow_from(program: Program) -> int | None:
-    """Index of the first operation that needs only output rows: the one after the last StoreKv and the last write to a
-    buffer in `every_row`. None if the program has no Head, as only a Head has outputs.
+def _first_on_outputs(program: Program) -> int | None:
+    """The index of the first operation that needs only the output rows, which is the one after the last StoreKv and the
+    last write to a buffer in `every_row`. None if the program has no Head, which alone has outputs.
 
-    In E2B, 20 of 35 layers reuse earlier keys and values, so a prompt's other rows stop within layer 15.
+    In E2B, 20 of 35 layers reuse earlier keys and values, so the other rows of a prompt are dropped within layer 15.
     """
     ops = program.ops
     if not any(isinstance(op, Head) for op in ops):
         return None
-    for_all = [at for at, op in enumerate(ops) if isinstance(op, StoreKv) or program.every_row.intersection(op.writes)]
-    return max(for_all, default=-1) + 1
+    on_all = [at for at, op in enumerate(ops) if isinstance(op, StoreKv) or program.every_row.intersection(op.writes)]
+    return max(on_all, default=-1) + 1
 
 
-def _still_needed(ops: Sequence[Op]) -> Iterator[str]:
-    """Buffers that these operations read before they write them."""
-    needed: dict[str, None] = {}
+def _live(ops: Sequence[Op]) -> Iterator[str]:
+    """Live buffers: those that these operations read before they write them."""
+    live: dict[str, None] = {}
     written: set[str] = set()
     for op in ops:
-        needed |= dict.fromkeys(name for name in op.reads if name not in written)
+        live |= dict.fromkeys(name for name in op.reads if name not in written)
         written.update(op.writes)
-    return iter(needed)
+    return iter(live)

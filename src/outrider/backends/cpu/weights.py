@@ -1,13 +1,13 @@
-"""Hands a checkpoint's tensors to the native core: matrices repacked, tables mapped, vectors as float32.
+"""Passes a checkpoint's tensors to the native core: matrices packed, tables memory-mapped, vectors as float32.
 
-Which layout holds what (csrc/weights/layout.h describes them byte by byte). Codes and scales go over as they are, so no
-weight changes its value:
+Packing rearranges codes and scales without changing the value of any weight (csrc/weights/layout.h has the layouts byte
+by byte):
 
-| checkpoint       | codes        | scales kept                                           | bits, there / here       |
+| checkpoint       | codes        | scales                                                | bits, stored / packed    |
 | ---------------- | ------------ | ----------------------------------------------------- | ------------------------ |
 | Q4_0, Q5_0, Q8_0 | 4, 5, 8 bits | float16 per 32                                        | 4.5, 5.5, 8.5 / the same |
 | Q4_1, Q5_1       | 4, 5 bits    | float16 scale and minimum per 32                      | 5, 6 / the same          |
-| Q4_K, Q5_K       | 4, 5 bits    | float16 pair per 256, 6-bit pairs per 32 kept in 8    | 4.5, 5.5 / 4.625, 5.625  |
+| Q4_K, Q5_K       | 4, 5 bits    | float16 pair per 256, 6-bit pairs per 32, packed as 8 | 4.5, 5.5 / 4.625, 5.625  |
 | Q6_K             | 6 bits       | float16 per 256, int8 per 16                          | 6.5625 / the same        |
 | F32, F16, BF16   | -            | -                                                     | the same                 |
 """
@@ -29,16 +29,16 @@ Progress = Callable[[int], None]
 
 
 def _no_progress(_: int) -> None:
-    """The progress callback of those who do not watch."""
+    """The default progress callback."""
 
 
 class WeightStore:
     """Packs the tensors of one checkpoint on demand, each at most once.
 
     Args:
-        tensors: by neutral name, as a checkpoint reader gives them.
-        pool: threads that pack.
-        progress: called with the number of checkpoint bytes just taken over.
+        tensors: the checkpoint's tensors by neutral name.
+        pool: the threads that pack.
+        progress: called after each packed tensor with its bytes in the checkpoint.
     """
 
     def __init__(self, tensors: Mapping[str, Tensor], pool: cpu.ThreadPool, progress: Progress = _no_progress) -> None:
@@ -61,7 +61,7 @@ class WeightStore:
         return self._packed[name]
 
     def table(self, name: str) -> cpu.Table:
-        """Rows gathered straight from the mapped file: of a big table only the rows in use are ever in memory."""
+        """A table whose rows are read from the memory-mapped file, so that only the rows in use occupy memory."""
         tensor = self._tensors[name]
         return cpu.table(tensor.format, tensor.shape[-2], tensor.shape[-1], tensor.data)
 
@@ -76,7 +76,7 @@ class WeightStore:
         return self._tensors[name].data.view(np.int32)
 
     def reordered(self, name: str, order: npt.NDArray[np.int32]) -> cpu.Weight:
-        """A (rows, columns) matrix as a stack of clusters: matrix i holds the rows order[i], (count, size) in all."""
+        """A (rows, columns) matrix as a stack of clusters: matrix i has the rows order[i]; `order` is (count, size)."""
         tensor = self._tensors[name]
         rows = tensor.data.reshape(tensor.shape[0], tensor.row_bytes)[order.reshape(-1)]
         return cpu.pack(
@@ -84,7 +84,7 @@ class WeightStore:
         )
 
     def scalar(self, name: str) -> float:
-        """A tensor of one element."""
+        """The value of a tensor with one element."""
         return float(self.vector(name)[0])
 
     @property
@@ -94,9 +94,9 @@ class WeightStore:
 
 
 def release_pages(data: npt.NDArray[np.uint8]) -> None:
-    """Tells the system that a mapped tensor was read for the last time, so that it and its packed copy do not add up.
+    """Releases the pages of a memory-mapped tensor that is not read again, so that they do not add to its packed copy.
 
-    The pages stay in the file cache; only this process lets go of them. Without madvise nothing happens.
+    The pages stay in the page cache of the system. Does nothing where madvise is missing.
     """
     base: object = data
     while isinstance(base, np.ndarray):

@@ -1,4 +1,4 @@
-"""Programs in numpy, one operation and one row at a time: slow, and short enough to be believed. The tests' oracle."""
+"""The reference executor: programs in numpy, one operation at a time. Slow and simple; the tests' oracle."""
 
 from outrider.backends.reference.cache import ReferenceCache
 from outrider.backends.reference.executor import ReferenceExecutor

@@ -1,4 +1,4 @@
-"""Keys and values of one sequence, as plain arrays."""
+"""The key-value cache of the reference executor."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from outrider.program import KvLayer
 
 
 class ReferenceCache:
-    """Every position of every layer, window or not, and what the last pass staged."""
+    """Keys and values of one sequence: all positions of every layer, sliding-window or not, and the staged rows."""
 
     def __init__(self, layers: Sequence[KvLayer]) -> None:
         self._committed = [_empty(layer) for layer in layers]
@@ -23,21 +23,21 @@ class ReferenceCache:
         return len(self._committed[0][0]) if self._committed else 0
 
     def stage(self, layer: int, keys: Floats, values: Floats) -> None:
-        """The rows of a pass, (rows, kv_heads, head_dim) each."""
+        """Stages the keys and values of a pass's rows, (rows, kv_heads, head_dim) each."""
         self._staged[layer] = keys, values
 
-    def seen(self, layer: int, path: Sequence[int]) -> tuple[Floats, Floats]:
-        """Keys and values of what is committed, then of the staged rows of `path`: (positions, kv_heads, head_dim)."""
-        (keys, values), (more_keys, more_values) = self._committed[layer], self._staged[layer]
+    def attended(self, layer: int, path: Sequence[int]) -> tuple[Floats, Floats]:
+        """Keys and values of the committed positions and the staged rows of `path`: (positions, kv_heads, head_dim)."""
+        (keys, values), (staged_keys, staged_values) = self._committed[layer], self._staged[layer]
         rows = list(path)
-        return np.concatenate([keys, more_keys[rows]]), np.concatenate([values, more_values[rows]])
+        return np.concatenate([keys, staged_keys[rows]]), np.concatenate([values, staged_values[rows]])
 
     def commit(self, path: Ints) -> None:
-        """Makes staged rows, ascending, the next positions."""
-        self._committed = [self.seen(layer, path.tolist()) for layer in range(len(self._committed))]
+        """Turns staged rows, ascending, into the next positions."""
+        self._committed = [self.attended(layer, path.tolist()) for layer in range(len(self._committed))]
 
     def truncate(self, length: int) -> None:
-        """Goes back to `length` positions."""
+        """Shortens the sequence to `length` positions."""
         self._committed = [(keys[:length], values[:length]) for keys, values in self._committed]
 
 

@@ -1,4 +1,4 @@
-"""A program in numpy, in float32: each operation is its definition in `program`, over all rows of a pass."""
+"""Runs a program in numpy, in float32: each operation as `program` defines it, over all rows of a pass."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ from outrider.rope import inverse_frequencies
 
 
 class ReferenceExecutor:
-    """Runs a program. See `executor.Executor`.
+    """Runs a program in numpy. See `executor.Executor`.
 
     Args:
-        tensors: of the checkpoint, in floating point.
-        target_tensors: of a drafter's target.
-        max_rows: most rows of one pass.
+        tensors: the checkpoint's tensors by neutral name, in floating point.
+        target_tensors: those of a drafter's target.
+        max_rows: the most rows of one pass.
     """
 
     def __init__(
@@ -76,11 +76,11 @@ class ReferenceExecutor:
         self._token, self._outputs = token, outputs
         self._embeddings = embeddings
         self._rows = [_Row(caches[s], r, int(np.flatnonzero(sequence == s)[0])) for r, s in enumerate(sequence)]
-        for row, above in zip(self._rows, parent.tolist(), strict=True):
-            if self._program.reader:
+        for row, parent_row in zip(self._rows, parent.tolist(), strict=True):
+            if self._program.cross_attention:
                 row.position = row.cache.length
             else:
-                row.path = [*(self._rows[above].path if above >= 0 else []), row.local]
+                row.path = [*(self._rows[parent_row].path if parent_row >= 0 else []), row.local]
                 row.position = row.cache.length + len(row.path) - 1
         self._best = np.zeros(len(outputs), np.int32), np.zeros(len(outputs), np.float32)
         self._logits = logits
@@ -91,7 +91,7 @@ class ReferenceExecutor:
     def read(self, buffer: str, rows: int) -> Floats:
         """See `Executor.read`."""
         values: Floats = self._values[buffer]
-        if buffer not in self._program.every_row:  # after a pass, rows with an output come first
+        if buffer not in self._program.every_row:  # holds the output rows after a pass
             values = values[self._outputs]
         return values[:rows].copy()
 
@@ -104,8 +104,8 @@ class ReferenceExecutor:
         chosen: Ints = self._values["chosen"].astype(np.int32)
         return chosen[:rows, :top_k]
 
-    def warm(self) -> None:
-        """Nothing to prepare."""
+    def prefetch_weights(self) -> None:
+        """Does nothing."""
 
     def _weight(self, name: str) -> Floats:
         if name not in self._cached:
@@ -118,8 +118,8 @@ class ReferenceExecutor:
     def _gather(self, op: Gather) -> None:
         rows = self._weight(op.table)[self._token] * np.float32(op.scale)
         if op.embeddings and self._embeddings is not None:
-            which, given = self._embeddings
-            rows[which >= 0] = given[which[which >= 0]]
+            index, embeddings = self._embeddings
+            rows[index >= 0] = embeddings[index[index >= 0]]
         self._values[op.dst] = rows
 
     def _rms_norm(self, op: RmsNorm) -> None:
@@ -173,7 +173,7 @@ class ReferenceExecutor:
         queries = self._values[op.query].reshape(-1, layer.kv_heads, op.heads // layer.kv_heads, layer.head_dim)
         mixed = np.empty_like(queries)
         for row, query in zip(self._rows, queries, strict=True):
-            keys, values = row.cache.seen(op.layer, row.path)
+            keys, values = row.cache.attended(op.layer, row.path)
             if layer.window:
                 keys, values = keys[-layer.window :], values[-layer.window :]
             scores = np.einsum("hgd,phd->hgp", query, keys)
@@ -192,12 +192,12 @@ class ReferenceExecutor:
         self._values[op.dst] = target
 
     def _route(self, op: Route) -> None:
-        shares = _softmax(self._values[op.src])
-        chosen = np.argsort(-shares, axis=1, kind="stable")[:, : op.top_k]
-        picked = np.take_along_axis(shares, chosen, axis=1)
-        picked = picked / picked.sum(axis=1, keepdims=True)
+        probabilities = _softmax(self._values[op.src])
+        chosen = np.argsort(-probabilities, axis=1, kind="stable")[:, : op.top_k]
+        weights = np.take_along_axis(probabilities, chosen, axis=1)
+        weights = weights / weights.sum(axis=1, keepdims=True)
         self._values[op.chosen] = chosen
-        self._values[op.dst] = picked if op.scale is None else picked * self._weight(op.scale).reshape(-1)[chosen]
+        self._values[op.dst] = weights if op.scale is None else weights * self._weight(op.scale).reshape(-1)[chosen]
 
     def _expert_gated(self, op: ExpertGated) -> None:
         rows = self._values[op.src].repeat(op.top_k, axis=0)
@@ -208,7 +208,7 @@ class ReferenceExecutor:
         self._values[op.dst] = self._by_choice(self._values[op.src], op.chosen, op.weight)
 
     def _by_choice(self, x: Floats, chosen: str, weight: str) -> Floats:
-        """Each of (rows * top_k) rows times the matrix that was chosen for it."""
+        """Each of (rows * top_k) rows times the matrix chosen for it."""
         matrices = self._weight(weight)[self._values[chosen].reshape(-1)]
         result: Floats = np.einsum("rij,rj->ri", matrices, x)
         return result
@@ -233,7 +233,7 @@ class ReferenceExecutor:
 
 
 class _Row:
-    """A row of a pass: its cache, its number in the pass, and, within its sequence, its staged ancestors and itself."""
+    """A row of a pass: its cache, its number in the pass and within its sequence, and its path of staged rows."""
 
     def __init__(self, cache: ReferenceCache, number: int, first: int) -> None:
         self.cache, self.number, self.local = cache, number, number - first
@@ -243,8 +243,8 @@ class _Row:
 
 def _softmax(x: Floats) -> Floats:
     weights = np.exp(x - x.max(axis=-1, keepdims=True))
-    shares: Floats = weights / weights.sum(axis=-1, keepdims=True)
-    return shares
+    probabilities: Floats = weights / weights.sum(axis=-1, keepdims=True)
+    return probabilities
 
 
 def _gelu(x: Floats) -> Floats:
