@@ -64,12 +64,9 @@ bench: $(VENV)/.installed
 	$(BIN)/outrider bench prefill demo
 	$(BIN)/outrider bench decode demo
 
-# The report in docs/report, some four minutes; PEER=a Python that has llama-cpp-python puts llama.cpp beside.
+# The report in docs/report, in four minutes; PEER=a Python that has llama-cpp-python puts llama.cpp beside.
 report: $(VENV)/.installed
-	$(PIP) "matplotlib>=3.8"
-	$(BIN)/outrider bench decode demo --report docs/report/demo $(AGAINST) --note "A base model of 270M parameters, \
-	decoded greedily, soon repeats itself, and repeated text is what drafts predict best: these speed-ups are higher than \
-	those of a larger model."
+	$(BIN)/outrider bench decode demo --seconds 240 --report docs/report/demo $(AGAINST)
 
 AGAINST := $(if $(PEER),--against llama.cpp --peer-python $(PEER))
 

@@ -10,29 +10,30 @@ from collections.abc import Iterator
 
 import uvicorn
 
-from outrider.server.app import Server
+from outrider.server.app import create_app
 from outrider.server.keys import ApiKeys
 from outrider.server.metrics import Metrics
 from outrider.server.scheduler import Scheduler
+from outrider.server.service import Service
 
 
 @contextlib.contextmanager
-def serving(llm, **options) -> Iterator[tuple[str, Server]]:
-    """The base URL of a running server."""
+def serving(llm, **options) -> Iterator[tuple[str, Service]]:
+    """The base URL of a running server, and its service."""
     keys, limits = ApiKeys(options.pop("keys", ())), options.get("limits")
     metrics = Metrics()
     scheduler = Scheduler(llm, finished=metrics.finished, **options)
-    server = Server(llm, scheduler, metrics, name="tiny", keys=keys, limits=limits, loopback="127.0.0.1")
+    service = Service(llm, scheduler, metrics, name="tiny", keys=keys, limits=limits)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    running = uvicorn.Server(uvicorn.Config(server.app(), port=port, log_level="error"))
+    running = uvicorn.Server(uvicorn.Config(create_app(service, loopback="127.0.0.1"), port=port, log_level="error"))
     thread = threading.Thread(target=running.run)
     thread.start()
     try:
         while not running.started:
             time.sleep(0.01)
-        yield f"http://127.0.0.1:{port}", server
+        yield f"http://127.0.0.1:{port}", service
     finally:
         running.should_exit = True
         thread.join(60)

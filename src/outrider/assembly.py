@@ -6,8 +6,8 @@ from outrider.backends.cpu import KvFormat, ThreadPool
 from outrider.backends.cpu.lowering import CpuExecutor
 from outrider.backends.cpu.weights import WeightStore
 from outrider.checkpoints.config import AssistantConfig, ModelConfig
-from outrider.models.assistant import LOGITS, POSITION_OFFSET, Drafting, record_assistant
-from outrider.models.gemma import Forward, kv_numbers, record_gemma, tap
+from outrider.models.assistant import LOGITS, Drafting, record_assistant
+from outrider.models.gemma import Forward, record_gemma, tap
 
 
 def cpu_target(
@@ -23,12 +23,12 @@ def cpu_target(
 
     Args:
         max_rows: most rows of one pass.
-        kv_format: how keys and values are kept.
+        kv_format: format of keys and values.
         taps: layers whose hidden state is kept for every row of a pass.
     """
     program = record_gemma(config, weights, taps=taps)
     executor = CpuExecutor(program, weights, pool, max_rows=max_rows, kv_format=kv_format)
-    return Forward(config, executor, kv_numbers(config), taps={layer: tap(layer) for layer in taps})
+    return Forward(config, executor, {layer: tap(layer) for layer in taps})
 
 
 def cpu_drafter(
@@ -40,18 +40,13 @@ def cpu_drafter(
     *,
     max_rows: int,
     kv_format: KvFormat,
-    position_offset: int = POSITION_OFFSET,
 ) -> Drafting:
-    """An MTP drafter ready to run; it was checked with `check_pair`.
-
-    Args:
-        kv_format: as the target's cache.
-    """
-    program = record_assistant(target, assistant, weights, position_offset=position_offset)
+    """An MTP drafter ready to run, checked with `check_pair` before; `kv_format` is that of the target's cache."""
+    program = record_assistant(target, assistant, weights)
     executor = CpuExecutor(
         program, weights, pool, max_rows=max_rows, kv_format=kv_format, target_weights=target_weights
     )
     if not assistant.use_ordered_embeddings:
         return Drafting(executor)
     ordering = weights.integers("masked_embedding.token_ordering").reshape(assistant.num_centroids, -1)
-    return Drafting(executor, logits=LOGITS, ordering=ordering, top_k=assistant.centroid_top_k)
+    return Drafting(executor, LOGITS, ordering, assistant.centroid_top_k)

@@ -1,11 +1,13 @@
-"""What every command shares: options, errors, log lines, and how a model is loaded."""
+"""What commands share: options, tables and JSON, errors, log lines, and how a model is loaded."""
 
 from __future__ import annotations
 
 import errno
+import json
 import logging
 import sys
 import warnings
+from collections.abc import Callable
 from enum import StrEnum
 from traceback import clear_frames
 from typing import TYPE_CHECKING, Annotated, Any
@@ -16,6 +18,8 @@ from outrider.errors import OutriderError
 from outrider.progress import error_console, progress_bar
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from outrider import LLM
 
 __all__ = ["error_console", "progress_bar"]
@@ -33,6 +37,7 @@ LookupOption = Annotated[
     bool, typer.Option("--lookup/--no-lookup", help="Also draft by prompt lookup (n-gram matches).")
 ]
 ThreadsOption = Annotated[int | None, typer.Option(help="Compute threads.", show_default="all cores")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
 ContextOption = Annotated[
     int | None,
     typer.Option(help="Context size of a request, in tokens (prompt and answer).", show_default="the model's"),
@@ -79,6 +84,26 @@ class LogLevel(StrEnum):
 
 
 LogLevelOption = Annotated[LogLevel, typer.Option(help="Log level on standard error; info logs every request.")]
+
+
+def print_result(result: dict[str, Any], show: Callable[[dict[str, Any]], None], as_json: bool) -> None:
+    """Figures as one JSON object, or by `show`."""
+    if as_json:
+        print(json.dumps(result))
+    else:
+        show(result)
+
+
+def figures_table(first: str, *others: str) -> Table:
+    """A table without rows: names in the first column, figures in the others, aligned right."""
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
+    table.add_column(first, no_wrap=True)
+    for name in others:
+        table.add_column(name, justify="right")
+    return table
 
 
 class _StandardError(logging.Handler):

@@ -1,4 +1,4 @@
-"""What runs a program: the interface of every folder under `backends`."""
+"""The interface of what runs a program: every folder under `backends` implements it."""
 
 from __future__ import annotations
 
@@ -7,19 +7,8 @@ from typing import Any, Protocol
 from outrider.arrays import Floats, Ints
 
 
-class Cache(Protocol):
-    """Keys and values of one sequence, as an executor makes them."""
-
-    @property
-    def length(self) -> int:
-        """Committed positions."""
-
-    def commit(self, path: Ints) -> None:
-        """Makes staged rows, ascending, the next positions."""
-
-
 class Executor(Protocol):
-    """Runs a program. Rows of a pass: see `run`."""
+    """Runs one program."""
 
     @property
     def max_rows(self) -> int:
@@ -44,11 +33,11 @@ class Executor(Protocol):
         Args:
             token, sequence, parent: (rows,) int32. The rows of a sequence lie together; a parent is an earlier row of
                 the same sequence, or -1 for the last committed token.
-            outputs: ascending rows whose choice is wanted.
+            outputs: rows whose choice is wanted, ascending.
             caches: by sequence number.
-            logits: (outputs, vocabulary) float32, filled; None if they are not wanted.
-            embeddings: (rows,) int32, the index of a row's embedding or -1, and (n, width) float32. The token of a row
-                that has one counts only where a table without `embeddings` is gathered from.
+            logits: (outputs, vocabulary) float32, filled if given.
+            embeddings: (rows,) int32, the index of a row's embedding or -1, and (n, width) float32. The token of such a
+                row counts only where a table without `embeddings` is gathered from.
 
         Returns:
             The largest logit's token of each output, ties to the lower id, and that logit before softcap.

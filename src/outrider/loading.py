@@ -21,7 +21,7 @@ from outrider.checkpoints.checkpoint import Checkpoint
 from outrider.checkpoints.config import AssistantConfig, ModelConfig
 from outrider.checkpoints.tokenizer_tables import TokenizerTables
 from outrider.drafters.pairing import FoundDrafter, find_drafter
-from outrider.drafters.registry import Settings, kind_of, make_drafters
+from outrider.drafters.registry import Settings, kind_of, make_drafters, tapped_layers
 from outrider.engine.driver import Driver
 from outrider.engine.engine import Engine
 from outrider.engine.measure import Measure
@@ -130,14 +130,15 @@ def load(source: str | Path, options: LoadOptions, progress: Progress) -> Loaded
     checkpoint, config, tables = open_target(source)
     context, pool = context_of(config, options.context), open_pool(options.threads)
     drafter = choose_drafter(source, checkpoint.path, config, options.drafter)
+    drafter_checkpoint = open_drafter(drafter.path, config)
     weights, packed = open_weights(checkpoint, options.quantize, pool, progress)
-    target = record_target(config, weights, pool, options)
+    target = record_target(config, drafter_checkpoint, weights, pool, options)
     weight_bytes = weights.packed_bytes
     progress("building the tokenizer", 1.0)
     tokenizer = open_tokenizer(tables, path=checkpoint.path)
     grammars = grammar_compiler(tokenizer, target.vocabulary)
     prompts = open_prompts(checkpoint.path, tables, tokenizer, grammars, target, context)
-    recorded = open_drafter(drafter.path, config, weights, pool, options)
+    recorded = record_drafter(drafter_checkpoint, config, weights, pool, options)
     progress("measuring pass costs", 1.0)
     caches = open_caches(config, context, options)
     measure = Measure(target, caches)
@@ -206,9 +207,16 @@ def open_weights(
     return WeightStore(tensors, pool, _fraction_of(total, progress)), packed
 
 
-def record_target(config: ModelConfig, weights: WeightStore, pool: cpu.ThreadPool, options: LoadOptions) -> Target:
-    """The target's program, lowered for the CPU: that packs its weights."""
-    return Target(cpu_target(config, weights, pool, max_rows=PREFILL_CHUNK, kv_format=options.kv_cache_dtype))
+def record_target(
+    config: ModelConfig,
+    drafter: Checkpoint | None,
+    weights: WeightStore,
+    pool: cpu.ThreadPool,
+    options: LoadOptions,
+) -> Target:
+    """The target's program, with the taps of its drafters, lowered for the CPU: that packs its weights."""
+    taps, kv_format = tapped_layers(config, drafter and drafter.config), options.kv_cache_dtype
+    return Target(cpu_target(config, weights, pool, max_rows=PREFILL_CHUNK, kv_format=kv_format, taps=taps))
 
 
 def grammar_compiler(tokenizer: Tokenizer, vocabulary: int) -> GrammarCompiler:
@@ -245,17 +253,24 @@ def choose_drafter(source: str | Path, path: Path, config: ModelConfig, wanted: 
     return FoundDrafter(open_checkpoint(wanted).path, f"{wanted}, as asked")
 
 
-def open_drafter(
-    path: Path | None, config: ModelConfig, weights: WeightStore, pool: cpu.ThreadPool, options: LoadOptions
-) -> dict[str, Any]:
-    """A drafter's program by its kind; empty without one. Raises CheckpointError if it does not fit the target."""
+def open_drafter(path: Path | None, config: ModelConfig) -> Checkpoint | None:
+    """A drafter's checkpoint. Raises CheckpointError if it does not fit the target."""
     if path is None:
-        return {}
+        return None
     checkpoint = open_checkpoint(path)
     if (found := kind_of(checkpoint.config)) is None:
         raise CheckpointError("is a model, not a drafter", path=checkpoint.path, remedy="Pass its MTP drafter")
+    found[1].check(config, checkpoint.config)
+    return checkpoint
+
+
+def record_drafter(
+    checkpoint: Checkpoint | None, config: ModelConfig, weights: WeightStore, pool: cpu.ThreadPool, options: LoadOptions
+) -> dict[str, Any]:
+    """A drafter's program by its kind; empty without one."""
+    if checkpoint is None or (found := kind_of(checkpoint.config)) is None:
+        return {}
     kind, reader = found
-    reader.check(config, checkpoint.config)
     tensors = quantized(checkpoint, options.quantize, pool).tensors if options.quantize else checkpoint.tensors
     own = WeightStore(tensors, pool)
     kv_format = options.kv_cache_dtype

@@ -1,8 +1,8 @@
 """A forward pass as data: operations over named buffers, in the order in which they run.
 
-The models record it (`models`), an executor runs it (`backends`), and a person reads it (`outrider inspect --program`).
-It names weights by their neutral names, cache layers by number and buffers by name; it knows no backend. What only one
-processor needs (quantizing activations, fusing, packing weights, dropping rows early) is the executor's.
+Models record it (`models`), an executor runs it (`backends`), `outrider inspect --program` prints it. It names weights
+by their neutral names, cache layers by number and buffers by name, and depends on no backend. What only one processor
+needs (quantizing activations, fusing, packing weights, dropping rows early) is done when an executor lowers it.
 
 A pass computes rows: each is a token, or an embedding in place of one, at a position of a sequence. Row r of a buffer
 belongs to row r of the pass. Buffers are float32, (rows, width), or (rows * rows_per_row, width).
@@ -11,9 +11,9 @@ belongs to row r of the pass. Buffers are float32, (rows, width), or (rows * row
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Container, Iterator
+from collections.abc import Collection, Container
 from dataclasses import dataclass, fields
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from outrider.checkpoints.config import Rope
 
@@ -40,9 +40,9 @@ class KvLayer:
 
 
 class Op:
-    """An operation. `READS` and `WRITES` name its fields that name buffers; some read what they write."""
+    """An operation. `READS` and `WRITES` are the fields that name buffers; some operations read what they write."""
 
-    READS: ClassVar[tuple[str, ...]] = ()
+    READS: ClassVar[tuple[str, ...]] = ("src",)
     WRITES: ClassVar[tuple[str, ...]] = ("dst",)
 
     @property
@@ -61,13 +61,14 @@ class Op:
         return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", type(self).__name__).lower()
 
     def __str__(self) -> str:
-        return f"{self.kind:<19}" + "  ".join(f"{f.name}={_shown(getattr(self, f.name))}" for f in _fields(self))
+        return f"{self.kind:<19}" + "  ".join(f"{f.name}={_shown(getattr(self, f.name))}" for f in fields(self))  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)
 class Gather(Op):
     """dst = table[token] * scale. With `embeddings`, a row that carries an embedding gets that instead, unscaled."""
 
+    READS = ()
     table: str
     scale: float
     dst: str
@@ -78,7 +79,6 @@ class Gather(Op):
 class RmsNorm(Op):
     """dst = src / sqrt(mean(src^2) + eps) * weight (Zhang and Sennrich 2019); no weight means 1."""
 
-    READS = ("src",)
     src: str
     weight: str | None
     eps: float
@@ -89,7 +89,6 @@ class RmsNorm(Op):
 class HeadNorm(Op):
     """As RmsNorm, over each head on its own; the weight has head_dim values."""
 
-    READS = ("src",)
     src: str
     weight: str | None
     eps: float
@@ -142,6 +141,7 @@ class GeluGate(Op):
 class RopeTable(Op):
     """dst = cosines, then sines, of position * frequency, for each pair of a head's dimensions."""
 
+    READS = ()
     rope: Rope
     dst: str
 
@@ -160,7 +160,7 @@ class Turn(Op):
 
 @dataclass(frozen=True)
 class StoreKv(Op):
-    """The row's keys and values, (kv_heads * head_dim) each, are staged in a layer of the cache."""
+    """Stages the row's keys and values, (kv_heads * head_dim) each, in a layer of the cache."""
 
     READS = ("key", "value")
     WRITES = ()
@@ -187,7 +187,6 @@ class Attention(Op):
 class Linear(Op):
     """dst = weight src, the weight being (width of dst, width of src)."""
 
-    READS = ("src",)
     src: str
     weight: str
     dst: str
@@ -208,24 +207,11 @@ class Route(Op):
     """The top_k largest of softmax(src), ties to the lower index: their indices to `chosen`, and to dst their shares,
     scaled to sum 1 and then by `scale` of each."""
 
-    READS = ("src",)
     WRITES = ("chosen", "dst")
     src: str
     top_k: int
     scale: str | None
     chosen: str
-    dst: str
-
-
-@dataclass(frozen=True)
-class ExpertGated(Op):
-    """dst = gelu(gate src) * (up src) for each chosen expert: gate and up are the halves of its matrix in `weight`."""
-
-    READS = ("src", "chosen")
-    src: str
-    chosen: str
-    top_k: int
-    weight: str
     dst: str
 
 
@@ -239,6 +225,11 @@ class ExpertLinear(Op):
     top_k: int
     weight: str
     dst: str
+
+
+@dataclass(frozen=True)
+class ExpertGated(ExpertLinear):
+    """dst = gelu(gate src) * (up src) for each chosen expert: gate and up are the halves of its matrix in `weight`."""
 
 
 @dataclass(frozen=True)
@@ -268,9 +259,8 @@ class ClusterLinear(Op):
 
 @dataclass(frozen=True)
 class Head(Op):
-    """The logits of rows whose result is wanted: weight src, then softcap * tanh(logit / softcap) unless that is 0."""
+    """The logits of output rows: weight src, then softcap * tanh(logit / softcap) unless that is 0."""
 
-    READS = ("src",)
     WRITES = ()
     src: str
     weight: str
@@ -281,9 +271,9 @@ class Head(Op):
 class Program:
     """A recorded pass.
 
-    `every_row` are the buffers whose values are wanted of every row after a pass; those of other buffers only of rows
-    with an output. In a `reader` (cross-attention to the target's cache) rows store no keys and values: each has the
-    first free position of its sequence plus `reader_offset` and attends to all committed positions.
+    After a pass, the buffers in `every_row` hold values of every row, others only of rows with an output. In a `reader`
+    (cross-attention to the target's cache) rows store no keys and values: each has the first free position of its
+    sequence and attends to all committed positions.
     """
 
     buffers: tuple[Buffer, ...]
@@ -291,14 +281,10 @@ class Program:
     ops: tuple[Op, ...]
     every_row: frozenset[str] = frozenset()
     reader: bool = False
-    reader_offset: int = 0
 
     def buffer(self, name: str) -> Buffer:
-        """The buffer of that name. Raises KeyError if there is none."""
-        found = next((buffer for buffer in self.buffers if buffer.name == name), None)
-        if found is None:
-            raise KeyError(f"the program has no buffer {name!r}")
-        return found
+        """The buffer of that name."""
+        return next(buffer for buffer in self.buffers if buffer.name == name)
 
     def __str__(self) -> str:
         rows = [f"buffer             {b.name}  width={b.width}" + _per_row(b) for b in self.buffers]
@@ -313,7 +299,7 @@ class Recorder:
     """Collects the buffers and operations of a program.
 
     Args:
-        names: of the checkpoint's tensors; which of them exist decides the variant.
+        names: of the checkpoint's tensors; they decide the variant.
     """
 
     def __init__(self, names: Container[str], kv_layers: tuple[KvLayer, ...]) -> None:
@@ -340,14 +326,9 @@ class Recorder:
                     raise ValueError(f"{type(op).__name__} names {name!r}, which is no buffer")
             self._ops.append(op)
 
-    def program(self, *, every_row: Collection[str] = (), reader: bool = False, reader_offset: int = 0) -> Program:
+    def program(self, *, every_row: Collection[str] = (), reader: bool = False) -> Program:
         """What was recorded."""
-        buffers = tuple(self._buffers.values())
-        return Program(buffers, self.kv_layers, tuple(self._ops), frozenset(every_row), reader, reader_offset)
-
-
-def _fields(op: Op) -> Iterator[Any]:
-    return iter(fields(op))  # type: ignore[arg-type]
+        return Program(tuple(self._buffers.values()), self.kv_layers, tuple(self._ops), frozenset(every_row), reader)
 
 
 def _shown(value: object) -> str:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from numbers import Real
 from operator import index
-from typing import Any
+from typing import Any, TypeGuard
 
 from outrider.chat.markers import Markers
 from outrider.chat.template import ChatTemplate
@@ -21,43 +22,36 @@ Prompt = str | Sequence[int] | Sequence[Message]
 _PROMPTS = "a text, a list of texts, or a list of lists of token ids"
 
 
+@dataclass
 class Prompts:
     """Reads prompts for one model.
 
-    Args:
+    Attributes:
         template: the model's chat template; None for a base model.
         name: of the model's file or folder, for errors.
         vocabulary: token ids that the model has logits for.
         context: most positions of one request. most_context: the model's own limit.
     """
 
-    def __init__(
-        self,
-        tokenizer: Tokenizer,
-        template: ChatTemplate | None,
-        grammars: GrammarCompiler,
-        *,
-        name: str,
-        vocabulary: int,
-        context: int,
-        most_context: int,
-    ) -> None:
-        self.template = template
-        self._tokenizer, self._grammars = tokenizer, grammars
-        self._name, self._vocabulary = name, vocabulary
-        self._context, self._most_context = context, most_context
+    tokenizer: Tokenizer
+    template: ChatTemplate | None
+    grammars: GrammarCompiler
+    name: str
+    vocabulary: int
+    context: int
+    most_context: int
 
     def encode_all(self, prompts: str | Iterable[Prompt]) -> list[list[int]]:
         """The ids of each prompt. Raises as `encode`."""
         if isinstance(prompts, str):
             return [self.encode(prompts)]
-        if isinstance(prompts, Mapping | bytes) or not isinstance(prompts, Iterable):
+        if not _is_sequence(prompts):
             raise UsageError(f"prompts must be {_PROMPTS}, not {given(prompts)}")
         several = list(prompts)
         for number, prompt in enumerate(several):
             if isinstance(prompt, Mapping):
                 raise UsageError(f"prompts[{number}] is a dict, {given(prompt)}: pass messages to LLM.chat")
-            if isinstance(prompt, bytes) or not isinstance(prompt, Iterable):
+            if not _is_sequence(prompt):
                 number_hint = " (the ids of one prompt go into a list of their own: [[2, 818, 5279]])"
                 hint = number_hint if isinstance(prompt, Real) else ""
                 raise UsageError(f"prompts must be {_PROMPTS}, but prompts[{number}] is {given(prompt)}{hint}")
@@ -77,8 +71,8 @@ class Prompts:
         """
         if isinstance(prompt, str):
             self._check_length(prompt)
-            return self._checked(self._tokenizer.encode(prompt))
-        if isinstance(prompt, Mapping | bytes) or not isinstance(prompt, Iterable):
+            return self._checked(self.tokenizer.encode(prompt))
+        if not _is_sequence(prompt):
             raise UsageError(f"a prompt must be a text or a list of token ids, not {given(prompt)}")
         tokens: list[Any] = list(prompt)
         if tokens and isinstance(tokens[0], Mapping):
@@ -99,15 +93,15 @@ class Prompts:
             UsageError: the model has no chat template, or it refuses these messages, or they are too long.
         """
         if self.template is None:
-            raise UsageError(f"{self._name} is a base model without a chat template: give it a text to continue")
+            raise UsageError(f"{self.name} is a base model without a chat template: give it a text to continue")
         text = self.template.render(messages, tools=tools, thinking=thinking)
         self._check_length(text)
-        return self._checked(self._tokenizer.encode(text, add_bos=False, parse_special=True))
+        return self._checked(self.tokenizer.encode(text, add_bos=False, parse_special=True))
 
     def several(self, messages: Sequence[Message] | Sequence[Sequence[Message]]) -> list[Sequence[Message]]:
         """One conversation or several, as a list. Raises UsageError for anything else."""
         expected = 'messages must be a list of messages such as {"role": "user", "content": "Hello"}, or a list of such'
-        if isinstance(messages, str | bytes | Mapping) or not isinstance(messages, Iterable):
+        if isinstance(messages, str) or not _is_sequence(messages):
             raise UsageError(f"{expected} lists, not {given(messages)}")
         found: list[Any] = list(messages)
         several = [found] if found and isinstance(found[0], Mapping) else found
@@ -130,17 +124,11 @@ class Prompts:
         Raises:
             UsageError: as `check`; or the list has another length.
         """
-        several: list[Any]
-        if sampling_params is None or isinstance(sampling_params, SamplingParams):
-            several = [sampling_params or SamplingParams()] * count
-        elif isinstance(sampling_params, list | tuple):
-            several = list(sampling_params)
-            if len(several) != count:
-                raise UsageError(
-                    f"sampling_params has {len(several)} entries for {count} prompts: give one for each, or one for all"
-                )
-        else:
-            several = [sampling_params]
+        wanted: Any = SamplingParams() if sampling_params is None else sampling_params
+        several: list[Any] = list(wanted) if isinstance(wanted, list | tuple) else [wanted] * count
+        if len(several) != count:
+            counts = f"sampling_params has {len(several)} entries for {count} prompts"
+            raise UsageError(f"{counts}: give one for each, or one for all")
         for params in {id(params): params for params in several}.values():
             self.check(params)
         return several
@@ -153,37 +141,37 @@ class Prompts:
                 `GrammarCompiler.compile`).
         """
         if not isinstance(params, SamplingParams):
-            raise UsageError(
-                f"sampling_params must be a SamplingParams or a list of them, not {given(params)}: "
-                "write SamplingParams(max_tokens=64)"
-            )
+            problem = f"sampling_params must be a SamplingParams or a list of them, not {given(params)}"
+            raise UsageError(f"{problem}: write SamplingParams(max_tokens=64)")
         for name, tokens in (("logit_bias", params.logit_bias), ("stop_token_ids", params.stop_token_ids)):
-            wrong = next((token for token in tokens if not 0 <= token < self._vocabulary), None)
+            wrong = next((token for token in tokens if not 0 <= token < self.vocabulary), None)
             if wrong is not None:
-                raise UsageError(f"{name} names token {wrong}, outside the vocabulary of {self._vocabulary}")
+                raise UsageError(f"{name} names token {wrong}, outside the vocabulary of {self.vocabulary}")
         if params.grammar is not None:
-            self._grammars.compile(params.grammar)
+            self.grammars.compile(params.grammar)
 
     def _checked(self, ids: list[int]) -> list[int]:
         if not ids:
             raise UsageError("the prompt is empty: give it at least one token")
-        wrong = next((token for token in ids if not 0 <= token < self._vocabulary), None)
+        wrong = next((token for token in ids if not 0 <= token < self.vocabulary), None)
         if wrong is not None:
-            raise UsageError(f"token id {wrong} is outside the vocabulary of {self._vocabulary}")
-        if len(ids) >= self._context:
+            raise UsageError(f"token id {wrong} is outside the vocabulary of {self.vocabulary}")
+        if len(ids) >= self.context:
             raise self._too_long(str(len(ids)))
         return ids
 
     def _check_length(self, text: str) -> None:
         """Refuses a text that cannot fit before it is encoded, which would cost time and memory."""
-        if len(text) > self._context and (fewest := self._tokenizer.fewest_tokens(text)) >= self._context:
+        if len(text) > self.context and (fewest := self.tokenizer.fewest_tokens(text)) >= self.context:
             raise self._too_long(f"at least {fewest}")
 
     def _too_long(self, tokens: str) -> UsageError:
-        return UsageError(
-            f"the prompt has {tokens} tokens and leaves no room in a context of {self._context}: shorten it"
-            + (" or raise context" if self._context < self._most_context else "")
-        )
+        remedy = "shorten it" + (" or raise context" if self.context < self.most_context else "")
+        return UsageError(f"the prompt has {tokens} tokens and leaves no room in a context of {self.context}: {remedy}")
+
+
+def _is_sequence(value: object) -> TypeGuard[Iterable[Any]]:
+    return isinstance(value, Iterable) and not isinstance(value, Mapping | bytes)
 
 
 def _token_id(token: Any) -> int:

@@ -8,17 +8,17 @@ from collections import Counter
 import pytest
 
 from outrider.bench.prompt import Form
-from outrider.bench.prompt_file import MT_BENCH_CATEGORIES
 from outrider.bench.suite import choose_prompts
 from outrider.errors import UsageError
+
+NAMES = ("writing", "roleplay", "math", "qa", "rag")
 
 
 @pytest.fixture
 def spec_bench(tmp_path):
     """Three questions of each category."""
     path = tmp_path / "question.jsonl"
-    names = [*MT_BENCH_CATEGORIES, "qa", "rag"]
-    lines = [{"category": name, "turns": [f"{name} {i}", "go on"]} for i in range(3) for name in names]
+    lines = [{"category": name, "turns": [f"{name} {i}", "go on"]} for i in range(3) for name in NAMES]
     path.write_text("\n".join(map(json.dumps, lines)))
     return str(path)
 
@@ -28,7 +28,7 @@ def counted(suite, categories=(), limit=None, form=Form.base):
 
 
 def test_of_a_file_all_are_taken_and_of_each_category_as_many_as_asked(spec_bench):
-    assert counted(spec_bench) == [(name, 3) for name in (*MT_BENCH_CATEGORIES, "qa", "rag")]
+    assert counted(spec_bench) == [(name, 3) for name in NAMES]
     assert counted(spec_bench, ["rag", "writing"], 2) == [("writing", 2), ("rag", 2)]
 
 
@@ -37,31 +37,13 @@ def test_of_what_ships_a_few_are_taken_in_the_suites_order():
     assert counted("shipped", ["code", "prose"], 20) == [("prose", 20), ("code", 20)]
 
 
-def test_mt_bench_stands_for_its_categories(spec_bench):
-    assert counted(spec_bench, ["mt_bench"], 1) == [(name, 1) for name in MT_BENCH_CATEGORIES]
-
-
-def test_an_unknown_category_names_those_there_are(fake, call, spec_bench, tmp_path):
+def test_an_unknown_category_names_those_there_are(fake, call, spec_bench):
     ran = call("bench", "decode", "demo", "--category", "poetry")
     assert ran.code == 2
     assert "the shipped suite has no category 'poetry'; it has prose, conversation, explanation" in ran.err
-    with pytest.raises(UsageError, match=r"question.jsonl has no category 'prose'; it has writing, .*, rag, mt_bench$"):
+    with pytest.raises(UsageError, match=r"question.jsonl has no category 'prose'; it has writing, .*, rag$"):
         choose_prompts(spec_bench, ["prose"], None)
-    (tmp_path / "own.jsonl").write_text('{"prompt": "x", "category": "extraction"}')
-    with pytest.raises(UsageError, match=r"has no category 'mt_bench'; it has extraction$"):
-        choose_prompts(str(tmp_path / "own.jsonl"), ["mt_bench"], None)
     assert fake.made == []  # told before a model is loaded
-
-
-def test_mt_bench_is_summed_up_too(fake, call, spec_bench):  # noqa: ARG001
-    ran = call("bench", "decode", "demo", "--json", "--suite", spec_bench, "--seconds", "0")
-    found = json.loads(ran.out)
-    assert list(found["groups"]) == ["mt_bench"]
-    assert found["groups"]["mt_bench"]["prompts"] == 3 * len(MT_BENCH_CATEGORIES)
-    assert found["total"]["prompts"] == 30
-    shown = call("bench", "decode", "demo", "--suite", spec_bench, "--seconds", "0").out
-    rows = [line.split()[0] for line in shown.splitlines() if line.strip()]
-    assert rows.index("rag") < rows.index("mt_bench") < rows.index("all")
 
 
 def test_identical_lines_are_one_prompt_and_names_no_markup(fake, call, tmp_path):  # noqa: ARG001

@@ -58,10 +58,11 @@ def test_spec_bench_lines(tmp_path):
     ]
 
 
-OBJECT = (
-    'expected an object with one of "prompt" (a text), "messages" (a list of messages) or "turns" (a list of texts)'
-)
-ROLES = '"messages": expected the roles "user" and "assistant" in turns, "user" first and last'
+OBJECT = 'expected an object with one of "prompt", "messages" or "turns"'
+PROMPT = '"prompt": expected a text that is not empty'
+TURNS = '"turns": expected a list of texts that are not empty'
+MESSAGES = '"messages": expected a list of objects with "role" and "content" (a text that is not empty), "user" and'
+CATEGORY = '"category": expected a name, on one line and of at most 40 characters'
 
 
 def spoken(*roles):
@@ -73,32 +74,33 @@ def spoken(*roles):
     [
         (b"prompt: x", OBJECT),
         (b"[" * 100_000, OBJECT),
-        (b'{"prompt": "\xff"}', "is not UTF-8"),
+        (b'{"prompt": "\xff"}', "is not JSON in UTF-8"),
         (["x"], OBJECT),
         ({"text": "x"}, f"{OBJECT}, found none of them"),
         ({"prompt": "x", "turns": ["x"]}, f"{OBJECT}, found prompt and turns"),
-        ({"prompt": 3}, '"prompt": expected a text that is not empty'),
-        ({"prompt": " \n"}, '"prompt": expected a text that is not empty'),
-        ({"prompt": "\ud800"}, '"prompt": expected text that UTF-8 can hold'),
-        ({"prompt": "x", "category": 3}, '"category": expected a name, on one line and of at most 40 characters'),
-        ({"prompt": "x", "category": ""}, '"category": expected a name'),
-        ({"prompt": "x", "category": "a\x1b[31mb"}, '"category": expected a name'),
-        ({"prompt": "x", "category": "a" * 41}, '"category": expected a name'),
-        ({"turns": "x"}, '"turns": expected a list of at least one'),
-        ({"turns": []}, '"turns": expected a list of at least one'),
-        ({"turns": ["x", ""]}, '"turns", turn 2: expected a text that is not empty'),
-        ({"messages": {}}, '"messages": expected a list of at least one'),
-        ({"messages": ["x"]}, '"messages", message 1: expected an object with "role" and "content"'),
-        ({"messages": [{"role": "user"}]}, '"messages", message 1: expected an object with "role" and "content"'),
-        ({"messages": [{"role": "user", "content": [1]}]}, '"messages", message 1: expected a text that is not empty'),
-        ({"messages": [{"role": None, "content": "x"}]}, '"messages", message 1, role: expected a text'),
-        (spoken("system"), f"{ROLES}, after at most one"),
-        (spoken("user", "assistant"), ROLES),
-        (spoken("user", "user"), ROLES),
-        (spoken("user", "user", "user"), ROLES),
-        (spoken("user", "system", "user"), ROLES),
-        (spoken("system", "system", "user"), ROLES),
-        (spoken("tool"), ROLES),
+        ({"prompt": 3}, PROMPT),
+        ({"prompt": " \n"}, PROMPT),
+        ({"prompt": "\ud800"}, "surrogates not allowed"),
+        ({"prompt": "x", "category": 3}, CATEGORY),
+        ({"prompt": "x", "category": ""}, CATEGORY),
+        ({"prompt": "x", "category": "a\x1b[31mb"}, CATEGORY),
+        ({"prompt": "x", "category": "a" * 41}, CATEGORY),
+        ({"turns": "x"}, TURNS),
+        ({"turns": []}, TURNS),
+        ({"turns": ["x", ""]}, TURNS),
+        ({"messages": {}}, MESSAGES),
+        ({"messages": []}, MESSAGES),
+        ({"messages": ["x"]}, MESSAGES),
+        ({"messages": [{"role": "user"}]}, MESSAGES),
+        ({"messages": [{"role": "user", "content": [1]}]}, MESSAGES),
+        ({"messages": [{"role": None, "content": "x"}]}, MESSAGES),
+        (spoken("system"), MESSAGES),
+        (spoken("user", "assistant"), MESSAGES),
+        (spoken("user", "user"), MESSAGES),
+        (spoken("user", "user", "user"), MESSAGES),
+        (spoken("user", "system", "user"), MESSAGES),
+        (spoken("system", "system", "user"), MESSAGES),
+        (spoken("tool"), MESSAGES),
     ],
 )
 def test_a_wrong_line_is_told_with_what_was_expected(tmp_path, line, expected):

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from html.parser import HTMLParser
-from itertools import pairwise
 
 import pytest
 
-from outrider.bench.plots import plot_speedup
+from outrider.bench import decode, passes
+from outrider.bench.decode import measure_decode
+from outrider.bench.passes import measure_verify
 from outrider.bench.report import render
 
 HOSTILE = '<script>alert(1)</script>"&'
@@ -30,7 +32,7 @@ FIGURES = {
 LIMIT = {"read_bytes_per_second": 3e10, "bytes_per_token": 250_000_000, "limit_tokens_per_second": 120.0}
 
 
-def facts(category="code", model="demo.gguf", note=None, **peer):
+def facts(category="code", model="demo.gguf", **peer):
     curve = {"rows": [1, 2, 4], "milliseconds": [9.0, 9.5, 10.0], "ratio": [1.0, 1.06, 1.11]}
     predicted = {"predicted_milliseconds": [8.125, 9.4, 10.1]}
     return {
@@ -38,7 +40,6 @@ def facts(category="code", model="demo.gguf", note=None, **peer):
         "date": "2026-01-02",
         "machine": {"processor": "A processor", "cores": 2, "system": "Linux", "python": "3.11"},
         "command": "outrider bench decode x",
-        "note": note,
         "decode": {
             "model": model,
             "threads": 2,
@@ -49,7 +50,6 @@ def facts(category="code", model="demo.gguf", note=None, **peer):
             "draft_sources": ["lookup", "mtp"],
             "suite": "shipped",
             "form": "base",
-            "groups": {},
             "categories": {category: FIGURES | peer, "prose": FIGURES | {"speedup": 1.2, "identical": True} | peer},
             "total": FIGURES | peer,
             **({"peer": {"name": "llama.cpp", "version": "9"}} if peer else {}),
@@ -65,7 +65,7 @@ class Reader(HTMLParser):
 
     def __init__(self, page):
         super().__init__()
-        self.open, self.tags, self.addresses, self.text = [], [], [], ""
+        self.open, self.tags, self.addresses, self.text, self.words = [], [], [], "", []
         self.feed(page)
         assert self.open == []
 
@@ -85,17 +85,22 @@ class Reader(HTMLParser):
 
     def handle_data(self, data):
         self.text += data
+        self.words += data.split()
 
 
 def test_the_page_has_the_figures():
-    text = " ".join(Reader(render(facts())).text.split())
-    assert "2.50 times as fast with drafting as without (95 % interval 1.50 to 4.00); the same tokens." in text
+    page = Reader(render(facts()))
+    text = " ".join(page.text.split())
+    assert (
+        "2.50 times as fast with drafting as without (95 % interval 1.50 to 4.00), the same tokens; greedily continued"
+        in text
+    )
     assert "1.50 to 4.00" in text
     assert "9 interleaved pairs" in text
     assert "20 of 40" in text
     assert "none drafted" in text
     assert "A processor" in text
-    assert "predicted by outrider plan, ms8.129.4010.10" in text
+    assert "outrider plan , ms 1 9.00 1.00 8.12 2 9.50 1.06 9.40 4 10.00 1.11 10.10" in " ".join(page.words)
     assert "llama.cpp" not in text
 
 
@@ -113,32 +118,29 @@ def test_nothing_is_fetched_and_nothing_runs():
     assert re.findall(r"url\((?!['\"]?#)|@import", page) == []
 
 
-@pytest.mark.parametrize("where", ["category", "model", "note"])
+@pytest.mark.parametrize("where", ["category", "model"])
 def test_no_name_becomes_markup(where):
     page = render(facts(**{where: HOSTILE}))
     assert "<script" not in page
     assert "alert(1)" in Reader(page).text
 
 
-def test_plots_take_the_pages_colours():
+def test_bars_have_the_lengths_of_their_figures():
     page = render(facts())
-    assert page.count("<svg") == 3
-    assert not re.findall(r"#01020\d", page)
-    assert {f"var(--series-{i})" for i in (1, 2, 4)} <= set(re.findall(r"var\(--series-\d\)", page))
+    # Of the speed-ups: the longest interval ends at 4. Of the passes: the slowest takes 10 ms.
+    widths = re.findall(r'class="value" style="width:([\d.]+)%"', page)
+    assert widths == ["62.50", "30.00", "62.50", "90.00", "95.00", "100.00"]
+    assert re.findall(r'class="interval" style="left:([\d.]+)%;width:([\d.]+)%"', page)[0] == ("37.50", "62.50")
+    assert 'class="mark" style="left:25.00%"' in page  # no speed-up
+    assert 'class="mark" style="left:83.33%"' in page  # the weights, read once: 1000 / 120 ms
 
 
-def test_thirteen_labels_stand_apart_and_none_is_a_formula():
-    names = ["$\\frac{x", *(f"category {i}" for i in range(12))]
-    plot = plot_speedup(dict.fromkeys(names, FIGURES))
-    heights = [float(re.search(rf'y="([\d.]+)"[^>]*>{re.escape(name)}</text>', plot).group(1)) for name in names]
-    assert all(below - above > 14 for above, below in pairwise(heights))  # the letters are 11 high
-
-
-def test_categories_together_stand_below_the_others():
-    found = facts()
-    found["decode"]["groups"] = {"mt_bench": FIGURES | {"prompts": 77}}
-    text = " ".join(Reader(render(found)).text.split())
-    assert text.index("prose3") < text.index("mt_bench77") < text.index("all3")
+def test_sampled_and_chat_answers_need_no_caveat():
+    sampled, chat = facts(), facts()
+    sampled["decode"]["temperature"] = 0.7
+    chat["decode"]["form"] = "chat"
+    assert "greedily continued" in render(facts())
+    assert "greedily continued" not in render(sampled) + render(chat)
 
 
 def test_tokens_that_differ_stand_in_the_headline():
@@ -148,18 +150,37 @@ def test_tokens_that_differ_stand_in_the_headline():
 
 
 def test_the_command_writes_page_and_figures(fake, call, tmp_path):  # noqa: ARG001
-    ran = call(
-        *("bench", "decode", "demo", "--category", "list", "--prompts", "1", "--seconds", "0"),
-        *("--report", str(tmp_path / "new" / "report"), "--note", "Made up."),
-    )
+    arguments = ("bench", "decode", "demo", "--category", "list", "--prompts", "1", "--seconds", "0", "--report")
+    ran = call(*arguments, str(tmp_path / "new" / "report"))
     assert ran.code == 0, ran.err
     page = (tmp_path / "new" / "report" / "index.html").read_text("utf-8")
-    assert "Made up." in Reader(page).text
+    assert "2.60 times as fast" in Reader(page).text
     figures = json.loads((tmp_path / "new" / "report" / "figures.json").read_text("utf-8"))
     assert figures["decode"]["total"]["speedup"] == pytest.approx(2.6)
     assert figures["verify"]["rows"] == [1, 2, 4, 8, 16]
-    command = "outrider bench decode demo --category list --prompts 1 --seconds 0"
-    assert figures["command"] == f"{command} --report {tmp_path}/new/report"
+    assert figures["command"] == " ".join(("outrider", *arguments, f"{tmp_path}/new/report"))
+
+
+def test_passes_and_decoding_share_one_time_budget(fake, call, tmp_path, monkeypatch):  # noqa: ARG001
+    budgets = []
+
+    def slow_passes(*arguments, **options):
+        time.sleep(0.2)
+        return measure_verify(*arguments, **options)
+
+    def noted(decoder, prompts, seconds):
+        budgets.append(seconds)
+        return measure_decode(decoder, prompts, 0)
+
+    monkeypatch.setattr(passes, "measure_verify", slow_passes)
+    monkeypatch.setattr(decode, "measure_decode", noted)
+    arguments = ("bench", "decode", "demo", "--category", "list", "--prompts", "1")
+    for seconds in ("60", "0.1"):
+        assert call(*arguments, "--seconds", seconds, "--report", str(tmp_path)).code == 0
+    assert call(*arguments, "--seconds", "60").code == 0
+    assert 0 < budgets[0] <= 59.8
+    assert budgets[1] == 0
+    assert 59.9 < budgets[2] <= 60
 
 
 def test_a_folder_that_cannot_be_made_is_reported_before_anything_is_measured(fake, call, tmp_path):

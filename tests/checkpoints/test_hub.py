@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 
+import gguf
 import huggingface_hub.constants
 import pytest
 from tiny_checkpoints import make_assistant, save_folder, save_gguf
@@ -54,8 +55,6 @@ def test_a_cut_connection_is_taken_up_where_it_broke(hub, repository, monkeypatc
 
 @pytest.mark.parametrize("which", ["", ":Q8_0", ":q4_0"])
 def test_gguf_repositories(hub, tiny, tmp_path, which):
-    import gguf
-
     folder = tmp_path / "files"
     folder.mkdir()
     model = tiny("gemma4-dense").model
@@ -67,6 +66,43 @@ def test_gguf_repositories(hub, tiny, tmp_path, which):
     expected = "Q8_0" if "8" in which else "Q4_0"
     assert checkpoint.path.name == f"tiny-{expected}.gguf"
     assert list(hub.sent) == [f"tiny-{expected}.gguf"]
+
+
+@pytest.mark.parametrize("drafter", ["MTP/tiny-Q8_0-MTP.gguf", "mtp-tiny.gguf", "tiny-assistant-Q8_0.gguf"])
+@pytest.mark.parametrize("projector", ["tiny-mmproj-F16.gguf", "mmproj-Q8_0.gguf"])
+def test_drafters_and_projectors_are_recognized(hub, tiny, tmp_path, drafter, projector):
+    folder = tmp_path / "files"
+    (folder / drafter).parent.mkdir(parents=True)
+    model = tiny("gemma4-e2b").model
+    save_gguf(model, folder / "tiny-Q8_0.gguf", gguf.GGMLQuantizationType.Q8_0)
+    save_gguf(make_assistant(model.config.get_text_config(), ordered=False), folder / drafter)
+    (folder / projector).write_bytes(b"an image encoder")
+    (folder / "tiny-imatrix.gguf").write_bytes(b"an importance matrix")
+    hub.repositories["org/tiny-GGUF"] = folder
+    for source in ("org/tiny-GGUF:Q8_0", "org/tiny-GGUF"):
+        checkpoint = open_checkpoint(source)
+        assert checkpoint.path.name == "tiny-Q8_0.gguf"
+        assert set(hub.sent) == {"tiny-Q8_0.gguf", drafter}
+        found = find_drafter(source, checkpoint.path, checkpoint.config)
+        assert found.path == checkpoint.path.parent / drafter
+    assert open_checkpoint(f"org/tiny-GGUF:{drafter.split('/')[-1]}").path == checkpoint.path.parent / drafter
+
+
+def test_one_drafter_of_several_is_fetched_and_none_beside_a_drafter(hub, tiny, tmp_path):
+    folder = tmp_path / "files"
+    folder.mkdir()
+    model = tiny("gemma4-e2b").model
+    made = make_assistant(model.config.get_text_config(), ordered=False)
+    for kind in ("F16", "Q8_0"):
+        save_gguf(made, folder / f"mtp-{kind}.gguf", gguf.GGMLQuantizationType[kind])
+    hub.repositories["org/drafters"] = folder
+    assert open_checkpoint("org/drafters").path.name == "mtp-Q8_0.gguf"
+    assert list(hub.sent) == ["mtp-Q8_0.gguf"]
+    save_gguf(model, folder / "tiny-F16.gguf", gguf.GGMLQuantizationType.F16)
+    hub.repositories["org/both"] = folder
+    hub.sent.clear()
+    open_checkpoint("org/both:F16")
+    assert set(hub.sent) == {"tiny-F16.gguf", "mtp-F16.gguf"}
 
 
 def test_a_drafter_beside_it_on_the_hub_is_found(hub, tiny, repository, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,12 @@ import tiny_checkpoints as tiny_files
 import torch
 from gguf import GGMLQuantizationType as Type
 from published_configs import PUBLISHED
+from safetensors.numpy import load_file, save_file
 from tiny_checkpoints import Tiny
 
+from outrider import SamplingParams
 from outrider.checkpoints import AssistantConfig, Checkpoint, ModelConfig, Tensor, TokenizerTables, open_checkpoint
-from outrider.checkpoints.checkpoint import BLOCKS, FORMATS
+from outrider.checkpoints.checkpoint import BLOCKS
 from outrider.checkpoints.gguf.file import TENSOR_TYPES, GGUFFile
 from outrider.checkpoints.gguf.names import ROPE_FREQS, gguf_name, neutral_name
 from outrider.checkpoints.hf.config import hf_config
@@ -72,7 +75,7 @@ def test_the_formats_own_reader_agrees(tiny: Callable[[str], Tiny]) -> None:
     assert list(ours.table) == [tensor.name for tensor in theirs.tensors]
     for tensor in theirs.tensors:
         entry = ours.table[tensor.name]
-        assert (entry.format, entry.offset) == (tensor.tensor_type.name, tensor.data_offset)
+        assert entry.format == tensor.tensor_type.name
         assert entry.shape == tuple(reversed(tensor.shape.tolist()))
         assert entry.data.tobytes() == tensor.data.tobytes()
     for key, value in ours.values.items():
@@ -92,7 +95,7 @@ def test_blocks_are_those_of_the_format() -> None:
 def test_tensor_types_are_numbered_as_in_the_format() -> None:
     known = {name: number for number, name in enumerate(TENSOR_TYPES) if name != "-"}
     assert {Type[name].value: name for name in known} == {number: name for name, number in known.items()}
-    assert set(FORMATS) <= known.keys()
+    assert set(BLOCKS) <= known.keys()
 
 
 @pytest.mark.parametrize("variant", ALL)
@@ -225,6 +228,90 @@ def test_tables_of_the_tokenizer(tiny: Callable[[str], Tiny]) -> None:
     assert tables.token_types is not None
     assert tables.token_types[:5].tolist() == [3, 3, 3, 2, 6]
     assert (tables.add_bos, tables.add_space_prefix, tables.merges, tables.chat_template) == (True, False, None, None)
+
+
+def test_one_bos_whatever_the_converter_wrote(tiny: Callable[[str], Tiny], tmp_path: Path) -> None:
+    """The tokenizer.json of the same weights adds one too, and the chat template's is never added to."""
+    from outrider.tokenizer import open_tokenizer
+
+    raw = tiny("gemma3").gguf.read_bytes()
+    key = b"tokenizer.ggml.add_bos_token" + (7).to_bytes(4, "little")
+    assert raw.count(key + b"\1") == 1
+    path = tmp_path / "model.gguf"
+    path.write_bytes(raw.replace(key + b"\1", key + b"\0"))
+    tables = open_checkpoint(path).tokenizer
+    assert tables is not None
+    assert open_tokenizer(tables).encode("w1")[:2].count(2) == 1
+
+
+def test_the_output_head_may_be_stored_twice(tiny: Callable[[str], Tiny], tmp_path: Path) -> None:
+    model = tiny("gemma4-dense").model
+    embedding = tiny_files.neutral_tensors(model)["embed_tokens.weight"]
+
+    def edit(writer: gguf.GGUFWriter) -> None:
+        writer.add_tensor("output.weight", embedding)
+
+    path = tiny_files.save_gguf(model, tmp_path / "model.gguf", edit=edit)
+    assert list(open_checkpoint(path).tensors) == list(open_checkpoint(tiny("gemma4-dense").gguf).tensors)
+
+
+def test_a_gguf_file_needs_no_suffix(tiny: Callable[[str], Tiny], tmp_path: Path) -> None:
+    path = tmp_path / f"sha256-{'0123' * 16}"
+    path.write_bytes(tiny("gemma3").gguf.read_bytes())
+    assert open_checkpoint(path).config == open_checkpoint(tiny("gemma3").gguf).config
+
+
+def test_a_folder_reports_what_is_left_out(
+    tiny: Callable[[str], Tiny], copy_of: Callable[[Path], Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = copy_of(tiny("gemma3").folder)
+    caplog.set_level("INFO", logger="outrider.checkpoints")
+    assert open_checkpoint(folder).left_out == 0
+    assert not caplog.messages
+    tensors = load_file(folder / "model.safetensors")
+    tensors["vision_tower.x.weight"] = np.zeros((2, 2), np.float32)
+    save_file(tensors, folder / "model.safetensors")
+    assert open_checkpoint(folder).left_out == 1
+    assert "only the text model is loaded; 1 tensors of its vision and audio encoders are left out" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("generation", "expected"),
+    [
+        ({}, {}),
+        ({"top_k": 64, "top_p": 0.95, "do_sample": True}, {"temperature": 1.0, "top_k": 64, "top_p": 0.95}),
+        ({"temperature": 0.7, "min_p": 0.1}, {"temperature": 0.7, "min_p": 0.1}),
+        ({"do_sample": False, "top_k": 50}, {"temperature": 0.0, "top_k": 50}),
+        ({"top_p": 1.5, "top_k": "many", "repetition_penalty": None}, {}),
+    ],
+)
+def test_recommended_sampling(
+    generation: dict[str, Any],
+    expected: dict[str, float],
+    tiny: Callable[[str], Tiny],
+    copy_of: Callable[[Path], Path],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    folder = copy_of(tiny("gemma3").folder)
+    (folder / "generation_config.json").write_text(json.dumps(generation))
+    found = open_checkpoint(folder).sampling
+    assert found == expected
+    SamplingParams(**found)  # type: ignore[arg-type]
+    assert ("top_p is 1.5, not a number from 1e-06 to 1" in caplog.text) == ("many" in generation.values())
+
+
+def test_recommended_sampling_of_a_gguf_file(tiny: Callable[[str], Tiny], tmp_path: Path) -> None:
+    def edit(writer: gguf.GGUFWriter) -> None:
+        writer.add_int32("general.sampling.top_k", 64)
+        writer.add_float32("general.sampling.top_p", 0.95)
+        writer.add_float32("general.sampling.temp", 1.0)
+        writer.add_float32("general.sampling.penalty_repeat", 1.1)
+
+    path = tiny_files.save_gguf(tiny("gemma3").model, tmp_path / "model.gguf", edit=edit)
+    found = open_checkpoint(path).sampling
+    assert found == {"temperature": 1.0, "top_k": 64, "top_p": 0.95, "repetition_penalty": 1.1}
+    SamplingParams(**found)  # type: ignore[arg-type]
+    assert open_checkpoint(tiny("gemma3").gguf).sampling == {}
 
 
 def test_tokenizer_of_a_folder_is_its_file(tiny: Callable[[str], Tiny], copy_of: Callable[[Path], Path]) -> None:

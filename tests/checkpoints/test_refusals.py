@@ -201,7 +201,7 @@ def test_settings_that_do_not_fit(
         ("gemma4-dense", {"rope_freqs.weight": None}, ["rope_freqs.weight"]),
         ("gemma4-dense", {"rope_freqs.weight": np.full(32, 2.0, np.float32)}, ["rope_freqs.weight", "other than"]),
         ("gemma4-dense", {"rope_freqs.weight": np.full(32, np.nan, np.float32)}, ["rope_freqs.weight"]),
-        ("gemma3", {"output.weight": np.zeros((512, 64), np.float32)}, ["output.weight", "tied head"]),
+        ("gemma3", {"output.weight": np.zeros((512, 64), np.float32)}, ["output.weight", "differs", "tied head"]),
         ("gemma3", {"blk.0.attn_q.bias": np.zeros(128, np.float32)}, ["blk.0.attn_q.bias"]),
         ("gemma3", {"blk.0.ffn_up.weight": np.zeros((96, 64), np.float32)}, ["(96, 64)", "(128, 64)"]),
         (
@@ -225,8 +225,18 @@ def test_parts_of_other_modalities_and_unread_keys_and_values_are_left_out(tiny:
         "mm.a.weight": np.zeros(4, np.float32),
         "blk.8.attn_k.weight": np.zeros((1, 1), np.float32),  # layer 8 reads another layer's keys
     }
-    path = rewrite_gguf(tiny("gemma4-e2b").gguf, tmp_path / "model.gguf", tensors=extra)
-    assert list(open_checkpoint(path).tensors) == list(open_checkpoint(tiny("gemma4-e2b").gguf).tensors)
+    keys = {"gemma4.vision.block_count": 16, "gemma4.audio.block_count": 12, "gemma4.mm.tokens_per_image": 256}
+    path = rewrite_gguf(tiny("gemma4-e2b").gguf, tmp_path / "model.gguf", tensors=extra, keys=keys)
+    checkpoint, plain = open_checkpoint(path), open_checkpoint(tiny("gemma4-e2b").gguf)
+    assert list(checkpoint.tensors) == list(plain.tensors)
+    assert checkpoint.config == plain.config
+    assert (checkpoint.left_out, plain.left_out) == (2, 0)
+
+
+def test_an_unknown_key_beside_those_of_other_modalities(tiny: Make, tmp_path: Path) -> None:
+    keys = {"gemma4.vision.block_count": 16, "gemma4.visionary": 1}
+    path = rewrite_gguf(tiny("gemma4-e2b").gguf, tmp_path / "model.gguf", keys=keys)
+    assert "gemma4.vision.block_count" not in refused(path, "gemma4.visionary")
 
 
 # Folders.
@@ -284,6 +294,18 @@ def test_a_missing_tensor_in_a_folder(tiny: Make, copy_of: Copy) -> None:
     del tensors["model.layers.3.mlp.up_proj.weight"]
     save_file(tensors, folder / "model.safetensors")
     refused(folder, "layers.3.mlp.up_proj.weight")
+
+
+@pytest.mark.parametrize("name", ["lm_head.weight", "language_model.lm_head.weight"])
+def test_an_output_head_that_differs_from_the_embedding(name: str, tiny: Make, copy_of: Copy) -> None:
+    folder = copy_of(tiny("gemma3").folder)
+    tensors = load_file(folder / "model.safetensors")
+    tensors[name] = tensors["model.embed_tokens.weight"].copy()
+    save_file(tensors, folder / "model.safetensors")
+    assert list(open_checkpoint(folder).tensors) == list(open_checkpoint(tiny("gemma3").folder).tensors)
+    tensors[name][-1, -1] += 1
+    save_file(tensors, folder / "model.safetensors")
+    refused(folder, "output head (lm_head.weight) that differs from its embedding", "tied head")
 
 
 def test_a_dtype_that_is_not_supported(tiny: Make, copy_of: Copy) -> None:

@@ -25,7 +25,7 @@ def test_a_published_size_on_a_named_accelerator(call):
 
 def test_experts_make_further_rows_cost_more(call):
     dense, mixture = (
-        json.loads(call("plan", size, "--bandwidth", "60", "--arithmetic", "200", "--cores", "8", "--json").out)
+        json.loads(call("plan", size, "--bandwidth", "60", "--arithmetic", "1600", "--json").out)
         for size in ("E4B", "26B-A4B")
     )
     assert dense["ratio"][2] < 1.1
@@ -58,17 +58,33 @@ def test_a_checkpoint_here(tiny, call):
         assert said in ran.out
 
 
-def test_the_memory_of_other_hardware(call):
-    found = json.loads(call("plan", "12B", "--hardware", "h100", "--bandwidth", "2000", "--json").out)
-    assert found["hardware"]["bytes_per_second"] == 2e12
+def test_each_figure_of_some_hardware_can_be_replaced(call):
+    h100 = ("plan", "12B", "--hardware", "h100", "--json")
+    own, memory, arithmetic = (
+        json.loads(call(*h100, *more).out)["hardware"] for more in ((), ("--bandwidth", "2000"), ("--arithmetic", "9"))
+    )
+    assert (memory["bytes_per_second"], arithmetic["multiply_adds_per_second"]) == (2e12, 9e9)
+    assert memory["name"] == "h100, but 2000 GB/s"
+    assert own["multiply_adds_per_second"] == memory["multiply_adds_per_second"]
+    assert own["bytes_per_second"] == arithmetic["bytes_per_second"]
+
+
+def test_both_figures_describe_a_processor_and_nothing_is_measured(call, monkeypatch):
+    from outrider.roofline import measured
+
+    monkeypatch.setattr(measured, "measure_hardware", None)
+    ran = call("plan", "12B", "--bandwidth", "80", "--arithmetic", "1200")
+    assert "a processor of these figures: memory 80 GB/s, 1,200 G multiply-adds/s" in ran.out
 
 
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
         (("E2B", "--hardware", "abacus"), "no hardware called 'abacus'"),
-        (("E2B", "--cores", "8"), "all three"),
-        (("E2B", "--hardware", "h100", "--bandwidth", "9", "--arithmetic", "9", "--cores", "8"), "without --hardware"),
+        (
+            ("E2B", "--bandwidth", "60", "--arithmetic", "1600", "--threads", "2"),
+            "--threads is for what is measured here",
+        ),
         (("E2B", "--drafter", "off"), "--drafter needs a checkpoint"),
         (("E2B", "--context", "131072"), "at most 131071"),
         (("E2B", "--bandwidth", "inf"), "--bandwidth must be a finite number"),

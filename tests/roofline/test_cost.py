@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from outrider.errors import UsageError
 from outrider.roofline.cost import bound_by_arithmetic, pass_seconds
-from outrider.roofline.hardware import ACCELERATORS, Hardware, accelerator, processor
+from outrider.roofline.hardware import ACCELERATORS, Hardware, accelerator
 from outrider.roofline.work import Attention, Matrix, Work
 
 WORK = Work(
@@ -94,15 +94,16 @@ def test_dense_weights_and_attention_are_multiplied_at_the_float_rate():
     assert pass_seconds(attention, on, rows=1, context=1000) == pytest.approx(2 * 1000 * 8 * 256 / 100e9)
 
 
-def test_named_and_described_hardware():
+def test_named_hardware_and_other_figures():
     for name, (gigabytes, teraflops) in ACCELERATORS.items():
         on = accelerator(name)
         assert (on.bytes_per_second, on.multiply_adds("Q4_0")) == pytest.approx((gigabytes * 1e9, teraflops / 2 * 1e12))
         assert on.multiply_adds("BF16") == on.multiply_adds()  # data sheets have the rate of floats
     with pytest.raises(UsageError, match=r"abacus.*h100.*--bandwidth"):
         accelerator("abacus")
-    on = processor(80, 150, 8)
-    assert (on.bytes_per_second, on.multiply_adds("Q4_0")) == pytest.approx((80e9, 1200e9))
-    assert on.multiply_adds("BF16") < on.multiply_adds("Q8_0")
-    assert on.with_bandwidth(40).bytes_per_second == 40e9
-    assert "40 GB/s" in on.with_bandwidth(40).name
+    on = Hardware("a processor", 80e9, 1200e9)
+    assert on.multiply_adds("BF16") < on.multiply_adds("Q8_0") == 1200e9
+    assert on.replaced(None, None) == on
+    both = on.replaced(40, 600)
+    assert (both.bytes_per_second, both.multiply_adds_per_second) == (40e9, 600e9)
+    assert both.name == "a processor, but 40 GB/s, but 600 G multiply-adds/s"

@@ -115,9 +115,9 @@ class ServerProcess:
 
 def _serve(arguments: argparse.Namespace) -> None:
     from outrider import LLM
-    from outrider.server.allocator import give_back_large_blocks
+    from outrider.server.allocator import return_large_blocks
 
-    give_back_large_blocks()  # as the command does
+    return_large_blocks()  # as the command does
     llm = LLM(
         arguments.model,
         drafter=arguments.drafter,
@@ -149,19 +149,20 @@ def _until_the_input_ends(llm: Any) -> None:
 
 
 def _until_a_signal_comes(llm: Any, stopping: float) -> None:
-    from outrider.server.app import Server
+    from outrider.server.app import create_app
+    from outrider.server.lifecycle import run_until_stopped
     from outrider.server.limits import Limits
-    from outrider.server.listening import address, bind
     from outrider.server.metrics import Metrics
-    from outrider.server.running import run_until_stopped
     from outrider.server.scheduler import Scheduler
+    from outrider.server.service import Service
+    from outrider.server.sockets import address, bind
 
     limits = Limits(stopping=stopping)
     scheduler = Scheduler(llm, limits=limits)
-    server = Server(llm, scheduler, Metrics(), name="tiny", limits=limits, loopback="127.0.0.1")
+    service = Service(llm, scheduler, Metrics(), name="tiny", limits=limits)
     listeners = bind("127.0.0.1", 0)
     print(f"http://{address(*listeners[0].getsockname()[:2])}", flush=True)
-    run_until_stopped(server, scheduler, limits, listeners)
+    run_until_stopped(create_app(service, loopback="127.0.0.1"), scheduler, limits, listeners)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from command_line import call, fake
 
-from outrider.server import running
+from outrider.server import lifecycle
 
 __all__ = ["call", "fake"]
 
@@ -18,12 +18,12 @@ def served(fake, call, monkeypatch):
     def run(*options):
         servers = []
 
-        def note(server, _scheduler, _limits, listeners):
-            servers.append(server)
+        def note(app, _scheduler, _limits, listeners):
+            servers.append(app)
             for listener in listeners:
                 listener.close()
 
-        monkeypatch.setattr(running, "run_until_stopped", note)
+        monkeypatch.setattr(lifecycle, "run_until_stopped", note)
         ran = call("serve", "demo", "--port", "0", *options)
         assert ran.code == 0, ran.err
         return fake.made[-1].options, servers[0], ran.err
@@ -46,14 +46,17 @@ def test_a_history_without_lookup_is_refused(fake, call):
 def test_keys_come_from_the_option_and_the_file(served, tmp_path):
     (tmp_path / "keys").write_text("one\ntwo\n")
     _, server, _ = served("--api-key", "zero", "--api-key-file", str(tmp_path / "keys"))
-    assert [server._keys.index(key) for key in (b"zero", b"one", b"two", b"three")] == [0, 1, 2, None]
+    assert [server.state.service.keys.index(key) for key in (b"zero", b"one", b"two", b"three")] == [0, 1, 2, None]
 
 
 def test_web_pages_are_kept_out_where_it_listens_on_loopback_without_a_key(served):
-    assert served()[1]._loopback == "127.0.0.1"
-    assert served("--host", "localhost")[1]._loopback == "localhost"
-    assert served("--host", "0.0.0.0")[1]._loopback is None
-    assert served("--api-key", "secret")[1]._loopback is None
+    def host(*options):
+        return next((guard.kwargs["host"] for guard in served(*options)[1].user_middleware), None)
+
+    assert host() == "127.0.0.1"
+    assert host("--host", "localhost") == "localhost"
+    assert host("--host", "0.0.0.0") is None
+    assert host("--api-key", "secret") is None
 
 
 def test_the_real_port_is_announced(served):

@@ -13,16 +13,17 @@ import httpx
 import pytest
 from serving import serving
 
-from outrider.server.app import Server
+from outrider.server.app import create_app
 from outrider.server.metrics import Metrics
 from outrider.server.scheduler import Scheduler
+from outrider.server.service import Service
 
 
 @pytest.fixture
 def standing(served_llm):
     """A server whose scheduler does not work: what is submitted waits until it is cancelled."""
     scheduler = Scheduler(served_llm)
-    return Server(served_llm, scheduler, Metrics(), name="tiny"), scheduler
+    return Service(served_llm, scheduler, Metrics(), name="tiny"), scheduler
 
 
 def ask(server, messages, *, sent=None, path="/v1/completions"):
@@ -51,7 +52,7 @@ def ask(server, messages, *, sent=None, path="/v1/completions"):
         scope = {"type": "http", "asgi": {"version": "3.0", "spec_version": "2.3"}, "method": "POST", "path": path}
         scope |= {"headers": headers, "query_string": b"", "raw_path": path.encode(), "root_path": ""}
         scope |= {"http_version": "1.1", "scheme": "http", "client": None, "server": None}
-        await asyncio.wait_for(server.app()(scope, receive, send), 20)
+        await asyncio.wait_for(create_app(server)(scope, receive, send), 20)
 
     asyncio.run(main())
     return statuses
@@ -103,7 +104,7 @@ def test_one_that_leaves_while_its_prompt_is_computed_frees_its_place_within_a_p
 
     monkeypatch.setattr(served_llm.parts.engine, "step", slow)
     with serving(served_llm, running=1, waiting=4) as (base, server):
-        scheduler, own = server._scheduler, server._scheduler.cancel
+        scheduler, own = server.scheduler, server.scheduler.cancel
 
         def cancel(ticket):
             own(ticket)

@@ -45,14 +45,14 @@ def settled(base):
 
 def given_up(base, limit):
     lines = httpx.get(f"{base}/metrics").text.splitlines()
-    name = f'outrider_requests_given_up_total{{limit="{limit}"}} '
+    name = f'outrider_limit_exceeded_total{{limit="{limit}"}} '
     return next((float(line.removeprefix(name)) for line in lines if line.startswith(name)), 0.0)
 
 
 def test_a_full_queue_answers_429_and_when_to_come_back(slow):
     with serving(slow, running=1, waiting=1) as (base, server), busy(base, 1), ThreadPoolExecutor() as threads:
         waiting = threads.submit(httpx.post, f"{base}/v1/completions", json=SHORT, timeout=60)
-        while server._scheduler.counts != (1, 1):
+        while server.scheduler.counts != (1, 1):
             time.sleep(0.01)
         found = httpx.post(f"{base}/v1/completions", json={"prompt": "x"})
         assert found.status_code == 429
@@ -92,11 +92,11 @@ def test_a_request_between_queue_and_pass_has_its_place(served_llm, monkeypatch)
 
 def test_when_to_come_back_follows_from_what_requests_take(served_llm):
     with serving(served_llm, running=2) as (base, server):
-        server._scheduler._usual_seconds = 20.0
-        assert server._scheduler.retry_after == 10
+        server.scheduler._mean_seconds = 20.0
+        assert server.scheduler.retry_after == 10
         for _ in range(8):
             httpx.post(f"{base}/v1/completions", json=SHORT)
-        assert server._scheduler.retry_after < 5
+        assert server.scheduler.retry_after < 5
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -113,7 +113,7 @@ def test_waiting_too_long_is_told_and_leaves_the_queue(slow, stream):
             first = found.json()
         assert first["error"]["type"] == "timeout_error"
         assert "waited 0.2 seconds" in first["error"]["message"]
-        assert server._scheduler.counts == (1, 0)
+        assert server.scheduler.counts == (1, 0)
         assert given_up(base, "queue") == 1
 
 
@@ -129,7 +129,7 @@ def test_running_too_long_is_told_and_frees_the_place(slow, stream):
         else:
             assert found.status_code == 504
             assert "ran for 0.3 seconds" in found.json()["error"]["message"]
-        assert server._scheduler.counts == (0, 0)
+        assert server.scheduler.counts == (0, 0)
         assert given_up(base, "run") == 1
         assert httpx.post(f"{base}/v1/completions", json=SHORT).status_code == 200
 
@@ -150,13 +150,13 @@ def posted(asked):
 
 def test_a_client_that_does_not_read_loses_its_place_and_holds_up_nobody(served_llm, monkeypatch):
     # A socket takes megabytes before it is full: each event is made large.
-    from outrider.server import app
+    from outrider.server.openai import answers
 
-    event = app.event
-    monkeypatch.setattr(app, "event", lambda body: event(body | {"padding": "x" * 200_000}))
+    event = answers.event
+    monkeypatch.setattr(answers, "event", lambda body: event(body) + ":" + "x" * 200_000 + "\n\n")
     with serving(served_llm, running=2, limits=Limits(reading=0.3)) as (base, server), raw(base) as reader:
         reader.sendall(posted(LONG | {"stream": True}))
-        while server._scheduler.counts[0] == 0:
+        while server.scheduler.counts[0] == 0:
             time.sleep(0.005)
         assert httpx.post(f"{base}/v1/completions", json=SHORT, timeout=20).status_code == 200
         settled(base)
@@ -203,4 +203,4 @@ def test_a_client_that_leaves_while_its_prompt_is_computed_frees_its_place_withi
             assert began.wait(10)
         settled(base)
         assert slow.parts.caches.in_use == 0
-        assert server._scheduler.counts == (0, 0)
+        assert server.scheduler.counts == (0, 0)

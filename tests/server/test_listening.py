@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from outrider.errors import UsageError
-from outrider.server.listening import address, bind
+from outrider.server.sockets import address, bind
 
 
 @pytest.fixture

@@ -14,14 +14,14 @@ import pytest
 from serving import serving
 
 from outrider.errors import UsageError
-from outrider.server.allocator import give_back_large_blocks
+from outrider.server.allocator import return_large_blocks
 
 _BLOCKS = """
 import psutil
-from outrider.server.allocator import give_back_large_blocks
+from outrider.server.allocator import return_large_blocks
 
 if {tell}:
-    assert give_back_large_blocks()
+    assert return_large_blocks()
 blocks = bytearray(9 << 20)
 del blocks  # by now glibc takes blocks of this size for usual, and puts the next into its heap
 blocks, behind = [], []
@@ -46,7 +46,7 @@ def test_large_blocks_go_back_to_the_system():
 def test_allocators_that_are_not_known_are_left_alone(monkeypatch):
     monkeypatch.setattr(platform, "libc_ver", lambda: ("", ""))
     monkeypatch.setattr("ctypes.CDLL", lambda *_: pytest.fail("nothing is to be called there"))
-    assert give_back_large_blocks() is False
+    assert return_large_blocks() is False
 
 
 def test_a_text_that_cannot_fit_is_refused_without_being_encoded(served_llm, monkeypatch):

@@ -292,7 +292,7 @@ def test_a_client_that_leaves_frees_its_place(served_llm):
 
 def _settled(server):
     until = time.monotonic() + 10
-    while server._scheduler.counts != (0, 0):
+    while server.scheduler.counts != (0, 0):
         assert time.monotonic() < until, "a place was not freed"
         time.sleep(0.01)
 
@@ -321,7 +321,7 @@ def test_stopping_finishes_what_is_in_work(served_llm):
 
         thread = threading.Thread(target=ask)
         thread.start()
-        while server._scheduler.counts[0] == 0 and thread.is_alive():
+        while server.scheduler.counts[0] == 0 and thread.is_alive():
             time.sleep(0.001)
     thread.join(30)
     assert results[0][-1] == "data: [DONE]"

@@ -6,10 +6,11 @@ import httpx
 import pytest
 from serving import serving
 
-from outrider.server.app import Server
+from outrider.server.app import create_app
 from outrider.server.metrics import Metrics
 from outrider.server.origins import is_loopback
 from outrider.server.scheduler import Scheduler
+from outrider.server.service import Service
 
 GETS = ["/", "/page/page.js", "/health", "/metrics", "/openapi.json", "/v1/models", "/v1/models/tiny"]
 FOREIGN_HOSTS = [
@@ -115,7 +116,7 @@ def test_the_name_that_it_was_started_with_is_its_own(served_llm):
     """A machine may have names for loopback of its own, in /etc/hosts."""
 
     def server(**options):
-        return Server(served_llm, Scheduler(served_llm), Metrics(), name="tiny", **options).app()
+        return create_app(Service(served_llm, Scheduler(served_llm), Metrics(), name="tiny"), **options)
 
     def status(app, host):
         transport = httpx.ASGITransport(app)

@@ -104,7 +104,7 @@ def drafted(served_llm, url, monkeypatch):  # noqa: ARG001
 
 def _settled(server):
     until = time.monotonic() + 10
-    while server._scheduler.counts != (0, 0):
+    while server.scheduler.counts != (0, 0):
         assert time.monotonic() < until, "a place was not freed"
         time.sleep(0.01)
 
@@ -188,7 +188,7 @@ def test_tokens_appear_as_they_come_and_stop_cancels(open_page, served_llm, slow
         page = open_page(base)
         ask(page, tokens=200, drafting="both", wait=False)
         page.locator(".answer > *").nth(4).wait_for(state="attached")
-        assert server._scheduler.counts == (1, 0)
+        assert server.scheduler.counts == (1, 0)
         assert page.locator("#stop").is_enabled()
         assert figure(page, "perPass") != "–"
         page.click("#stop")

@@ -14,8 +14,8 @@ import httpx
 import pytest
 from serving import serving
 
-from outrider.server import app, preparing
-from outrider.server.accepting import report_seldom
+from outrider.server import route, service
+from outrider.server.file_handles import limit_accept_errors
 
 JSON = {"content-type": "application/json"}
 CHAT = {"messages": [{"role": "user", "content": "x"}]}
@@ -31,10 +31,10 @@ def test_others_are_answered_while_a_body_is_read(served_llm, monkeypatch, path,
         return loads(body)
 
     with serving(served_llm) as (base, _), ThreadPoolExecutor() as threads:
-        monkeypatch.setattr(preparing.json, "loads", slowly)
+        monkeypatch.setattr(route.json, "loads", slowly)
         asked = threads.submit(httpx.post, f"{base}/v1/{path}", json=body | {"max_tokens": 1}, timeout=60)
         assert begun.wait(20)
-        monkeypatch.setattr(preparing.json, "loads", loads)
+        monkeypatch.setattr(route.json, "loads", loads)
         try:
             assert httpx.get(f"{base}/health").status_code == 200
         finally:
@@ -58,8 +58,8 @@ def test_biases_are_bounded_before_each_is_looked_at(url, path):
 
 
 def test_a_list_that_is_wrong_throughout_is_one_error(monkeypatch, url):
-    explained, sizes = preparing._explained, []
-    monkeypatch.setattr(preparing, "_explained", lambda error: sizes.append(error.error_count()) or explained(error))
+    explained, sizes = route._first_problem, []
+    monkeypatch.setattr(route, "_first_problem", lambda error: sizes.append(error.error_count()) or explained(error))
     for path, body in (("completions", {"prompt": ["x"] * 50_000}), ("chat/completions", {"messages": [1] * 50_000})):
         assert httpx.post(f"{url}/v1/{path}", json=body, timeout=60).status_code == 400
     assert max(sizes) < 10
@@ -91,7 +91,7 @@ def test_that_file_handles_ran_out_is_logged_seldom(caplog):
 
     async def main():
         loop = asyncio.get_running_loop()
-        report_seldom(loop)
+        limit_accept_errors(loop)
         with socket.create_server(("127.0.0.1", 0)) as listener:
             server = await loop.create_server(asyncio.Protocol, sock=listener)
             client = socket.create_connection(listener.getsockname())
@@ -118,7 +118,7 @@ def test_it_is_logged_again_after_a_while_and_all_else_as_before(caplog, monkeyp
     loop = asyncio.new_event_loop()
     monkeypatch.setattr(loop, "time", lambda: now[0])
     out = {"message": "socket.accept() out of system resource", "exception": OSError(24, "Too many open files")}
-    report_seldom(loop)
+    limit_accept_errors(loop)
     for seconds in (0, 1, 8.9, 0.2, 9.8, 0.3):
         now[0] += seconds
         loop.call_exception_handler(out)
@@ -132,7 +132,7 @@ def test_it_is_logged_again_after_a_while_and_all_else_as_before(caplog, monkeyp
 def test_a_handler_that_was_there_still_gets_the_rest():
     loop, seen = asyncio.new_event_loop(), []
     loop.set_exception_handler(lambda _loop, context: seen.append(context))
-    report_seldom(loop)
+    limit_accept_errors(loop)
     loop.call_exception_handler({"message": "something else"})
     assert seen == [{"message": "something else"}]
     loop.close()
@@ -140,7 +140,7 @@ def test_a_handler_that_was_there_still_gets_the_rest():
 
 def test_a_server_reports_it_seldom(served_llm, monkeypatch):
     loops = []
-    monkeypatch.setattr(app, "report_seldom", loops.append)
+    monkeypatch.setattr(service, "limit_accept_errors", loops.append)
     with serving(served_llm) as (base, _):
         assert httpx.get(f"{base}/health").status_code == 200
         assert len(loops) == 1

@@ -19,9 +19,9 @@ from outrider.chat.grammar import grammar_of_calls
 from outrider.chat.markers import Markers
 from outrider.engine.outputs import Piece, RequestOutput, RequestStats
 from outrider.errors import UsageError
-from outrider.server.answers import Chunks, Form
-from outrider.server.schema import Message
-from outrider.server.tools import Function, GivenCall
+from outrider.server.openai.chat import TurnWriter
+from outrider.server.openai.messages import Message
+from outrider.server.openai.tools import Function, GivenCall
 
 WEATHER = {
     "type": "function",
@@ -310,14 +310,14 @@ def test_streams_of_calls_add_up(cuts):
         "<|channel>thought\nFirst<channel|>Now: <|tool_call>call:f{a:1}<tool_call|>"
         "<|tool_call>call:g{<tool_call|><|tool_call>call:h{}<tool_call|>"
     )
-    form = Form(True, "tiny", None, False, Markers(channels=True, tools=True))
+    markers = Markers(channels=True, tools=True)
     out = RequestOutput((1,), (2,), text, "stop", RequestStats())
-    (whole,) = form.whole([out])["choices"]
+    whole = TurnWriter(None, markers.reader(), logprobs=False).whole(0, out).model_dump()
     places = sorted({0, len(text), *(cut for cut in cuts if cut < len(text))})
-    stream, chunks = Chunks(form, 0), []
+    writer, chunks = TurnWriter(None, markers.reader(), logprobs=False), []
     for at, end in itertools.pairwise(places):
         piece = Piece(text[at:end], (), (), (), (), "stop" if end == len(text) else None)
-        chunks.append(stream.next(piece)["choices"][0])
+        chunks.append(writer.part(0, piece).model_dump())
     deltas = [chunk["delta"] for chunk in chunks]
     assert "".join(delta.get("content", "") for delta in deltas) == whole["message"]["content"]
     assert whole["message"]["content"] == "Now: <|tool_call>call:g{<tool_call|>"
@@ -330,10 +330,10 @@ def test_streams_of_calls_add_up(cuts):
 
 def test_messages_as_templates_read_them():
     call = GivenCall(id="1", function={"name": "f", "arguments": '{"a": [1]}'})
-    plain = Message(role="assistant", tool_calls=[call]).plain()
+    plain = Message(role="assistant", tool_calls=[call]).for_template()
     assert plain["content"] == ""
     assert plain["tool_calls"][0]["function"]["arguments"] == {"a": [1]}
-    assert Message(role="developer", content="x").plain() == {"role": "system", "content": "x"}
+    assert Message(role="developer", content="x").for_template() == {"role": "system", "content": "x"}
 
 
 def test_hidden_control_tokens_stay_hidden_but_for_those_asked_for(json_llm):

@@ -18,6 +18,7 @@ from outrider.backends import cpu
 from outrider.checkpoints import open_checkpoint
 from outrider.checkpoints.config import last_kv_layers
 from outrider.errors import UsageError
+from outrider.models.gemma import kv_numbers
 from outrider.quant import WeightStore
 from outrider.train.batches import Batches
 from outrider.train.capture import Job, capture
@@ -78,7 +79,7 @@ def test_what_is_captured_is_what_the_target_computes(captured, variant):
         first = span.prompt_length - 1
         assert np.array_equal(data.fields["hidden"][rows][first:-1], hidden[first:].astype(np.float16))
         for kind, layer in kinds.items():
-            keys, values = cache.read(model.forward.kv_layer[layer], 0, len(tokens) - 1)
+            keys, values = cache.read(kv_numbers(llm.config)[layer], 0, len(tokens) - 1)
             both = np.concatenate([keys.reshape(len(keys), -1), values.reshape(len(values), -1)], 1)
             assert np.array_equal(data.fields[kind][rows][:-1], both.astype(np.float16))
             assert not data.fields[kind][rows][-1].any()

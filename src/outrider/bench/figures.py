@@ -10,23 +10,20 @@ from typing import TYPE_CHECKING, Any
 from outrider.bench.interleave import Estimate, estimate
 from outrider.bench.pairs import Pair
 from outrider.bench.prompt import Prompt
-from outrider.bench.prompt_file import MT_BENCH, MT_BENCH_CATEGORIES, has_mt_bench
 
 if TYPE_CHECKING:
     from outrider.engine.outputs import RequestStats
 
 
 def summarize(pairs: Sequence[Pair]) -> dict[str, Any]:
-    """The figures of each category, of MT-Bench's together if all of them are there, and of all pairs."""
+    """The figures of each category and of all pairs."""
     by_category: dict[str, list[Pair]] = {}
     for pair in pairs:
         by_category.setdefault(pair.prompt.category, []).append(pair)
-    mt_bench = [pair for pair in pairs if pair.prompt.category in MT_BENCH_CATEGORIES]
     sources = sum((Counter(pair.drafted.stats.drafted_by_source) for pair in pairs), Counter[str]())
     return {
         "draft_sources": sorted(sources),
         "categories": {category: figures_of(of_category) for category, of_category in by_category.items()},
-        "groups": {MT_BENCH: figures_of(mt_bench)} if has_mt_bench(by_category) else {},
         "total": figures_of(pairs),
     }
 

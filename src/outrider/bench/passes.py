@@ -6,12 +6,10 @@ from collections.abc import Callable, Sequence
 from statistics import geometric_mean, median
 from typing import TYPE_CHECKING, Any
 
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.table import Table
 
 from outrider.bench.interleave import estimate, interleaved
-from outrider.console import progress_bar
+from outrider.console import figures_table, progress_bar
 from outrider.roofline.cost import pass_seconds
 from outrider.roofline.measured import Machine
 from outrider.roofline.work import target_work
@@ -21,8 +19,6 @@ if TYPE_CHECKING:
     from outrider.bench.peer import LlamaCpp
 
 ROWS = (1, 2, 4, 8, 16)
-CONTEXT = 128
-VERIFY_ROUNDS = 15
 _PASSES = 3
 """Passes timed in one turn, after one that is not: it finds in the caches what the turn before left there."""
 _KV_BYTES = {"float32": 4, "float16": 2, "int8": 1}
@@ -112,20 +108,14 @@ def show_verify(result: dict[str, Any]) -> None:
     peer = result.get("peer")
     console = Console(highlight=False)
     console.print(f"{result['model']}, {result['threads']} threads: a pass over M rows, context {result['context']}")
-    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
-    table.add_column("M", justify="right")
-    for name in ("outrider", *([peer["name"]] if peer else [])):
-        for heading in (f"{name} ms", "c(M)/c(1)", "95 %"):
-            table.add_column(heading, justify="right", no_wrap=True)
-    table.add_column("predicted ms", justify="right", no_wrap=True)
+    engines = {"outrider": result} | ({peer["name"]: peer} if peer else {})
+    headings = [heading for name in engines for heading in (f"{name} ms", "c(M)/c(1)", "95 %")]
+    table = figures_table("M", *headings, "predicted ms")
     for i, rows in enumerate(result["rows"]):
         cells = []
-        for of in (result, *([peer] if peer else [])):
-            cells += [
-                f"{of['milliseconds'][i]:.2f}",
-                f"{of['ratio'][i]:.2f}",
-                "{:.2f}-{:.2f}".format(*of["interval"][i]),
-            ]
+        for of in engines.values():
+            interval = "{:.2f}-{:.2f}".format(*of["interval"][i])
+            cells += [f"{of['milliseconds'][i]:.2f}", f"{of['ratio'][i]:.2f}", interval]
         off = result["predicted_milliseconds"][i] / result["milliseconds"][i] - 1
         table.add_row(str(rows), *cells, f"{result['predicted_milliseconds'][i]:.2f} ({off:+.0%})")
     console.print(table)

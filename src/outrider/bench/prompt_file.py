@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from outrider.bench.prompt import Message, Prompt
 from outrider.errors import UsageError
@@ -17,20 +16,19 @@ OWN = "own"
 """The category of a line without one."""
 
 LONGEST_CATEGORY = 40
-"""Characters of a category's name: it has to fit into tables and beside bars."""
+"""Characters of a category's name: it has to fit into tables."""
 
-MT_BENCH = "mt_bench"
-MT_BENCH_CATEGORIES = ("writing", "roleplay", "reasoning", "math", "coding", "extraction", "stem", "humanities")
-"""What Spec-Bench has from MT-Bench, and reports together under that name."""
-
-_KINDS = ("prompt", "messages", "turns")
-_EXPECTED = (
-    'expected an object with one of "prompt" (a text), "messages" (a list of messages) or "turns" (a list of texts)'
-)
+_OBJECT = 'expected an object with one of "prompt", "messages" or "turns"'
+_EXPECTED = {
+    "prompt": "a text that is not empty",
+    "turns": "a list of texts that are not empty",
+    "messages": 'a list of objects with "role" and "content" (a text that is not empty), "user" and "assistant" in '
+    'turns, "user" first and last, after at most one "system"',
+}
 
 
 def read_prompt_file(path: str | Path) -> list[Prompt]:
-    """The prompts of a file of JSON lines; empty lines are passed over.
+    """The prompts of a file of JSON lines; empty lines are skipped.
 
     A line is an object with one of:
 
@@ -39,15 +37,15 @@ def read_prompt_file(path: str | Path) -> list[Prompt]:
       turns, and the last one is the user's.
     - `turns`: a user's messages, turn by turn, as in Spec-Bench's and MT-Bench's question.jsonl. As Spec-Bench's own
       evaluation does, a chat model gets every turn, after its own answers to those before; each turn is measured as a
-      prompt of its own. A base model gets the first only. (Others, vLLM among them, ask the first turn only: compare
-      with care.) Answers there have up to 1024 tokens; here `--max-tokens` says how many.
+      prompt of its own. A base model gets the first only. (Others, vLLM among them, use the first turn only: compare
+      with care.) Answers there have up to 1024 tokens; here `--max-tokens` sets the limit.
 
     and optionally `category`, a name under which its figures are shown. Other keys, such as Spec-Bench's
     `question_id`, are ignored.
 
     Raises:
         UsageError: the file cannot be read, is larger than 32 MiB, holds no prompts, or has a line that is no such
-            object; the message names file and line and says what is expected.
+            object; the message names file and line and what is expected.
     """
     path = Path(path)
     try:
@@ -60,13 +58,8 @@ def read_prompt_file(path: str | Path) -> list[Prompt]:
         raise UsageError(f"{path} has more than the {MAX_BYTES >> 20} MiB that a suite can have: take a part of it")
     prompts = read_prompt_lines(data, str(path), OWN)
     if not prompts:
-        raise UsageError(f"{path} holds no prompts: {_EXPECTED} on each line")
+        raise UsageError(f"{path} holds no prompts: {_OBJECT} on each line")
     return prompts
-
-
-def has_mt_bench(categories: Collection[str]) -> bool:
-    """Whether all of MT-Bench's are there; one of them alone may be called so by chance."""
-    return all(category in categories for category in MT_BENCH_CATEGORIES)
 
 
 def read_prompt_lines(data: bytes, name: str, category: str) -> list[Prompt]:
@@ -79,71 +72,43 @@ def read_prompt_lines(data: bytes, name: str, category: str) -> list[Prompt]:
     Raises:
         UsageError: a line is not as `read_prompt_file` requires.
     """
-    lines = data.removeprefix(b"\xef\xbb\xbf").split(b"\n")
-    return [_Line(name, number).read(line, category) for number, line in enumerate(lines, 1) if line.strip()]
+    lines = enumerate(data.removeprefix(b"\xef\xbb\xbf").split(b"\n"), 1)
+    return [_prompt(line, f"{name}, line {number}", category) for number, line in lines if line.strip()]
 
 
-class _Line:
-    """One line, and its position in the file."""
+def _prompt(line: bytes, where: str, category: str) -> Prompt:
+    try:
+        found = json.loads(line.decode())
+        json.dumps(found, ensure_ascii=False).encode()  # fails if a text has half of a surrogate pair
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"{where} is not JSON in UTF-8 ({error}): {_OBJECT}") from error
+    kinds = [kind for kind in _EXPECTED if isinstance(found, dict) and kind in found]
+    if len(kinds) != 1:
+        raise UsageError(f"{where}: {_OBJECT}, found {' and '.join(kinds) or 'none of them'}")
+    category = found.get("category", category)
+    if not (_is_text(category) and category.isprintable() and len(category) <= LONGEST_CATEGORY):
+        raise UsageError(
+            f'{where}: "category": expected a name, on one line and of at most {LONGEST_CATEGORY} characters'
+        )
+    match found:
+        case {"prompt": text} if _is_text(text):
+            return Prompt(category, text)
+        case {"turns": [first, *further]} if all(map(_is_text, (first, *further))):
+            return Prompt(category, messages=(Message("user", first),), further=tuple(further))
+        case {"messages": [*messages]} if conversation := _conversation(messages):
+            return Prompt(category, messages=conversation)
+    raise UsageError(f'{where}: "{kinds[0]}": expected {_EXPECTED[kinds[0]]}')
 
-    def __init__(self, name: str, number: int) -> None:
-        self.where = f"{name}, line {number}"
 
-    def read(self, line: bytes, category: str) -> Prompt:
-        try:
-            found = json.loads(line.decode())
-        except UnicodeDecodeError:
-            self.refuse("is not UTF-8: convert the file with iconv")
-        except (ValueError, RecursionError) as error:
-            self.refuse(f"is not JSON ({error}): {_EXPECTED}")
-        if not isinstance(found, dict):
-            self.refuse(_EXPECTED)
-        kinds = [kind for kind in _KINDS if kind in found]
-        if len(kinds) != 1:
-            self.refuse(f"{_EXPECTED}, found {' and '.join(kinds) if kinds else 'none of them'}")
-        category = self.category(found["category"]) if "category" in found else category
-        if kinds == ["prompt"]:
-            return Prompt(category, self.text(found["prompt"], '"prompt"'))
-        if kinds == ["messages"]:
-            return Prompt(category, messages=self.messages(found["messages"]))
-        turns = [self.text(turn, f'"turns", turn {i}') for i, turn in enumerate(self.list(found["turns"], "turns"), 1)]
-        return Prompt(category, messages=(Message("user", turns[0]),), further=tuple(turns[1:]))
+def _conversation(found: list[Any]) -> tuple[Message, ...]:
+    """The messages, if every template of the Gemma models takes their order; else none."""
+    messages = [Message(of.get("role", ""), of.get("content", "")) for of in found if isinstance(of, dict)]
+    roles = [message.role for message in messages]
+    spoken = roles[1:] if roles[:1] == ["system"] else roles
+    in_turns = len(spoken) % 2 == 1 and spoken == [("user", "assistant")[i % 2] for i in range(len(spoken))]
+    complete = len(messages) == len(found) and all(_is_text(message.content) for message in messages)
+    return tuple(messages) if in_turns and complete else ()
 
-    def category(self, found: Any) -> str:
-        if not isinstance(found, str) or not found.strip() or not found.isprintable() or len(found) > LONGEST_CATEGORY:
-            self.refuse(f'"category": expected a name, on one line and of at most {LONGEST_CATEGORY} characters')
-        return found
 
-    def messages(self, found: Any) -> tuple[Message, ...]:
-        messages = []
-        for number, message in enumerate(self.list(found, "messages"), 1):
-            what = f'"messages", message {number}'
-            if not isinstance(message, dict) or not {"role", "content"} <= message.keys():
-                self.refuse(f'{what}: expected an object with "role" and "content"')
-            messages.append(Message(self.text(message["role"], f"{what}, role"), self.text(message["content"], what)))
-        roles = [message.role for message in messages]
-        spoken = roles[1:] if roles[0] == "system" else roles
-        # What every template of the Gemma models takes; others would fail in the middle of a run.
-        if len(spoken) % 2 == 0 or spoken != [("user", "assistant")[i % 2] for i in range(len(spoken))]:
-            self.refuse(
-                '"messages": expected the roles "user" and "assistant" in turns, "user" first and last, after at most '
-                f'one "system"; found {", ".join(roles)}'
-            )
-        return tuple(messages)
-
-    def list(self, found: Any, key: str) -> list[Any]:
-        if not isinstance(found, list) or not found:
-            self.refuse(f'"{key}": expected a list of at least one')
-        return found
-
-    def text(self, found: Any, what: str) -> str:
-        if not isinstance(found, str) or not found.strip():
-            self.refuse(f"{what}: expected a text that is not empty")
-        try:
-            found.encode()
-        except UnicodeEncodeError:
-            self.refuse(f"{what}: expected text that UTF-8 can hold, found half of a surrogate pair")
-        return found
-
-    def refuse(self, problem: str) -> NoReturn:
-        raise UsageError(f"{self.where}: {problem}")
+def _is_text(found: Any) -> bool:
+    return isinstance(found, str) and bool(found.strip())

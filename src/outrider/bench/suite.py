@@ -10,7 +10,7 @@ from importlib.resources import files
 from typing import Any
 
 from outrider.bench.prompt import Form, Message, Prompt
-from outrider.bench.prompt_file import MT_BENCH, MT_BENCH_CATEGORIES, has_mt_bench, read_prompt_file, read_prompt_lines
+from outrider.bench.prompt_file import read_prompt_file, read_prompt_lines
 from outrider.errors import UsageError
 
 CATEGORIES = (
@@ -28,7 +28,7 @@ CATEGORIES = (
     "code-edit",
     "copy-edit",
 )
-"""What ships, in the order in which it is shown: free text first, last what repeats its prompt."""
+"""Those that ship, in the order of the tables: free text first, at the end what repeats its prompt."""
 
 DRAFTER_CATEGORIES = (
     "prose",
@@ -40,7 +40,7 @@ DRAFTER_CATEGORIES = (
     "mathematics",
     "copy-edit",
 )
-"""Those of the drafters' figures in docs/lab."""
+"""Those of the drafters' figures in docs/lab, and the prompts of `bench endpoint`."""
 
 USUAL_PROMPTS = 4
 """Prompts of each shipped category, unless more are requested."""
@@ -62,15 +62,14 @@ def shipped_prompts(
         if category == "retrieval":
             of_category = retrieval_prompts(form)
         else:
-            name = f"prompts/{form.value}/{category}.jsonl"
-            lines = (files("outrider.bench") / name).read_bytes()
-            of_category = read_prompt_lines(lines, name, category)
+            name = f"{form.value}/{category}.jsonl"
+            of_category = read_prompt_lines(_text(name).encode(), name, category)
         found += of_category[:limit]
     return found
 
 
 def choose_prompts(suite: str, categories: Sequence[str], limit: int | None) -> Callable[[Form], list[Prompt]]:
-    """The prompts in a format, which only a loaded model can choose.
+    """A function from the prompt format, which depends on the loaded model, to the prompts.
 
     Args:
         suite: "shipped", or the path of the user's own file (see `prompt_file.read_prompt_file`).
@@ -88,15 +87,8 @@ def choose_prompts(suite: str, categories: Sequence[str], limit: int | None) -> 
     by_category: dict[str, list[Prompt]] = {}
     for prompt in read_prompt_file(suite):
         by_category.setdefault(prompt.category, []).append(prompt)
-    together = has_mt_bench(by_category)
-    _check_categories(categories, [*by_category, *([MT_BENCH] if together else [])], suite)
-    chosen = {*categories, *(MT_BENCH_CATEGORIES if together and MT_BENCH in categories else ())}
-    found = [
-        prompt
-        for category, of_category in by_category.items()
-        if not categories or category in chosen
-        for prompt in of_category[:limit]
-    ]
+    _check_categories(categories, list(by_category), suite)
+    found = [p for name, own in by_category.items() if not categories or name in categories for p in own[:limit]]
     return lambda form: [prompt.in_form(form) for prompt in found]
 
 
@@ -112,14 +104,14 @@ def retrieval_prompts(form: Form) -> list[Prompt]:
     A document is a collection of independent sections (a museum's catalogue, a handbook). Each prompt has an order of
     its own, with the passage at its own depth, so no two prompts share a prefix worth caching.
     """
-    return [_retrieval_prompt(line, number, form) for number, line in enumerate(questions())]
-
-
-def _retrieval_prompt(line: dict[str, Any], number: int, form: Form) -> Prompt:
-    text = compose(line["document"], line["passage"], line["depth"], number)
-    if form is Form.base:
-        return Prompt("retrieval", f"{text}\n\n{line['base']}")
-    return Prompt("retrieval", messages=(Message("user", f"{text}\n\n---\n\n{line['chat']}"),))
+    prompts = []
+    for number, line in enumerate(questions()):
+        text = compose(line["document"], line["passage"], line["depth"], number)
+        if form is Form.base:
+            prompts.append(Prompt("retrieval", f"{text}\n\n{line['base']}"))
+        else:
+            prompts.append(Prompt("retrieval", messages=(Message("user", f"{text}\n\n---\n\n{line['chat']}"),)))
+    return prompts
 
 
 def compose(document: str, passage: str, depth: float, seed: int) -> str:
@@ -131,10 +123,10 @@ def compose(document: str, passage: str, depth: float, seed: int) -> str:
         seed: of the order.
     """
     title, *parts = sections(document)
-    # Only Random.random is stable from one version of Python to the next.
     rng = random.Random(seed)
-    keys = [rng.random() for _ in parts]
-    ordered = [part for _, part in sorted(zip(keys, parts, strict=True))]
+    ordered = sorted(
+        parts, key=lambda _: rng.random()
+    )  # shuffle() differs between versions of Python, random() does not
     ordered.insert(round(depth * len(ordered)), passage)
     return "\n\n".join([title, *ordered])
 
@@ -142,11 +134,13 @@ def compose(document: str, passage: str, depth: float, seed: int) -> str:
 @cache
 def sections(document: str) -> tuple[str, ...]:
     """A document's title, then its sections, in the order of the file."""
-    text = (files("outrider.bench") / "prompts" / "documents" / f"{document}.txt").read_text("utf-8")
-    return tuple(text.strip().split("\n\n"))
+    return tuple(_text(f"documents/{document}.txt").split("\n\n"))
 
 
 def questions() -> list[dict[str, Any]]:
     """Objects with `document`, `passage` (the answer), `depth`, and the question as `base` and as `chat`."""
-    text = (files("outrider.bench") / "prompts" / "retrieval.jsonl").read_text("utf-8")
-    return [json.loads(line) for line in text.strip().split("\n")]
+    return [json.loads(line) for line in _text("retrieval.jsonl").split("\n")]
+
+
+def _text(name: str) -> str:
+    return (files("outrider.bench") / "prompts" / name).read_text("utf-8").strip()

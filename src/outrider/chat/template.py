@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import jinja2
-from jinja2.ext import loopcontrols
+from jinja2 import nodes
+from jinja2.ext import Extension, loopcontrols
+from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+from outrider.checkpoints.chat_template import refusing, stored_template
 from outrider.checkpoints.tokenizer_tables import TokenizerTables
 from outrider.errors import CheckpointError, UsageError
+
+_log = logging.getLogger("outrider.chat")
 
 
 class ChatTemplate:
@@ -22,13 +29,15 @@ class ChatTemplate:
     Args:
         source: the Jinja source from the checkpoint.
         bos: the text of the BOS token, which templates write into the prompt.
+        tokens: texts of other special tokens, by their variables in templates ("eos_token", ...).
 
     Raises:
         CheckpointError: the source is not a valid template.
     """
 
-    def __init__(self, source: str, *, bos: str) -> None:
-        environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols])
+    def __init__(self, source: str, *, bos: str, tokens: Mapping[str, str] = MappingProxyType({})) -> None:
+        extensions = [loopcontrols, _GenerationBlock]
+        environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=extensions)
         environment.filters["tojson"] = _to_json
         environment.globals["raise_exception"] = _refuse
         environment.globals["strftime_now"] = lambda format: datetime.now().astimezone().strftime(format)
@@ -36,7 +45,7 @@ class ChatTemplate:
             self._template = environment.from_string(source)
         except jinja2.TemplateError as error:
             raise CheckpointError(f"its chat template cannot be read ({error})") from error
-        self.source, self._bos = source, bos
+        self.source, self._tokens = source, {**tokens, "bos_token": bos}
 
     def render(
         self,
@@ -61,39 +70,50 @@ class ChatTemplate:
                 tools=tools,
                 enable_thinking=thinking,
                 add_generation_prompt=True,
-                bos_token=self._bos,
+                **self._tokens,
             )
         except (jinja2.TemplateError, TypeError, ValueError, KeyError, AttributeError) as error:
             raise UsageError(f"the model's chat template does not take these messages: {error}") from error
 
 
 def chat_template_of(source: TokenizerTables | Path) -> ChatTemplate | None:
-    """The chat template of a checkpoint; None if it has none.
+    """The chat template of a checkpoint; None if it has none. One that is no valid template refuses conversations.
 
     Args:
         source: a GGUF file's tables, or the path of a tokenizer.json, beside which the template is.
 
     Raises:
-        CheckpointError: the template cannot be read.
+        CheckpointError: the settings beside a tokenizer.json cannot be read.
     """
-    if isinstance(source, TokenizerTables):
-        bos = source.tokens[source.bos_token_id]
-        return ChatTemplate(source.chat_template, bos=bos) if source.chat_template else None
-    settings = source.with_name("tokenizer_config.json")
-    template = source.with_name("chat_template.jinja")
+    if (stored := stored_template(source)) is None:
+        return None
+    bos = stored.tokens["bos_token"]
     try:
-        config = json.loads(settings.read_text("utf-8")) if settings.is_file() else {}
-        text = template.read_text("utf-8") if template.is_file() else config.get("chat_template")
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"its chat template cannot be read ({error})", path=settings) from error
-    bos = config.get("bos_token", "<bos>")
-    bos = bos.get("content", "<bos>") if isinstance(bos, dict) else bos
-    return ChatTemplate(text, bos=bos) if isinstance(text, str) else None
+        return ChatTemplate(stored.source, bos=bos, tokens=stored.tokens)
+    except CheckpointError as error:
+        _log.warning("The model takes completions only: %s", error)
+        return ChatTemplate(refusing(error.problem), bos=bos)
 
 
-def _to_json(value: Any, indent: int | None = None) -> str:
-    """JSON as transformers' filter writes it: neither HTML nor non-ASCII characters are escaped."""
-    return json.dumps(value, ensure_ascii=False, indent=indent)
+class _GenerationBlock(Extension):
+    """`{% generation %}`, which marks the model's own text for training. It renders what it encloses."""
+
+    tags = {"generation"}  # noqa: RUF012 (as the base class declares it)
+
+    def parse(self, parser: Parser) -> nodes.Node:
+        line = next(parser.stream).lineno
+        return nodes.Scope(parser.parse_statements(("name:endgeneration",), drop_needle=True)).set_lineno(line)
+
+
+def _to_json(
+    value: Any,
+    ensure_ascii: bool = False,
+    indent: int | None = None,
+    separators: tuple[str, str] | None = None,
+    sort_keys: bool = False,
+) -> str:
+    """JSON as transformers' filter writes it: HTML is not escaped, and non-ASCII characters are only if asked for."""
+    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
 
 
 def _refuse(message: str) -> None:

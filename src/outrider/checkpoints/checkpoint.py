@@ -30,12 +30,9 @@ BLOCKS: dict[Format, tuple[int, int]] = {
     "Q6_K": (256, 210),
     "I32": (1, 4),
 }
-"""(weights, bytes) of one block. A row is a whole number of blocks, so rows never share one."""
+"""(weights, bytes) of one block of every format that can be read. Rows never share a block."""
 
-FORMATS: tuple[Format, ...] = tuple(BLOCKS)
-"""Every tensor format that can be read."""
-
-WEIGHT_FORMATS: tuple[Format, ...] = tuple(format for format in FORMATS if format != "I32")
+WEIGHT_FORMATS: tuple[Format, ...] = tuple(format for format in BLOCKS if format != "I32")
 """The formats of weights. I32 is that of a drafter's token ordering alone."""
 
 TOKEN_ORDERING = "masked_embedding.token_ordering"
@@ -106,6 +103,8 @@ class Checkpoint:
         tensors: by neutral name, in order of layer.
         tokenizer: a GGUF file's tables, or the path of a folder's tokenizer.json; None if there is neither.
         files: the files that determine what the model computes: config and weights.
+        sampling: fields of `SamplingParams` -> values that the checkpoint recommends; empty if it recommends none.
+        left_out: number of tensors in the files that the text model does not use: vision and audio encoders.
     """
 
     path: Path
@@ -113,3 +112,5 @@ class Checkpoint:
     tensors: Mapping[str, Tensor]
     tokenizer: TokenizerTables | Path | None
     files: tuple[Path, ...]
+    sampling: Mapping[str, float]
+    left_out: int

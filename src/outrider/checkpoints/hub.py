@@ -4,6 +4,8 @@
     owner/name:Q8_0           the GGUF file whose name contains it
     owner/name@revision       a branch, tag or commit
 
+A GGUF file comes with the repository's MTP drafter. Image encoders ("mmproj") and importance matrices are no models.
+
 The library resumes interrupted downloads, honours HF_HUB_OFFLINE, HF_HOME and HF_ENDPOINT, and takes its token from
 HF_TOKEN or from `hf auth login`.
 """
@@ -12,6 +14,7 @@ from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,15 +24,10 @@ from outrider.errors import CheckpointError
 _ID = re.compile(
     r"(?P<repository>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(?:@(?P<revision>[\w./-]+))?(?::(?P<variant>[\w.-]+))?"
 )
-_SMALL_FILES = [
-    "config.json",
-    "generation_config.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "chat_template.jinja",
-]
-_WEIGHTS = ["*.safetensors", "*.safetensors.index.json"]
+_FOLDER = ["*.json", "*.jinja", "*.safetensors"]
 _PREFERRED = ("Q4_0", "Q4_K_M", "Q8_0")
+_DRAFTER = re.compile(r"(.*[-_./])?(mtp|assistant)[-_./].*", re.IGNORECASE)  # mtp-x.gguf, x-MTP.gguf, MTP/x.gguf
+_NO_MODEL = re.compile(r".*(mmproj|imatrix)[^/]*", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -64,12 +62,12 @@ def fetch(wanted: HubId) -> Path:
     try:
         files = _files_of(wanted, revision)
         if wanted.variant is None and any(name.endswith(".safetensors") for name in files):
-            folder = snapshot_download(wanted.repository, revision=revision, allow_patterns=[*_SMALL_FILES, *_WEIGHTS])
+            folder = snapshot_download(wanted.repository, revision=revision, allow_patterns=_FOLDER)
             return Path(folder)
-        name = _gguf_named(wanted, files)
-        for drafter in (f for f in files if re.fullmatch(r"mtp-.*\.gguf", f)):
-            hf_hub_download(wanted.repository, drafter, revision=revision)
-        parts = [hf_hub_download(wanted.repository, part, revision=revision) for part in part_names(name)]
+        model, *drafter = _gguf_named(wanted, files)
+        for part in (part for name in drafter for part in part_names(name)):
+            hf_hub_download(wanted.repository, part, revision=revision)
+        parts = [hf_hub_download(wanted.repository, part, revision=revision) for part in part_names(model)]
         return Path(parts[0])
     except CheckpointError:
         raise
@@ -103,56 +101,55 @@ def _unreachable(error: Exception) -> bool:
     return isinstance(error, OSError) or type(error).__name__.startswith(("Connect", "Timeout", "Read"))
 
 
-def _gguf_named(wanted: HubId, files: list[str]) -> str:
-    models = [f for f in files if f.lower().endswith(".gguf") and not f.lower().startswith(("mmproj", "mtp-"))]
-    models = [f for f in models if part_names(f)[0] == f]  # the first part stands for a split file
-    if wanted.variant is not None:
-        models = [f for f in models if wanted.variant.lower() in f.lower()]
-    for preferred in _PREFERRED if len(models) > 1 else ():
-        fitting = [f for f in models if preferred.lower() in f.lower()]
-        if len(fitting) == 1:
-            return fitting[0]
-    if len(models) == 1:
-        return models[0]
+def _gguf_named(wanted: HubId, files: list[str]) -> list[str]:
+    """The wanted GGUF file, and the drafter that is to be beside it, if there is one; the first part for a split file.
+
+    Raises:
+        CheckpointError: no file, or more than one, is meant.
+    """
+    weights = [f for f in sorted(files) if f.lower().endswith(".gguf") and not _NO_MODEL.fullmatch(f)]
+    weights = [f for f in weights if part_names(f)[0] == f]
+    drafters = [f for f in weights if _DRAFTER.fullmatch(f)]
+    fitting = [f for f in weights if (wanted.variant or "").lower() in f.lower()]
+    models = [f for f in fitting if f not in drafters] or fitting
+    if (model := _one_of(models, () if wanted.variant else _PREFERRED)) is not None:
+        drafters = [] if model in drafters else drafters
+        drafter = _one_of(drafters, (wanted.variant or "Q8_0", "Q8_0")) or next(iter(drafters), None)
+        return [model] if drafter is None else [model, drafter]
     found = f"the hub's {wanted.repository} has {len(models)} GGUF files"
-    found += f" whose name has {wanted.variant}" if wanted.variant else ""
-    if models:
-        remedy = "Say which: owner/name:Q4_0, or a longer part of its name"
-        raise CheckpointError(f"{found}: {', '.join(sorted(models))}", remedy=remedy)
-    if wanted.variant:
-        raise CheckpointError(found, remedy="Check the name behind the colon")
-    raise CheckpointError(f"{found} and no safetensors", remedy="Name another repository")
+    found += f" whose name has {wanted.variant}" if wanted.variant else "" if models else " and no safetensors"
+    found += f": {', '.join(sorted(models))}" if models else ""
+    remedy = "Say which: owner/name:Q4_0, or a longer part of its name" if models else "Name another file or repository"
+    raise CheckpointError(found, remedy=remedy)
+
+
+def _one_of(names: list[str], variants: Iterable[str]) -> str | None:
+    """The only name, else the only one that contains the first variant for which there is one."""
+    for kept in (names, *([name for name in names if variant.lower() in name.lower()] for variant in variants)):
+        if len(kept) == 1:
+            return kept[0]
+    return None
 
 
 def _explained(wanted: HubId, error: Exception) -> CheckpointError:
     from huggingface_hub import errors
 
-    name = wanted.repository
+    name, first_line = wanted.repository, next(iter(str(error).strip().splitlines()), "no details")
+    log_in = "set HF_TOKEN or run: hf auth login"
+    kept = "try again: what was downloaded so far is kept"
     if isinstance(error, errors.GatedRepoError):
-        return CheckpointError(
-            f"{name} is gated on the hub: its licence has to be accepted first",
-            remedy=f"Accept it at https://huggingface.co/{name}, then set HF_TOKEN or run: hf auth login",
-        )
-    if isinstance(error, errors.RevisionNotFoundError):
-        return CheckpointError(
-            f"{name} has no revision {wanted.revision} on the hub",
-            remedy="Name a branch, a tag or a commit that it has",
-        )
-    if isinstance(error, errors.RepositoryNotFoundError):
-        return CheckpointError(
-            f"there is no {name} here, and none on the hub, or it is private",
-            remedy="Check the name; for a private one set HF_TOKEN or run: hf auth login",
-        )
-    if isinstance(error, errors.LocalEntryNotFoundError | errors.OfflineModeIsEnabled):
-        return CheckpointError(
-            f"there is no {name} here or in the hub's cache, and the hub cannot be reached ({_first_line(error)})",
-            remedy="Connect and try again: what was downloaded so far is kept",
-        )
-    return CheckpointError(
-        f"{name} could not be fetched from the hub ({type(error).__name__}: {_first_line(error)})",
-        remedy="Try again: what was downloaded so far is kept",
-    )
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).strip().splitlines()), "no details")
+        problem = f"{name} is gated on the hub: its licence has to be accepted first"
+        remedy = f"Accept it at https://huggingface.co/{name}, then {log_in}"
+    elif isinstance(error, errors.RevisionNotFoundError):
+        problem = f"{name} has no revision {wanted.revision} on the hub"
+        remedy = "Name a branch, a tag or a commit that it has"
+    elif isinstance(error, errors.RepositoryNotFoundError):
+        problem = f"there is no {name} here, and none on the hub, or it is private"
+        remedy = f"Check the name; for a private one {log_in}"
+    elif isinstance(error, errors.LocalEntryNotFoundError | errors.OfflineModeIsEnabled):
+        problem = f"there is no {name} here or in the hub's cache, and the hub cannot be reached ({first_line})"
+        remedy = f"Connect and {kept}"
+    else:
+        problem = f"{name} could not be fetched from the hub ({type(error).__name__}: {first_line})"
+        remedy = kept.capitalize()
+    return CheckpointError(problem, remedy=remedy)

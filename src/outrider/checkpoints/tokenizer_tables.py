@@ -21,6 +21,7 @@ class TokenizerTables:
         add_bos: whether a text begins with the BOS token.
         add_space_prefix: whether a text is tokenized as if a space stood before it.
         chat_template: the Jinja source, or None.
+        padding_token_id: None where the file names none.
     """
 
     model: str
@@ -34,3 +35,15 @@ class TokenizerTables:
     add_bos: bool
     add_space_prefix: bool
     chat_template: str | None
+    padding_token_id: int | None = None
+
+    @property
+    def specials(self) -> dict[str, str]:
+        """The special tokens' texts by the names that chat templates have for them."""
+        ids = {
+            "bos_token": self.bos_token_id,
+            "eos_token": self.eos_token_id,
+            "unk_token": self.unknown_token_id,
+            "pad_token": self.padding_token_id,
+        }
+        return {name: self.tokens[token] for name, token in ids.items() if token is not None}

@@ -2,36 +2,62 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from itertools import chain
 from pathlib import Path
 
 import numpy as np
 
-from outrider.arrays import Ints
 from outrider.checkpoints.checkpoint import FLOAT_FORMATS, TOKEN_ORDERING, WEIGHT_FORMATS, Tensor
-from outrider.checkpoints.config import AssistantConfig, Layer, ModelConfig
+from outrider.checkpoints.config import AssistantConfig, Experts, ModelConfig
+from outrider.checkpoints.tensors import AFTER_LAYERS, BEFORE_LAYERS, LAYER, Known
 from outrider.errors import CheckpointError
 
-_KV_TENSOR = re.compile(r"layers\.(\d+)\.self_attn\.(?:[kv]_proj|[kv]_norm)\.weight")
+_KV_TENSORS = [f"self_attn.{name}.weight" for name in ("k_proj", "v_proj", "k_norm", "v_norm")]
 _AGAIN = "download or convert it again"
 _Problem = tuple[str, str]  # what is wrong, what to do
-_UNTIED = ("lm_head.weight", "output.weight")
+_EMBEDDING = "embed_tokens.weight"
+_HEADS = ("lm_head.weight", "output.weight")
+_COMPARED_BYTES = 1 << 24
 
 
 def expected_shapes(config: ModelConfig | AssistantConfig) -> dict[str, tuple[int, ...]]:
-    """Neutral name -> shape of every tensor that a checkpoint of this config holds."""
-    if isinstance(config, AssistantConfig):
-        return _text_shapes(config.text) | _assistant_shapes(config)
-    return _text_shapes(config)
+    """Neutral name -> shape of every tensor that a checkpoint of this config holds, in order of layer."""
+    drafter, text = (config, config.text) if isinstance(config, AssistantConfig) else (None, config)
+    experts = text.experts or Experts(count=0, top_k=0, width=0)
+    sizes = {
+        "one": 1,
+        "gemma4": int(text.architecture == "gemma4"),
+        "vocabulary": text.vocab_size,
+        "hidden": text.hidden_size,
+        "ple": text.ple_width,
+        "layers*ple": len(text.layers) * text.ple_width,
+        "experts": experts.count,
+        "expert": experts.width,
+        "2*expert": 2 * experts.width,
+        "backbone": drafter.backbone_hidden_size if drafter else 0,
+        "2*backbone": 2 * drafter.backbone_hidden_size if drafter else 0,
+        "clusters": drafter.num_centroids if drafter else 0,
+    }
+    shapes = _shapes(BEFORE_LAYERS, sizes)
+    for index, layer in enumerate(text.layers):
+        keys = layer.kv_heads * layer.head_dim if layer.kv_source == index else 0
+        of_layer = {"head": layer.head_dim, "queries": text.heads * layer.head_dim, "mlp": layer.mlp_width}
+        of_layer |= {"keys": keys, "values": 0 if layer.k_eq_v else keys}
+        shapes |= _shapes(LAYER, sizes | of_layer, f"layers.{index}.")
+    return shapes | _shapes(AFTER_LAYERS, sizes)
+
+
+def _shapes(rows: tuple[Known, ...], sizes: Mapping[str, int], prefix: str = "") -> dict[str, tuple[int, ...]]:
+    there = [row for row in rows if all(sizes[name] for name in row.sizes)]
+    return {f"{prefix}{row.neutral}": tuple(sizes[name] for name in row.shape) for row in there}
 
 
 def validate(config: ModelConfig | AssistantConfig, tensors: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
     """The model's tensors in order of layer: none missing, none unknown, each of its shape and a possible format.
 
-    Key and value projections of layers that share another layer's cache are left out: published checkpoints hold them,
-    and no pass reads them.
+    Left out are an output head that equals the embedding, and key and value projections of layers that share another
+    layer's cache, which no pass reads although published checkpoints hold them.
 
     Args:
         path: the checkpoint, for errors.
@@ -44,76 +70,6 @@ def validate(config: ModelConfig | AssistantConfig, tensors: Mapping[str, Tensor
     for problem, remedy in chain(_contradictions(config), _misfits(config, expected, tensors)):
         raise CheckpointError(problem, path=path, remedy=remedy)
     return {name: tensors[name] for name in expected}
-
-
-def _text_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
-    hidden, count, ple = config.hidden_size, len(config.layers), config.ple_width
-    shapes: dict[str, tuple[int, ...]] = {"embed_tokens.weight": (config.vocab_size, hidden)}
-    if ple:
-        shapes["embed_tokens_per_layer.weight"] = (config.vocab_size, count * ple)
-        shapes["per_layer_model_projection.weight"] = (count * ple, hidden)
-        shapes["per_layer_projection_norm.weight"] = (ple,)
-    for index, layer in enumerate(config.layers):
-        for name, shape in _layer_shapes(config, index, layer).items():
-            shapes[f"layers.{index}.{name}"] = shape
-    shapes["norm.weight"] = (hidden,)
-    return shapes
-
-
-def _layer_shapes(config: ModelConfig, index: int, layer: Layer) -> dict[str, tuple[int, ...]]:
-    hidden, queries, keys = config.hidden_size, config.heads * layer.head_dim, layer.kv_heads * layer.head_dim
-    shapes: dict[str, tuple[int, ...]] = {
-        "input_layernorm.weight": (hidden,),
-        "self_attn.q_proj.weight": (queries, hidden),
-        "self_attn.q_norm.weight": (layer.head_dim,),
-    }
-    if layer.kv_source == index:
-        shapes["self_attn.k_proj.weight"] = (keys, hidden)
-        shapes["self_attn.k_norm.weight"] = (layer.head_dim,)
-        if not layer.k_eq_v:
-            shapes["self_attn.v_proj.weight"] = (keys, hidden)
-    shapes |= {
-        "self_attn.o_proj.weight": (hidden, queries),
-        "post_attention_layernorm.weight": (hidden,),
-        "pre_feedforward_layernorm.weight": (hidden,),
-        "mlp.gate_proj.weight": (layer.mlp_width, hidden),
-        "mlp.up_proj.weight": (layer.mlp_width, hidden),
-        "mlp.down_proj.weight": (hidden, layer.mlp_width),
-        "post_feedforward_layernorm.weight": (hidden,),
-    }
-    if config.experts:
-        experts = config.experts
-        shapes |= {
-            "router.proj.weight": (experts.count, hidden),
-            "router.scale": (hidden,),
-            "router.per_expert_scale": (experts.count,),
-            "experts.gate_up_proj": (experts.count, 2 * experts.width, hidden),
-            "experts.down_proj": (experts.count, hidden, experts.width),
-            "post_feedforward_layernorm_1.weight": (hidden,),
-            "post_feedforward_layernorm_2.weight": (hidden,),
-            "pre_feedforward_layernorm_2.weight": (hidden,),
-        }
-    if config.ple_width:
-        shapes |= {
-            "per_layer_input_gate.weight": (config.ple_width, hidden),
-            "per_layer_projection.weight": (hidden, config.ple_width),
-            "post_per_layer_input_norm.weight": (hidden,),
-        }
-    if config.architecture == "gemma4":
-        shapes["layer_scalar"] = (1,)
-    return shapes
-
-
-def _assistant_shapes(config: AssistantConfig) -> dict[str, tuple[int, ...]]:
-    hidden, backbone = config.text.hidden_size, config.backbone_hidden_size
-    shapes: dict[str, tuple[int, ...]] = {
-        "pre_projection.weight": (hidden, 2 * backbone),
-        "post_projection.weight": (backbone, hidden),
-    }
-    if config.use_ordered_embeddings:
-        shapes["masked_embedding.centroids.weight"] = (config.num_centroids, hidden)
-        shapes[TOKEN_ORDERING] = (config.text.vocab_size,)
-    return shapes
 
 
 def _contradictions(config: ModelConfig | AssistantConfig) -> Iterator[_Problem]:
@@ -139,40 +95,37 @@ def _misfits(
     config: ModelConfig | AssistantConfig, expected: Mapping[str, tuple[int, ...]], tensors: Mapping[str, Tensor]
 ) -> Iterator[_Problem]:
     """Tensors that are unknown, missing, or not as expected."""
-    text = config.text if isinstance(config, AssistantConfig) else config
+    layers = config.text.layers if isinstance(config, AssistantConfig) else config.layers
+    shared = [f"layers.{index}." for index, layer in enumerate(layers) if layer.kv_source != index]
+    unused = {layer + name for layer in shared for name in _KV_TENSORS}
     for name in tensors:
-        if name in expected or _is_shared_kv(name, text):
+        if name in expected or name in unused or (name in _HEADS and _equal(tensors[name], tensors.get(_EMBEDDING))):
             continue
-        if name in _UNTIED:
-            problem = (
-                f"has an output head of its own ({name}), and only models whose head is the embedding are supported"
-            )
+        if name in _HEADS:
+            problem = f"has an output head ({name}) that differs from its embedding, which is not supported"
             yield problem, "Use a checkpoint with a tied head, as Gemma is published"
         remedy = "Use a checkpoint of a plain Gemma 3 or Gemma 4 model, with adapters merged into it"
         yield f"holds the tensor {name}, which is no part of the Gemma models that are supported", remedy
     for name, shape in expected.items():
         tensor, ordering = tensors.get(name), name == TOKEN_ORDERING
         if tensor is None:
-            remedy = f"It is incomplete, or its settings describe another model: {_AGAIN}"
-            yield f"lacks the tensor {name} {shape}", remedy
+            yield f"lacks the tensor {name} {shape}", f"It is incomplete, or its settings are another model's: {_AGAIN}"
         elif tensor.shape != shape:
             remedy = f"The settings describe another model than the tensors: {_AGAIN}"
             yield f"holds the tensor {name} in the shape {tensor.shape}, but its settings imply {shape}", remedy
         elif tensor.format not in (("I32",) if ordering else FLOAT_FORMATS if len(shape) == 1 else WEIGHT_FORMATS):
             remedy = f"Convert it again with this tensor as {'I32' if ordering else 'F32'}"
             yield f"stores the tensor {name} as {tensor.format}", remedy
-        elif ordering and not _is_permutation(tensor.data.view("<i4")):
-            remedy = f"It is damaged: {_AGAIN}"
-            yield f"holds token ids in {TOKEN_ORDERING} that are not 0 to {shape[0] - 1}, each once", remedy
+        # A token id outside the vocabulary would be read outside the embedding.
+        elif ordering and not np.array_equal(np.sort(tensor.data.view("<i4")), np.arange(shape[0], dtype=np.int32)):
+            problem = f"holds token ids in {TOKEN_ORDERING} that are not 0 to {shape[0] - 1}, each once"
+            yield problem, f"It is damaged: {_AGAIN}"
 
 
-def _is_permutation(ids: Ints) -> bool:
-    """Every id once. An id outside the vocabulary would read outside the embedding table."""
-    return np.array_equal(np.sort(ids), np.arange(len(ids), dtype=np.int32))
-
-
-def _is_shared_kv(name: str, config: ModelConfig) -> bool:
-    match = _KV_TENSOR.fullmatch(name)
-    if not match or int(match[1]) >= len(config.layers):
+def _equal(head: Tensor, embedding: Tensor | None) -> bool:
+    """Whether two matrices have the same bytes; compared piece by piece, without memory for whole ones."""
+    if embedding is None or (head.format, head.shape) != (embedding.format, embedding.shape):
         return False
-    return config.layers[int(match[1])].kv_source != int(match[1])
+    left, right = head.data, embedding.data
+    pieces = (slice(start, start + _COMPARED_BYTES) for start in range(0, len(left), _COMPARED_BYTES))
+    return all(np.array_equal(left[piece], right[piece]) for piece in pieces)

@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from time import monotonic
+from typing import Annotated
 
 import typer
 
 from outrider.bench.peer import Peer, open_peer
 from outrider.bench.prompt import Form, form_for
-from outrider.console import DrafterOption, KvCacheDtype, KvCacheOption, Quantize, QuantizeOption
+from outrider.console import (
+    DrafterOption,
+    JsonOption,
+    KvCacheDtype,
+    KvCacheOption,
+    LookupOption,
+    ModelArgument,
+    Quantize,
+    QuantizeOption,
+    ThreadsOption,
+    load_model,
+    print_result,
+    show_error,
+)
 from outrider.errors import UsageError
 
 app = typer.Typer(
@@ -22,69 +34,66 @@ app = typer.Typer(
     help="Measure pass costs and the speed-up of drafting on this machine, or any server.",
 )
 
-Model = Annotated[str, typer.Argument(help='"demo", a .gguf file, a folder, or a hub id.', show_default=False)]
 Against = Annotated[Peer | None, typer.Option(help="Software to measure on the same file, interleaved.")]
 PeerPython = Annotated[
     Path | None, typer.Option(help="Python with llama-cpp-python.", show_default="the one that runs this")
 ]
-Threads = Annotated[int | None, typer.Option(help="Threads to compute with.", show_default="all cores")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
-_VERIFY_ROUNDS = 15
+
+_CONTEXT, _ROUNDS = 128, 15
+"""Of `bench verify`, and of the passes in a report."""
 
 
 @app.command()
 def verify(
-    model: Model,
+    model: ModelArgument,
     against: Against = None,
     peer_python: PeerPython = None,
-    context: Annotated[int, typer.Option(min=0, help="Tokens before the measured rows.")] = 128,
-    rounds: Annotated[int, typer.Option(min=1, help="Rounds over all row counts.")] = _VERIFY_ROUNDS,
+    context: Annotated[int, typer.Option(min=0, help="Tokens before the measured rows.")] = _CONTEXT,
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds over all row counts.")] = _ROUNDS,
     quantize: QuantizeOption = Quantize.none,
     kv_cache_dtype: KvCacheOption = KvCacheDtype.float16,
-    threads: Threads = None,
-    as_json: AsJson = False,
+    threads: ThreadsOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Time a pass over 1, 2, 4, 8 and 16 rows: the cost of verifying a draft."""
     from outrider.bench.passes import measure_verify, show_verify
-    from outrider.console import load_model
 
     llm = load_model(model, quantize=quantize, kv_cache_dtype=kv_cache_dtype, drafter=None, threads=threads)
     with open_peer(against, peer_python, llm) as peer:
         result = measure_verify(llm, peer, context=context, rounds=rounds)
-    _print(result, show_verify, as_json)
+    print_result(result, show_verify, as_json)
 
 
 @app.command()
 def prefill(
-    model: Model,
+    model: ModelArgument,
     against: Against = None,
     peer_python: PeerPython = None,
     tokens: Annotated[int, typer.Option(min=1, help="Length of the prompt.")] = 512,
     rounds: Annotated[int, typer.Option(min=1, help="Rounds.")] = 5,
     quantize: QuantizeOption = Quantize.none,
     kv_cache_dtype: KvCacheOption = KvCacheDtype.float16,
-    threads: Threads = None,
-    as_json: AsJson = False,
+    threads: ThreadsOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Time the prefill of a prompt."""
     from outrider.bench.passes import measure_prefill, show_prefill
-    from outrider.console import load_model
 
     llm = load_model(model, quantize=quantize, kv_cache_dtype=kv_cache_dtype, drafter=None, threads=threads)
     with open_peer(against, peer_python, llm) as peer:
         result = measure_prefill(llm, peer, tokens=tokens, rounds=rounds)
-    _print(result, show_prefill, as_json)
+    print_result(result, show_prefill, as_json)
 
 
 @app.command()
 def decode(
-    model: Model,
+    model: ModelArgument,
     against: Against = None,
     peer_python: PeerPython = None,
     seconds: Annotated[
         float, typer.Option(min=0, help="Time budget; every prompt is decoded at least once in each way.")
     ] = 120.0,
-    max_tokens: Annotated[int, typer.Option(min=2, help="Most tokens of an answer.")] = 64,
+    max_tokens: Annotated[int, typer.Option(min=2, help="Maximum number of tokens of an answer.")] = 64,
     suite: Annotated[
         str,
         typer.Option(
@@ -92,7 +101,7 @@ def decode(
         ),
     ] = "shipped",
     category: Annotated[
-        list[str] | None, typer.Option(help="A category to decode; may be repeated.", show_default="all")
+        list[str] | None, typer.Option(help="Category to decode; may be repeated.", show_default="all")
     ] = None,
     prompts: Annotated[
         int | None, typer.Option(min=1, help="Prompts of each category; 20 ship.", show_default="4; all of a FILE")
@@ -101,33 +110,34 @@ def decode(
         Form, typer.Option(help="Prompt format: text to continue, or chat messages; auto: by the chat template.")
     ] = Form.auto,
     drafter: DrafterOption = "auto",
-    lookup: Annotated[
-        bool, typer.Option("--lookup/--no-lookup", help="Also draft by prompt lookup (n-gram matches).")
-    ] = True,
+    lookup: LookupOption = True,
     temperature: Annotated[float, typer.Option(min=0.0, help="Sampling temperature; 0 is greedy.")] = 0.0,
     top_k: Annotated[int, typer.Option(min=0, help="Top-k sampling; 0 is off.")] = 0,
     top_p: Annotated[float, typer.Option(help="Top-p (nucleus) sampling; 1 is off.")] = 1.0,
     quantize: QuantizeOption = Quantize.none,
     kv_cache_dtype: KvCacheOption = KvCacheDtype.float16,
-    threads: Threads = None,
-    as_json: AsJson = False,
+    threads: ThreadsOption = None,
+    as_json: JsonOption = False,
     report: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Measure passes too, and write a page with plots into DIR.")
+        Path | None,
+        typer.Option(
+            metavar="DIR", help="Folder for a page with the figures; passes are measured too, in the same time budget."
+        ),
     ] = None,
-    note: Annotated[str | None, typer.Option(help="A sentence for the report.")] = None,
 ) -> None:
     """Decode prompts with and without drafting, in interleaved pairs. Exits with 1 if any tokens differ."""
     from outrider import SamplingParams
     from outrider.bench.decode import measure_decode, show_decode
     from outrider.bench.pairs import PairDecoder, longest_prompt
-    from outrider.bench.passes import CONTEXT, measure_verify
+    from outrider.bench.passes import measure_verify
+    from outrider.bench.report import make_folder, write_report
     from outrider.bench.suite import choose_prompts
-    from outrider.console import error_console, load_model, show_error
+    from outrider.console import error_console
 
     sampling = SamplingParams(max_tokens=max_tokens, temperature=temperature, top_k=top_k, top_p=top_p)
     prompts_in = choose_prompts(suite, category or (), prompts)
     if report is not None:
-        _prepare_report(report)
+        make_folder(report)
     llm = load_model(
         model,
         quantize=quantize,
@@ -140,15 +150,15 @@ def decode(
     chosen = prompts_in(form)
     longest = longest_prompt(chosen, llm, max_tokens)
     with open_peer(against, peer_python, llm, context=longest + max_tokens) as peer:
-        result = measure_decode(PairDecoder(llm, peer, sampling), chosen, seconds)
-        result |= {"suite": Path(suite).name, "form": form.value}
+        started = monotonic()
         if report is not None:
-            curve = measure_verify(llm, peer, context=CONTEXT, rounds=_VERIFY_ROUNDS)
-    _print(result, show_decode, as_json)
+            curve = measure_verify(llm, peer, context=_CONTEXT, rounds=_ROUNDS)
+        left = max(seconds - (monotonic() - started), 0.0)
+        result = measure_decode(PairDecoder(llm, peer, sampling), chosen, left)
+    result |= {"suite": Path(suite).name, "form": form.value}
+    print_result(result, show_decode, as_json)
     if report is not None:
-        from outrider.bench.report import write_report
-
-        page = write_report(report, result, curve, command=_repeating(sys.argv[1:]), note=note)
+        page = write_report(report, result, curve, shlex.join(["outrider", *sys.argv[1:]]))
         error_console().print(f"report: {page}", markup=False)
     if not result["total"]["identical"]:
         differing = [name for name, of in result["categories"].items() if not of["identical"]]
@@ -179,7 +189,7 @@ def endpoint(
     extra2: Annotated[
         str | None, typer.Option(metavar="JSON", help="Those of the second arm, which is URL again without URL2.")
     ] = None,
-    as_json: AsJson = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Measure any OpenAI-compatible server as its clients see it, alone or against another. Needs the extra "endpoint".
 
@@ -195,51 +205,13 @@ def endpoint(
     from outrider.bench.endpoint.measure import client_counts, measure_endpoint, unanswered
     from outrider.bench.endpoint.server import two_arms
     from outrider.bench.endpoint.show import show_endpoint
-    from outrider.console import show_error
 
     arms = two_arms(
         (url, extra), (url2, extra2), chat=chat, model=model, max_tokens=max_tokens, temperature=temperature
     )
     result = asyncio.run(measure_endpoint(arms, client_counts(clients), requests, api_key))
-    _print(result, show_endpoint, as_json)
+    print_result(result, show_endpoint, as_json)
     silent = unanswered(result)
     if silent:
         show_error(f"no request was answered by {' and '.join(silent)}: see the failures, and the server's log")
         raise typer.Exit(1)
-
-
-def _repeating(arguments: list[str]) -> str:
-    """The command as a reader would type it: without the note, and with a placeholder for the peer's Python."""
-    shown, left = ["outrider"], iter(arguments)
-    for argument in left:
-        flag = argument.partition("=")[0]
-        if flag not in ("--note", "--peer-python"):
-            shown.append(argument)
-            continue
-        if flag == argument:
-            next(left, None)
-        shown += ["--peer-python", "PYTHON"] if flag == "--peer-python" else []
-    return shlex.join(shown)
-
-
-def _prepare_report(folder: Path) -> None:
-    """Checks before anything is measured that a report can be written.
-
-    Raises:
-        UsageError: matplotlib is missing, or the folder cannot be made.
-    """
-    try:
-        import outrider.bench.report  # noqa: F401
-    except ImportError as error:
-        raise UsageError(f"a report needs {error.name}: pip install 'outrider[report]'") from error
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(f"cannot write a report into {folder}: {error.strerror or error}") from error
-
-
-def _print(result: dict[str, Any], show: Callable[[dict[str, Any]], None], as_json: bool) -> None:
-    if as_json:
-        print(json.dumps(result))
-    else:
-        show(result)

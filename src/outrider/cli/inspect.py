@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from outrider.console import ModelArgument
+from outrider.console import JsonOption, ModelArgument, print_result
 from outrider.errors import UsageError
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ _CONTEXTS = (8192, 32768, 131072)
 
 def inspect(
     model: ModelArgument,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    as_json: JsonOption = False,
     program: Annotated[bool, typer.Option("--program", help="Print the operations of a target pass.")] = False,
 ) -> None:
     """Show what is in a checkpoint, what it costs and which drafter fits, without loading its weights."""
@@ -36,10 +36,7 @@ def inspect(
     if isinstance(checkpoint.config, ModelConfig):
         drafter = find_drafter(model, checkpoint.path, checkpoint.config)
         found |= {"drafter_path": str(drafter.path) if drafter.path else None, "drafter_why": drafter.why}
-    if as_json:
-        print(json.dumps(found))
-    else:
-        show(found)
+    print_result(found, show, as_json)
 
 
 def program_of(checkpoint: Checkpoint) -> Program:
@@ -56,6 +53,7 @@ def describe(checkpoint: Checkpoint) -> dict[str, Any]:
     """The facts as plain data; sizes in bytes."""
     from outrider.cache import cache_bytes
     from outrider.checkpoints import AssistantConfig
+    from outrider.checkpoints.chat_template import stored_template
     from outrider.checkpoints.traffic import kv_bytes_per_position, weight_traffic
     from outrider.loading import PREFILL_CHUNK
     from outrider.models.gemma import kv_layers
@@ -68,36 +66,32 @@ def describe(checkpoint: Checkpoint) -> dict[str, Any]:
         of_format["tensors"] += 1
         of_format["bytes"] += tensor.nbytes
     traffic = weight_traffic(checkpoint.tensors, checkpoint.config)
-    kv = kv_bytes_per_position(config)
     weights = sum(entry["bytes"] for entry in formats.values())
     contexts = [length for length in _CONTEXTS if length < config.context_length] + [config.context_length]
-    context_bytes = {length: cache_bytes(kv_layers(config), length, PREFILL_CHUNK, "float16") for length in contexts}
+    kv = {str(length): cache_bytes(kv_layers(config), length, PREFILL_CHUNK, "float16") for length in contexts}
     return {
         "path": str(checkpoint.path),
         "architecture": config.architecture,
         "drafter": drafter is not None,
-        "target_hidden_size": drafter.backbone_hidden_size if drafter else None,
-        "hidden_size": config.hidden_size,
-        "vocab_size": config.vocab_size,
-        "context_length": config.context_length,
-        "heads": config.heads,
+        "target_hidden_size": drafter and drafter.backbone_hidden_size,
+        **{
+            name: getattr(config, name)
+            for name in ("hidden_size", "vocab_size", "context_length", "heads", "ple_width")
+        },
         "layers": _layer_groups(config.layers),
         "layers_sharing_kv": sum(1 for i, layer in enumerate(config.layers) if layer.kv_source not in (i, -1)),
-        "ple_width": config.ple_width,
-        "experts": None
-        if config.experts is None
-        else {"count": config.experts.count, "top_k": config.experts.top_k, "width": config.experts.width},
+        "experts": config.experts and {name: getattr(config.experts, name) for name in ("count", "top_k", "width")},
         "formats": dict(sorted(formats.items(), key=lambda item: -item[1]["bytes"])),
         "weight_bytes": weights,
         "bytes_read_per_token": traffic.per_token,
         "gathered_table_bytes": traffic.gathered,
-        "kv_bytes_per_position": dict(kv),
-        "context_bytes": None if drafter else {str(length): size for length, size in context_bytes.items()},
-        "memory_bytes": None
-        if drafter
-        else {str(length): size + weights - traffic.gathered for length, size in context_bytes.items()},
+        "kv_bytes_per_position": dict(kv_bytes_per_position(config)),
+        "context_bytes": None if drafter else kv,
+        "memory_bytes": None if drafter else {at: size + weights - traffic.gathered for at, size in kv.items()},
+        "left_out_tensors": checkpoint.left_out,
+        "sampling": dict(checkpoint.sampling),
         "tokenizer": checkpoint.tokenizer is not None,
-        "chat_template": getattr(checkpoint.tokenizer, "chat_template", None) is not None,
+        "chat_template": checkpoint.tokenizer is not None and stored_template(checkpoint.tokenizer) is not None,
     }
 
 
@@ -121,47 +115,43 @@ def show(found: dict[str, Any]) -> None:
     Console(highlight=False).print(table)
 
 
-def _lines(found: dict[str, Any]) -> list[tuple[str, str]]:
-    kind = f"{found['architecture']} drafter" if found["drafter"] else found["architecture"]
-    lines = [("file", found["path"]), ("architecture", kind)]
+def _lines(found: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    yield "file", found["path"]
+    yield "architecture", f"{found['architecture']} drafter" if found["drafter"] else found["architecture"]
     if found["drafter"]:
-        lines.append(("for a target of", f"hidden size {found['target_hidden_size']}"))
+        yield "for a target of", f"hidden size {found['target_hidden_size']}"
     for group in found["layers"]:
         window = f", window {group['window']}" if group["window"] else ""
         heads = f"{found['heads']} heads of {group['head_dim']}, {group['kv_heads']} for keys and values"
-        lines.append(
-            (
-                f"{group['count']} {group['kind']} layer{'s' if group['count'] > 1 else ''}",
-                f"{heads}, MLP {group['mlp_width']}{window}",
-            )
-        )
+        plural = "s" if group["count"] > 1 else ""
+        yield f"{group['count']} {group['kind']} layer{plural}", f"{heads}, MLP {group['mlp_width']}{window}"
     if found["layers_sharing_kv"]:
-        lines.append(("sharing", f"{found['layers_sharing_kv']} layers read the keys and values of a lower one"))
-    if found["experts"]:
-        experts = found["experts"]
-        lines.append(("experts", f"{experts['top_k']} of {experts['count']} per token, width {experts['width']}"))
-    lines.append(("hidden size", f"{found['hidden_size']}"))
-    lines.append(("vocabulary", f"{found['vocab_size']} tokens"))
-    lines.append(("context", f"{found['context_length']} tokens"))
-    tokenizer = "none" if not found["tokenizer"] else "present"
-    lines.append(("tokenizer", tokenizer + (", with a chat template" if found["chat_template"] else "")))
+        yield "sharing", f"{found['layers_sharing_kv']} layers read the keys and values of a lower one"
+    if experts := found["experts"]:
+        yield "experts", f"{experts['top_k']} of {experts['count']} per token, width {experts['width']}"
+    yield "hidden size", f"{found['hidden_size']}"
+    yield "vocabulary", f"{found['vocab_size']} tokens"
+    yield "context", f"{found['context_length']} tokens"
+    template = ", with a chat template" if found["chat_template"] else ""
+    yield "tokenizer", f"present{template}" if found["tokenizer"] else "none"
+    if sampling := found["sampling"]:
+        yield "sampling", ", ".join(f"{name} {value:g}" for name, value in sampling.items())
+    if found["left_out_tensors"]:
+        yield "left out", f"{found['left_out_tensors']} tensors of the vision and audio encoders"
     for name, entry in found["formats"].items():
-        lines.append((f"{name} tensors", f"{entry['tensors']}, {size(entry['bytes'])}"))
-    lines.append(("all weights", size(found["weight_bytes"])))
+        yield f"{name} tensors", f"{entry['tensors']}, {size(entry['bytes'])}"
+    yield "all weights", size(found["weight_bytes"])
     if found["gathered_table_bytes"]:
-        lines.append(("table", f"{size(found['gathered_table_bytes'])} of them, read a row at a time"))
-    lines.append(("read per token", size(found["bytes_read_per_token"])))
+        yield "table", f"{size(found['gathered_table_bytes'])} of them, read a row at a time"
+    yield "read per token", size(found["bytes_read_per_token"])
     if not found["drafter"]:
         kv = found["kv_bytes_per_position"]
-        lines.append(
-            ("keys and values", f"{size(kv['full'])} per position, and {size(kv['sliding'])} within the window")
-        )
+        yield "keys and values", f"{size(kv['full'])} per position, and {size(kv['sliding'])} within the window"
         for length, whole in found["memory_bytes"].items():
             of_these = size(found["context_bytes"][length])
-            lines.append((f"at {int(length):,} tokens", f"{size(whole)} of memory, {of_these} of it keys and values"))
-        if found.get("drafter_why"):
-            lines.append(("drafter", found["drafter_why"]))
-    return lines
+            yield f"at {int(length):,} tokens", f"{size(whole)} of memory, {of_these} of it keys and values"
+    if "drafter_why" in found:
+        yield "drafter", found["drafter_why"]
 
 
 def size(count: int) -> str:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from enum import StrEnum
 from math import isfinite
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from outrider.console import DrafterOption
+from outrider.console import DrafterOption, JsonOption, print_result
 from outrider.errors import UsageError
 
 if TYPE_CHECKING:
+    from outrider.checkpoints import Format
     from outrider.roofline.hardware import Hardware
     from outrider.roofline.speedup import Plan
     from outrider.roofline.subject import Subject
@@ -45,90 +45,63 @@ def plan(
         str, typer.Option(metavar="here|NAME", help="Measured here in two seconds, or an accelerator such as h100.")
     ] = HERE,
     bandwidth: Annotated[
-        float | None, typer.Option(min=0.1, help="Memory, GB/s: instead of the hardware's own.", show_default=False)
+        float | None, typer.Option(min=0.1, help="Memory bandwidth, GB/s.", show_default="the hardware's")
     ] = None,
     arithmetic: Annotated[
         float | None,
         typer.Option(
             min=0.1,
-            help="Another processor's: 8-bit multiply-adds, G per second and core. With --bandwidth and --cores.",
-            show_default=False,
+            help="Multiply-adds of quantized weights, G per second, of all cores.",
+            show_default="the hardware's",
         ),
     ] = None,
-    cores: Annotated[int | None, typer.Option(min=1, help="Another processor's.", show_default=False)] = None,
     weights: Annotated[
         Weights | None,
-        typer.Option(help="The format of a published size's weights; a checkpoint has its own.", show_default="q4_0"),
+        typer.Option(help="Format of a published size's weights; a checkpoint has its own.", show_default="q4_0"),
     ] = None,
     drafter: DrafterOption = "auto",
     acceptance: Annotated[
         float,
-        typer.Option(min=0.0, max=1.0, help="Acceptance rate of a drafted token if those before it were accepted."),
+        typer.Option(min=0.0, max=1.0, help="Acceptance rate of a drafted token whose predecessors were accepted."),
     ] = 0.7,
     context: Annotated[int, typer.Option(min=0, help="Positions that each request holds.")] = 1024,
     threads: Annotated[
-        int | None, typer.Option(min=1, help="Threads of the measurement.", show_default="one a core")
+        int | None, typer.Option(min=1, help="Threads of the measurement.", show_default="all cores")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Predict whether MTP pays, and where it stops paying, from a model's shapes and two numbers of the hardware."""
     from outrider.cli.plan_table import show_plan
     from outrider.roofline.speedup import Plan
+    from outrider.roofline.subject import subject_of
 
     for option, figure in (("bandwidth", bandwidth), ("arithmetic", arithmetic), ("acceptance", acceptance)):
         if figure is not None and not isfinite(figure):
             raise UsageError(f"--{option} must be a finite number, not {figure}")
-    subject = _subject(model, weights, drafter)
+    subject = subject_of(model, cast("Format | None", weights and weights.name.upper()), drafter)
     if context >= subject.context_length:
         raise UsageError(f"--context {context} is more than {subject.name} holds: at most {subject.context_length - 1}")
-    on = _hardware(subject, hardware, bandwidth, arithmetic, cores, threads)
+    on = _hardware(subject, hardware, bandwidth, arithmetic, threads)
     result = describe(subject, Plan(subject.target, subject.drafter, on, context), acceptance)
-    if as_json:
-        print(json.dumps(result))
-    else:
-        show_plan(result)
-
-
-def _subject(model: str, weights: Weights | None, drafter: str) -> Subject:
-    from outrider.checkpoints import Format
-    from outrider.roofline.subject import checkpoint_subject, is_size, sized_subject
-
-    if is_size(model):
-        if drafter != "auto":
-            raise UsageError(f"--drafter needs a checkpoint: {model} is planned with its published drafter")
-        formats: dict[Weights, Format] = {Weights.q4_0: "Q4_0", Weights.q8_0: "Q8_0", Weights.bf16: "BF16"}
-        return sized_subject(model, formats[weights or Weights.q4_0])
-    if weights is not None:
-        raise UsageError(f"--weights is for published sizes: {model} has formats of its own")
-    return checkpoint_subject(model, drafter)
+    print_result(result, show_plan, as_json)
 
 
 def _hardware(
-    subject: Subject,
-    name: str,
-    bandwidth: float | None,
-    arithmetic: float | None,
-    cores: int | None,
-    threads: int | None,
+    subject: Subject, name: str, bandwidth: float | None, arithmetic: float | None, threads: int | None
 ) -> Hardware:
-    from outrider.roofline.hardware import accelerator, processor
+    from outrider.loading import usable_cores
+    from outrider.roofline.hardware import Hardware, accelerator
+    from outrider.roofline.measured import measure_hardware
 
-    if threads is not None and (name != HERE or arithmetic is not None):
+    described = bandwidth is not None and arithmetic is not None
+    if threads is not None and (name != HERE or described):
         raise UsageError("--threads is for what is measured here")
-    if arithmetic is not None or cores is not None:
-        if bandwidth is None or arithmetic is None or cores is None or name != HERE:
-            raise UsageError(
-                "another processor is described by --bandwidth, --arithmetic and --cores, all three, without --hardware"
-            )
-        return processor(bandwidth, arithmetic, cores)
-    if name == HERE:
-        from outrider.loading import usable_cores
-        from outrider.roofline.measured import measure_hardware
-
-        found = measure_hardware(subject.target.main_format, threads or usable_cores())
-    else:
-        found = accelerator(name)
-    return found if bandwidth is None else found.with_bandwidth(bandwidth)
+    if name != HERE:
+        return accelerator(name).replaced(bandwidth, arithmetic)
+    if bandwidth is not None and arithmetic is not None:
+        return Hardware("a processor of these figures", bandwidth * 1e9, arithmetic * 1e9)
+    found = measure_hardware(subject.target.main_format, threads or usable_cores())
+    return found.replaced(bandwidth, arithmetic)
 
 
 def describe(subject: Subject, plan: Plan, acceptance: float) -> dict[str, Any]:
@@ -136,32 +109,16 @@ def describe(subject: Subject, plan: Plan, acceptance: float) -> dict[str, Any]:
     from outrider.roofline.cost import bound_by_arithmetic
     from outrider.roofline.speedup import WORTHWHILE
 
-    on = plan.hardware
-    seconds = [plan.verify_seconds(rows) for rows in ROWS]
-    by_requests = []
-    for requests in REQUESTS:
-        best, plain = plan.best(acceptance, requests), requests / plan.plain_seconds(requests)
-        by_requests.append(
-            {
-                "requests": requests,
-                "drafted": best.drafted,
-                "speedup": best.speedup,
-                "plain_tokens_per_second": plain,
-                "mtp_tokens_per_second": plain * best.speedup,
-            }
-        )
+    on, seconds = plan.hardware, [plan.verify_seconds(rows) for rows in ROWS]
+    hardware = ("name", "bytes_per_second", "multiply_adds_per_second", "float_share")
+    by_requests = [_at_load(plan, acceptance, requests) for requests in REQUESTS]
     return {
         "model": subject.name,
         "drafted_by": subject.drafted_by,
         "has_drafter": subject.drafter is not None,
         "context": plan.context,
         "acceptance": acceptance,
-        "hardware": {
-            "name": on.name,
-            "bytes_per_second": on.bytes_per_second,
-            "multiply_adds_per_second": on.multiply_adds_per_second,
-            "float_share": on.float_share,
-        },
+        "hardware": {name: getattr(on, name) for name in hardware},
         "bytes_per_token": plan.target.bytes_per_token,
         "plain_tokens_per_second": 1 / plan.plain_seconds(),
         "step_seconds": plan.step_seconds(),
@@ -170,16 +127,24 @@ def describe(subject: Subject, plan: Plan, acceptance: float) -> dict[str, Any]:
         "ratio": [of / seconds[0] for of in seconds],
         "arithmetic_bound_from_rows": bound_by_arithmetic(plan.target, on),
         "drafted": list(DRAFTED),
-        "by_acceptance": [
-            {
-                "acceptance": a,
-                "speedup": [plan.speedup(a, drafted) for drafted in DRAFTED],
-                "best_drafted": plan.best(a).drafted,
-                "best_speedup": plan.best(a).speedup,
-            }
-            for a in ACCEPTANCES
-        ],
+        "by_acceptance": [_at_acceptance(plan, rate) for rate in ACCEPTANCES],
         "by_requests": by_requests,
         "least_acceptance": plan.least_acceptance(),
         "worthwhile_requests": [of["requests"] for of in by_requests if of["speedup"] >= WORTHWHILE],
     }
+
+
+def _at_acceptance(plan: Plan, acceptance: float) -> dict[str, Any]:
+    best = plan.best(acceptance)
+    return {
+        "acceptance": acceptance,
+        "speedup": [plan.speedup(acceptance, drafted) for drafted in DRAFTED],
+        "best_drafted": best.drafted,
+        "best_speedup": best.speedup,
+    }
+
+
+def _at_load(plan: Plan, acceptance: float, requests: int) -> dict[str, Any]:
+    best, plain = plan.best(acceptance, requests), requests / plan.plain_seconds(requests)
+    speeds = {"plain_tokens_per_second": plain, "mtp_tokens_per_second": plain * best.speedup}
+    return {"requests": requests, "drafted": best.drafted, "speedup": best.speedup} | speeds

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.table import Table
+
+from outrider.console import figures_table
 
 
 def show_plan(plan: dict[str, Any]) -> None:
@@ -64,7 +64,7 @@ def _at_load(by_requests: list[dict[str, Any]], paying: list[int]) -> str:
 
 
 def _show_cost(console: Console, plan: dict[str, Any]) -> None:
-    table = _table("rows of a pass", *(str(rows) for rows in plan["rows"]))
+    table = figures_table("rows of a pass", *(str(rows) for rows in plan["rows"]))
     table.add_row("ms", *(f"{of:.2f}" for of in plan["milliseconds"]))
     table.add_row("c(M)/c(1)", *(f"{of:.2f}" for of in plan["ratio"]))
     console.print(table)
@@ -77,7 +77,7 @@ def _show_cost(console: Console, plan: dict[str, Any]) -> None:
 
 
 def _show_acceptance(console: Console, plan: dict[str, Any]) -> None:
-    table = _table("speed-up, acceptance", *(str(k) for k in plan["drafted"]), "best", "with")
+    table = figures_table("speed-up, acceptance", *(str(k) for k in plan["drafted"]), "best", "with")
     for of in plan["by_acceptance"]:
         best = max(of["speedup"])
         cells = [f"[bold]{s:.2f}[/bold]" if s == best and s > 1 else f"{s:.2f}" for s in of["speedup"]]
@@ -86,23 +86,9 @@ def _show_acceptance(console: Console, plan: dict[str, Any]) -> None:
 
 
 def _show_requests(console: Console, plan: dict[str, Any]) -> None:
-    table = _table(
-        f"requests at once, {plan['acceptance']:.0%} accepted", "drafted", "speed-up", "tok/s plain", "with drafting"
-    )
+    first = f"requests at once, {plan['acceptance']:.0%} accepted"
+    table = figures_table(first, "drafted", "speed-up", "tok/s plain", "with drafting")
     for of in plan["by_requests"]:
-        table.add_row(
-            str(of["requests"]),
-            str(of["drafted"]),
-            f"{of['speedup']:.2f}",
-            f"{of['plain_tokens_per_second']:,.1f}",
-            f"{of['mtp_tokens_per_second']:,.1f}",
-        )
+        speeds = (f"{of[name]:,.1f}" for name in ("plain_tokens_per_second", "mtp_tokens_per_second"))
+        table.add_row(f"{of['requests']}", f"{of['drafted']}", f"{of['speedup']:.2f}", *speeds)
     console.print(table)
-
-
-def _table(first: str, *others: str) -> Table:
-    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
-    table.add_column(first, no_wrap=True)
-    for name in others:
-        table.add_column(name, justify="right", no_wrap=True)
-    return table

@@ -74,15 +74,16 @@ def serve(
 ) -> None:
     """Serve MODEL over the OpenAI API. Needs the extra "serve"."""
     try:
-        from outrider.server.allocator import give_back_large_blocks
-        from outrider.server.app import Server
+        from outrider.server.allocator import return_large_blocks
+        from outrider.server.app import create_app
         from outrider.server.keys import read_keys
+        from outrider.server.lifecycle import run_until_stopped
         from outrider.server.limits import Limits
-        from outrider.server.listening import address, bind
         from outrider.server.metrics import Metrics
         from outrider.server.origins import is_loopback
-        from outrider.server.running import run_until_stopped
         from outrider.server.scheduler import Scheduler
+        from outrider.server.service import Service
+        from outrider.server.sockets import address, bind
     except ImportError as error:
         raise UsageError(f"serving needs {error.name}: pip install 'outrider[serve]'") from error
     from outrider.console import error_console, load_model, log_to_stderr
@@ -92,7 +93,7 @@ def serve(
         raise UsageError("--shared-history drafts by lookup, which --no-lookup switches off: leave one of them out")
     keys = read_keys(api_key, api_key_file)
     listeners = bind(host, port)
-    give_back_large_blocks()
+    return_large_blocks()
     llm = load_model(
         model,
         quantize=quantize,
@@ -109,10 +110,10 @@ def serve(
     scheduler = Scheduler(llm, running=running, waiting=waiting, limits=limits, finished=metrics.finished)
     called = name or (model if model == "demo" else llm.path.stem)
     loopback = host if all(is_loopback(listener.getsockname()[0]) for listener in listeners) else None
-    server = Server(llm, scheduler, metrics, name=called, keys=keys, limits=limits, loopback=loopback)
+    service = Service(llm, scheduler, metrics, name=called, keys=keys, limits=limits)
     console = error_console()
     console.print(f"drafter: {llm.drafter.why}", style="dim", markup=False)
     url = f"http://{address(host, listeners[0].getsockname()[1])}"
     console.print(f"{called} at {url}/v1 (Ctrl-C stops, and finishes what is in work)", markup=False)
     console.print(f"a page to try it: {url}/", markup=False)
-    run_until_stopped(server, scheduler, limits, listeners)
+    run_until_stopped(create_app(service, loopback=loopback), scheduler, limits, listeners)

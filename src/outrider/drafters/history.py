@@ -13,11 +13,11 @@ from outrider.drafters.tree import HISTORY
 
 _MIN_MATCH = 3
 _MOST_SCOPES = 1024
-"""Scopes with a history at most, however little text each has: an empty index takes memory too."""
+"""Most scopes with a history, however short: an empty index takes memory too."""
 _REACH = 64
-"""Tokens that a match in earlier texts is looked for with, when a text is first compared."""
+"""Last tokens of a text that are matched when it is first compared with an index."""
 _BETWEEN = -1
-"""Stands between two texts: no token equals it."""
+"""Separates two texts: no token equals it."""
 
 
 class HistoryDrafter(Drafter):
@@ -38,14 +38,12 @@ class HistoryDrafter(Drafter):
         self._readings: dict[int, _Reading] = {}
 
     def open(self, sequence: SequenceState) -> None:
-        """See `Drafter.open`. Without a scope the sequence takes no part."""
         if sequence.scope is not None:
             self._readings[sequence.number] = _Reading(sequence.tokens, sequence.scope)
 
     def propose(self, asks: Sequence[Ask]) -> None:
-        """See `Drafter.propose`."""
         for ask in asks:
-            for cursor in self._caught_up(ask.sequence.number):
+            for cursor in self._cursors(ask.sequence.number):
                 match = cursor.match()
                 if match is None or match.length < _MIN_MATCH:
                     continue
@@ -55,9 +53,8 @@ class HistoryDrafter(Drafter):
                 add_chain(ask, following, match, self.name)
 
     def close(self, sequence: SequenceState) -> None:
-        """The sequence's text becomes history of its scope."""
         reading = self._readings.pop(sequence.number, None)
-        room = self._half - 1  # of a text, which _BETWEEN follows
+        room = self._half - 1  # for the text, which _BETWEEN follows
         if reading is None or room < 1:
             return
         text = [*reading.tokens[-room:], _BETWEEN]
@@ -80,18 +77,16 @@ class HistoryDrafter(Drafter):
         if not generations:
             del self._generations[scope]
 
-    def _caught_up(self, number: int) -> list[Cursor]:
-        """A cursor for each generation, at the end of the sequence's text."""
+    def _cursors(self, number: int) -> list[Cursor]:
+        """A cursor for each generation, advanced to the end of the sequence's text."""
         reading = self._readings.get(number)
         if reading is None or reading.scope not in self._generations:
             return []
         self._generations.move_to_end(reading.scope)
         tokens, current = reading.tokens, []
         for index in self._generations[reading.scope]:
-            cursor, read = next(
-                ((c, read) for c, read in reading.cursors if c.index is index),
-                (Cursor(index), max(len(tokens) - _REACH, 0)),
-            )
+            known = ((cursor, read) for cursor, read in reading.cursors if cursor.index is index)
+            cursor, read = next(known, (Cursor(index), max(len(tokens) - _REACH, 0)))
             for token in tokens[read:]:
                 cursor.advance(token)
             current.append((cursor, len(tokens)))
@@ -101,8 +96,8 @@ class HistoryDrafter(Drafter):
 
 @dataclass
 class _Reading:
-    """A sequence that is compared with its scope's history."""
+    """A sequence that is compared with its scope's history; `cursors` with the tokens that each has read."""
 
     tokens: list[int]
     scope: str
-    cursors: list[tuple[Cursor, int]] = field(default_factory=list)  # with the tokens that each has read
+    cursors: list[tuple[Cursor, int]] = field(default_factory=list)

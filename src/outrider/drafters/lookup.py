@@ -1,6 +1,6 @@
-"""Lookup: what followed the longest suffix of the text the last time it occurred. It costs no model pass.
+"""Prompt lookup: the tokens that followed the last earlier occurrence of the longest suffix. It costs no model pass.
 
-Prompt lookup as a drafter: Saxena 2023; with a suffix automaton: Hu et al. 2024.
+Saxena 2023, "Prompt lookup decoding"; with a suffix automaton: Hu et al. 2024, "SAM decoding".
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from outrider.drafters.tree import ROOT
 MIN_MATCH = 2
 """A single token's last successor is accepted too rarely to be worth a row."""
 _FIRST_GUESS = 0.6
-"""Of a match's chance, before anything is learnt."""
+"""Chance of a match's token before any verdict."""
 _AMBIGUOUS = 5
 
 
@@ -27,11 +27,9 @@ class LookupDrafter(Drafter):
         self._indices: dict[int, SuffixIndex] = {}
 
     def open(self, sequence: SequenceState) -> None:
-        """See `Drafter.open`. The prompt is indexed when a draft is first asked for."""
-        self._indices[sequence.number] = SuffixIndex()
+        self._indices[sequence.number] = SuffixIndex()  # the first `propose` adds the prompt
 
     def propose(self, asks: Sequence[Ask]) -> None:
-        """See `Drafter.propose`."""
         for ask in asks:
             index = self._indices[ask.sequence.number]
             for token in ask.sequence.tokens[len(index) :]:
@@ -39,29 +37,28 @@ class LookupDrafter(Drafter):
             match = index.match()
             if match is not None and match.length >= MIN_MATCH:
                 following = index.tokens[match.end + 1 : match.end + 1 + ask.budget]
-                # A match that overlaps the end of the text repeats itself: go on reading what was just proposed.
+                # A match that overlaps the end of the text repeats: continue with what was just proposed.
                 following = [following[i % len(following)] for i in range(ask.budget)]
                 add_chain(ask, following, match, self.name)
 
     def close(self, sequence: SequenceState) -> None:
-        """See `Drafter.close`."""
         del self._indices[sequence.number]
 
 
 def add_chain(ask: Ask, tokens: Sequence[int], match: Match, source: str) -> None:
     """Adds the tokens that followed a match.
 
-    Each accepted token makes the match longer, so later ones count as continuing a longer match; the finer feature is
-    whether several tokens followed such text, and the depth.
+    Each accepted token makes the match longer, so the coarse feature is match length plus depth. The fine one is the
+    depth, or that several tokens followed such text.
     """
     parent = ROOT
     for depth, token in enumerate(tokens):
-        where = min(depth.bit_length(), 4) if depth or match.successors == 1 else _AMBIGUOUS
-        features = (_size(match.length + depth), where)
+        fine = min(depth.bit_length(), 4) if depth or match.successors == 1 else _AMBIGUOUS
+        features = (_bucket(match.length + depth), fine)
         chance = ask.chances.chance(source, features, _FIRST_GUESS)
         parent = ask.draft.add(parent, token, chance, source, features)
 
 
-def _size(match_length: int) -> int:
+def _bucket(match_length: int) -> int:
     """Matches of similar length share their statistics: 2, 3, 4-5, 6-9, 10-17, longer."""
     return min((match_length - 1).bit_length() if match_length > 3 else match_length, 6)

@@ -1,8 +1,8 @@
 """The MTP drafter as a source of drafts.
 
-A round starts from the target's final hidden state at the last position whose keys and values exist, and from the last
-certain token. Each step proposes the next token of a chain; beside it, the runners-up of every step become branches.
-The chains of all sequences take their steps together.
+A round starts from the target's final hidden state of the last committed row and from the last certain token. Each step
+proposes the next token of a chain; the runners-up of every step become branches. The chains of all sequences share the
+steps.
 """
 
 from __future__ import annotations
@@ -20,16 +20,14 @@ from outrider.drafters.tree import ROOT, Features
 from outrider.models.assistant import Drafting
 
 BRANCHES = 3
-"""Tokens that each step proposes: the one that the chain goes on with, and the runners-up."""
+"""Tokens that each step proposes: the next of the chain, and the runners-up."""
 _SMOOTHING = 0.1
 _STEP, _FIRST_GUESS = "mtp step", 0.6
-"""What is learnt of a step before it is made: the chance that its first proposal is accepted, by depth."""
+"""Source under which the chance of a step's first proposal is learnt, by depth, before the step runs."""
 _SHARPENING = 0.4
-"""How much the logits of a drafter are sharpened for a Gumbel top-k, the less often its draws were accepted of late. A
-drafter in doubt spreads its probability: the mean probability of an unlikely token, which it learnt, lies further above
-its usual one than a likely token's, and among the candidates each such token has its chance. A drafter whose tokens are
-always accepted is left as it is."""
-_DEPTHS = 3  # that are told apart, the last with all that follow
+"""How much a drafter's logits are sharpened for a Gumbel top-k, in proportion to its recent rejection rate: an
+uncertain drafter overestimates unlikely tokens (it learnt their mean probability), and any of the many may win."""
+_DEPTHS = 3  # the last with all that follow
 _BUCKETS = 16  # of the drafter's own probability of a token
 
 
@@ -45,7 +43,7 @@ class _Chain:
 
     @property
     def expected(self) -> float:
-        """The chance that the next step's first proposal is accepted, before the step is made."""
+        """The chance that the next step's first proposal is accepted, before the step runs."""
         return self.ask.chances.chance(_STEP, (min(len(self.path), _DEPTHS),), _FIRST_GUESS)
 
     @property
@@ -54,7 +52,7 @@ class _Chain:
 
 
 class MtpDrafter(Drafter):
-    """Proposes with a recorded drafter, which reads the target's keys and values and keeps none of its own."""
+    """Proposes with a recorded drafter that attends to the target's cache and has none of its own."""
 
     name = "mtp"
     hidden = "last"
@@ -67,7 +65,6 @@ class MtpDrafter(Drafter):
         self.seconds_per_step = 0.0
 
     def propose(self, asks: Sequence[Ask]) -> None:
-        """See `Drafter.propose`. The longest chain of an ask has `budget` tokens."""
         started = [(ask, self._hidden.get(ask.sequence.number)) for ask in asks]
         chains = [_Chain(ask, hidden) for ask, hidden in started if hidden is not None]
         most = self._drafting.program.max_rows
@@ -75,20 +72,17 @@ class MtpDrafter(Drafter):
             self._round(chains[first : first + most])
 
     def observe(self, sequence: SequenceState, rows: CommittedRows) -> None:
-        """Keeps the hidden state of the last row, which the next round starts from."""
         if len(rows.hidden):
             self._hidden[sequence.number] = rows.hidden[-1]
 
     def prefetch(self) -> None:
-        """See `Drafter.prefetch`."""
         self._drafting.program.warm()
 
     def close(self, sequence: SequenceState) -> None:
-        """See `Drafter.close`."""
         self._hidden.pop(sequence.number, None)
 
     def _round(self, chains: list[_Chain]) -> None:
-        """Step after step, for as long as some chain is worth another."""
+        """Runs steps for as long as one pays for some chain."""
         hidden = np.array([chain.hidden for chain in chains], np.float32)
         program = self._drafting.program
         while chains:
@@ -105,7 +99,7 @@ class MtpDrafter(Drafter):
             chains = [chains[i] for i in alive]
 
     def _goes_on(self, chain: _Chain, batch: int) -> bool:
-        """Whether the chain takes another step, whose time `batch` chains share."""
+        """Whether another step pays for the chain, if `batch` chains share its time."""
         ask, depth = chain.ask, len(chain.path)
         if depth >= ask.budget:
             return False
@@ -129,7 +123,7 @@ class MtpDrafter(Drafter):
         return list(zip(candidates, logits, strict=True))
 
     def _grow(self, chain: _Chain, candidates: Ints | None, logits: Floats) -> bool:
-        """Adds a step's proposals; False if there are none, as from a broken drafter."""
+        """Adds a step's proposals; False if no logit is finite, as from a broken drafter."""
         guesses = self._guesses(chain, candidates, logits)
         if not guesses:
             return False
@@ -147,7 +141,7 @@ class MtpDrafter(Drafter):
         return True
 
     def _guesses(self, chain: _Chain, candidates: Ints | None, logits: Floats) -> list[tuple[int, float]]:
-        """What the target would choose next if these were its logits, each with its probability."""
+        """The target's likely choices if these were its logits, with their probabilities."""
         sequence, depth = chain.ask.sequence, len(chain.path)
         if sequence.chooser.draws:
             logits *= 1 + _SHARPENING * (1 - chain.expected)

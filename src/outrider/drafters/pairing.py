@@ -1,4 +1,4 @@
-"""Finding the drafter that belongs to a model, where people keep it."""
+"""Finds the drafter that belongs to a model."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ _DEMO_SHA256 = "a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818
 
 @dataclass(frozen=True)
 class FoundDrafter:
-    """A drafter's path, or None, and a sentence that says why."""
+    """A drafter's path, or None, and the reason as a sentence."""
 
     path: Path | None
     why: str
 
 
 def find_drafter(source: str | Path, model: Path, config: ModelConfig) -> FoundDrafter:
-    """The drafter of a model that lies at `model`, named as `source`.
+    """The drafter of the model at `model`, which the caller named `source`.
 
-    It is looked for, in this order: `mtp-*.gguf` and `*-assistant*.gguf` beside a .gguf file or in a folder; a
-    subfolder `assistant`; a folder beside it named like it with `-assistant` at the end; in this package, for the
-    demo's file, wherever it lies; the same name on the hub, for a model from there. One that cannot be read or does not
-    fit is passed over, and `why` says so.
+    Searched in this order: `mtp-*.gguf` and `*-assistant*.gguf` beside a .gguf file or in a folder; a subfolder
+    `assistant`; a folder beside the model, named like it with `-assistant` at the end; this package, for the demo's
+    file, wherever it lies; `NAME-assistant` on the hub, for a model from there. One that cannot be read or does not fit
+    is skipped, and `why` names the problem.
     """
-    passed_over = []
+    skipped = []
     for path, where in _candidates(source, model):
         name = path if isinstance(path, str) else path.name
         try:
@@ -47,11 +47,11 @@ def find_drafter(source: str | Path, model: Path, config: ModelConfig) -> FoundD
                 continue
             found[1].check(config, checkpoint.config)
         except CheckpointError as problem:
-            if isinstance(path, Path):  # that the hub has none needs no words
-                passed_over.append(f"{name}: {problem}")
+            if isinstance(path, Path):  # a repository that the hub does not have is no problem
+                skipped.append(f"{name}: {problem}")
             continue
         return FoundDrafter(checkpoint.path, f"{name}, {where}")
-    reason = f" ({'; '.join(passed_over)})" if passed_over else ""
+    reason = f" ({'; '.join(skipped)})" if skipped else ""
     return FoundDrafter(
         None, f"no MTP drafter found{reason}: drafts come from lookup. outrider train-drafter makes one"
     )
@@ -63,15 +63,13 @@ def _candidates(source: str | Path, model: Path) -> Iterator[tuple[Path | str, s
         if shipped[0].is_file():
             yield shipped
         return
-    folder = model if model.is_dir() else model.parent
-    where = "in the model's folder" if model.is_dir() else "beside the model"
-    for pattern in ("mtp-*.gguf", "*-assistant*.gguf"):
-        for path in sorted(folder.glob(pattern)):
-            if path != model:
-                yield path, where
-    for path, place in ((model / "assistant", where), (model.with_name(f"{model.name}-assistant"), "beside the model")):
-        if model.is_dir() and path.is_dir():
-            yield path, place
+    folder, where = (model, "in the model's folder") if model.is_dir() else (model.parent, "beside the model")
+    for pattern in ("mtp-*.gguf", "*-assistant*.gguf", "*-[Mm][Tt][Pp]*.gguf", "[Mm][Tt][Pp]/*.gguf"):
+        yield from ((path, where) for path in sorted(folder.glob(pattern)) if path != model)
+    if model.is_dir() and (inside := model / "assistant").is_dir():
+        yield inside, where
+    if model.is_dir() and (sibling := model.with_name(f"{model.name}-assistant")).is_dir():
+        yield sibling, "beside the model"
     if shipped[0].is_file() and is_demo(model):
         yield shipped
     if isinstance(source, str) and not Path(source).exists() and (wanted := parse_hub_id(source)):
@@ -79,7 +77,7 @@ def _candidates(source: str | Path, model: Path) -> Iterator[tuple[Path | str, s
 
 
 def is_demo(model: Path) -> bool:
-    """Whether a file is the demo's, byte for byte. Only a file of its size is read."""
+    """Whether a file is the demo's, by its hash. Only a file of the same size is read."""
     try:
         found = model.stat()
         return model.is_file() and found.st_size == _DEMO_BYTES and _sha256(model, found.st_mtime_ns) == _DEMO_SHA256

@@ -1,4 +1,4 @@
-"""What a drafter is and what it is given: plain data in, nodes of a tree out."""
+"""The drafter protocol: plain data in, nodes of a tree out."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from outrider.drafters.tree import Draft, Features
 from outrider.sampling.choice import TokenChooser
 
 HiddenRows = Literal["none", "last", "all"]
-"""The rows whose hidden state a drafter needs: none, at least the last row of each pass that has an output, or every
-row. The last has its price: each prompt row goes through the target's output head, and no prefix is reused."""
+"""The rows whose final hidden state a drafter requires: none, the last row of each pass that has an output, or every
+row. "all" costs the output head for every prompt row and turns prefix reuse off."""
 
 
 @dataclass(eq=False)
@@ -21,14 +21,14 @@ class SequenceState:
     """What drafting needs of one sequence.
 
     Attributes:
-        number: names it among the running ones.
+        number: identifies it among the running ones.
         tokens: prompt and answer so far, the sequence's own list: it grows.
-        cache: keys and values of `tokens[:cache.length]`, as the target computed them.
+        cache: the target's keys and values of `tokens[:cache.length]`.
         chooser: how the target will choose.
         limit: most tokens, prompt and answer together.
         draft: "auto", "off" or a fixed draft length.
-        scope: a drafter may draw on other sequences of the same scope, and on no others; None: on none at all, and
-            nothing of this sequence may outlive it.
+        scope: a drafter may use other sequences of the same scope and no others. None: it may use none, and must drop
+            all of this sequence at its end.
     """
 
     number: int
@@ -49,12 +49,14 @@ class SequenceState:
 class CommittedRows:
     """Rows of one sequence that a pass committed, in order, prompt rows and accepted ones alike.
 
+    Rows from the prefix cache are not computed, so neither their hidden states nor their taps are reported.
+
     Attributes:
         first: position of the first of them.
-        tokens: (rows,) int32.
+        tokens: (rows,) int32; of a row that carries an embedding, the placeholder.
         hidden: (states, hidden_size) float32, the target's final hidden states of the last `states` rows; see
             `HiddenRows` for how many there are.
-        taps: layer -> (rows, hidden_size) float32, the hidden states after that layer; empty where none was recorded.
+        taps: layer -> (rows, hidden_size) float32: the residual stream after each layer that some drafter taps.
     """
 
     first: int
@@ -64,13 +66,13 @@ class CommittedRows:
 
 
 class Chances(Protocol):
-    """What was learnt of one sequence's acceptance; see `speculation.calibration`."""
+    """Acceptance learnt for one sequence; see `speculation.calibration`."""
 
     def chance(self, source: str, features: Features, guess: float) -> float:
-        """The chance that a token is accepted once its parent was; `guess` counts until something was learnt."""
+        """The chance that a token is accepted once its parent was; `guess` is the estimate before any verdict."""
 
     def observe(self, source: str, features: Features, expected: float, accepted: float) -> None:
-        """Learns what became of a token that had the chance `expected`: 1 if it was accepted, 0 if not."""
+        """Counts a token that had the chance `expected`: 1 if it was accepted, 0 if not."""
 
 
 @dataclass
@@ -78,7 +80,7 @@ class Ask:
     """A request for a draft: at most `budget` nodes on a path of `draft`, continuing the sequence's last token.
 
     Attributes:
-        fixed: whether the draft length is fixed, so that what a node is worth does not matter.
+        fixed: whether the draft length is fixed, so that the value of a node does not matter.
         probe: drafters that must propose a token although it may not pay.
         pace: tokens per second that time is worth.
         row_seconds: the marginal row cost of the pass.
@@ -94,33 +96,35 @@ class Ask:
     draft: Draft = field(default_factory=Draft)
 
     def pays(self, chance: float, seconds: float) -> bool:
-        """Whether a step of `seconds` pays that proposes a token with this chance, its row in the pass included."""
+        """Whether a drafting step of `seconds` pays that proposes a token with this chance, its row included."""
         return chance > self.pace * (seconds + self.row_seconds)
 
 
 class Drafter:
-    """Proposes tokens.
+    """Proposes tokens; the target alone chooses.
 
-    A drafter decides nothing: whatever it proposes, the tokens are the target's own. It may keep keys and values of its
-    own, since every committed row is reported to it. Subclasses have `name` and `propose`, and what else they need.
+    Every committed row is reported, prompt rows included, so a drafter may keep keys and values of its own. Its first
+    report begins after the rows from the prefix cache; one that cannot do without those sets `hidden = "all"`, which
+    turns prefix reuse off. The registry entry names the layers that it taps. Subclasses define `name` and `propose`,
+    and override what else they need.
     """
 
     name: ClassVar[str]
-    """The source's name in drafts and statistics."""
+    """The source in drafts and statistics."""
     hidden: ClassVar[HiddenRows] = "none"
 
     def open(self, sequence: SequenceState) -> None:
-        """Begins a sequence. `sequence.tokens` is its prompt; rows that the prefix cache holds are not reported."""
+        """Begins a sequence. `sequence.tokens` is its prompt."""
 
     def propose(self, asks: Sequence[Ask]) -> None:
         """Adds nodes to the draft of every ask."""
         raise NotImplementedError
 
     def observe(self, sequence: SequenceState, rows: CommittedRows) -> None:
-        """Reports committed rows. The bonus token is none yet: it has no keys and values."""
+        """Reports committed rows. The bonus token is not among them: it has no keys and values yet."""
 
     def prefetch(self) -> None:
-        """Prefetches weights, after a pass that swept them from the processor's caches."""
+        """Prefetches weights, after a pass that evicted them from the processor's caches."""
 
     def close(self, sequence: SequenceState) -> None:
-        """Forgets the sequence, which is complete."""
+        """Drops the sequence, which is complete."""

@@ -1,13 +1,13 @@
-"""The kinds of drafter: one entry each. What is new adds its entry here, and nothing else names it."""
+"""The kinds of drafter, one entry each. Nothing else in the package names a kind."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from outrider.assembly import cpu_drafter
-from outrider.checkpoints.config import AssistantConfig
+from outrider.checkpoints.config import AssistantConfig, ModelConfig
 from outrider.drafters.history import HistoryDrafter
 from outrider.drafters.lookup import LookupDrafter
 from outrider.drafters.mtp import MtpDrafter
@@ -21,8 +21,8 @@ class Settings:
 
     Attributes:
         vocabulary: of the target.
-        lookup: whether drafts may come from the sequence's own text.
-        history: tokens of earlier requests that drafts may come from too; 0 for none.
+        lookup: whether to draft by prompt lookup.
+        history: tokens of earlier requests that lookup also covers; 0 for none.
         recorded: kind -> what its checkpoint's `record` returned.
     """
 
@@ -55,30 +55,24 @@ class Kind:
     Attributes:
         make: the drafter, or None where the settings leave it out.
         checkpoint: None for a kind that needs none.
+        taps: (target's config, drafter's config or None) -> the layers whose hidden states the drafter requires; see
+            `CommittedRows.taps`.
     """
 
     name: str
     make: Callable[[Settings], Drafter | None]
     checkpoint: DrafterCheckpoint | None = None
-
-
-def _mtp(settings: Settings) -> Drafter | None:
-    drafting = settings.recorded.get("mtp")
-    return None if drafting is None else MtpDrafter(drafting, settings.vocabulary)
-
-
-def _lookup(settings: Settings) -> Drafter | None:
-    return LookupDrafter() if settings.lookup else None
-
-
-def _history(settings: Settings) -> Drafter | None:
-    return HistoryDrafter(settings.history) if settings.lookup and settings.history else None
+    taps: Callable[[ModelConfig, Any], Iterable[int]] = lambda _target, _drafter: ()
 
 
 KINDS = [
-    Kind("mtp", _mtp, DrafterCheckpoint(AssistantConfig, check_pair, cpu_drafter)),
-    Kind("lookup", _lookup),
-    Kind("history", _history),
+    Kind(
+        "mtp",
+        lambda s: MtpDrafter(s.recorded["mtp"], s.vocabulary) if "mtp" in s.recorded else None,
+        DrafterCheckpoint(AssistantConfig, check_pair, cpu_drafter),
+    ),
+    Kind("lookup", lambda s: LookupDrafter() if s.lookup else None),
+    Kind("history", lambda s: HistoryDrafter(s.history) if s.lookup and s.history else None),
 ]
 """In the order in which they propose: a token that several propose is credited to the first."""
 
@@ -94,3 +88,16 @@ def kind_of(config: object) -> tuple[str, DrafterCheckpoint] | None:
         if kind.checkpoint is not None and isinstance(config, kind.checkpoint.config):
             return kind.name, kind.checkpoint
     return None
+
+
+def tapped_layers(target: ModelConfig, drafter: object | None) -> tuple[int, ...]:
+    """The layers of the target that the kinds tap, ascending.
+
+    Args:
+        drafter: config of the drafter's checkpoint; None without one.
+    """
+    layers: set[int] = set()
+    for kind in KINDS:
+        if kind.checkpoint is None or isinstance(drafter, kind.checkpoint.config):
+            layers.update(kind.taps(target, None if kind.checkpoint is None else drafter))
+    return tuple(sorted(layers))

@@ -1,7 +1,7 @@
-"""Where a text said the same before: a suffix automaton over its tokens.
+"""A suffix automaton over tokens: finds the longest suffix of a text that occurred before.
 
-Blumer et al. 1985, "The smallest automaton recognizing the subwords of a text". It grows token by token, in amortised
-constant time: at any time the longest suffix that occurred before is one look away.
+Blumer et al. 1985, "The smallest automaton recognizing the subwords of a text". Appending a token takes amortized
+constant time, and so does the match.
 """
 
 from __future__ import annotations
@@ -9,12 +9,12 @@ from __future__ import annotations
 from typing import NamedTuple
 
 _RECENT_LINKS = 16
-"""How many shorter suffixes learn of a new occurrence; longer chains only arise in long runs of one token."""
+"""Shorter suffixes whose last occurrence is updated per token; longer chains arise only in long runs of one token."""
 
 
 class Match(NamedTuple):
-    """An earlier occurrence of the text's end: its length, the position that it ended at, and how many different tokens
-    followed such text."""
+    """An earlier occurrence of the text's suffix: its length, the position of its last token, and how many different
+    tokens followed such text."""
 
     length: int
     end: int
@@ -29,7 +29,7 @@ class SuffixIndex:
         self._next: list[dict[int, int]] = [{}]
         self._link: list[int] = [-1]
         self._length: list[int] = [0]
-        self._end: list[int] = [-1]  # where the state's strings ended, the last time seen
+        self._end: list[int] = [-1]  # position of the last token of the state's latest occurrence
         self._last = 0
         self._match: Match | None = None
 
@@ -46,12 +46,10 @@ class SuffixIndex:
             self._link[state] = 0
         else:
             target = self._next[at][token]
-            if self._length[target] == self._length[at] + 1:
-                self._link[state] = target
-            else:
-                self._link[state] = self._split(at, target, token)
+            whole = self._length[target] == self._length[at] + 1
+            self._link[state] = target if whole else self._split(at, target, token)
         self._last = state
-        self._note(position)
+        self._update_match(position)
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -60,8 +58,8 @@ class SuffixIndex:
         """The longest suffix that also occurred before; None if there is none."""
         return self._match
 
-    def _note(self, position: int) -> None:
-        """Remembers the longest earlier occurrence, then makes this position the latest of every suffix."""
+    def _update_match(self, position: int) -> None:
+        """Stores the longest earlier occurrence, then makes this position the latest of every suffix."""
         at = self._link[self._last]
         self._match = Match(self._length[at], self._end[at], len(self._next[at])) if at > 0 else None
         for _ in range(_RECENT_LINKS):
@@ -87,15 +85,15 @@ class SuffixIndex:
 
 
 class Cursor:
-    """Follows another text through an index, which may grow meanwhile."""
+    """Matches the suffix of another text against an index, which may grow meanwhile."""
 
     def __init__(self, index: SuffixIndex) -> None:
         self.index = index
         self._state = 0
-        self._length = 0  # of the longest suffix of the other text that the index knows
+        self._length = 0  # of the other text's longest suffix that is in the index
 
     def advance(self, token: int) -> None:
-        """The other text goes on with `token`."""
+        """Appends `token` to the other text."""
         index = self.index
         self._settle()
         while self._state and token not in index._next[self._state]:
@@ -108,12 +106,12 @@ class Cursor:
             self._length = 0
 
     def match(self) -> Match | None:
-        """The longest suffix that the index knows; None if it knows none."""
+        """The longest suffix that is in the index; None if there is none."""
         self._settle()
         index, state = self.index, self._state
         return Match(self._length, index._end[state], len(index._next[state])) if self._length else None
 
     def _settle(self) -> None:
-        """A state is split when shorter suffixes go on in more ways: ours may be among them by now."""
+        """A split moves shorter suffixes of a state to its link: follow them."""
         while self._state and self._length <= self.index._length[self.index._link[self._state]]:
             self._state = self.index._link[self._state]

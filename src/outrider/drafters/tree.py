@@ -7,14 +7,13 @@ from dataclasses import dataclass, field, replace
 
 ROOT = -1
 HISTORY = "history"
-"""The source of tokens that followed in texts of earlier requests.
+"""The source of tokens from texts of earlier requests, which may be other users'.
 
-Earlier requests may be other people's, so these tokens are not reported as such: an accepted one is counted as lookup's
-(`reported`), and a rejected one, which would be a piece of another's text, is not reported at all
-(`Draft.reportable_child`). Only where another source proposes the same token by itself is that reported.
+An accepted one is reported as lookup's (`reported`). A rejected one would disclose a piece of another text: it is not
+reported (`Draft.reportable_child`) unless another source proposed the same token.
 """
 Features = tuple[int, ...]
-"""What its source knew when it proposed a node, from the coarse to the fine."""
+"""What acceptance of a node is learnt by, from coarse to fine; its source defines them."""
 
 
 def reported(source: str) -> str:
@@ -27,8 +26,8 @@ class Node:
     """One proposed token.
 
     `parent` is the index of an earlier node, or ROOT; `probability` is the estimated chance that the target chooses
-    this token once it has chosen the parent; `source` names the drafter that proposed it first, and `features` what
-    that drafter knew of it (see `speculation.calibration`). `own_probability` is the estimate without HISTORY.
+    this token once it has chosen the parent; `source` is the drafter that proposed it first, `features` are that
+    drafter's (see `speculation.calibration`). `own_probability` is the estimate without HISTORY.
     """
 
     token: int
@@ -54,10 +53,10 @@ class Draft:
         return iter(self.nodes)
 
     def add(self, parent: int, token: int, probability: float, source: str, features: Features = ()) -> int:
-        """The index of `token` under `parent`, which is a new node unless another source proposed the same.
+        """The index of `token` under `parent`: a new node unless another source proposed the same.
 
-        Two sources that agree are at least as sure as the surer one, so the higher probability stays. The node is that
-        of the source that proposed it first, HISTORY excepted.
+        Where two sources agree, the higher probability stays. The node belongs to the source that proposed it first,
+        HISTORY excepted.
         """
         own = 0.0 if source == HISTORY else probability
         known = self._index.get((parent, token))

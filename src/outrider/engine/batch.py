@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -10,6 +10,7 @@ import numpy as np
 from outrider.arrays import Floats, Ints
 from outrider.drafters.protocol import CommittedRows
 from outrider.drafters.tree import Draft
+from outrider.engine.media import embeddings_within
 from outrider.engine.request import Request
 from outrider.engine.target import PassResult, Rows
 from outrider.speculation.walk import Verdict
@@ -24,6 +25,7 @@ class Slot:
         last: the row of the last of these tokens, which the draft hangs from.
         chooses: whether the target chooses a token after row `last`; False for a prompt chunk that others follow.
         choices, logits, hidden: of the rows that have an output, once the pass has run; see `PassResult`.
+        taps: of every row, by layer; see `Target.taps`.
         verdict, committed: what was accepted, and the rows that this committed.
     """
 
@@ -35,6 +37,7 @@ class Slot:
     choices: Ints | None = None
     logits: Floats | None = None
     hidden: Floats | None = None
+    taps: dict[int, Floats] = field(default_factory=dict)
     verdict: Verdict | None = None
     committed: CommittedRows | None = None
 
@@ -62,7 +65,7 @@ class Slot:
         hidden = np.empty((0, 0), np.float32)
         if self.hidden is not None and outputs:
             hidden = self.hidden[kept[kept >= outputs[0]] - outputs[0]]
-        self.committed = CommittedRows(first, tokens, hidden)
+        self.committed = CommittedRows(first, tokens, hidden, {layer: taps[kept] for layer, taps in self.taps.items()})
 
 
 def certain_rows(request: Request, most: int, *, every_output: bool) -> Slot:
@@ -76,7 +79,8 @@ def certain_rows(request: Request, most: int, *, every_output: bool) -> Slot:
     last = len(fresh) - 1
     chooses = cache.length + len(fresh) == len(tokens)
     outputs = list(range(len(fresh))) if every_output else [last] if chooses else []
-    return Slot(request, Rows(cache, fresh, list(range(-1, last)), outputs), last, chooses)
+    embeddings = embeddings_within(request.media, cache.length, cache.length + len(fresh))
+    return Slot(request, Rows(cache, fresh, list(range(-1, last)), outputs, embeddings), last, chooses)
 
 
 @dataclass(eq=False)
@@ -107,15 +111,17 @@ def count_rows(slots: Sequence[Slot]) -> int:
     return sum(len(slot.rows.tokens) for slot in slots)
 
 
-def hand_out(slots: Sequence[Slot], result: PassResult, hidden: Floats | None) -> None:
+def hand_out(slots: Sequence[Slot], result: PassResult, hidden: Floats | None, taps: Mapping[int, Floats]) -> None:
     """Gives each slot its part of a pass's outputs.
 
     Args:
         hidden: (outputs, hidden_size) float32; None if nobody needs them.
+        taps: layer -> (rows, hidden_size) float32.
     """
-    first = 0
+    first = row = 0
     for slot, choices, logits in zip(slots, result.choices, result.logits, strict=True):
         slot.choices, slot.logits = choices, logits
         end = first + len(slot.rows.outputs)
         slot.hidden = None if hidden is None else hidden[first:end]
-        first = end
+        slot.taps = {layer: states[row : row + len(slot.rows.tokens)] for layer, states in taps.items()}
+        first, row = end, row + len(slot.rows.tokens)

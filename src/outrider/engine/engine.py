@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial, wraps
 
@@ -12,6 +12,7 @@ from outrider.cache import CachePool
 from outrider.drafters.protocol import CommittedRows
 from outrider.engine.batch import Batch, Slot, VerifiedPass, certain_rows, count_rows, hand_out
 from outrider.engine.isolation import drafts, failing_alone, verified
+from outrider.engine.media import Medium, check_media
 from outrider.engine.outputs import TargetPass
 from outrider.engine.prefill import PromptShare, divide
 from outrider.engine.request import Request
@@ -77,19 +78,39 @@ class Engine:
         self._count = 0
         self._on_commit: OnCommit | None = None
 
-    def add(self, prompt: list[int], params: SamplingParams) -> Request:
-        """Takes in a request; its prompt is computed by the next steps."""
-        with self.target.gate:
-            return self._add(prompt, params)
+    def add(self, prompt: list[int], params: SamplingParams, media: Sequence[Medium] = ()) -> Request:
+        """Takes in a request; its prompt is computed by the next steps.
 
-    def _add(self, prompt: list[int], params: SamplingParams) -> Request:
+        Args:
+            media: what stands in the prompt in place of tokens, ascending.
+
+        Raises:
+            ValueError: the media do not fit the prompt (a bug of the caller, not of the input).
+            UsageError: the grammar cannot be used.
+        """
+        check_media(media, len(prompt), self.target.config.hidden_size)
+        with self.target.gate:
+            return self._add(prompt, params, media)
+
+    def _add(self, prompt: list[int], params: SamplingParams, media: Sequence[Medium]) -> Request:
         self._count += 1
         # A drafter that needs every row must see those of a prefix too.
         reuse = params.cache_prompt and self.planner.hidden != "all"
-        sequence = self._caches.open(list(prompt), reuse=reuse, salt=params.cache_salt)
+        keys = tuple(medium.key for medium in media)
+        sequence = self._caches.open(list(prompt), reuse=reuse, salt=params.cache_salt, media=keys)
         try:
             request = Request(
-                *(self._count, prompt, params, sequence, self.tokenizer, self._end_tokens, self.context, self._grammars)
+                *(
+                    self._count,
+                    prompt,
+                    params,
+                    sequence,
+                    self.tokenizer,
+                    self._end_tokens,
+                    self.context,
+                    self._grammars,
+                ),
+                media,
             )
             self.planner.open(request.state)
         except Exception:
@@ -151,8 +172,9 @@ class Engine:
         self.planner.prefetch([slot.request.state for slot in slots])
         outputs = sum(len(slot.rows.outputs) for slot in slots)
         needed = outputs and (self.planner.hidden != "none" or self._on_commit is not None)
-        hand_out(slots, result, self.target.hidden(outputs) if needed else None)
-        return VerifiedPass(slots, count_rows(slots), result.seconds)
+        rows = count_rows(slots)
+        hand_out(slots, result, self.target.hidden(outputs) if needed else None, self.target.taps(rows))
+        return VerifiedPass(slots, rows, result.seconds)
 
     def _accept(self, slot: Slot, passed: VerifiedPass, draft_seconds: float) -> None:
         """Appends the tokens that the target chose along the draft, and its bonus token."""

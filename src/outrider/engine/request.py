@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from outrider.arrays import Floats, Ints
-from outrider.cache import Sequence
+from outrider.cache import Sequence as CachedSequence
 from outrider.drafters.protocol import SequenceState
 from outrider.drafters.tree import Draft, reported
+from outrider.engine.media import Medium
 from outrider.engine.outputs import FinishReason, Piece, RequestOutput, RequestStats, TargetPass
 from outrider.engine.text import TextStream
 from outrider.sampling.choice import TokenChooser
@@ -31,13 +32,14 @@ class Request:
         number: int,
         prompt: list[int],
         params: SamplingParams,
-        sequence: Sequence,
+        sequence: CachedSequence,
         tokenizer: Tokenizer,
         end_tokens: frozenset[int],
         context: int,
         grammars: GrammarCompiler,
+        media: Sequence[Medium] = (),
     ) -> None:
-        self.number, self.params, self.sequence = number, params, sequence
+        self.number, self.params, self.sequence, self.media = number, params, sequence, media
         self.prompt_length = len(prompt)
         self.stats = RequestStats(prompt_tokens=len(prompt), reused_tokens=sequence.cache.length)
         self.finish_reason: FinishReason | None = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -17,12 +17,14 @@ from outrider.models.gemma import Forward
 @dataclass
 class Rows:
     """The rows of one sequence in a pass: `parents` are row numbers within it, -1 for the last committed token;
-    `outputs` are the rows whose choice is wanted, ascending."""
+    `outputs` are the rows whose choice is wanted, ascending. `embeddings` are runs of rows that carry an embedding: the
+    first row, and (rows, hidden_size) float32."""
 
     cache: cpu.KvCache
     tokens: list[int]
     parents: list[int]
     outputs: list[int]
+    embeddings: list[tuple[int, Floats]] = field(default_factory=list)
 
 
 @dataclass
@@ -68,7 +70,8 @@ class Target:
         with self.gate:
             started = time.perf_counter()
             best, _ = self.forward.program.run(
-                token, sequence, np.concatenate(parent), wanted, [s.cache for s in sequences], buffer
+                *(token, sequence, np.concatenate(parent), wanted, [s.cache for s in sequences], buffer),
+                _embeddings(sequences, offsets),
             )
             seconds = time.perf_counter() - started
         ends = np.cumsum([len(s.outputs) for s in sequences])[:-1]
@@ -80,6 +83,10 @@ class Target:
         states: Floats = self.forward.program.read(self.forward.hidden, outputs)
         return states
 
+    def taps(self, rows: int) -> dict[int, Floats]:
+        """Tapped layer -> hidden states after it of the last pass's first `rows` rows, (rows, hidden_size) float32."""
+        return {layer: self.forward.program.read(buffer, rows) for layer, buffer in self.forward.taps.items()}
+
     def _logits_for(self, rows: int) -> Floats:
         """The same memory for every pass; it grows to the most rows that were ever asked for."""
         if len(self._logits) < rows:
@@ -90,3 +97,17 @@ class Target:
 def chain(cache: cpu.KvCache, tokens: Sequence[int], outputs: list[int]) -> Rows:
     """Rows that follow each other."""
     return Rows(cache, list(tokens), list(range(-1, len(tokens) - 1)), outputs)
+
+
+def _embeddings(sequences: Sequence[Rows], offsets: Ints) -> tuple[Ints, Floats] | None:
+    """The embeddings of a pass as an executor takes them, see `Executor.run`; None if no row carries one."""
+    runs = [
+        (offset + first, given) for s, offset in zip(sequences, offsets, strict=False) for first, given in s.embeddings
+    ]
+    if not runs:
+        return None
+    index, count = np.full(offsets[-1], -1, np.int32), 0
+    for first, given in runs:
+        index[first : first + len(given)] = np.arange(count, count + len(given))
+        count += len(given)
+    return index, np.concatenate([given for _, given in runs])

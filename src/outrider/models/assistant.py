@@ -1,8 +1,8 @@
-"""The MTP drafter (`gemma4_assistant`): a few Gemma layers that read the target's keys and values.
+"""The MTP drafter (`gemma4_assistant`): a few Gemma layers that attend to the target's keys and values.
 
 One step proposes one token: the target's embedding of the last token and a hidden state go in, logits and the next
-hidden state come out. The position stays the same through a round, and no key is ever written. Reference:
-`transformers` models/gemma4_assistant and `SinglePositionMultiTokenCandidateGenerator`.
+hidden state come out. The position, that of the last certain token, stays the same through a round, and no key is ever
+written. Reference: `transformers` models/gemma4_assistant and `SinglePositionMultiTokenCandidateGenerator`.
 """
 
 from __future__ import annotations
@@ -13,16 +13,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from outrider.checkpoints.config import AssistantConfig, Layer, ModelConfig, own_kv_layers
+from outrider.checkpoints.config import AssistantConfig, ModelConfig, last_kv_layers
 from outrider.errors import CheckpointError
 from outrider.executor import Executor
 from outrider.models.gemma import HIDDEN, kv_layers, kv_numbers
 from outrider.models.layer import Stack, decoder_layer, rope_tables
 from outrider.program import TARGET, ClusterLinear, Copy, Gather, Head, Linear, Program, Recorder, RmsNorm, Route
 
-POSITION_OFFSET = 0
-"""Where a round stands: 0 is the position of the last certain token, as in the reference; -1 the last one that the
-cache holds, as in some ports."""
+LOGITS = "logits"
+"""The buffer (rows * top_k, cluster size) of scores, where the drafter has clusters."""
 
 
 @dataclass(frozen=True)
@@ -35,28 +34,28 @@ class Drafting:
     """
 
     program: Executor
-    hidden: str = HIDDEN
     logits: str | None = None
     ordering: np.ndarray[tuple[int, int], np.dtype[np.int32]] | None = None
     top_k: int = 0
+    hidden: str = HIDDEN
 
 
 def check_pair(target: ModelConfig, assistant: AssistantConfig) -> None:
     """That a drafter fits its target.
 
     Raises:
-        CheckpointError: says which number differs.
+        CheckpointError: names the number that differs.
     """
     pairs = [
         ("hidden size of its target", assistant.backbone_hidden_size, target.hidden_size),
         ("vocabulary", assistant.text.vocab_size, target.vocab_size),
     ]
+    sources = last_kv_layers(target)
     for layer in assistant.text.layers:
-        source = _source(target, layer)
-        if source is None:
+        if layer.kind not in sources:
             pairs.append((f"{layer.kind} layers", 1, 0))
             continue
-        theirs = target.layers[source]
+        theirs = target.layers[sources[layer.kind]]
         pairs += [
             (f"head_dim of its {layer.kind} layers", layer.head_dim, theirs.head_dim),
             (f"KV heads of its {layer.kind} layers", layer.kv_heads, theirs.kv_heads),
@@ -69,28 +68,13 @@ def check_pair(target: ModelConfig, assistant: AssistantConfig) -> None:
             )
 
 
-def _source(target: ModelConfig, layer: Layer) -> int | None:
-    """The target layer whose keys and values a drafter layer reads: the last of its kind that makes any."""
-    return max((i for i in own_kv_layers(target) if target.layers[i].kind == layer.kind), default=None)
-
-
-LOGITS = "logits"
-"""The buffer (rows * top_k, cluster size) of scores, where the drafter has clusters."""
-
-
-def record_assistant(
-    target: ModelConfig,
-    assistant: AssistantConfig,
-    names: Container[str],
-    *,
-    position_offset: int = POSITION_OFFSET,
-) -> Program:
+def record_assistant(target: ModelConfig, assistant: AssistantConfig, names: Container[str]) -> Program:
     """One step of a drafter that was checked with `check_pair`.
 
     Args:
         names: of the drafter's tensors.
     """
-    c, numbers = assistant.text, kv_numbers(target)
+    c, numbers, sources = assistant.text, kv_numbers(target), last_kv_layers(target)
     record = Recorder(names, kv_layers(target))
     hidden = record.buffer(HIDDEN, assistant.backbone_hidden_size)
     embedding, both = record.buffer("embedding", target.hidden_size), record.buffer("both", 2 * target.hidden_size)
@@ -98,7 +82,7 @@ def record_assistant(
     record(Gather(f"{TARGET}embed_tokens.weight", math.sqrt(target.hidden_size), embedding))
     record(Copy(embedding, both), Copy(hidden, both, target.hidden_size))
     record(Linear(both, "pre_projection.weight", x))
-    reads = tuple(numbers[_read_layer(target, layer)] for layer in c.layers)
+    reads = tuple(numbers[sources[layer.kind]] for layer in c.layers)
     stack = Stack(record, c, x, rope_tables(record, c), reads)
     for index in range(len(c.layers)):
         decoder_layer(stack, index)
@@ -108,13 +92,7 @@ def record_assistant(
         wanted.append(_clustered_head(record, assistant, x))
     else:
         record(Head(x, "embed_tokens.weight", 0.0))
-    return record.program(every_row=wanted, reader=True, reader_offset=position_offset)
-
-
-def _read_layer(target: ModelConfig, layer: Layer) -> int:
-    source = _source(target, layer)
-    assert source is not None, "check_pair has refused such a pair"
-    return source
+    return record.program(every_row=wanted, reader=True)
 
 
 def _clustered_head(record: Recorder, assistant: AssistantConfig, x: str) -> str:

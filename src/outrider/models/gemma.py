@@ -20,17 +20,12 @@ HIDDEN = "hidden"
 
 @dataclass(frozen=True)
 class Forward:
-    """A target that an executor runs.
-
-    `hidden` and `taps` (by layer) name buffers; `kv_layer` maps a layer that makes keys and values to its layer in the
-    cache.
-    """
+    """A target that an executor runs. `hidden` and `taps` (by layer) name buffers."""
 
     config: ModelConfig
     program: Executor
-    kv_layer: dict[int, int]
-    hidden: str = HIDDEN
     taps: dict[int, str] = field(default_factory=dict)
+    hidden: str = HIDDEN
 
 
 def kv_layers(config: ModelConfig) -> tuple[KvLayer, ...]:

@@ -58,7 +58,7 @@ class Packed:
     """The tensors of a checkpoint, quantized, by name.
 
     `error` is the root-mean-square error of the quantized weights relative to their root mean square; `worst` is the
-    tensor with the largest, and its error; `path` is the pack, None if there was nothing to quantize.
+    tensor with the largest, and its error; `path` is the pack's, None if there was nothing to quantize.
     """
 
     tensors: Mapping[str, Tensor]
@@ -100,20 +100,17 @@ def quantized(
 
 def _wanted(tensor: Tensor, to: Quantization) -> Format | None:
     """The format that a tensor is to be quantized to; None if it stays as stored."""
-    if tensor.format not in FLOAT_FORMATS or len(tensor.shape) < 2 or tensor.shape[-1] % _WEIGHTS_PER_BLOCK:
-        return None
-    if tensor.name.endswith(_AS_STORED):
+    matrix = len(tensor.shape) > 1 and not tensor.name.endswith(_AS_STORED)
+    if not matrix or tensor.format not in FLOAT_FORMATS or tensor.shape[-1] % _WEIGHTS_PER_BLOCK:
         return None
     return "Q8_0" if to == "q8_0" or tensor.name in _AT_8_BITS else "Q4_0"
 
 
 def _source_of(checkpoint: Checkpoint, to: Quantization) -> dict[str, Any]:
     """What identifies a pack's source: another checkpoint, or a changed file, makes another pack."""
-    files = []
-    for file in checkpoint.files:
-        real = file.resolve()  # the hub's cache names what it holds by its hash
-        facts = real.stat()
-        files.append([file.name, real.name, facts.st_size, facts.st_mtime_ns])
+    real = [file.resolve() for file in checkpoint.files]  # the hub's cache names what it holds by its hash
+    facts = [[file.name, file.stat().st_size, file.stat().st_mtime_ns] for file in real]
+    files = [[file.name, *of_file] for file, of_file in zip(checkpoint.files, facts, strict=True)]
     return {"version": _VERSION, "to": to, "files": files}
 
 
@@ -139,7 +136,10 @@ def _make(
 ) -> dict[str, Any]:
     """Write a pack; its report."""
     needed = sum(bytes_as(checkpoint.tensors[name].shape, format) for name, format in formats.items())
-    _check_room(path.parent, needed)
+    free = shutil.disk_usage(path.parent).free
+    if free < needed + _SPARE_BYTES:
+        problem = f"has {free / 1e9:.1f} GB free, and the quantized weights take {needed / 1e9:.1f} GB"
+        raise CheckpointError(problem, path=path.parent, remedy=f"Free some space, or {_ELSEWHERE}")
     tensors: dict[str, dict[str, Any]] = {}
     all_errors = all_squares = 0.0
     with replacing(path, locked=True) as partial, partial.open("wb") as file:
@@ -152,8 +152,7 @@ def _make(
             progress("quantizing", file.tell() / needed)
         file.flush()
         os.fsync(file.fileno())
-    total = _relative(all_errors, all_squares)
-    report = {"source": source, "bytes": needed, "error": total, "tensors": tensors}
+    report = {"source": source, "bytes": needed, "error": _relative(all_errors, all_squares), "tensors": tensors}
     with replacing(path.with_suffix(".json"), locked=True) as partial:
         partial.write_text(json.dumps(report, indent=1), "utf-8")
     return report
@@ -164,15 +163,13 @@ def _blocks(checkpoint: Checkpoint, name: str, format: Format, pool: cpu.ThreadP
     tensor = checkpoint.tensors[name]
     rows, columns, data = math.prod(tensor.shape[:-1]), tensor.shape[-1], tensor.data
     try:
-        blocks, error, squares = cpu.quantize(format, tensor.format, rows, columns, data, pool)
-    except ValueError as problem:
-        raise CheckpointError(
-            f"the tensor {name} cannot be quantized: {problem}",
-            path=checkpoint.path,
-            remedy="The file is damaged, or its training diverged: download it again",
-        ) from problem
-    release_pages(data)
-    return blocks, error, squares
+        return cpu.quantize(format, tensor.format, rows, columns, data, pool)
+    except ValueError as error:
+        remedy = "The file is damaged, or its training diverged: download it again"
+        problem = f"the tensor {name} cannot be quantized: {error}"
+        raise CheckpointError(problem, path=checkpoint.path, remedy=remedy) from error
+    finally:
+        release_pages(data)
 
 
 def _relative(error: float, squares: float) -> float:
@@ -190,25 +187,12 @@ def _opened(
         shape = checkpoint.tensors[name].shape
         start, end = end, end + bytes_as(shape, format)
         tensors[name] = Tensor(name, format, shape, mapping[start:end])
-
-    def intact(name: str) -> bool:
-        digest = hashlib.sha256(tensors[name].data.data).hexdigest()
-        return bool(digest == report["tensors"][name]["sha256"])
-
-    names = [name for name, tensor in tensors.items() if is_swept(name, tensor)]
+    swept = [tensor for name, tensor in tensors.items() if is_swept(name, tensor)]
     with ThreadPoolExecutor(max_workers=min(os.cpu_count() or 1, 8)) as threads:
-        damaged = [name for name, right in zip(names, threads.map(intact, names), strict=True) if not right]
-    if damaged:
-        raise CheckpointError(
-            f"the tensor {damaged[0]} differs from what was written",
-            path=path,
-            remedy="The disk or its file system damaged it: delete the file, and it will be made again",
-        )
+        digests = threads.map(lambda tensor: hashlib.sha256(tensor.data.data).hexdigest(), swept)
+        for tensor, digest in zip(swept, digests, strict=True):
+            if digest != report["tensors"][tensor.name]["sha256"]:
+                problem = f"the tensor {tensor.name} differs from what was written"
+                remedy = "The disk or its file system damaged it: delete the file, and it will be made again"
+                raise CheckpointError(problem, path=path, remedy=remedy)
     return tensors
-
-
-def _check_room(folder: Path, needed: int) -> None:
-    free = shutil.disk_usage(folder).free
-    if free < needed + _SPARE_BYTES:
-        problem = f"has {free / 1e9:.1f} GB free, and the quantized weights take {needed / 1e9:.1f} GB"
-        raise CheckpointError(problem, path=folder, remedy=f"Free some space, or {_ELSEWHERE}")

@@ -34,9 +34,15 @@ class Hardware:
         """Multiply-adds per second with weights of a format; None for those of attention."""
         return self.multiply_adds_per_second * (self.float_share if format is None or format in _DENSE else 1.0)
 
-    def with_bandwidth(self, gigabytes: float) -> Hardware:
-        """The same with other memory."""
-        return replace(self, name=f"{self.name}, but {gigabytes:g} GB/s", bytes_per_second=gigabytes * 1e9)
+    def replaced(self, gigabytes: float | None, multiply_adds: float | None) -> Hardware:
+        """The same with other figures where they are given: memory in GB/s, G multiply-adds/s of quantized weights."""
+        found = self
+        if gigabytes is not None:
+            found = replace(found, name=f"{found.name}, but {gigabytes:g} GB/s", bytes_per_second=gigabytes * 1e9)
+        if multiply_adds is not None:
+            name, rate = f"{found.name}, but {multiply_adds:g} G multiply-adds/s", multiply_adds * 1e9
+            found = replace(found, name=name, multiply_adds_per_second=rate)
+        return found
 
 
 ACCELERATORS: dict[str, tuple[float, float]] = {
@@ -63,18 +69,7 @@ def accelerator(name: str) -> Hardware:
     if name not in ACCELERATORS:
         raise UsageError(
             f'there is no hardware called {name!r}: give "here" or one of {", ".join(ACCELERATORS)}, or describe yours '
-            "with --bandwidth, --arithmetic and --cores"
+            "with --bandwidth and --arithmetic"
         )
     gigabytes, teraflops = ACCELERATORS[name]
     return Hardware(name, gigabytes * 1e9, teraflops * 1e12 / 2, float_share=1.0)
-
-
-def processor(gigabytes: float, multiply_adds: float, cores: int) -> Hardware:
-    """A processor by its figures.
-
-    Args:
-        gigabytes: read from memory per second, by all cores together.
-        multiply_adds: of 8-bit numbers, G per second and core.
-    """
-    name = f"{cores} cores with {gigabytes:g} GB/s and {multiply_adds:g} G multiply-adds/s each"
-    return Hardware(name, gigabytes * 1e9, multiply_adds * 1e9 * cores)

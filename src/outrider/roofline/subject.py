@@ -29,6 +29,26 @@ class Subject:
     drafted_by: str
 
 
+def subject_of(model: str, weights: Format | None, drafter: str) -> Subject:
+    """A published size, or a checkpoint.
+
+    Args:
+        model: one of `SIZES`, in any case of its letters, unless a file or folder of that name exists; or a checkpoint.
+        weights: the format of a published size's matrices; None for Q4_0.
+        drafter: "auto", and for a checkpoint "off" or a path.
+
+    Raises:
+        UsageError: the drafter is given for a size, or the format for a checkpoint, or as `checkpoint_subject`.
+    """
+    if is_size(model):
+        if drafter != "auto":
+            raise UsageError(f"--drafter needs a checkpoint: {model} is planned with its published drafter")
+        return sized_subject(model, weights or "Q4_0")
+    if weights is not None:
+        raise UsageError(f"--weights is for published sizes: {model} has formats of its own")
+    return checkpoint_subject(model, drafter)
+
+
 def is_size(model: str) -> bool:
     """Whether a published size is meant. A file or folder of that name is not."""
     return model.lower() in {size.lower() for size in SIZES} and not Path(model).exists()

@@ -1,4 +1,1 @@
-"""`outrider serve`: an OpenAI-compatible server whose requests share every pass.
-
-Needs the extra `serve`.
-"""
+"""`outrider serve`: an OpenAI-compatible server with continuous batching. Needs the extra `serve`."""

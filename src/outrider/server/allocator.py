@@ -1,4 +1,4 @@
-"""The system's allocator, told to give back what a server no longer needs."""
+"""Settings of the C library's allocator for a process that runs for long."""
 
 from __future__ import annotations
 
@@ -9,12 +9,11 @@ _M_MMAP_THRESHOLD = -3  # of glibc's malloc.h
 _LARGE_BYTES = 4 << 20
 
 
-def give_back_large_blocks() -> bool:
-    """From now on, blocks of some megabytes go back to the system as soon as they are freed; whether that is so.
+def return_large_blocks() -> bool:
+    """Makes glibc return blocks of some megabytes to the system as soon as they are freed; False on other systems.
 
-    glibc does that by itself only at first: once such a block was freed, the next ones lie in the heap, which keeps
-    them for as long as anything smaller lies behind. Some bodies of 8 MiB at once then stay taken for good. Elsewhere
-    nothing is changed.
+    By default glibc raises its threshold with the first such block that is freed. Later blocks come from the heap,
+    which cannot shrink below anything allocated after them: some bodies of 8 MiB at once would stay allocated.
     """
     if platform.libc_ver()[0] != "glibc":
         return False

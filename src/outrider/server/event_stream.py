@@ -3,59 +3,61 @@
 from __future__ import annotations
 
 import asyncio
-import json
-from collections.abc import AsyncGenerator, Callable
-from typing import Any
+from collections.abc import AsyncGenerator
+from typing import TYPE_CHECKING
 
+from pydantic import BaseModel
 from starlette.responses import StreamingResponse
 from starlette.types import Message, Receive, Scope, Send
 
+from outrider.server.generation import Run
+
+if TYPE_CHECKING:
+    from outrider.server.route import Call
+
 
 class EventStream(StreamingResponse):
-    """A stream that ends when its client takes nothing for a while.
+    """Sends the events of a run. One that fails ends with an error event in the route's form.
 
-    What a client does not read fills its socket; then one event waits here, and the rest of the answer, which is no
-    longer than `max_tokens`, behind it. So a client that reads slowly holds up nobody, and one that does not read at
-    all loses its place.
+    What a client does not read fills its socket; then one event waits here, and the rest of the answer, at most
+    `max_tokens`, behind it. A slow client delays nobody else; one that does not read loses its connection.
 
     Args:
-        events: closed when the stream ends, however it does.
-        seconds: that one event may wait to be taken; None for ever.
-        gave_up: told "reader" when it was not.
-        end: called when it is over, however: a generator whose first event nobody waited for has no end of its own.
+        events: closed when the stream ends, for whatever reason.
     """
 
-    def __init__(
-        self,
-        events: AsyncGenerator[str, None],
-        seconds: float | None,
-        gave_up: Callable[[str], None],
-        end: Callable[[], None],
-    ) -> None:
-        super().__init__(events, media_type="text/event-stream")
-        self._events, self._seconds, self._gave_up, self._end = events, seconds, gave_up, end
+    def __init__(self, call: Call, run: Run, events: AsyncGenerator[str, None]) -> None:
+        self._call, self._run, self._events = call, run, events
+        super().__init__(self._with_error(), media_type="text/event-stream")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             await super().__call__(scope, receive, send)
         finally:
-            self._end()
+            self._run.cancel()  # a generator that was never started runs no `finally` of its own
             await self._events.aclose()
 
     async def stream_response(self, send: Send) -> None:
-        """Sends it all, or as much as is taken."""
+        """Sends all events, or as many as the client reads in time."""
 
         async def in_time(message: Message) -> None:
-            async with asyncio.timeout(self._seconds):
+            async with asyncio.timeout(self._call.service.limits.reading):
                 await send(message)
 
         try:
             await super().stream_response(in_time)
         except TimeoutError:
-            self._gave_up("reader")
+            self._call.service.metrics.limit_exceeded("reader")
             raise OSError("the client stopped reading") from None  # closes its connection
 
+    async def _with_error(self) -> AsyncGenerator[str, None]:
+        try:
+            async for each in self._events:
+                yield each
+        except Exception as error:
+            yield self._call.scope["route"].error_event(self._call.service.error(error))
 
-def event(body: dict[str, Any]) -> str:
+
+def event(data: BaseModel) -> str:
     """One event."""
-    return f"data: {json.dumps(body, ensure_ascii=False)}\n\n"
+    return f"data: {data.model_dump_json()}\n\n"

@@ -1,4 +1,4 @@
-"""The API keys of a server, and what clients of different keys share: nothing."""
+"""API keys. Clients of different keys share no cache."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from outrider.errors import UsageError
 
 
 class ApiKeys:
-    """The keys of which a client has to send one; without any, everyone is let in.
+    """The accepted keys; without any, no key is needed.
 
     Raises:
         UsageError: a key is empty or has whitespace, which no bearer token can have.
@@ -26,8 +26,8 @@ class ApiKeys:
         return bool(self._keys)
 
     def index(self, given: bytes) -> int | None:
-        """Which of the keys it is; None if it is none. All are compared, each in constant time: how long it takes does
-        not depend on which one it is."""
+        """The number of a key; None if it is not accepted. Compares all, each in constant time, so that the time taken
+        reveals nothing."""
         found = None
         for index, key in enumerate(self._keys):
             if hmac.compare_digest(given, key):
@@ -35,8 +35,8 @@ class ApiKeys:
         return found
 
 
-def scope_of(key: int | None, cache_salt: str) -> str:
-    """The `SamplingParams.cache_salt` of a request: no two pairs of key and salt have the same."""
+def cache_scope(key: int | None, cache_salt: str) -> str:
+    """The `SamplingParams.cache_salt` of a request, distinct for each pair of key and salt."""
     return f"{'' if key is None else key}:{cache_salt}"
 
 

@@ -1,17 +1,17 @@
-"""Prometheus metrics, under the names that users of vLLM know."""
+"""Prometheus metrics, named as in vLLM."""
 
 from __future__ import annotations
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from outrider.cache import CachePool
-from outrider.server.scheduler import Scheduler, Ticket
+from outrider.server.scheduler import Job, Scheduler
 
 _SECONDS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60)
 
 
 class Metrics:
-    """Counts finished requests; gauges are read when asked for."""
+    """Counts finished requests; gauges are read on demand."""
 
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
@@ -21,40 +21,40 @@ class Metrics:
 
         self._finished = counter("request_success", "Requests that ended.", ("finished_reason",))
         self._prompt = counter("prompt_tokens", "Prompt tokens.")
-        self._reused = counter("prefix_cache_hits", "Prompt tokens whose keys and values were there already.")
-        self._looked_up = counter("prefix_cache_queries", "Prompt tokens that were looked for in the prefix cache.")
+        self._reused = counter("prefix_cache_hits", "Prompt tokens found in the prefix cache.")
+        self._looked_up = counter("prefix_cache_queries", "Prompt tokens looked up in the prefix cache.")
         self._generated = counter("generation_tokens", "Generated tokens.")
-        self._drafts = counter("spec_decode_num_drafts", "Passes that verified a draft or could have.")
+        self._drafts = counter("spec_decode_num_drafts", "Decode passes.")
         self._drafted = counter("spec_decode_num_draft_tokens", "Drafted tokens.")
         self._accepted = counter("spec_decode_num_accepted_tokens", "Drafted tokens that were accepted.")
         self._by_depth = counter(
-            "spec_decode_num_accepted_tokens_per_pos", "Accepted tokens by place in the draft.", ("position",)
+            "spec_decode_num_accepted_tokens_per_pos", "Accepted tokens by position in the draft.", ("position",)
         )
-        self._gave_up = counter(
-            "requests_given_up",
-            "Requests refused or ended by a limit: full (no room to wait), queue, run, reader, body (took too long).",
+        self._limit_exceeded = counter(
+            "limit_exceeded",
+            "Requests that a limit ended: full (queue length), or the time limits queue, run, reader, body.",
             ("limit",),
         )
-        self._first = Histogram(
-            "outrider_time_to_first_token_seconds", "From arrival.", buckets=_SECONDS, registry=self._registry
-        )
-        self._each = Histogram(
-            "outrider_time_per_output_token_seconds", "After the first.", buckets=_SECONDS, registry=self._registry
-        )
+
+        def seconds(name: str, what: str) -> Histogram:
+            return Histogram(f"outrider_{name}_seconds", what, buckets=_SECONDS, registry=self._registry)
+
+        self._first = seconds("time_to_first_token", "From arrival to the first token.")
+        self._each = seconds("time_per_output_token", "Decode time per token after the first.")
 
         def gauge(name: str, what: str) -> Gauge:
             return Gauge(f"outrider_{name}", what, registry=self._registry)
 
-        self._running = gauge("num_requests_running", "Requests in a pass.")
+        self._running = gauge("num_requests_running", "Requests in the batch.")
         self._waiting = gauge("num_requests_waiting", "Requests in the queue.")
-        self._sequences = gauge("kv_cache_sequences_in_use", "Sequences of keys and values that requests hold.")
-        self._kept = gauge("prefix_cache_sequences", "Finished sequences kept for their prefix.")
-        self._kept_bytes = gauge("prefix_cache_bytes", "Memory that finished sequences take.")
-        self._usage = gauge("prefix_cache_usage_perc", "That memory as a part of what it may be; 1 means all.")
+        self._sequences = gauge("kv_cache_sequences_in_use", "Key-value cache sequences of running requests.")
+        self._kept = gauge("prefix_cache_sequences", "Finished sequences in the prefix cache.")
+        self._kept_bytes = gauge("prefix_cache_bytes", "Memory of the prefix cache.")
+        self._usage = gauge("prefix_cache_usage_perc", "Used fraction of the prefix cache's memory, 0 to 1.")
 
-    def finished(self, ticket: Ticket) -> None:
-        """Counts a request that ended, or was cancelled."""
-        request = ticket.request
+    def finished(self, job: Job) -> None:
+        """Counts a request that finished, failed or was cancelled."""
+        request = job.request
         assert request is not None
         stats = request.stats
         self._finished.labels(request.finish_reason or "abort").inc()
@@ -68,16 +68,16 @@ class Metrics:
         for depth, count in enumerate(stats.accepted_by_depth):
             self._by_depth.labels(str(depth)).inc(count)
         if request.decoding:
-            self._first.observe(request.started - ticket.arrived + stats.prefill_seconds)
+            self._first.observe(request.started - job.arrived + stats.prefill_seconds)
         if stats.decoded_tokens:
             self._each.observe(stats.decode_seconds / stats.decoded_tokens)
 
-    def gave_up(self, limit: str) -> None:
-        """Counts a request that a limit refused or ended."""
-        self._gave_up.labels(limit).inc()
+    def limit_exceeded(self, limit: str) -> None:
+        """Counts a request that a limit rejected or ended."""
+        self._limit_exceeded.labels(limit).inc()
 
     def text(self, scheduler: Scheduler, caches: CachePool) -> bytes:
-        """What `GET /metrics` answers."""
+        """The response of `GET /metrics`."""
         running, waiting = scheduler.counts
         self._running.set(running)
         self._waiting.set(waiting)

@@ -1,7 +1,7 @@
-"""Keeps web pages from using a server that listens on loopback and has no key.
+"""Protects a loopback server without API keys from web pages.
 
-Any page that its user opens may send requests to loopback, and one whose name is made to resolve to loopback (DNS
-rebinding) may read the answers too. Browsers report both: the page in Origin, the name in Host.
+Any page in a browser may send requests to loopback, and a page whose host name resolves to loopback (DNS rebinding) may
+read the responses too. Browsers send the page's origin in Origin and the host name in Host.
 """
 
 from __future__ import annotations
@@ -11,21 +11,23 @@ from ipaddress import ip_address
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
+from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from outrider.server.problems import ApiError
+from outrider.server.errors import ApiError
+from outrider.server.route import ApiRoute
 
 _HOST = re.compile(r"([A-Za-z0-9._~-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]*)?")
 _SCHEME = re.compile(r"[a-z][a-z0-9+.-]*")
-_OF_PAGES = ("http", "https")
+_WEB = ("http", "https")
 _REMEDY = "use http://127.0.0.1 or http://localhost, or start the server with --api-key"
 
 
 class LoopbackOnly:
-    """ASGI middleware: refuses requests that were sent to a foreign name, or by a foreign web page.
+    """ASGI middleware: refuses requests for another host name, or from another web page.
 
     Args:
-        host: the name or address that the server was started with: allowed too.
+        host: the name or address that the server was started with, allowed too.
     """
 
     def __init__(self, app: ASGIApp, host: str) -> None:
@@ -36,17 +38,18 @@ class LoopbackOnly:
         if problem is None:
             await self._app(scope, receive, send)
         else:
-            await ApiError(403, "permission_error", problem).response()(scope, receive, send)
+            body = ApiRoute.error_body(ApiError(403, problem, kind="permission_error"))
+            await JSONResponse(body, 403)(scope, receive, send)
 
     def _problem(self, headers: Headers) -> str | None:
         for host in headers.getlist("host"):
             if not _HOST.fullmatch(host) or not self._allows(_hostname(f"//{host}")):
                 return f"the Host header names {host!r}, which is not this server: {_REMEDY}"
         for origin in headers.getlist("origin"):
-            # Programs such as editors have schemes of their own, which no web page can have.
+            # Applications such as editors have their own schemes, which no web page can have.
             scheme = origin.partition("://")[0].lower() if "://" in origin else ""
-            of_a_program = _SCHEME.fullmatch(scheme) and scheme not in _OF_PAGES
-            if not of_a_program and not self._allows(_hostname(origin)):
+            of_an_application = _SCHEME.fullmatch(scheme) and scheme not in _WEB
+            if not of_an_application and not self._allows(_hostname(origin)):
                 return (
                     f"a web page of {origin!r} sent this, and a server without a key serves none but its own: {_REMEDY}"
                 )
@@ -57,7 +60,7 @@ class LoopbackOnly:
 
 
 def is_loopback(name: str) -> bool:
-    """Whether a name or address can only be this machine."""
+    """Whether a host name or address is always this machine."""
     name = _plain(name)
     try:
         return ip_address(name).is_loopback
@@ -66,7 +69,7 @@ def is_loopback(name: str) -> bool:
 
 
 def _hostname(url: str) -> str | None:
-    """Of an address or an origin; None if it has none."""
+    """The host of a URL or origin; None without one."""
     try:
         return urlsplit(url).hostname
     except ValueError:

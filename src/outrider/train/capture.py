@@ -13,9 +13,10 @@ import numpy as np
 from outrider import LLM, SamplingParams
 from outrider.arrays import Floats
 from outrider.backends import cpu
-from outrider.checkpoints.config import ModelConfig, last_kv_layers, own_kv_layers
+from outrider.checkpoints.config import ModelConfig, last_kv_layers
 from outrider.drafters.protocol import CommittedRows
 from outrider.engine.request import Request
+from outrider.models.gemma import kv_numbers
 from outrider.train.dataset import DatasetWriter, Shapes
 
 TOP = 20
@@ -44,8 +45,8 @@ class _Recorder:
 
     def __init__(self, llm: LLM, writer: DatasetWriter) -> None:
         self._writer, self._states = writer, dict[int, list[Floats]]()
-        kv_numbers = {layer: number for number, layer in enumerate(own_kv_layers(llm.config))}
-        self._kv_layers = {kind: kv_numbers[layer] for kind, layer in last_kv_layers(llm.config).items()}
+        numbers = kv_numbers(llm.config)
+        self._kv_layers = {kind: numbers[layer] for kind, layer in last_kv_layers(llm.config).items()}
         self.captured = 0
 
     def on_commit(self, request: Request, rows: CommittedRows) -> None:

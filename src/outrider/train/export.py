@@ -51,7 +51,7 @@ def export_gguf(
     _write_metadata(writer, config, text)
     for name, values in assistant.state_dict().items():
         neutral = neutral_name(name)
-        if neutral is None:  # the head, which is the embedding
+        if neutral is None or neutral == "lm_head.weight":  # the head is the embedding
             continue
         to = gguf_name(neutral)
         if name.endswith("token_ordering"):

@@ -114,4 +114,4 @@ def test_an_answer_without_text_has_no_times(server):
 
 def test_timings_of_llama_cpp_are_read(server):
     server.timings = {"predicted_n": 10, "draft_n": 8, "draft_n_accepted": 5}
-    assert ask(server).draft == DraftCounts(8, 5, 4)
+    assert ask(server).draft == DraftCounts("llama.cpp", 8, 5, 4)

@@ -137,6 +137,13 @@ def test_draft_counters_are_read_around_every_level(measure, server):
     assert drafting[0]["source"] == "vLLM"
 
 
+def test_without_metrics_the_counters_of_the_answers_are_added_up(measure, server):
+    server.timings = {"predicted_n": 10, "draft_n": 8, "draft_n_accepted": 5}
+    drafting = found(measure("--json"))["levels"][0]["arms"]["A"]["drafting"]
+    assert (drafting["source"], drafting["drafted"], drafting["acceptance_rate"]) == ("llama.cpp", 48, 0.625)
+    assert drafting["tokens_per_pass"] == 2.25
+
+
 @pytest.mark.parametrize(
     ("behaviour", "kind"), [("cut", "cut off"), ("torn", "connection"), ("refuse", "HTTP 429"), ("fail", "HTTP 500")]
 )
@@ -202,8 +209,8 @@ def test_the_key(measure, server, monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--extra", "{"], "--extra is not JSON"),
-        (["--extra2", "[1]"], "--extra2 is not a JSON object"),
+        (["--extra", "{"], "--extra { is not a JSON object"),
+        (["--extra2", "[1]"], "--extra2 [1] is not a JSON object"),
         (["--extra", '{"stream": false}'], "--extra sets stream"),
         (["--extra", '{"model": 5}'], "--extra sets model"),
         (["--clients", "1,two"], "--clients 1,two"),

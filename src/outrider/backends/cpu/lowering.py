@@ -61,9 +61,7 @@ class CpuExecutor:
         kv_format: KvFormat,
         target_weights: WeightStore | None = None,
     ) -> None:
-        self.native = native.Program(
-            max_rows, kv_shapes(program.kv_layers), kv_format, pool, program.reader, program.reader_offset
-        )
+        self.native = native.Program(max_rows, kv_shapes(program.kv_layers), kv_format, pool, program.reader)
         """The core's recorded calls."""
         self._buffers: dict[str, int] = {}
         _Lowering(program, weights, target_weights, self.native, self._buffers).run()

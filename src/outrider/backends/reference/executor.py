@@ -78,7 +78,7 @@ class ReferenceExecutor:
         self._rows = [_Row(caches[s], r, int(np.flatnonzero(sequence == s)[0])) for r, s in enumerate(sequence)]
         for row, above in zip(self._rows, parent.tolist(), strict=True):
             if self._program.reader:
-                row.position = row.cache.length + self._program.reader_offset
+                row.position = row.cache.length
             else:
                 row.path = [*(self._rows[above].path if above >= 0 else []), row.local]
                 row.position = row.cache.length + len(row.path) - 1

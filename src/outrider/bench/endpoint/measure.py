@@ -14,7 +14,7 @@ import httpx
 import numpy as np
 
 from outrider.bench.endpoint.request import Answer, ask, open_client
-from outrider.bench.endpoint.server import Arm, DraftCounts, Metrics, list_models, read_metrics
+from outrider.bench.endpoint.server import Arm, DraftCounts, list_models, read_metrics
 from outrider.bench.interleave import turns
 from outrider.bench.prompt import Prompt
 from outrider.bench.suite import shipped_prompts
@@ -107,14 +107,15 @@ async def _probe(http: httpx.AsyncClient, arm: Arm, prompt: str) -> Arm:
 
 @dataclass
 class _Tally:
-    """The answers, the wall-clock seconds and the draft counters of one arm at one level, turn by turn."""
+    """The answers, the wall-clock seconds and the draft counts of one arm at one level, over its turns."""
 
     answers: list[Answer] = field(default_factory=list)
     seconds: float = 0.0
-    readings: list[tuple[Metrics | None, Metrics | None]] = field(default_factory=list)
+    counted: list[DraftCounts] = field(default_factory=list)
 
     def figures(self) -> dict[str, Any]:
-        return level_figures(self.answers, self.seconds) | {"drafting": drafting(self.readings, self.answers)}
+        drafts = self.counted or [answer.draft for answer in self.answers if answer.draft is not None]
+        return level_figures(self.answers, self.seconds) | {"drafting": draft_figures(drafts)}
 
 
 async def _measure_level(
@@ -133,7 +134,9 @@ async def _measure_level(
             answers, seconds = await run_closed_loop(http, arm, part, clients, done)
             tally.answers += answers
             tally.seconds += seconds
-            tally.readings.append((before, await read_metrics(http, arm)))
+            after = await read_metrics(http, arm)
+            if before and after and (counted := after.since(before)):
+                tally.counted.append(counted)
     figures = {name: tally.figures() for name, tally in tallies.items()}
     result: dict[str, Any] = {"clients": clients, "requests": len(jobs), "arms": figures}
     if len(arms) > 1:
@@ -188,34 +191,13 @@ def _spread(values: Iterable[float | None]) -> dict[str, float | None]:
     return {"median": median, "p95": p95}
 
 
-def drafting(
-    readings: Iterable[tuple[Metrics | None, Metrics | None]], answers: Iterable[Answer]
-) -> dict[str, Any] | None:
-    """The draft figures of one arm at one level, from `/metrics` or from the responses; None if neither has any.
-
-    Args:
-        readings: before and after each turn.
-    """
-    readings = list(readings)
-    counted = [
-        DraftCounts(*(b - a for a, b in zip(before.counts, after.counts, strict=True)))
-        for before, after in readings
-        if before and after and before.counts and after.counts
-    ]
-    after = readings[-1][1] if readings else None
-    if after and counted and min(value for of in counted for value in of) >= 0:  # else the server was restarted
-        return _draft_figures(after.source, counted)
-    if after and after.length:
-        return {"source": after.source, "acceptance_rate": after.rate, "tokens_per_pass": after.length}
-    reported = [answer.draft for answer in answers if answer.draft is not None]
-    return _draft_figures("llama.cpp", reported) if reported else None
-
-
-def _draft_figures(source: str, counts: Sequence[DraftCounts]) -> dict[str, Any]:
-    drafted, accepted = sum(of.drafted for of in counts), sum(of.accepted for of in counts)
-    passes = sum(of.passes for of in counts)
+def draft_figures(counts: Sequence[DraftCounts]) -> dict[str, Any] | None:
+    """The sums of draft counts, acceptance rate and tokens per pass; None if nothing was counted."""
+    if not counts:
+        return None
+    drafted, accepted, passes = (sum(getattr(of, name) for of in counts) for name in ("drafted", "accepted", "passes"))
     return {
-        "source": source,
+        "source": counts[0].source,
         "drafted": drafted,
         "accepted": accepted,
         "acceptance_rate": accepted / drafted if drafted else None,

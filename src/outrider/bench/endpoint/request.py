@@ -139,13 +139,14 @@ def _chunk(event: Mapping[str, Any]) -> tuple[str, bool]:
 
 
 def timings_of(timings: Any) -> DraftCounts | None:
-    """llama.cpp's `timings` of one response: after the prefill, each pass emits one token more than it accepts."""
+    """The draft counters in `timings` of a llama.cpp response: after the prefill, a pass emits one token more than it
+    accepts."""
     if not isinstance(timings, Mapping):
         return None
     predicted, drafted, accepted = (timings.get(name) for name in ("predicted_n", "draft_n", "draft_n_accepted"))
     if not (isinstance(predicted, int) and isinstance(drafted, int) and isinstance(accepted, int)):
         return None
-    return DraftCounts(drafted, accepted, max(predicted - 1 - accepted, 0))
+    return DraftCounts("llama.cpp", drafted, accepted, max(predicted - 1 - accepted, 0))
 
 
 def _message(body: bytes) -> str:

@@ -6,8 +6,7 @@ import json
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from statistics import fmean
-from typing import Any, NamedTuple
+from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
@@ -16,7 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from outrider.errors import UsageError
 
 _PREFIXES = {"vLLM": "vllm:spec_decode", "llama.cpp": "llamacpp:spec_decode", "outrider": "outrider_spec_decode"}
-_SGLANG = ("sglang:spec_accept_rate", "sglang:spec_accept_length")
+"""Server -> how the names of its draft counters in `/metrics` begin."""
 
 
 @dataclass(frozen=True)
@@ -84,11 +83,10 @@ def base_of(url: str) -> str:
     """
     try:
         parts = urlsplit(url)
-        complete = bool(parts.scheme in ("http", "https") and parts.hostname and parts.port != 0)
-        complete = complete and not parts.query and not parts.fragment
+        usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
     except ValueError:  # a port that is no number, a bracket that does not close
-        complete = False
-    if not complete:
+        usable = False
+    if not usable or parts.query or parts.fragment:
         raise UsageError(f"{url} is not the URL of a server: give one like http://127.0.0.1:8000")
     base = url.rstrip("/")
     return base if base.endswith("/v1") else f"{base}/v1"
@@ -98,10 +96,10 @@ def _extra_fields(flag: str, text: str | None) -> dict[str, Any]:
     """The JSON object of `--extra` or `--extra2`."""
     try:
         fields = json.loads(text or "{}")
-    except ValueError as error:
-        raise UsageError(f'{flag} is not JSON ({error}): give an object like \'{{"drafting": "off"}}\'') from error
+    except ValueError:
+        fields = None
     if not isinstance(fields, dict):
-        raise UsageError(f'{flag} is not a JSON object: give one like \'{{"drafting": "off"}}\'')
+        raise UsageError(f'{flag} {text} is not a JSON object: give one like \'{{"drafting": "off"}}\'')
     for name in ("stream", "prompt", "messages", "n"):
         if name in fields:
             raise UsageError(f"{flag} sets {name}, which the benchmark sets itself: leave it out")
@@ -129,33 +127,29 @@ async def list_models(http: httpx.AsyncClient, base: str) -> list[str]:
         return []
 
 
-class DraftCounts(NamedTuple):
+@dataclass(frozen=True)
+class DraftCounts:
     """A server's draft counters.
 
-    drafted, accepted: tokens.
-    passes: target passes that verified a draft or could have.
+    Args:
+        source: the server whose counters these are.
+        drafted, accepted: tokens.
+        passes: target passes that verified a draft or could have.
     """
 
+    source: str
     drafted: float
     accepted: float
     passes: float
 
-
-class Metrics(NamedTuple):
-    """One reading of `/metrics`.
-
-    source: the server whose names these are.
-    counts: so far; None for SGLang, which has gauges alone.
-    rate, length: SGLang's gauges: acceptance rate and tokens per pass.
-    """
-
-    source: str
-    counts: DraftCounts | None = None
-    rate: float | None = None
-    length: float | None = None
+    def since(self, before: DraftCounts) -> DraftCounts | None:
+        """What was counted since an earlier reading; None if the server was restarted in between."""
+        names = ("drafted", "accepted", "passes")
+        counted = {name: getattr(self, name) - getattr(before, name) for name in names}
+        return DraftCounts(self.source, **counted) if min(counted.values()) >= 0 else None
 
 
-async def read_metrics(http: httpx.AsyncClient, arm: Arm) -> Metrics | None:
+async def read_metrics(http: httpx.AsyncClient, arm: Arm) -> DraftCounts | None:
     """The draft counters of an arm's server; None if it has none."""
     try:
         response = await http.get(f"{arm.base.removesuffix('/v1')}/metrics", timeout=10.0)
@@ -164,21 +158,20 @@ async def read_metrics(http: httpx.AsyncClient, arm: Arm) -> Metrics | None:
     return parse_metrics(response.text) if response.status_code == 200 else None
 
 
-def parse_metrics(text: str) -> Metrics | None:
-    """The draft counters of a text in Prometheus' format; None if there are none, or if it is no such text.
+def parse_metrics(text: str) -> DraftCounts | None:
+    """The draft counters of a text in Prometheus' format, added up over their labels (engines, models).
 
-    Counters of one name are added up over their labels (engines, models); of gauges the mean is taken.
+    None if there are none, or if it is no such text.
     """
-    values: dict[str, list[float]] = defaultdict(list)
+    values: dict[str, float] = defaultdict(float)
     try:
         for family in text_string_to_metric_families(text):
             for sample in family.samples:
-                values[sample.name].append(sample.value)
+                values[sample.name] += sample.value
     except (ValueError, KeyError, IndexError):
         return None
     for source, prefix in _PREFIXES.items():
         names = [f"{prefix}_num_{what}_total" for what in ("draft_tokens", "accepted_tokens", "drafts")]
         if all(name in values for name in names):
-            return Metrics(source, DraftCounts(*(sum(values[name]) for name in names)))
-    rate, length = (fmean(values.get(name, [0.0])) for name in _SGLANG)
-    return Metrics("SGLang", rate=rate, length=length) if length else None  # both are 0 until something is drafted
+            return DraftCounts(source, *(values[name] for name in names))
+    return None

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
+
+from outrider.console import figures_table
 
 _COLUMNS = ("tok/s", "TTFT ms", "p95", "TPOT ms", "p95", "accepted", "tokens/pass", "failed")
 """TTFT: time to first token; TPOT: time per output token after it; medians and 95th percentiles."""
@@ -25,9 +25,7 @@ def show_endpoint(result: dict[str, Any]) -> None:
     for arm in result["arms"]:
         extra = f", {arm['extra']}" if arm["extra"] else ""
         console.print(f"{arm['name']}: {arm['model']} at {arm['address']}{extra}", markup=False, soft_wrap=True)
-    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
-    for name in ("clients", "", *_COLUMNS):
-        table.add_column(name, justify="right", no_wrap=True)
+    table = figures_table("clients", "", *_COLUMNS)
     for level in result["levels"]:
         for name, figures in level["arms"].items():
             table.add_row(str(level["clients"]), name, *_cells(figures))

@@ -11,25 +11,16 @@ from typing import cast
 
 import numpy as np
 
-from outrider.checkpoints.config import (
-    AssistantConfig,
-    Experts,
-    Kind,
-    ModelConfig,
-    Rope,
-    kv_sources,
-    make_layers,
-)
+from outrider.checkpoints.config import AssistantConfig, Experts, Kind, ModelConfig, Rope, kv_sources, make_layers
 from outrider.checkpoints.gguf.file import GGUFFile
 from outrider.checkpoints.gguf.names import ROPE_FREQS, gguf_name
 from outrider.checkpoints.settings import MAX_LAYERS, Settings
-from outrider.errors import CheckpointError
 
 _SUPPORTED = ("gemma3", "gemma4", "gemma4-assistant")
 _GEMMA3_27B_LAYERS = 62
 
-# Keys that do not affect what the text model computes.
-_DESCRIPTIVE = ("vocab_size", "mm.tokens_per_image", "block_size", "rope.scaling.original_context_length")
+# Keys that do not affect what the text model computes; "vision." stands for all keys of the vision encoder.
+_DESCRIPTIVE = ("vocab_size", "block_size", "rope.scaling.original_context_length", "vision.", "audio.", "mm.")
 
 # Tokens that end an answer. Published configs list several, but a converter writes only one of them (<end_of_turn> for
 # an instruction-tuned Gemma 3), so, as in llama.cpp, the others are found by their text.
@@ -43,14 +34,10 @@ def gguf_config(file: GGUFFile) -> ModelConfig | AssistantConfig:
         CheckpointError: an architecture that is not supported, a setting that is missing, out of range, or not
             understood.
     """
-    general = Settings(file.values, file.path)
-    architecture = general.text("general.architecture")
+    architecture = Settings(file.values, file.path).text("general.architecture")
     if architecture not in _SUPPORTED:
-        raise CheckpointError(
-            f"holds a model of architecture {architecture!r}, which is not supported",
-            path=file.path,
-            remedy=f"Use a model of one of the architectures {', '.join(_SUPPORTED)}",
-        )
+        problem = f"holds a model of architecture {architecture!r}, which is not supported"
+        raise file.fault(problem, f"Use a model of one of the architectures {', '.join(_SUPPORTED)}")
     settings = Settings(file.values, file.path, f"{architecture}.")
     config = (
         _drafter(file, settings)
@@ -64,14 +51,13 @@ def gguf_config(file: GGUFFile) -> ModelConfig | AssistantConfig:
 def _text(file: GGUFFile, settings: Settings, *, gemma4: bool, reads_target: bool) -> ModelConfig:
     count = settings.integer("block_count", low=1, high=MAX_LAYERS)
     heads, hidden_size = settings.size("attention.head_count"), settings.size("embedding_length")
-    vocab_size = _vocab_size(file)
-    kinds = _kinds(settings, count) if gemma4 else _gemma3_kinds(settings, count)
-    ropes = _gemma4_ropes(file, settings) if gemma4 else _gemma3_ropes(settings)
+    tokenizer, vocab_size = Settings(file.values, file.path, "tokenizer.ggml."), _vocab_size(file)
+    kinds = _kinds(settings, count, period=None if gemma4 else 6)
     shared = settings.integer("attention.shared_kv_layers", 0, high=count) if gemma4 else 0
-    sources = (-1,) * count if reads_target else _sources(settings, kinds, shared)
+    sources = kv_sources(kinds, None if reads_target else shared, settings.fault)
     layers = make_layers(
         kinds,
-        ropes,
+        _gemma4_ropes(file, settings) if gemma4 else _gemma3_ropes(settings),
         sources,
         settings.sizes("attention.head_count_kv", count, high=heads),
         settings.sizes("feed_forward_length", count),
@@ -89,14 +75,41 @@ def _text(file: GGUFFile, settings: Settings, *, gemma4: bool, reads_target: boo
         layers=layers,
         rms_norm_eps=settings.number("attention.layer_norm_rms_epsilon"),
         attention_scale=1.0 if gemma4 else 1 / math.sqrt(scaled),
-        value_norm=gemma4,
         logit_softcap=settings.number("final_logit_softcapping", 0.0) or None,
         ple_width=settings.size("embedding_length_per_layer_input", 0, low=0) if gemma4 else 0,
         experts=_experts(settings) if gemma4 else None,
         context_length=settings.integer("context_length", low=1),
-        bos_token_id=_tokenizer(file).integer("bos_token_id", high=vocab_size - 1),
-        end_token_ids=_end_token_ids(file),
+        bos_token_id=tokenizer.integer("bos_token_id", high=vocab_size - 1),
+        end_token_ids=_end_token_ids(tokenizer),
     )
+
+
+def _drafter(file: GGUFFile, settings: Settings) -> AssistantConfig:
+    text = _text(file, settings, gemma4=True, reads_target=True)
+    if settings.integer("nextn_predict_layers", len(text.layers)) != len(text.layers):
+        raise settings.fault(
+            f"sets {settings.name('nextn_predict_layers')} to other than its {len(text.layers)} layers"
+        )
+    centroids = file.table.get(gguf_name("masked_embedding.centroids.weight"))
+    count = centroids.shape[0] if centroids else 0
+    return AssistantConfig(
+        text=text,
+        backbone_hidden_size=settings.size("embedding_length_out"),
+        num_centroids=count,
+        # Converters write no key for it; every published drafter that has centroids scores 32 of them.
+        centroid_top_k=min(settings.integer("centroid_top_k", 32, low=1), count) if centroids else 0,
+    )
+
+
+def _kinds(settings: Settings, count: int, *, period: int | None) -> tuple[Kind, ...]:
+    """From a pattern for every layer, or (Gemma 3) from the period of the full layers."""
+    key = "attention.sliding_window_pattern"
+    if period is not None and isinstance(settings.raw(key, period), int):
+        period = settings.integer(key, period, low=1, high=MAX_LAYERS)
+        sliding = tuple((index + 1) % period > 0 for index in range(count))
+    else:
+        sliding = settings.flags(key, count)
+    return cast(tuple[Kind, ...], tuple("sliding" if flag else "full" for flag in sliding))
 
 
 def _gemma3_ropes(settings: Settings) -> dict[Kind, Rope]:
@@ -117,38 +130,6 @@ def _gemma4_ropes(file: GGUFFile, settings: Settings) -> dict[Kind, Rope]:
     }
 
 
-def _drafter(file: GGUFFile, settings: Settings) -> AssistantConfig:
-    text = _text(file, settings, gemma4=True, reads_target=True)
-    if settings.integer("nextn_predict_layers", len(text.layers)) != len(text.layers):
-        raise settings.fault(
-            f"sets {settings.name('nextn_predict_layers')} to other than its {len(text.layers)} layers"
-        )
-    centroids = file.table.get(gguf_name("masked_embedding.centroids.weight"))
-    count = centroids.shape[0] if centroids else 0
-    return AssistantConfig(
-        text=text,
-        backbone_hidden_size=settings.size("embedding_length_out"),
-        num_centroids=count,
-        # Converters write no key for it; every published drafter that has centroids scores 32 of them.
-        centroid_top_k=min(settings.integer("centroid_top_k", 32, low=1), count) if centroids else 0,
-        use_ordered_embeddings=centroids is not None,
-    )
-
-
-def _gemma3_kinds(settings: Settings, count: int) -> tuple[Kind, ...]:
-    """From a pattern for every layer, or from the period of the full layers, 6 where the file has none."""
-    pattern = settings.raw("attention.sliding_window_pattern")
-    if pattern is None or isinstance(pattern, int):
-        period = settings.integer("attention.sliding_window_pattern", 6, low=1, high=MAX_LAYERS)
-        return tuple("sliding" if (index + 1) % period else "full" for index in range(count))
-    return _kinds(settings, count)
-
-
-def _kinds(settings: Settings, count: int) -> tuple[Kind, ...]:
-    sliding = settings.flags("attention.sliding_window_pattern", count)
-    return cast(tuple[Kind, ...], tuple("sliding" if flag else "full" for flag in sliding))
-
-
 def _head_dim(settings: Settings, suffix: str = "", *, default: int | None = None) -> int:
     """The one size of queries, keys, values and rotary embedding; a file in which they differ is refused."""
     keys = f"attention.key_length{suffix}"
@@ -164,9 +145,8 @@ def _linear_factor(settings: Settings) -> float:
     """The factor by which the full layers' rotary frequencies are divided."""
     kind = settings.text("rope.scaling.type", "none")
     if kind not in ("none", "linear"):
-        raise settings.fault(
-            f"scales its rotary embedding by {kind!r}, which is not supported", "Use a checkpoint without that scaling"
-        )
+        problem = f"scales its rotary embedding by {kind!r}, which is not supported"
+        raise settings.fault(problem, "Use a checkpoint without that scaling")
     factor = settings.number("rope.scaling.factor", 1.0, low=1e-3)
     return factor if kind == "linear" else 1.0
 
@@ -178,33 +158,20 @@ def _rotated(file: GGUFFile, head_dim: int) -> int:
     """
     tensor = file.table.get(ROPE_FREQS)
     if tensor is None or tensor.format != "F32" or tensor.shape != (head_dim // 2,):
-        raise CheckpointError(
-            f"lacks the tensor {ROPE_FREQS} ({head_dim // 2}) in F32, the rotary frequencies of the full layers",
-            path=file.path,
-            remedy="Convert it again with a current converter",
-        )
-    factors = tensor.data.view("<f4")
+        problem = f"lacks the tensor {ROPE_FREQS} ({head_dim // 2}) in F32, the rotary frequencies of the full layers"
+        raise file.fault(problem, "Convert it again with a current converter")
+    factors = tensor.float32()
     pairs = int(np.count_nonzero(factors == 1.0))
     if not (np.all(factors[:pairs] == 1.0) and np.all(factors[pairs:] >= 1e20)):
-        raise CheckpointError(
-            f"scales its rotary embedding with factors other than 1 and 1e30 ({ROPE_FREQS}), which is not supported",
-            path=file.path,
-            remedy="Use a checkpoint with Gemma 4's proportional rotary embedding",
-        )
+        problem = f"scales its rotary embedding with factors other than 1 and 1e30 ({ROPE_FREQS})"
+        raise file.fault(f"{problem}, which is not supported", "Use a checkpoint with Gemma 4's rotary embedding")
     return 2 * pairs
-
-
-def _sources(settings: Settings, kinds: tuple[Kind, ...], shared: int) -> tuple[int, ...]:
-    try:
-        return kv_sources(kinds, shared)
-    except ValueError as error:
-        raise settings.fault(str(error)) from error
 
 
 def _keys_are_values(file: GGUFFile, kinds: tuple[Kind, ...], sources: tuple[int, ...]) -> bool:
     """True if no full layer has a value projection. If only some lack it, the shape check names those as missing."""
     full = [index for index, kind in enumerate(kinds) if kind == "full" and sources[index] == index]
-    return bool(full) and not any(gguf_name(f"layers.{index}.self_attn.v_proj.weight") in file.table for index in full)
+    return not any(gguf_name(f"layers.{index}.self_attn.v_proj.weight") in file.table for index in full)
 
 
 def _experts(settings: Settings) -> Experts | None:
@@ -212,33 +179,21 @@ def _experts(settings: Settings) -> Experts | None:
     if not count:
         settings.skip("expert_used_count", "expert_feed_forward_length")
         return None
-    return Experts(
-        count=count,
-        top_k=settings.integer("expert_used_count", low=1, high=count),
-        width=settings.size("expert_feed_forward_length"),
-    )
+    top_k = settings.integer("expert_used_count", low=1, high=count)
+    return Experts(count, top_k, settings.size("expert_feed_forward_length"))
 
 
 def _vocab_size(file: GGUFFile) -> int:
-    name = gguf_name("embed_tokens.weight")
-    embedding = file.table.get(name)
+    embedding = file.table.get(name := gguf_name("embed_tokens.weight"))
     if embedding is None or len(embedding.shape) != 2:
-        raise CheckpointError(
-            f"lacks the matrix {name} (the embedding)",
-            path=file.path,
-            remedy="The file is incomplete: download or convert it again",
-        )
+        problem = f"lacks the matrix {name} (the embedding)"
+        raise file.fault(problem, "The file is incomplete: download or convert it again")
     return embedding.shape[0]
 
 
-def _tokenizer(file: GGUFFile) -> Settings:
-    return Settings(file.values, file.path, "tokenizer.ggml.")
-
-
-def _end_token_ids(file: GGUFFile) -> tuple[int, ...]:
-    settings = _tokenizer(file)
-    ids = {settings.integer("eos_token_id")}
-    ids |= {settings.integer(key) for key in ("eot_token_id", "eom_token_id") if settings.has(key)}
-    tokens = settings.texts("tokens") if settings.has("tokens") else []
+def _end_token_ids(tokenizer: Settings) -> tuple[int, ...]:
+    ids = {tokenizer.integer("eos_token_id")}
+    ids |= {tokenizer.integer(key) for key in ("eot_token_id", "eom_token_id") if tokenizer.has(key)}
+    tokens = tokenizer.texts("tokens") if tokenizer.has("tokens") else []
     ids |= {tokens.index(text) for text in _END_TOKENS if text in tokens}
     return tuple(sorted(ids))

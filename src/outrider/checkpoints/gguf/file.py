@@ -15,14 +15,13 @@ limits below before it is used, so a damaged file is refused without memory for 
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from outrider.arrays import Bytes
-from outrider.checkpoints.checkpoint import BLOCKS, FORMATS, WEIGHT_FORMATS, Format, bytes_as
+from outrider.checkpoints.checkpoint import BLOCKS, WEIGHT_FORMATS, Tensor, bytes_as
 from outrider.errors import CheckpointError
 
 _DAMAGED = "The file is damaged or incomplete: download or convert it again"
@@ -39,11 +38,8 @@ _MAX_DIMENSIONS = 4
 _MAX_ALIGNMENT = 1 << 20
 _DEFAULT_ALIGNMENT = 32
 
-# The fewest bytes that one of each takes.
 _HEADER_BYTES = 4 + 4 + 8 + 8
-_KEY_BYTES = 8 + 4 + 1
-_TENSOR_BYTES = 8 + 4 + 8 + 4 + 8
-_STRING_BYTES = 8
+_FEWEST_BYTES = 8  # of a key, a tensor or a string: the length of its name
 
 # Value types by number; those of numbers with their `struct` code, which numpy shares.
 _NUMBERS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
@@ -53,22 +49,13 @@ TENSOR_TYPES = (  # noqa: SIM905 (a list would take 41 lines)
     "F32 F16 Q4_0 Q4_1 - - Q5_0 Q5_1 Q8_0 Q8_1 Q2_K Q3_K Q4_K Q5_K Q6_K Q8_K IQ2_XXS IQ2_XS IQ3_XXS IQ1_S IQ4_NL "
     "IQ3_S IQ2_S IQ4_XS I8 I16 I32 I64 F64 IQ1_M BF16 - - - TQ1_0 TQ2_0 - - - MXFP4 NVFP4 Q1_0"
 ).split()
-"""ggml's tensor types by number ("-": withdrawn). Those in FORMATS are read; the others are only named in errors."""
+"""ggml's tensor types by number ("-": withdrawn). Those in BLOCKS are read; the others are only named in errors."""
 
 
-@dataclass(frozen=True)
-class GGUFTensor:
-    """One entry of the tensor table.
-
-    `shape` is row-major (the file's dimensions reversed), `offset` counts from the start of the file, and `data` is the
-    (bytes,) uint8 read-only view of the mapping.
-    """
-
-    name: str
-    format: Format
-    shape: tuple[int, ...]
-    offset: int
-    data: Bytes
+def is_gguf(path: Path) -> bool:
+    """Whether a file begins as a GGUF file does. Raises OSError if it cannot be read."""
+    with path.open("rb") as file:
+        return file.read(4) == b"GGUF"
 
 
 class GGUFFile:
@@ -77,7 +64,7 @@ class GGUFFile:
     Attributes:
         path: of the file.
         values: metadata key -> int, float, bool, str, list[str] or a one-dimensional numeric array.
-        table: tensor name -> GGUFTensor, in file order.
+        table: tensor name in the file -> Tensor, in file order.
         data_offset: byte at which the data section begins.
 
     Raises:
@@ -124,35 +111,34 @@ class _Header:
         self.at = 8  # behind the magic and the version
 
     def key_values(self, count: int) -> dict[str, Any]:
-        self._check_count("metadata keys", count, _MAX_KEYS, _KEY_BYTES)
+        self._check_count("metadata keys", count, _MAX_KEYS)
         values: dict[str, Any] = {}
         for _ in range(count):
-            key = self._string(_MAX_NAME_BYTES)
+            key = self._strings(1, _MAX_NAME_BYTES)[0]
             if key in values:
                 raise self._fault(f"holds the metadata key {key} twice")
             values[key] = self._value(key, self.number("I"))
         return values
 
-    def tensors(self, count: int, alignment: Any) -> tuple[dict[str, GGUFTensor], int]:
+    def tensors(self, count: int, alignment: Any) -> tuple[dict[str, Tensor], int]:
         """The tensor table, every entry inside the file and none overlapping another, and where the data begins."""
-        self._check_count("tensors", count, _MAX_TENSORS, _TENSOR_BYTES)
+        self._check_count("tensors", count, _MAX_TENSORS)
         if type(alignment) is not int or alignment % 8 or not 8 <= alignment <= _MAX_ALIGNMENT:
             raise self._fault(f"sets general.alignment to {alignment!r}, not a multiple of 8 up to {_MAX_ALIGNMENT}")
         entries = [self._entry() for _ in range(count)]
         start = -(-self.at // alignment) * alignment
-        table: dict[str, GGUFTensor] = {}
-        for name, shape, kind, offset in entries:
+        table: dict[str, Tensor] = {}
+        end, previous = 0, ""
+        for name, shape, kind, offset in sorted(entries, key=lambda entry: entry[-1]):
             if name in table:
                 raise self._fault(f"holds the tensor {name} twice")
             if offset % alignment:
                 raise self._fault(f"stores tensor {name} at byte {start + offset}, off its alignment of {alignment}")
+            if offset < end:
+                raise self._fault(f"stores the tensors {previous} and {name} over each other")
             table[name] = self._tensor(name, shape, kind, start + offset)
-        end, previous = 0, ""
-        for tensor in sorted(table.values(), key=lambda tensor: tensor.offset):
-            if tensor.offset < end:
-                raise self._fault(f"stores the tensors {previous} and {tensor.name} over each other")
-            end, previous = tensor.offset + len(tensor.data), tensor.name
-        return table, start
+            end, previous = offset + table[name].nbytes, name
+        return {name: table[name] for name, *_ in entries}, start
 
     def number(self, code: str) -> Any:
         """The next number, by its `struct` code."""
@@ -165,9 +151,6 @@ class _Header:
             raise self._fault(f"ends at byte {self._size}, but its header needs bytes up to {end}")
         taken, self.at = self._data[self.at : end], end
         return taken
-
-    def _string(self, limit: int = _MAX_STRING_BYTES) -> str:
-        return self._strings(1, limit)[0]
 
     def _strings(self, count: int, limit: int = _MAX_STRING_BYTES) -> list[str]:
         """`count` strings. One loop over local names: a vocabulary has 262,144 and takes 0.1 s."""
@@ -190,7 +173,7 @@ class _Header:
 
     def _value(self, key: str, kind: int) -> Any:
         if kind == _STRING:
-            return self._string()
+            return self._strings(1)[0]
         if kind == _ARRAY:
             return self._array(key, self.number("I"), self.number("Q"))
         if kind not in _NUMBERS:
@@ -206,20 +189,20 @@ class _Header:
         if kind != _STRING and kind not in _NUMBERS:
             raise self._fault(f"has an array of unknown type {kind} under the metadata key {key}")
         dtype = None if kind == _STRING else np.dtype(f"<{_NUMBERS[kind]}")
-        self._check_count(f"items in the array {key}", count, _MAX_ITEMS, dtype.itemsize if dtype else _STRING_BYTES)
+        self._check_count(f"items in the array {key}", count, _MAX_ITEMS, dtype.itemsize if dtype else _FEWEST_BYTES)
         return self._take(count * dtype.itemsize).view(dtype) if dtype else self._strings(count)
 
     def _entry(self) -> tuple[str, tuple[int, ...], int, int]:
         """(name, row-major shape, type, offset into the data section) of the next tensor."""
-        name, dimensions = self._string(_MAX_NAME_BYTES), self.number("I")
+        name, dimensions = self._strings(1, _MAX_NAME_BYTES)[0], self.number("I")
         if not 1 <= dimensions <= _MAX_DIMENSIONS:
             raise self._fault(f"gives tensor {name} {dimensions} dimensions; 1 to {_MAX_DIMENSIONS} are possible")
         shape = tuple(self.number("Q") for _ in range(dimensions))[::-1]
         return name, shape, self.number("I"), self.number("Q")
 
-    def _tensor(self, name: str, shape: tuple[int, ...], kind: int, offset: int) -> GGUFTensor:
+    def _tensor(self, name: str, shape: tuple[int, ...], kind: int, offset: int) -> Tensor:
         known = TENSOR_TYPES[kind] if kind < len(TENSOR_TYPES) else "-"
-        if known not in FORMATS:
+        if known not in BLOCKS:
             shown = known if known != "-" else f"number {kind}"
             problem = f"stores tensor {name} as type {shown}, which is not supported"
             raise self._fault(problem, f"Use a file quantized to one of {', '.join(WEIGHT_FORMATS)}")
@@ -230,9 +213,9 @@ class _Header:
         end = offset + bytes_as(shape, known)
         if end > self._size:
             raise self._fault(f"ends at byte {self._size}, but tensor {name} needs bytes {offset} to {end}")
-        return GGUFTensor(name, known, shape, offset, self._data[offset:end])
+        return Tensor(name, known, shape, self._data[offset:end])
 
-    def _check_count(self, what: str, count: int, limit: int, item_bytes: int) -> None:
+    def _check_count(self, what: str, count: int, limit: int, item_bytes: int = _FEWEST_BYTES) -> None:
         """Refuse a count that the rest of the file cannot hold, before anything loops over it."""
         room = (self._size - self.at) // item_bytes
         if count > min(limit, room):

@@ -4,46 +4,7 @@ from __future__ import annotations
 
 import re
 
-_GLOBAL = {
-    "token_embd.weight": "embed_tokens.weight",
-    "output_norm.weight": "norm.weight",
-    "per_layer_token_embd.weight": "embed_tokens_per_layer.weight",
-    "per_layer_model_proj.weight": "per_layer_model_projection.weight",
-    "per_layer_proj_norm.weight": "per_layer_projection_norm.weight",
-    "nextn.pre_projection.weight": "pre_projection.weight",
-    "nextn.post_projection.weight": "post_projection.weight",
-    "masked_embd_centroids.weight": "masked_embedding.centroids.weight",
-    "masked_embd_ordering": "masked_embedding.token_ordering",
-}
-
-_LAYER = {
-    "attn_norm.weight": "input_layernorm.weight",
-    "attn_q.weight": "self_attn.q_proj.weight",
-    "attn_k.weight": "self_attn.k_proj.weight",
-    "attn_v.weight": "self_attn.v_proj.weight",
-    "attn_output.weight": "self_attn.o_proj.weight",
-    "attn_q_norm.weight": "self_attn.q_norm.weight",
-    "attn_k_norm.weight": "self_attn.k_norm.weight",
-    "post_attention_norm.weight": "post_attention_layernorm.weight",
-    "ffn_norm.weight": "pre_feedforward_layernorm.weight",
-    "ffn_gate.weight": "mlp.gate_proj.weight",
-    "ffn_up.weight": "mlp.up_proj.weight",
-    "ffn_down.weight": "mlp.down_proj.weight",
-    "post_ffw_norm.weight": "post_feedforward_layernorm.weight",
-    "layer_output_scale.weight": "layer_scalar",
-    "inp_gate.weight": "per_layer_input_gate.weight",
-    "proj.weight": "per_layer_projection.weight",
-    "post_norm.weight": "post_per_layer_input_norm.weight",
-    # The router's input scale and the experts' output scale are named ".scale" of the tensor that they multiply.
-    "ffn_gate_inp.weight": "router.proj.weight",
-    "ffn_gate_inp.scale": "router.scale",
-    "ffn_down_exps.scale": "router.per_expert_scale",
-    "ffn_gate_up_exps.weight": "experts.gate_up_proj",
-    "ffn_down_exps.weight": "experts.down_proj",
-    "post_ffw_norm_1.weight": "post_feedforward_layernorm_1.weight",
-    "post_ffw_norm_2.weight": "post_feedforward_layernorm_2.weight",
-    "pre_ffw_norm_2.weight": "pre_feedforward_layernorm_2.weight",
-}
+from outrider.checkpoints.tensors import AFTER_LAYERS, BEFORE_LAYERS, LAYER
 
 ROPE_FREQS = "rope_freqs.weight"
 
@@ -51,8 +12,10 @@ ROPE_FREQS = "rope_freqs.weight"
 _IGNORED = ("v.", "a.", "mm.")
 _OF_LAYER = re.compile(r"blk\.(\d{1,6})\.(.+)")
 _NEUTRAL_OF_LAYER = re.compile(r"layers\.(\d{1,6})\.(.+)")
-_GGUF_GLOBAL = {neutral: name for name, neutral in _GLOBAL.items()}
-_GGUF_LAYER = {neutral: name for name, neutral in _LAYER.items()}
+_GGUF_GLOBAL = {row.neutral: row.gguf for row in (*BEFORE_LAYERS, *AFTER_LAYERS)}
+_GGUF_LAYER = {row.neutral: row.gguf for row in LAYER}
+_GLOBAL = {gguf: neutral for neutral, gguf in _GGUF_GLOBAL.items()}
+_LAYER = {gguf: neutral for neutral, gguf in _GGUF_LAYER.items()}
 
 
 def neutral_name(name: str) -> str | None:

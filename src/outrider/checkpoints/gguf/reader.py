@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
+from outrider.checkpoints.chat_template import one_source
 from outrider.checkpoints.checkpoint import Checkpoint, Tensor
 from outrider.checkpoints.config import AssistantConfig, ModelConfig
 from outrider.checkpoints.gguf.config import gguf_config
 from outrider.checkpoints.gguf.file import GGUFFile
-from outrider.checkpoints.gguf.names import neutral_name
+from outrider.checkpoints.gguf.names import ROPE_FREQS, neutral_name
 from outrider.checkpoints.gguf.split import open_parts
+from outrider.checkpoints.sampling import sampling_of
 from outrider.checkpoints.settings import Settings
 from outrider.checkpoints.tokenizer_tables import TokenizerTables
 from outrider.checkpoints.validate import validate
-from outrider.errors import CheckpointError
+
+_SAMPLING = {"temperature": "temp", "repetition_penalty": "penalty_repeat"}
+"""Fields of `SamplingParams` that have another name in GGUF files."""
 
 
 def open_gguf(path: Path) -> Checkpoint:
@@ -29,13 +34,17 @@ def open_gguf(path: Path) -> Checkpoint:
     file = parts[0]
     config = gguf_config(file)
     tensors: dict[str, Tensor] = {}
-    for entry in file.table.values():
-        if (name := neutral_name(entry.name)) is not None:
-            if name in tensors:
-                raise CheckpointError(f"holds the tensor {name} twice", path=path, remedy="Convert it again")
-            tensors[name] = Tensor(name, entry.format, entry.shape, entry.data)
+    left_out = 0
+    for tensor in file.table.values():
+        if (name := neutral_name(tensor.name)) in tensors:
+            raise file.fault(f"holds the tensor {name} twice", "Convert it again")
+        if name is not None:
+            tensors[name] = replace(tensor, name=name)
+        left_out += name is None and tensor.name != ROPE_FREQS
     files = tuple(part.path for part in parts)
-    return Checkpoint(file.path, config, validate(config, tensors, path), _tokenizer_tables(file, config), files)
+    tensors = validate(config, tensors, path)
+    recommended = sampling_of(Settings(file.values, file.path, "general.sampling."), _SAMPLING)
+    return Checkpoint(file.path, config, tensors, _tokenizer_tables(file, config), files, recommended, left_out)
 
 
 def _tokenizer_tables(file: GGUFFile, config: ModelConfig | AssistantConfig) -> TokenizerTables | None:
@@ -45,14 +54,19 @@ def _tokenizer_tables(file: GGUFFile, config: ModelConfig | AssistantConfig) -> 
         return None
     text = config.text if isinstance(config, AssistantConfig) else config
     model, tokens = settings.text("model"), settings.texts("tokens")
-    size = len(tokens)
-    if size != text.vocab_size:
+    if (size := len(tokens)) != text.vocab_size:
         raise settings.fault(f"names {size} tokens, but its embedding has {text.vocab_size} rows")
     scores = settings.array("scores", np.float32) if settings.has("scores") else None
     types = settings.array("token_type", np.int32) if settings.has("token_type") else None
     for key, column in (("scores", scores), ("token_type", types)):
         if column is not None and len(column) != size:
-            raise settings.fault(f"has {len(column)} entries in tokenizer.ggml.{key} for {size} tokens")
+            raise settings.fault(f"has {len(column)} entries in {settings.name(key)} for {size} tokens")
+    unknown, padding = (
+        settings.integer(key, high=size - 1) if settings.has(key) else None
+        for key in ("unknown_token_id", "padding_token_id")
+    )
+    key = "tokenizer.chat_template"
+    templates = {"default": file.values.get(key), "tool_use": file.values.get(f"{key}.tool_use")}
     return TokenizerTables(
         model=model,
         tokens=tokens,
@@ -61,11 +75,11 @@ def _tokenizer_tables(file: GGUFFile, config: ModelConfig | AssistantConfig) -> 
         merges=settings.texts("merges") if settings.has("merges") else None,
         bos_token_id=settings.integer("bos_token_id", high=size - 1),
         eos_token_id=settings.integer("eos_token_id", high=size - 1),
-        unknown_token_id=settings.integer("unknown_token_id", high=size - 1)
-        if settings.has("unknown_token_id")
-        else None,
-        add_bos=settings.flag("add_bos_token", True),
+        unknown_token_id=unknown,
+        # Every Gemma needs it. Some converters write `add_bos_token` false because the chat template writes the token.
+        add_bos=True,
         # The default of SentencePiece vocabularies; Gemma's files always set it.
         add_space_prefix=settings.flag("add_space_prefix", model == "llama"),
-        chat_template=file.values.get("tokenizer.chat_template"),
+        chat_template=one_source({name: source for name, source in templates.items() if source is not None}),
+        padding_token_id=padding,
     )

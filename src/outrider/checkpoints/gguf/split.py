@@ -29,20 +29,14 @@ def open_parts(path: Path) -> list[GGUFFile]:
     """
     paths = [path.with_name(name) for name in part_names(path.name)]
     if missing := [part for part in paths if not part.is_file() and part != path]:
-        raise CheckpointError(
-            f"is one of {len(paths)} parts, and {missing[0].name} is not beside it",
-            path=path,
-            remedy="Download all parts into one folder",
-        )
+        problem = f"is one of {len(paths)} parts, and {missing[0].name} is not beside it"
+        raise CheckpointError(problem, path=path, remedy="Download all parts into one folder")
     files = [GGUFFile(part) for part in paths]
     first, splits = files[0], [Settings(file.values, file.path, "split.") for file in files]
     count = splits[0].integer("count", 1)
     if count != len(files):
-        raise CheckpointError(
-            f"is one of {count} parts, and its name does not say of which others",
-            path=path,
-            remedy="Give the parts the names that they were published with: NAME-00001-of-00003.gguf",
-        )
+        remedy = "Give the parts the names that they were published with: NAME-00001-of-00003.gguf"
+        raise first.fault(f"is one of {count} parts, and its name does not say of which others", remedy)
     for number, (file, split) in enumerate(zip(files, splits, strict=True)):
         if count > 1 and (split.integer("no"), split.integer("count")) != (number, count):
             raise file.fault("is a part of another file than its name says", "Download all parts again")

@@ -20,7 +20,7 @@ from outrider.checkpoints.checkpoint import BLOCKS, FLOAT_FORMATS, Format, Tenso
 from outrider.checkpoints.hf.safetensors_file import StoredTensor
 from outrider.errors import CheckpointError
 
-PARTS = ("weight_packed", "weight_scale", "weight_shape")
+_PARTS = ("weight_packed", "weight_scale", "weight_shape")
 _FOREIGN_PARTS = ("weight_zero_point", "weight_g_idx", "weight_global_scale", "input_scale", "input_zero_point")
 _BLOCK, _ = BLOCKS["Q4_0"]  # as of Q8_0
 _FORMATS: dict[int, Format] = {4: "Q4_0", 8: "Q8_0"}
@@ -38,11 +38,9 @@ def check_scheme(config: Mapping[str, Any], path: Path) -> None:
         raise _refused(path, f"is quantized by {method!r}")
     if config.get("kv_cache_scheme") or config.get("sparsity_config"):
         raise _refused(path, "has a quantization scheme for the cache, or sparsity")
-    for group in groups.values():
-        group = group if isinstance(group, dict) else {}
+    for group in (group if isinstance(group, dict) else {} for group in groups.values()):
+        weights = found if isinstance(found := group.get("weights"), dict) else {}
         kind = group.get("format") or config.get("format")
-        weights = group.get("weights")
-        weights = weights if isinstance(weights, dict) else {}
         if kind not in ("pack-quantized", "mixed-precision"):
             raise _refused(path, f"stores quantized weights as {kind!r}")
         if group.get("input_activations") or group.get("output_activations"):
@@ -59,22 +57,17 @@ def unpacked(name: str, parts: Mapping[str, StoredTensor], path: Path) -> Tensor
     """
     if foreign := [part for part in _FOREIGN_PARTS if part in parts]:
         raise _refused(path, f"stores {name} with {foreign[0]}")
-    if missing := [part for part in PARTS if part not in parts]:
+    if missing := [part for part in _PARTS if part not in parts]:
         raise CheckpointError(f"stores {name} without {missing[0]}", path=path, remedy="Download it again")
-    packed, scale, shape = (parts[part] for part in PARTS)
+    packed, scale, shape = (parts[part] for part in _PARTS)
     rows, columns = _shape(name, shape, path)
     words = packed.shape[1] if packed.dtype == "I32" and len(packed.shape) == 2 and packed.shape[0] == rows else 0
     bits = words * 32 // columns
     if bits not in _FORMATS or bits * columns != 32 * words or columns % _BLOCK:
         raise _refused(path, f"stores {name} {(rows, columns)} in {packed.shape} of {packed.dtype}")
     scale_rows, groups = scale.shape if len(scale.shape) == 2 else (0, 1)
-    if (
-        scale.dtype not in FLOAT_FORMATS
-        or scale_rows != rows
-        or not groups
-        or columns % groups
-        or columns // groups % _BLOCK
-    ):
+    even = scale_rows == rows and groups and columns % groups == 0 and columns // groups % _BLOCK == 0
+    if scale.dtype not in FLOAT_FORMATS or not even:
         raise _refused(path, f"scales {name} {(rows, columns)} by {scale.shape} of {scale.dtype}")
     scales = Tensor(name, scale.dtype, scale.shape, scale.data).float32()
     repeated = columns // _BLOCK // groups

@@ -13,18 +13,10 @@ from typing import Any
 from outrider.checkpoints.config import AssistantConfig, Experts, Kind, Layer, ModelConfig, kv_sources, make_layers
 from outrider.checkpoints.hf.rope import ropes
 from outrider.checkpoints.settings import MAX_LAYERS, MAX_SIZE, Settings
-from outrider.errors import CheckpointError
 
-_TEXT = ("gemma3_text", "gemma4_text", "gemma4_unified_text")
-_NESTED = {
-    "gemma3": "gemma3_text",
-    "gemma4": "gemma4_text",
-    "gemma4_unified": "gemma4_unified_text",
-    "gemma4_assistant": "gemma4_text",
-    "gemma4_unified_assistant": "gemma4_unified_text",
-}
+_MODELS = ("gemma3", "gemma4", "gemma4_unified")
 _ASSISTANTS = ("gemma4_assistant", "gemma4_unified_assistant")
-
+_TEXT = tuple(f"{model}_text" for model in _MODELS)
 _MAX_END_TOKENS = 64
 _KINDS: dict[str, Kind] = {"sliding_attention": "sliding", "full_attention": "full"}
 
@@ -58,47 +50,30 @@ def hf_config(config: Settings, generation: Settings) -> ModelConfig | Assistant
     kind = config.text("model_type")
     if kind in _TEXT:
         return _text(config, kind, _end_token_ids(config, generation), reads_target=False)
-    if kind not in _NESTED:
-        raise CheckpointError(
-            f"describes a model of type {kind!r}, which is not supported",
-            path=config.path,
-            remedy=f"Use a model of one of the types {', '.join([*_NESTED, *_TEXT])}",
-        )
-    text = config.section("text_config")
-    if text.text("model_type", _NESTED[kind]) != _NESTED[kind]:
-        raise config.fault(f"nests a {text.text('model_type')!r} text model in a {kind!r} model")
-    ends = _end_token_ids(config, generation, text)
+    if kind not in (*_MODELS, *_ASSISTANTS):
+        known = ", ".join((*_MODELS, *_ASSISTANTS, *_TEXT))
+        problem = f"describes a model of type {kind!r}, which is not supported"
+        raise config.fault(problem, f"Use a model of one of the types {known}")
+    text, text_kind = config.section("text_config"), f"{kind.removesuffix('_assistant')}_text"
+    if (nested := text.text("model_type", text_kind)) != text_kind:
+        raise config.fault(f"nests a {nested!r} text model in a {kind!r} model")
     config.skip("bos_token_id")
-    if kind in _ASSISTANTS:
-        return _assistant(config, _text(text, _NESTED[kind], ends, reads_target=True))
-    model = _text(text, _NESTED[kind], ends, reads_target=False)
+    model = _text(text, text_kind, _end_token_ids(config, generation, text), reads_target=kind in _ASSISTANTS)
     _refuse_untied(config)
+    found = _assistant(config, model) if kind in _ASSISTANTS else model
     config.refuse_unread(_DESCRIPTIVE | _MULTIMODAL)
-    return model
+    return found
 
 
 def _assistant(config: Settings, text: ModelConfig) -> AssistantConfig:
-    ordered = config.flag("use_ordered_embeddings", False)
-    centroids = config.size("num_centroids", 2048)
-    top_k = config.size("centroid_intermediate_top_k", 32)
-    _refuse_untied(config)
-    backbone = config.size("backbone_hidden_size")
-    config.refuse_unread(_DESCRIPTIVE | _MULTIMODAL)
-    return AssistantConfig(
-        text=text,
-        backbone_hidden_size=backbone,
-        num_centroids=centroids if ordered else 0,
-        centroid_top_k=top_k if ordered else 0,
-        use_ordered_embeddings=ordered,
-    )
+    backbone, ordered = config.size("backbone_hidden_size"), config.flag("use_ordered_embeddings", False)
+    centroids, top_k = config.size("num_centroids", 2048), config.size("centroid_intermediate_top_k", 32)
+    return AssistantConfig(text, backbone, centroids if ordered else 0, top_k if ordered else 0)
 
 
 def _text(config: Settings, kind: str, ends: tuple[int, ...], *, reads_target: bool) -> ModelConfig:
-    gemma4 = kind != "gemma3_text"
-    heads = config.size("num_attention_heads")
-    vocab_size = config.size("vocab_size")
-    layers = _layers(config, gemma4=gemma4, reads_target=reads_target, heads=heads)
-    has_ple = kind == "gemma4_text"
+    gemma4, has_ple = kind != "gemma3_text", kind == "gemma4_text"
+    heads, vocab_size = config.size("num_attention_heads"), config.size("vocab_size")
     ple_width = config.integer("hidden_size_per_layer_input", 256 if has_ple else 0, high=MAX_SIZE if has_ple else 0)
     ple_vocab = config.integer("vocab_size_per_layer_input", vocab_size) if gemma4 else vocab_size
     if ple_width and ple_vocab != vocab_size:
@@ -109,10 +84,9 @@ def _text(config: Settings, kind: str, ends: tuple[int, ...], *, reads_target: b
         vocab_size=vocab_size,
         hidden_size=config.size("hidden_size"),
         heads=heads,
-        layers=layers,
+        layers=_layers(config, gemma4=gemma4, reads_target=reads_target, heads=heads),
         rms_norm_eps=config.number("rms_norm_eps", 1e-6),
         attention_scale=1.0 if gemma4 else 1 / math.sqrt(config.number("query_pre_attn_scalar", 256, low=1e-3)),
-        value_norm=gemma4,
         logit_softcap=config.number("final_logit_softcapping", 0.0) or None,
         ple_width=ple_width,
         experts=_experts(config) if gemma4 else None,
@@ -137,10 +111,7 @@ def _layers(config: Settings, *, gemma4: bool, reads_target: bool, heads: int) -
     if reads_target and shared not in (0, count):
         raise config.fault(f"shares {shared} of its {count} layers; a drafter reads all keys and values of its target")
     wide = config.flag("use_double_wide_mlp", False) if gemma4 else False
-    try:
-        sources = (-1,) * count if reads_target else kv_sources(kinds, shared)
-    except ValueError as error:
-        raise config.fault(str(error)) from error
+    sources = kv_sources(kinds, None if reads_target else shared, config.fault)
     rope_of = ropes(config, {kind: heads_of[kinds.index(kind)][0] for kind in kinds}, gemma4=gemma4)
     return make_layers(
         kinds,
@@ -154,13 +125,12 @@ def _layers(config: Settings, *, gemma4: bool, reads_target: bool, heads: int) -
 
 
 def _layer_kinds(config: Settings, count: int) -> tuple[Kind, ...]:
-    period = config.integer("sliding_window_pattern", 6, low=1) if config.has("sliding_window_pattern") else 6
+    period = config.integer("sliding_window_pattern", 6, low=1)
     if not config.has("layer_types"):
         return tuple("sliding" if (index + 1) % period else "full" for index in range(count))
     names = config.texts("layer_types")
-    for name in names:
-        if name not in _KINDS:
-            raise config.fault(f"has a layer of type {name!r}, which is not one of {', '.join(_KINDS)}")
+    if unknown := [name for name in names if name not in _KINDS]:
+        raise config.fault(f"has a layer of type {unknown[0]!r}, which is not one of {', '.join(_KINDS)}")
     if len(names) != count:
         raise config.fault(f"lists {len(names)} layer_types for {count} layers")
     return tuple(_KINDS[name] for name in names)
@@ -170,26 +140,23 @@ def _head_shapes(
     config: Settings, kinds: tuple[Kind, ...], heads: int, *, gemma4: bool, k_eq_v: bool
 ) -> list[tuple[int, int]]:
     """(head_dim, kv_heads) of each layer."""
-    head_dim = config.size("head_dim", 256, low=2)
-    kv_heads = config.integer("num_key_value_heads", low=1, high=heads)
-    full = (head_dim, kv_heads)
+
+    def kv_heads_of(layer: Settings, key: str, default: int | None = None) -> int:
+        return layer.integer(key, default, low=1, high=heads)
+
+    sliding = full = config.size("head_dim", 256, low=2), kv_heads_of(config, "num_key_value_heads")
     if gemma4:
         # As in the reference: num_global_key_value_heads applies only where keys are values.
-        global_heads = config.integer("num_global_key_value_heads", kv_heads, low=1, high=heads)
-        global_dim = config.size("global_head_dim", 512, low=2)
-        full = (global_dim, global_heads if k_eq_v else kv_heads)
-    shapes = [full if kind == "full" else (head_dim, kv_heads) for kind in kinds]
+        global_heads = kv_heads_of(config, "num_global_key_value_heads", sliding[1])
+        full = config.size("global_head_dim", 512, low=2), global_heads if k_eq_v else sliding[1]
+    shapes = [full if kind == "full" else sliding for kind in kinds]
     if gemma4 and config.has("per_layer_config"):
-        shapes = [(head_dim, kv_heads)] * len(kinds)
-        overrides = config.section("per_layer_config")
-        for index in range(len(kinds)):
-            if overrides.has(str(index)):
-                layer = overrides.section(str(index))
-                shapes[index] = (
-                    layer.size("head_dim", head_dim, low=2),
-                    layer.integer("num_key_value_heads", kv_heads, low=1, high=heads),
-                )
-                layer.refuse_unread()
+        overrides, shapes = config.section("per_layer_config"), [sliding] * len(kinds)
+        for index in (index for index in range(len(kinds)) if overrides.has(str(index))):
+            layer = overrides.section(str(index))
+            head_dim = layer.size("head_dim", sliding[0], low=2)
+            shapes[index] = head_dim, kv_heads_of(layer, "num_key_value_heads", sliding[1])
+            layer.refuse_unread()
         overrides.refuse_unread()
     for kind in set(kinds):
         if len({shape for shape, of in zip(shapes, kinds, strict=True) if of == kind}) > 1:
@@ -202,11 +169,7 @@ def _experts(config: Settings) -> Experts | None:
         config.skip("num_experts", "top_k_experts", "moe_intermediate_size")
         return None
     count = config.size("num_experts")
-    return Experts(
-        count=count,
-        top_k=config.integer("top_k_experts", low=1, high=count),
-        width=config.size("moe_intermediate_size"),
-    )
+    return Experts(count, config.integer("top_k_experts", low=1, high=count), config.size("moe_intermediate_size"))
 
 
 def _refuse_other_arithmetic(config: Settings, *, gemma4: bool) -> None:
@@ -218,10 +181,9 @@ def _refuse_other_arithmetic(config: Settings, *, gemma4: bool) -> None:
         raise config.fault("has attention biases, which are not supported")
     if config.has("attn_logit_softcapping") and config.number("attn_logit_softcapping"):
         raise config.fault("caps its attention scores, which is not supported")
-    config.skip("attn_logit_softcapping", "use_bidirectional_attention")
-    raw = config.raw("use_bidirectional_attention")
+    config.skip("attn_logit_softcapping")
     # "vision" concerns image tokens only; text is causal there too.
-    if raw not in (None, False, "vision"):
+    if (raw := config.raw("use_bidirectional_attention")) not in (None, False, "vision"):
         raise config.fault("attends in both directions, so it is an encoder and cannot generate text")
     if gemma4 and raw is False:
         raise config.fault('sets use_bidirectional_attention to false; Gemma 4 allows null, "vision" and "all"')
@@ -229,10 +191,8 @@ def _refuse_other_arithmetic(config: Settings, *, gemma4: bool) -> None:
 
 def _refuse_untied(config: Settings) -> None:
     if not config.flag("tie_word_embeddings", True):
-        raise config.fault(
-            "has an output head of its own (tie_word_embeddings is false), which is not supported",
-            "Use a checkpoint with a tied head, as Gemma is published",
-        )
+        problem = "has an output head of its own (tie_word_embeddings is false), which is not supported"
+        raise config.fault(problem, "Use a checkpoint with a tied head, as Gemma is published")
 
 
 def _end_token_ids(*configs: Settings) -> tuple[int, ...]:

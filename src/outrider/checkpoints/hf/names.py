@@ -5,13 +5,11 @@ from __future__ import annotations
 # Longest first: a multimodal checkpoint nests the text model, in one of two orders.
 _PREFIXES = ("model.language_model.", "language_model.model.", "language_model.", "model.")
 _OTHER_MODALITIES = ("vision_tower.", "audio_tower.", "embed_vision.", "embed_audio.", "multi_modal_projector.")
-# A tied head equals the embedding and is not read.
-_TIED_HEAD = ("lm_head.weight", "language_model.lm_head.weight")
 
 
 def neutral_name(name: str) -> str | None:
     """The neutral name of a tensor; None if the text model does not use it."""
-    if name in _TIED_HEAD or name.removeprefix("model.").startswith(_OTHER_MODALITIES):
+    if name.removeprefix("model.").startswith(_OTHER_MODALITIES):
         return None
     for prefix in _PREFIXES:
         if name.startswith(prefix):

@@ -18,25 +18,18 @@ def ropes(config: Settings, head_dims: Mapping[Kind, int], *, gemma4: bool) -> d
     Raises:
         CheckpointError: a scaling that is not supported, or a parameter that is not understood.
     """
+    # The reference's defaults, for a kind that the config does not list.
+    rotated = {kind: _DEFAULT_PARTIAL if gemma4 and kind == "full" else 1.0 for kind in head_dims}
+    found = {kind: Rope(_THETA[kind], dim, 2 * int(rotated[kind] * dim // 2)) for kind, dim in head_dims.items()}
     if config.has("rope_parameters"):
         sections = config.section("rope_parameters")
-        found = {
-            kind: _rope(sections.section(_SECTIONS[kind]), head_dims[kind], _THETA[kind])
-            if sections.has(_SECTIONS[kind])
-            else _default(kind, head_dims[kind], gemma4=gemma4)
-            for kind in head_dims
-        }
+        for kind in head_dims:
+            if sections.has(_SECTIONS[kind]):
+                found[kind] = _rope(sections.section(_SECTIONS[kind]), head_dims[kind], _THETA[kind])
         sections.refuse_unread(_SECTIONS.values())
-        return found
-    if gemma4:
-        return {kind: _default(kind, dim, gemma4=True) for kind, dim in head_dims.items()}
-    return {kind: _gemma3_keys(config, kind, dim) for kind, dim in head_dims.items()}
-
-
-def _default(kind: Kind, dim: int, *, gemma4: bool) -> Rope:
-    """The reference's default, for a kind that the config does not list."""
-    rotated = 2 * int(_DEFAULT_PARTIAL * dim // 2) if gemma4 and kind == "full" else dim
-    return Rope(_THETA[kind], dim, rotated)
+    elif not gemma4:
+        return {kind: _gemma3_keys(config, kind, dim) for kind, dim in head_dims.items()}
+    return found
 
 
 def _gemma3_keys(config: Settings, kind: Kind, dim: int) -> Rope:

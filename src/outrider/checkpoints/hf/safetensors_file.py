@@ -39,24 +39,19 @@ def read_safetensors(path: Path) -> dict[str, StoredTensor]:
     """
     try:
         with safe_open(path, framework="numpy") as file:
-            names = file.offset_keys()
-            heads = [(name, file.get_slice(name)) for name in names]
+            heads = [(name, file.get_slice(name)) for name in file.offset_keys()]
             entries = [(name, piece.get_dtype(), tuple(piece.get_shape())) for name, piece in heads]
         # The package has checked that the file is longer than its length field and its header.
         mapping = np.memmap(path, mode="r").view(np.ndarray)
     except (SafetensorError, OSError, ValueError, OverflowError) as error:
-        raise CheckpointError(
-            f"is not a safetensors file that can be read ({error})", path=path, remedy=_AGAIN
-        ) from error
+        problem = f"is not a safetensors file that can be read ({error})"
+        raise CheckpointError(problem, path=path, remedy=_AGAIN) from error
     offset = 8 + int(mapping[:8].view("<u8")[0])
     tensors = {}
     for name, dtype, shape in entries:
         if dtype not in _ITEM_BYTES:
-            raise CheckpointError(
-                f"stores tensor {name} as {dtype}, which is not supported",
-                path=path,
-                remedy="Use a checkpoint stored as F32, F16 or BF16",
-            )
+            problem = f"stores tensor {name} as {dtype}, which is not supported"
+            raise CheckpointError(problem, path=path, remedy="Use a checkpoint stored as F32, F16 or BF16")
         end = offset + math.prod(shape) * _ITEM_BYTES[dtype]
         if end > len(mapping):
             raise CheckpointError(f"ends at byte {len(mapping)}, inside tensor {name}", path=path, remedy=_AGAIN)

@@ -1,4 +1,4 @@
-"""The sockets of a server, bound before anything is loaded."""
+"""Listening sockets, bound before the model is loaded."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ import socket
 from outrider.errors import UsageError
 
 BACKLOG = 128
-"""Connections that wait to be accepted. asyncio tries as many times in a row when file handles have run out."""
+"""Length of the accept queue. asyncio tries as many times in a row when file handles have run out."""
 
-_LACKING = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
+_MISSING = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 """A machine without IPv6 may still resolve localhost to ::1."""
 
 
 def bind(host: str, port: int) -> list[socket.socket]:
-    """Listens at every address of `host`; with port 0, at one free port.
+    """Sockets that listen at every address of `host`; port 0 is one free port.
 
     Raises:
-        UsageError: it cannot; the message says why and what to do.
+        UsageError: an address cannot be bound; the message says why and what to do.
     """
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
@@ -29,18 +29,18 @@ def bind(host: str, port: int) -> list[socket.socket]:
             "or 0.0.0.0 for all"
         ) from error
     bound: list[socket.socket] = []
-    lacking: OSError | None = None
+    missing: OSError | None = None
     try:
-        for family, _, _, _, place in dict.fromkeys(found):
+        for family, _, _, _, name in dict.fromkeys(found):
             taken = bound[0].getsockname()[1] if bound else port
             try:
-                bound.append(socket.create_server((place[0], taken, *place[2:]), family=family, backlog=BACKLOG))
+                bound.append(socket.create_server((name[0], taken, *name[2:]), family=family, backlog=BACKLOG))
             except OSError as error:
-                lacking = error
-                if error.errno not in _LACKING:
+                missing = error
+                if error.errno not in _MISSING:
                     raise UsageError(_sentence(host, port, error)) from error
-        if not bound and lacking is not None:
-            raise UsageError(_sentence(host, port, lacking)) from lacking
+        if not bound and missing is not None:
+            raise UsageError(_sentence(host, port, missing)) from missing
     except UsageError:
         for listener in bound:
             listener.close()
@@ -49,7 +49,7 @@ def bind(host: str, port: int) -> list[socket.socket]:
 
 
 def address(host: str, port: int) -> str:
-    """As it stands in a URL."""
+    """Host and port in a URL."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 

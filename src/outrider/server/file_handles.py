@@ -1,4 +1,4 @@
-"""What the log says when the system has no file handles left for new connections."""
+"""Bounds the log when the process has no file handles left for new connections."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ import math
 from typing import Any
 
 _log = logging.getLogger("outrider.server")
-_QUIET_SECONDS = 10.0
+_INTERVAL_SECONDS = 10.0
 _MESSAGE = "socket.accept() out of system resource"
-"""asyncio's: it reports every attempt to accept a connection, some thousand a second."""
+"""asyncio reports every attempt to accept a connection, some thousand a second."""
 
 
-def report_seldom(loop: asyncio.AbstractEventLoop) -> None:
-    """From now on the loop reports that file handles ran out once in 10 seconds. All else goes where it went."""
+def limit_accept_errors(loop: asyncio.AbstractEventLoop) -> None:
+    """Makes a loop report it once in 10 seconds. All other errors are handled as before."""
     before, last = loop.get_exception_handler(), -math.inf
 
     def handle(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         nonlocal last
         if context.get("message") == _MESSAGE:
-            if loop.time() - last >= _QUIET_SECONDS:
+            if loop.time() - last >= _INTERVAL_SECONDS:
                 last = loop.time()
                 problem = context.get("exception")
                 _log.error("no more connections can be accepted (%s): raise the limit (ulimit -n)", problem)

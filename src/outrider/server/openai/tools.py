@@ -1,4 +1,4 @@
-"""Functions that the model may call: the request's part of it."""
+"""Tools of a chat request: the functions that the model may call, and its earlier calls."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _NAME = r"^[A-Za-z0-9_.\-]{1,64}$"
 
 
 class Function(BaseModel):
-    """What a function is called, what it does, and the JSON schema of its arguments."""
+    """A function's name, its description, and the JSON schema of its arguments."""
 
     model_config = ConfigDict(extra="ignore")
     name: Annotated[str, Field(pattern=_NAME)]
@@ -27,29 +27,29 @@ class Tool(BaseModel):
     type: Literal["function"]
     function: Function
 
-    def plain(self) -> dict[str, Any]:
-        """As chat templates read it."""
+    def for_template(self) -> dict[str, Any]:
+        """In the form of chat templates."""
         return {"type": "function", "function": self.function.model_dump(exclude_none=True)}
 
 
 class NamedFunction(BaseModel):
-    """A function that has to be called."""
+    """The name of a required function."""
 
     name: str
 
 
 class NamedChoice(BaseModel):
-    """`tool_choice` with a function."""
+    """`tool_choice` that requires one function."""
 
     type: Literal["function"]
     function: NamedFunction
 
 
 class GivenCall(BaseModel):
-    """A call in an assistant's message."""
+    """A call in an assistant message."""
 
     class Called(BaseModel):
-        """What was called, with a JSON object as text."""
+        """The called function, and a JSON object as text."""
 
         name: Annotated[str, Field(pattern=_NAME)]
         arguments: str = "{}"
@@ -59,11 +59,11 @@ class GivenCall(BaseModel):
     type: Literal["function"] = "function"
     function: Called
 
-    def plain(self) -> dict[str, Any]:
-        """As chat templates read it, with the arguments as an object.
+    def for_template(self) -> dict[str, Any]:
+        """In the form of chat templates, with the arguments as an object.
 
         Raises:
-            ValueError: they are none.
+            ValueError: they are not a JSON object.
         """
         try:
             arguments = json.loads(self.function.arguments or "{}")
@@ -75,15 +75,15 @@ class GivenCall(BaseModel):
         return {"id": self.id, "type": "function", "function": called}
 
 
-class WithTools(BaseModel):
-    """The fields of a request that are about functions."""
+class ToolFields(BaseModel):
+    """The fields of a request about tools."""
 
     tools: Annotated[list[Tool], Field(max_length=MAX_TOOLS)] | None = None
     tool_choice: Literal["none", "auto", "required"] | NamedChoice | None = None
     parallel_tool_calls: bool | None = None
 
     @model_validator(mode="after")
-    def _choice_fits(self) -> WithTools:
+    def _choice_fits(self) -> ToolFields:
         names = [tool.function.name for tool in self.tools or ()]
         if len(set(names)) < len(names):
             twice = next(name for name in names if names.count(name) > 1)
@@ -97,18 +97,18 @@ class WithTools(BaseModel):
 
     @property
     def offered(self) -> list[Tool]:
-        """The functions that the model is told of."""
+        """The functions in the prompt."""
         return [] if self.tool_choice == "none" else list(self.tools or ())
 
     @property
-    def demanded(self) -> list[Function]:
-        """Those of which one has to be called; none if the model is free not to call."""
+    def required(self) -> list[Function]:
+        """Those of which one must be called; empty if none must."""
         if isinstance(self.tool_choice, NamedChoice):
             name = self.tool_choice.function.name
             return [tool.function for tool in self.offered if tool.function.name == name]
         return [tool.function for tool in self.offered] if self.tool_choice == "required" else []
 
     @property
-    def several(self) -> bool:
-        """Whether a demanded call may be followed by more."""
+    def parallel(self) -> bool:
+        """Whether more calls may follow a required one."""
         return self.tool_choice == "required" and self.parallel_tool_calls is not False

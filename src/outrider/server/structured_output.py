@@ -1,4 +1,4 @@
-"""The form that a client wants its answer in, as a grammar."""
+"""The response format of a request, as a grammar."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from outrider import Grammar
+from outrider.errors import UsageError
 from outrider.sampling.grammar import MAX_GRAMMAR_BYTES
+from outrider.server.errors import ApiError
 
 
 class NamedSchema(BaseModel):
-    """The `json_schema` of a response format. An answer keeps to it whether `strict` or not."""
+    """The `json_schema` of a response format. It is enforced whether `strict` or not."""
 
     model_config = ConfigDict(extra="forbid", populate_by_name=True)
     name: Annotated[str, Field(max_length=64)] = ""
@@ -21,7 +23,7 @@ class NamedSchema(BaseModel):
 
 
 class TextFormat(BaseModel):
-    """No form at all."""
+    """Any text."""
 
     model_config = ConfigDict(extra="forbid")
     type: Literal["text"]
@@ -38,7 +40,7 @@ class JsonObjectFormat(BaseModel):
     type: Literal["json_object"]
 
     def grammar(self) -> Grammar | None:
-        """That of a JSON object."""
+        """Of any JSON object."""
         return Grammar.json_object()
 
 
@@ -57,27 +59,30 @@ class JsonSchemaFormat(BaseModel):
 ResponseFormat = Annotated[TextFormat | JsonObjectFormat | JsonSchemaFormat, Field(discriminator="type")]
 
 
-class Formed(BaseModel):
-    """The fields by which a request asks for a form; at most one of them."""
+class StructuredOutput(BaseModel):
+    """The fields that constrain the answer; at most one of them."""
 
     response_format: ResponseFormat | None = None
-    # outrider's own: what else llguidance can hold an answer to.
+    # outrider's own: the other grammars of llguidance.
     grammar: Annotated[str, Field(min_length=1, max_length=MAX_GRAMMAR_BYTES)] | None = None
     regex: Annotated[str, Field(min_length=1, max_length=MAX_GRAMMAR_BYTES)] | None = None
 
-    def form(self) -> tuple[str, Grammar | None]:
-        """Which field asks for a form, and the grammar; ("", None) if none does.
+    def constraint(self) -> tuple[str | None, Grammar | None]:
+        """The field that constrains the answer, and its grammar; (None, None) without one.
 
         Raises:
-            ValueError: several do.
-            UsageError: it is too long.
+            ApiError: there are several, or a grammar is too long.
         """
-        asked = {
-            "response_format": self.response_format and self.response_format.grammar(),
-            "grammar": self.grammar and Grammar.lark(self.grammar),
-            "regex": self.regex and Grammar.regex(self.regex),
-        }
-        wanted = [(name, grammar) for name, grammar in asked.items() if isinstance(grammar, Grammar)]
-        if len(wanted) > 1:
-            raise ValueError(f"{' and '.join(name for name, _ in wanted)} exclude each other: ask for one form")
-        return wanted[0] if wanted else ("", None)
+        try:
+            given = {
+                "response_format": self.response_format and self.response_format.grammar(),
+                "grammar": self.grammar and Grammar.lark(self.grammar),
+                "regex": self.regex and Grammar.regex(self.regex),
+            }
+        except UsageError as error:
+            raise ApiError(400, str(error), param="response_format") from error
+        found = [(name, grammar) for name, grammar in given.items() if isinstance(grammar, Grammar)]
+        if len(found) > 1:
+            fields = " and ".join(name for name, _ in found)
+            raise ApiError(400, f"{fields} exclude each other: give one of them", param=found[0][0])
+        return found[0] if found else (None, None)

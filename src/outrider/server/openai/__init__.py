@@ -1,0 +1,1 @@
+"""OpenAI's API: each route's request and response, and the translation of both."""

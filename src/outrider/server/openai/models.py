@@ -1,0 +1,58 @@
+"""`GET /v1/models`."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from fastapi import APIRouter
+from pydantic import BaseModel
+from starlette.responses import Response
+
+from outrider.server.openai.shapes import ERRORS
+from outrider.server.route import ApiRoute, Call, json_response
+from outrider.server.service import Service
+
+router = APIRouter(prefix="/v1/models", route_class=ApiRoute, responses=ERRORS)
+
+
+class Abilities(BaseModel):
+    """Whether the model has a chat template, and which drafters are active."""
+
+    chat: bool
+    drafters: list[str]
+
+
+class Model(BaseModel):
+    """The served model."""
+
+    id: str
+    object: Literal["model"] = "model"
+    created: int = 0
+    owned_by: str = "outrider"
+    max_model_len: int
+    outrider: Abilities
+
+
+class ModelList(BaseModel):
+    """All served models."""
+
+    object: Literal["list"] = "list"
+    data: list[Model]
+
+
+@router.get("", response_model=ModelList)
+async def models(call: Call) -> Response:
+    """The served model."""
+    return json_response(ModelList(data=[_described(call.service)]))
+
+
+@router.get("/{model:path}", response_model=Model)
+async def model(call: Call, model: str) -> Response:
+    """One model."""
+    call.service.check_model(model, param=None)
+    return json_response(_described(call.service))
+
+
+def _described(service: Service) -> Model:
+    abilities = Abilities(chat=service.parts.chat is not None, drafters=service.parts.engine.planner.sources)
+    return Model(id=service.name, max_model_len=service.context, outrider=abilities)

@@ -1,0 +1,99 @@
+"""What all routes share: the model, the scheduler, the limits, and threads for what would block the event loop."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from functools import partial
+from typing import TypeVar
+
+from outrider import LLM, SamplingParams
+from outrider.errors import UsageError
+from outrider.server.errors import ApiError, api_error
+from outrider.server.file_handles import limit_accept_errors
+from outrider.server.generation import Generation, Run
+from outrider.server.keys import ApiKeys
+from outrider.server.limits import Limits
+from outrider.server.metrics import Metrics
+from outrider.server.scheduler import Scheduler
+
+_ENCODERS, _COMPILERS = 2, 4
+"""Bodies parsed and encoded, and grammars compiled, at once: either may take some hundred times its size in memory,
+which the system's allocator keeps for each thread."""
+
+Result = TypeVar("Result")
+
+
+class Service:
+    """One served model.
+
+    Args:
+        name: the model's, in the API.
+        keys: API keys, of which clients send one as bearer token.
+        limits: the scheduler's.
+    """
+
+    def __init__(
+        self,
+        llm: LLM,
+        scheduler: Scheduler,
+        metrics: Metrics,
+        *,
+        name: str,
+        keys: ApiKeys | None = None,
+        limits: Limits | None = None,
+    ) -> None:
+        self.parts, self.tokenizer, self.context = llm.parts, llm.tokenizer, llm.context
+        self.scheduler, self.metrics = scheduler, metrics
+        self.name, self.keys, self.limits = name, keys or ApiKeys(), limits or Limits()
+        self._encoders = ThreadPoolExecutor(_ENCODERS, "outrider-encode")
+        self._compilers = ThreadPoolExecutor(_COMPILERS, "outrider-compile")
+
+    def start(self) -> None:
+        """Starts the scheduler; to be called from the event loop that serves."""
+        limit_accept_errors(asyncio.get_running_loop())
+        self.scheduler.start()
+
+    async def stop(self) -> None:
+        """Drains the scheduler."""
+        await asyncio.to_thread(self.scheduler.stop)
+        for pool in (self._encoders, self._compilers):
+            pool.shutdown(wait=False, cancel_futures=True)
+
+    async def in_thread(self, function: Callable[..., Result], *arguments: object) -> Result:
+        """Runs a function in a worker thread, for what takes time in proportion to the request."""
+        return await asyncio.get_running_loop().run_in_executor(self._encoders, partial(function, *arguments))
+
+    async def begin(self, generation: Generation) -> Run:
+        """Compiles a generation's grammars, so that the engine finds them compiled, and queues its jobs.
+
+        Raises:
+            ApiError: a grammar cannot be used, the queue is full, or the server is shutting down.
+        """
+        for grammar in generation.grammars:
+            params, loop = SamplingParams(grammar=grammar), asyncio.get_running_loop()
+            try:
+                await loop.run_in_executor(self._compilers, self.parts.prompts.check, params)
+            except UsageError as error:
+                raise ApiError(400, str(error), param=generation.grammar_field) from error
+        return Run(self.scheduler, generation)
+
+    def checked(self, params: SamplingParams) -> SamplingParams:
+        """Parameters that fit the model; their grammar is not compiled yet. Raises UsageError."""
+        self.parts.prompts.check(replace(params, grammar=None))
+        return params
+
+    def check_model(self, name: str, param: str | None = "model") -> None:
+        """Raises ApiError if a request names another model."""
+        if name != self.name:
+            message = f"there is no model {name}: this is {self.name}"
+            raise ApiError(404, message, kind="not_found_error", param=param, code="model_not_found")
+
+    def error(self, error: Exception) -> ApiError:
+        """What a client gets for an error; counts those that a limit caused."""
+        found = api_error(error)
+        if found.limit is not None:
+            self.metrics.limit_exceeded(found.limit)
+        return found
