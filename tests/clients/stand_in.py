@@ -73,13 +73,13 @@ def answer_to(prompt: str) -> str:
 
 
 def call(tool: str, arguments: dict[str, Any]) -> str:
-    """A call as Gemma 4 writes it."""
+    """A call as Gemma 4 writes it, its keys in order."""
     return f"<|tool_call>call:{tool}{_written(arguments)}<tool_call|>"
 
 
 def _written(value: Any) -> str:
     if isinstance(value, dict):
-        return "{" + ",".join(f"{key}:{_written(item)}" for key, item in value.items()) + "}"
+        return "{" + ",".join(f"{key}:{_written(item)}" for key, item in sorted(value.items())) + "}"
     if isinstance(value, list):
         return "[" + ",".join(map(_written, value)) + "]"
     return f"{QUOTE}{value}{QUOTE}" if isinstance(value, str) else json.dumps(value)
@@ -89,8 +89,7 @@ CALLS: list[tuple[str, str, dict[str, Any]]] = [
     ("weather", "get_weather", {"city": "Oslo"}),
     ("Create hello.txt", "exec_command", {"cmd": "echo hello > hello.txt"}),
     ("Create hello.txt", "shell", {"command": ["bash", "-lc", "echo hello > hello.txt"]}),
-    ("Extract", "Person", {"name": "Ada", "age": 36}),
-    ("Extract", "final_result", {"name": "Ada", "age": 36}),
+    *(("Extract", tool, {"name": "Ada", "age": 36}) for tool in ("Person", "final_result", "json")),
 ]
 """Words of the user's, the tool that then is called if it is offered, and its arguments."""
 
