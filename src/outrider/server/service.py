@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
@@ -43,7 +43,7 @@ class Service:
     """One served model.
 
     Args:
-        name: the model's, in the API.
+        name: the model's, in the API. aliases: other names for it.
         keys: API keys, of which clients send one as bearer token.
         limits: the scheduler's.
         sampling: fields of `SamplingParams` that the checkpoint recommends, for requests that leave them out.
@@ -56,13 +56,15 @@ class Service:
         metrics: Metrics,
         *,
         name: str,
+        aliases: Sequence[str] = (),
         keys: ApiKeys | None = None,
         limits: Limits | None = None,
         sampling: Mapping[str, float] = MappingProxyType({}),
     ) -> None:
         self.parts, self.tokenizer, self.context = llm.parts, llm.tokenizer, llm.context
         self.scheduler, self.metrics, self.sampling = scheduler, metrics, sampling
-        self.name, self.keys, self.limits = name, keys or ApiKeys(), limits or Limits()
+        self.name, self.names = name, (name, *aliases)
+        self.keys, self.limits = keys or ApiKeys(), limits or Limits()
         self._encoders = ThreadPoolExecutor(_ENCODERS, "outrider-encode")
         self._compilers = ThreadPoolExecutor(_COMPILERS, "outrider-compile")
 
@@ -110,8 +112,8 @@ class Service:
 
     def check_model(self, name: str, param: str | None = "model") -> None:
         """Raises ApiError if a request names another model; no name is the served one."""
-        if name not in ("", self.name):
-            message = f"there is no model {name}: this is {self.name}"
+        if name and name not in self.names:
+            message = f"there is no model {name}: this is {' or '.join(self.names)}"
             raise ApiError(404, message, kind="not_found_error", param=param, code="model_not_found")
 
     def error(self, error: Exception) -> ApiError:

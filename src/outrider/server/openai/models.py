@@ -43,16 +43,16 @@ class ModelList(BaseModel):
 @router.get("", response_model=ModelList)
 async def models(call: Call) -> Response:
     """The served model."""
-    return json_response(ModelList(data=[_described(call.service)]))
+    return json_response(ModelList(data=[_described(call.service, name) for name in call.service.names]))
 
 
 @router.get("/{model:path}", response_model=Model)
 async def model(call: Call, model: str) -> Response:
     """One model."""
     call.service.check_model(model, param=None)
-    return json_response(_described(call.service))
+    return json_response(_described(call.service, model))
 
 
-def _described(service: Service) -> Model:
+def _described(service: Service, name: str) -> Model:
     abilities = Abilities(chat=service.parts.chat is not None, drafters=service.parts.engine.planner.sources)
-    return Model(id=service.name, max_model_len=service.context, outrider=abilities)
+    return Model(id=name, max_model_len=service.context, outrider=abilities)
