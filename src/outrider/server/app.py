@@ -15,6 +15,7 @@ from starlette.responses import Response
 
 from outrider import __version__
 from outrider.server import status
+from outrider.server.access import HEADER, Access
 from outrider.server.anthropic import routes as anthropic
 from outrider.server.openai import chat, completions, models, tokens
 from outrider.server.origins import Origins
@@ -38,7 +39,8 @@ def create_app(service: Service, *, loopback: str | None = None, cors: Collectio
         yield
         await service.stop()
 
-    allowed = Middleware(CORSMiddleware, allow_origins=cors, allow_methods=("*",), allow_headers=("*",))
+    everything: dict[str, Any] = {"allow_methods": ("*",), "allow_headers": ("*",), "expose_headers": (HEADER,)}
+    allowed = [Middleware(CORSMiddleware, allow_origins=cors, **everything)] if cors else []
     app = _App(
         title="outrider",
         version=__version__,
@@ -49,9 +51,10 @@ def create_app(service: Service, *, loopback: str | None = None, cors: Collectio
         exception_handlers={HTTPException: _not_routed},
         redirect_slashes=False,
         middleware=[
+            Middleware(Access),
             Middleware(Paths),
             Middleware(Origins, cors=cors, loopback=None if service.keys else loopback),
-            *([allowed] if cors else []),
+            *allowed,
         ],
     )
     app.state.service = service

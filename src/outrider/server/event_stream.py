@@ -33,6 +33,7 @@ class EventStream(StreamingResponse):
 
     def __init__(self, call: Call, run: Run, events: AsyncGenerator[str, None]) -> None:
         self._call, self._run, self._events = call, run, events
+        call.state.run = run
         self._next: asyncio.Future[str] | None = None
         super().__init__(self._sent(), media_type="text/event-stream", headers={"Cache-Control": "no-cache"})
 
