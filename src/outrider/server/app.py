@@ -17,15 +17,19 @@ from outrider.server import status
 from outrider.server.openai import chat, completions, models
 from outrider.server.origins import LoopbackOnly
 from outrider.server.page import page_routes
+from outrider.server.responses import routes as responses
+from outrider.server.responses.live import Responses
+from outrider.server.responses.store import ResponseStore
 from outrider.server.route import error_response
 from outrider.server.service import Service
 
 
-def create_app(service: Service, *, loopback: str | None = None) -> FastAPI:
+def create_app(service: Service, *, loopback: str | None = None, store: ResponseStore | None = None) -> FastAPI:
     """Puts the routes around a service.
 
     Args:
         loopback: the host's name, if it listens on loopback alone: without keys, web pages are refused then.
+        store: of responses; by default in memory.
     """
 
     @contextlib.asynccontextmanager
@@ -33,6 +37,7 @@ def create_app(service: Service, *, loopback: str | None = None) -> FastAPI:
         service.start()
         yield
         await service.stop()
+        await app.state.responses.stop()
 
     app = _App(
         title="outrider",
@@ -44,8 +49,8 @@ def create_app(service: Service, *, loopback: str | None = None) -> FastAPI:
         exception_handlers={HTTPException: _not_routed},
         middleware=[] if loopback is None or service.keys else [Middleware(LoopbackOnly, host=loopback)],
     )
-    app.state.service = service
-    for api in (completions, chat, models, status):
+    app.state.service, app.state.responses = service, Responses(store or ResponseStore())
+    for api in (completions, chat, responses, models, status):
         app.include_router(api.router)
     app.router.routes += page_routes()
     return app

@@ -79,6 +79,11 @@ class Run:
         """The answers that are finished."""
         return [job.output for job in self.jobs if job.output is not None]
 
+    def abort(self, error: OutriderError) -> None:
+        """Cancels the jobs, and makes `pieces` raise the error."""
+        self.cancel()
+        self._arrived.put_nowait((0, error))
+
     def cancel(self) -> None:
         """Ends the jobs that are not finished; their slots are free before the next pass."""
         for job in self.jobs:
