@@ -20,14 +20,15 @@ from outrider.server.service import Service
 @contextlib.contextmanager
 def serving(llm, **options) -> Iterator[tuple[str, Service]]:
     """The base URL of a running server, and its service."""
-    keys, limits = ApiKeys(options.pop("keys", ())), options.get("limits")
+    keys, limits, store = ApiKeys(options.pop("keys", ())), options.get("limits"), options.pop("store", None)
     metrics = Metrics()
     scheduler = Scheduler(llm, finished=metrics.finished, **options)
     service = Service(llm, scheduler, metrics, name="tiny", keys=keys, limits=limits)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    running = uvicorn.Server(uvicorn.Config(create_app(service, loopback="127.0.0.1"), port=port, log_level="error"))
+    app = create_app(service, loopback="127.0.0.1", store=store)
+    running = uvicorn.Server(uvicorn.Config(app, port=port, log_level="error"))
     thread = threading.Thread(target=running.run)
     thread.start()
     try:

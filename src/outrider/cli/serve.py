@@ -66,6 +66,14 @@ def serve(
         Path | None,
         typer.Option(metavar="FILE", help="API keys, one a line. Clients of different keys share no text or cache."),
     ] = None,
+    response_store: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Folder for the stored responses of /v1/responses, which then outlive the server.",
+            show_default="memory",
+        ),
+    ] = None,
     name: Annotated[str | None, typer.Option(help="Model name in the API.", show_default="the file's name")] = None,
     quantize: QuantizeOption = Quantize.none,
     kv_cache_dtype: KvCacheOption = KvCacheDtype.float16,
@@ -81,6 +89,7 @@ def serve(
         from outrider.server.limits import Limits
         from outrider.server.metrics import Metrics
         from outrider.server.origins import is_loopback
+        from outrider.server.responses.store import ResponseStore
         from outrider.server.scheduler import Scheduler
         from outrider.server.service import Service
         from outrider.server.sockets import address, bind
@@ -92,6 +101,7 @@ def serve(
     if shared_history and not lookup:
         raise UsageError("--shared-history drafts by lookup, which --no-lookup switches off: leave one of them out")
     keys = read_keys(api_key, api_key_file)
+    store = ResponseStore(response_store)
     listeners = bind(host, port)
     return_large_blocks()
     llm = load_model(
@@ -116,4 +126,4 @@ def serve(
     url = f"http://{address(host, listeners[0].getsockname()[1])}"
     console.print(f"{called} at {url}/v1 (Ctrl-C stops, and finishes what is in work)", markup=False)
     console.print(f"a page to try it: {url}/", markup=False)
-    run_until_stopped(create_app(service, loopback=loopback), scheduler, limits, listeners)
+    run_until_stopped(create_app(service, loopback=loopback, store=store), scheduler, limits, listeners)

@@ -60,6 +60,7 @@ class ResponseStore:
     """
 
     def __init__(self, folder: Path | None = None, *, most: int = MAX_RESPONSES, most_bytes: int | None = None) -> None:
+        self.folder = folder
         self._lock = threading.Lock()
         self._entries = _Memory() if folder is None else _Folder(folder)
         self._most = most
