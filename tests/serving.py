@@ -20,7 +20,7 @@ from outrider.server.service import Service
 @contextlib.contextmanager
 def serving(llm, **options) -> Iterator[tuple[str, Service]]:
     """The base URL of a running server, and its service."""
-    keys, limits = ApiKeys(options.pop("keys", ())), options.get("limits")
+    keys, limits, store = ApiKeys(options.pop("keys", ())), options.get("limits"), options.pop("store", None)
     ignore_media = options.pop("ignore_media", False)
     metrics = Metrics()
     scheduler = Scheduler(llm, finished=metrics.finished, **options)
@@ -28,7 +28,8 @@ def serving(llm, **options) -> Iterator[tuple[str, Service]]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    running = uvicorn.Server(uvicorn.Config(create_app(service, loopback="127.0.0.1"), port=port, log_level="error"))
+    app = create_app(service, loopback="127.0.0.1", store=store)
+    running = uvicorn.Server(uvicorn.Config(app, port=port, log_level="error"))
     thread = threading.Thread(target=running.run)
     thread.start()
     try:

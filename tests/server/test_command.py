@@ -62,6 +62,20 @@ def test_keys_come_from_the_option_and_the_file(served, tmp_path):
     assert [server.state.service.keys.index(key) for key in (b"zero", b"one", b"two", b"three")] == [0, 1, 2, None]
 
 
+def test_responses_are_stored_in_memory_or_in_a_folder(served, tmp_path):
+    assert served()[1].state.responses.store.folder is None
+    assert served("--response-store", str(tmp_path / "kept"))[1].state.responses.store.folder == tmp_path / "kept"
+    assert (tmp_path / "kept").is_dir()
+
+
+def test_a_response_store_that_cannot_be_used_is_refused_before_loading(fake, call, tmp_path):
+    (tmp_path / "file").write_text("")
+    ran = call("serve", "demo", "--response-store", str(tmp_path / "file"))
+    assert ran.code == 2
+    assert "check its path" in ran.err
+    assert fake.made == []
+
+
 def test_web_pages_are_kept_out_where_it_listens_on_loopback_without_a_key(served):
     def host(*options):
         return served(*options)[1].user_middleware[2].kwargs["loopback"]

@@ -68,6 +68,14 @@ def serve(
         Path | None,
         typer.Option(metavar="FILE", help="API keys, one a line. Clients of different keys share no text or cache."),
     ] = None,
+    response_store: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Folder for the stored responses of /v1/responses, which then outlive the server.",
+            show_default="memory",
+        ),
+    ] = None,
     cors: Annotated[
         list[str] | None,
         typer.Option(metavar="ORIGIN", help="Web pages that may use the server, e.g. https://app.example; * for all."),
@@ -99,6 +107,7 @@ def serve(
         from outrider.server.limits import Limits
         from outrider.server.metrics import Metrics
         from outrider.server.origins import is_loopback
+        from outrider.server.responses.store import ResponseStore
         from outrider.server.scheduler import Scheduler
         from outrider.server.service import Service
         from outrider.server.sockets import address, bind
@@ -112,6 +121,7 @@ def serve(
     if shared_history and not lookup:
         raise UsageError("--shared-history drafts by lookup, which --no-lookup switches off: leave one of them out")
     keys = read_keys(api_key, api_key_file)
+    store = ResponseStore(response_store)
     listeners = bind(host, port)
     return_large_blocks()
     llm = load_model(
@@ -139,7 +149,9 @@ def serve(
     console.print(f"{used}; drafter: {llm.drafter.why}", style="dim", markup=False)
     console.print(f"{name} at {url}/v1, and a page to try it at {url}/", markup=False)
     console.print("Ctrl-C stops it; running requests may finish", style="dim", markup=False)
-    run_until_stopped(create_app(service, loopback=loopback, cors=cors or ()), scheduler, limits, listeners)
+    run_until_stopped(
+        create_app(service, loopback=loopback, cors=cors or (), store=store), scheduler, limits, listeners
+    )
 
 
 def served_name(model: str) -> str:
