@@ -34,6 +34,7 @@ def serving(llm, **options) -> Iterator[tuple[str, Service]]:
     thread.start()
     try:
         while not running.started:
+            assert thread.is_alive(), "the server did not start"
             time.sleep(0.01)
         yield f"http://127.0.0.1:{port}", service
     finally:
