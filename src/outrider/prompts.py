@@ -22,6 +22,19 @@ Prompt = str | Sequence[int] | Sequence[Message]
 _PROMPTS = "a text, a list of texts, or a list of lists of token ids"
 
 
+class ContextLengthError(UsageError):
+    """A prompt does not fit into the context.
+
+    Args:
+        tokens: of the prompt: a number, or "at least" one.
+        context: the limit.
+    """
+
+    def __init__(self, message: str, tokens: str, context: int) -> None:
+        super().__init__(message)
+        self.tokens, self.context = tokens, context
+
+
 @dataclass
 class Prompts:
     """Reads prompts for one model.
@@ -165,9 +178,10 @@ class Prompts:
         if len(text) > self.context and (fewest := self.tokenizer.fewest_tokens(text)) >= self.context:
             raise self._too_long(f"at least {fewest}")
 
-    def _too_long(self, tokens: str) -> UsageError:
-        remedy = "shorten it" + (" or raise context" if self.context < self.most_context else "")
-        return UsageError(f"the prompt has {tokens} tokens and leaves no room in a context of {self.context}: {remedy}")
+    def _too_long(self, tokens: str) -> ContextLengthError:
+        message = f"the prompt has {tokens} tokens and leaves no room in a context of {self.context}: shorten it"
+        message += " or raise context" if self.context < self.most_context else ""
+        return ContextLengthError(message, tokens, self.context)
 
 
 def _is_sequence(value: object) -> TypeGuard[Iterable[Any]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +22,7 @@ from outrider.server.responses.live import Keeping, LiveResponse, Responses
 from outrider.server.responses.request import Prompted, ResponsesRequest
 from outrider.server.responses.shapes import Deleted, InputTokens, ItemList, ResponseObject, as_json
 from outrider.server.responses.store import NotStoredError, Stored
+from outrider.server.responses.truncation import latest_that_fits
 from outrider.server.route import ApiRoute, Call
 from outrider.server.sampling import MAX_CLIENT_SALT
 
@@ -100,10 +101,10 @@ async def retrieve(call: Call, response_id: str) -> Response:
             await _stored(call, response_id)
             raise ApiError(400, "only a response in the background can be streamed again", param="stream")
         return EventStream(call, None, live.follow(_whole_number(call, "starting_after", -1)))
-    return _answer(live.response if live else (await _stored(call, response_id)).response)
+    return _answer(live.response) if live else await _answer_stored(call, (await _stored(call, response_id)).response)
 
 
-@router.delete("/{response_id}", response_model=Deleted)
+@router.delete("/{response_id}", response_model=Deleted, openapi_extra=_query())
 async def delete(call: Call, response_id: str) -> Response:
     """Forgets a response. One that is being generated is cancelled."""
     responses, scope = _responses(call), _scope(call)
@@ -120,7 +121,7 @@ async def cancel(call: Call, response_id: str) -> Response:
     """Cancels a response that is being generated; one that has ended stays as it is."""
     live = _responses(call).live(_scope(call), response_id)
     if live is None:
-        return _answer((await _stored(call, response_id)).response)
+        return await _answer_stored(call, (await _stored(call, response_id)).response)
     live.cancel()
     return _answer(live.response)
 
@@ -149,11 +150,16 @@ async def input_items(call: Call, response_id: str) -> Response:
     first = 0 if after is None else ids.index(after) + 1
     page, names = items[first : first + limit], ids[first : first + limit] or [""]
     more = len(items) > first + limit
-    return _answer(ItemList(data=page, first_id=names[0], last_id=names[-1], has_more=more))
+    return await _answer_stored(call, ItemList(data=page, first_id=names[0], last_id=names[-1], has_more=more))
 
 
-def _answer(body: BaseModel | dict[str, Any]) -> Response:
+def _answer(body: BaseModel) -> Response:
     return Response(as_json(body), media_type="application/json")
+
+
+async def _answer_stored(call: Call, body: BaseModel | dict[str, Any]) -> Response:
+    """What a request of any size left is written in a worker thread."""
+    return Response(await call.service.in_thread(as_json, body), media_type="application/json")
 
 
 def _responses(call: Call) -> Responses:
@@ -203,6 +209,12 @@ def _prepared(call: Call, asked: Prompted, response_id: str, logprobs: int | Non
         own = with_ids(store.resolved(scope, asked.items), response_id)
     except NotStoredError as error:
         raise ApiError(404, f"Item with id '{error}' not found.", param="input") from error
-    conversation, salt = asked.conversation([*before, *own]), call.cache_salt(asked.cache_salt)
-    generation, markers = chat_generation(call.service, conversation, asked, cache_salt=salt, logprobs=logprobs)
+    salt = call.cache_salt(asked.cache_salt)
+
+    def make(items: Sequence[Item]) -> tuple[Generation, Markers]:
+        conversation = asked.conversation(items)
+        return chat_generation(call.service, conversation, asked, cache_salt=salt, logprobs=logprobs)
+
+    items = [*before, *own]
+    generation, markers = latest_that_fits(make, items) if asked.truncation == "auto" else make(items)
     return _Prepared(scope, own, generation, markers)
