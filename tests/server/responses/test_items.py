@@ -82,7 +82,11 @@ def test_an_item_that_cannot_be_read_is_named(item):
 
 
 def test_input_is_listed_as_openai_lists_it():
-    items = [{"role": "user", "content": "Go"}, {"role": "assistant", "content": "So"}, CALL | {"id": "mine"}]
+    items = [
+        {"id": None, "role": "user", "content": "Go", "status": None},
+        {"role": "assistant", "content": "So"},
+        CALL | {"id": "mine"},
+    ]
     first, second, third = with_ids(items, "resp_12")
     assert first == {
         "id": "item_12_in0",

@@ -307,6 +307,7 @@ def test_null_is_absent_and_unknown_fields_are_ignored(json_url):
         ({"background": True, "store": False}, "background needs store"),
         ({"tools": [WEATHER, WEATHER]}, "two functions called get_weather"),
         ({"tools": [{"type": "function", "name": "a b"}]}, "tools.0.name"),
+        ({"tools": [{"type": "namespace", "name": "s", "tools": ["x"]}]}, "tools.0.tools: give a list"),
         ({"tools": [{"type": "web_search"}], "tool_choice": "required"}, "there are no tools to call"),
         ({"tools": [{"type": "web_search"}], "tool_choice": {"type": "web_search"}}, "requires 'web_search'"),
         ({"tools": [LOOK], "tool_choice": {"type": "function", "name": "x"}}, "names the function x"),
@@ -327,10 +328,14 @@ def test_what_is_refused_is_named(json_url, fields, says):
 
 
 def test_only_the_tools_and_the_choice_that_count_are_repeated(json_url):
-    tools = [LOOK, {"type": "web_search", "junk": "x" * 1000}]
+    form = {"type": "grammar", "syntax": "lark", "definition": 'start: "a"'}
+    custom = {"type": "custom", "name": "apply", "format": form}
+    space = {"type": "namespace", "name": "s", "tools": [LOOK]}
+    junk = {"junk": "x" * 1000}
+    tools = [LOOK | junk, {"type": ["odd"]}, custom | {"format": form | junk}, space | {"tools": [LOOK | junk]}]
     choice = {"type": "allowed_tools", "mode": "auto", "tools": [{"type": "function", "name": "look", "junk": 1}]}
     found = httpx.post(f"{json_url}/v1/responses", json=ASK | {"tools": tools, "tool_choice": choice}).json()
-    assert found["tools"] == [LOOK]
+    assert found["tools"] == [LOOK, custom, space]
     assert found["tool_choice"] == choice | {"tools": [{"type": "function", "name": "look"}]}
     found = post(json_url, ASK | {"tools": [LOOK], "tool_choice": {"type": "auto"}})
     assert found.tool_choice == "auto"

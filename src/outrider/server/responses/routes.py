@@ -21,7 +21,7 @@ from outrider.server.responses.items import Item, with_ids
 from outrider.server.responses.live import Keeping, LiveResponse, Responses
 from outrider.server.responses.request import Prompted, ResponsesRequest
 from outrider.server.responses.shapes import Deleted, InputTokens, ItemList, ResponseObject, as_json
-from outrider.server.responses.store import NotStoredError, Stored
+from outrider.server.responses.store import MAX_CONVERSATION_BYTES, NotStoredError, Stored, TooLargeError
 from outrider.server.responses.truncation import latest_that_fits
 from outrider.server.route import ApiRoute, Call
 from outrider.server.sampling import MAX_CLIENT_SALT
@@ -29,6 +29,7 @@ from outrider.server.sampling import MAX_CLIENT_SALT
 router = APIRouter(prefix="/v1/responses", route_class=ApiRoute, responses=ERRORS)
 
 MAX_LISTED = 100
+_TOO_LARGE = f"the conversation has more than {MAX_CONVERSATION_BYTES >> 20} MiB: begin a new one"
 
 
 @dataclass(frozen=True)
@@ -195,6 +196,8 @@ async def _from_store(call: Call, function: Callable[..., Any], *arguments: obje
         return await call.service.in_thread(function, *arguments)
     except NotStoredError as error:
         raise ApiError(404, f"Response with id '{error}' not found.", param="response_id") from error
+    except TooLargeError as error:
+        raise ApiError(400, _TOO_LARGE, param="response_id") from error
 
 
 def _prepared(call: Call, asked: Prompted, response_id: str, logprobs: int | None) -> _Prepared:
@@ -205,6 +208,8 @@ def _prepared(call: Call, asked: Prompted, response_id: str, logprobs: int | Non
     except NotStoredError as error:
         message = f"Previous response with id '{error}' not found."
         raise ApiError(404, message, param="previous_response_id", code="previous_response_not_found") from error
+    except TooLargeError as error:
+        raise ApiError(400, _TOO_LARGE, param="previous_response_id") from error
     try:
         own = with_ids(store.resolved(scope, asked.items), response_id)
     except NotStoredError as error:

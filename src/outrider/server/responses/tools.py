@@ -19,7 +19,12 @@ Tool = dict[str, Any]
 CUSTOM_INPUT = "input"
 """The one argument of the function that stands for a custom tool, whose input is any text."""
 _CALLABLE = ("function", "custom")
-_KNOWN = (*_CALLABLE, "namespace")
+_FIELDS = {
+    "function": ("type", "name", "description", "parameters", "strict"),
+    "custom": ("type", "name", "description", "format"),
+    "namespace": ("type", "name", "description", "tools"),
+}
+"""What the model sees of each kind of tool."""
 _log = logging.getLogger("outrider.server")
 
 
@@ -70,8 +75,8 @@ class Tools:
 
     @property
     def echoed(self) -> list[Tool]:
-        """The tools that are not left out, as the client gave them."""
-        return [tool for tool in self._given if tool.get("type") in _KNOWN]
+        """The tools that are not left out, in the client's form, with the fields that count."""
+        return [_plain(tool) for tool in self._given if str(tool.get("type")) in _FIELDS]
 
     def chosen(self, choice: str | Tool) -> tuple[list[Offered], list[Offered]]:
         """The tools that the prompt offers by a `tool_choice`, and those of which one must be called.
@@ -109,6 +114,16 @@ class Tools:
         return [self.offered[name] for name in names]
 
 
+def _plain(tool: Tool) -> Tool:
+    plain = {name: tool[name] for name in _FIELDS[tool["type"]] if name in tool}
+    if "tools" in plain:
+        plain["tools"] = [_plain(each) for each in plain["tools"] if each.get("type") in _CALLABLE]
+    if isinstance(plain.get("format"), dict):
+        names = ("type", "syntax", "definition")
+        plain["format"] = {name: plain["format"][name] for name in names if name in plain["format"]}
+    return plain
+
+
 def plain_choice(choice: str | Tool) -> str | Tool:
     """A `tool_choice` with the fields that count, without the tools that the model cannot call."""
     if isinstance(choice, str):
@@ -133,7 +148,9 @@ def _some(found: list[Offered], problem: str) -> list[Offered]:
 def _offered(tool: Tool, where: str, namespace: str | None) -> list[Offered]:
     kind, name = tool.get("type"), str(tool.get("name") or "")
     if kind == "namespace":
-        inner = [each for each in tool.get("tools") or () if isinstance(each, dict)]
+        inner = tool.get("tools") or []
+        if not isinstance(inner, list) or not all(isinstance(each, dict) for each in inner):
+            raise ValueError(f"{where}.tools: give a list of tools")
         return [offered for each in inner for offered in _offered(each, where, name)]
     if kind not in _CALLABLE:
         _report(str(kind)[:64])
