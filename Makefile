@@ -6,7 +6,7 @@ PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 NATIVE := $(filter-out csrc/tests/%,$(wildcard csrc/*/*.cpp csrc/*/*.h)) csrc/sources.cmake CMakeLists.txt pyproject.toml
 PROMPT ?= The three most important inventions of the nineteenth century were
 
-.PHONY: run test fast fuzz endurance lint sanitize arm64 bench report setup clean check-tools
+.PHONY: run test fast fuzz endurance clients lint sanitize arm64 bench report setup clean check-tools
 
 run: $(VENV)/.installed
 	$(BIN)/outrider run demo "$(PROMPT)" --max-tokens 96
@@ -26,6 +26,19 @@ fuzz: $(VENV)/.installed-test
 # Sends a server mixed requests, some of whose clients leave: 10,000, three minutes. ARGS="--requests 500 --seed 7"
 endurance: $(VENV)/.installed-test
 	PYTHONPATH=tests $(BIN)/python tests/server/endurance.py $(ARGS)
+
+# The clients people use, from the package registries, against a running server; node and npm are needed, 6 GB of disk.
+clients: $(VENV)/.installed-test .clients/.installed
+	$(BIN)/python -m pytest -s -v tests/clients/all_clients.py $(ARGS)
+
+.clients/.installed: tests/clients/python/requirements.txt tests/clients/node/package.json
+	for name in clients aider lm_eval; do $(PYTHON) -m venv .clients/$$name; done
+	.clients/clients/bin/pip install --quiet --disable-pip-version-check -r tests/clients/python/requirements.txt
+	.clients/aider/bin/pip install --quiet --disable-pip-version-check aider-chat httpx
+	.clients/lm_eval/bin/pip install --quiet --disable-pip-version-check torch==2.13.0
+	.clients/lm_eval/bin/pip install --quiet --disable-pip-version-check "lm_eval[api]" httpx accelerate gguf "transformers>=5.24,<6"
+	npm install --prefix tests/clients/node --no-audit --no-fund --silent
+	touch $@
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check .
@@ -80,4 +93,4 @@ $(VENV)/.installed-test: $(VENV)/.installed
 	touch $@
 
 clean:
-	rm -rf build $(VENV)
+	rm -rf build $(VENV) .clients tests/clients/node/node_modules

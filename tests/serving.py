@@ -20,13 +20,13 @@ from outrider.server.sockets import BACKLOG, address, bind
 @contextlib.contextmanager
 def serving(llm, **options) -> Iterator[tuple[str, Service]]:
     """The base URL of a running server, and its service."""
-    keys, limits = ApiKeys(options.pop("keys", ())), options.get("limits")
+    keys, limits, store = ApiKeys(options.pop("keys", ())), options.get("limits"), options.pop("store", None)
     ignore_media = options.pop("ignore_media", False)
     metrics = Metrics()
     scheduler = Scheduler(llm, finished=metrics.finished, **options)
     service = Service(llm, scheduler, metrics, name="tiny", keys=keys, limits=limits, ignore_media=ignore_media)
     listeners = bind("127.0.0.1", 0)
-    app = create_app(service, loopback="127.0.0.1")
+    app = create_app(service, loopback="127.0.0.1", store=store)
     running = uvicorn.Server(uvicorn.Config(app, log_level="error", backlog=BACKLOG))
     thread = threading.Thread(target=running.run, args=(listeners,))
     thread.start()

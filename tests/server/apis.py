@@ -10,7 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-CHAT, COMPLETION, MESSAGES = "/v1/chat/completions", "/v1/completions", "/v1/messages"
+CHAT, COMPLETION = "/v1/chat/completions", "/v1/completions"
+MESSAGES, RESPONSES = "/v1/messages", "/v1/responses"
 
 Body = dict[str, Any]
 
@@ -78,7 +79,7 @@ class Api:
     def read(self, lines: list[str]) -> Answer:
         """Reads a stream's lines. Comments come while a prompt waits or is computed."""
         events = [line.removeprefix("data: ") for line in lines if line and not line.startswith((":", "event: "))]
-        if self.path != MESSAGES and (not events or events.pop() != "[DONE]"):
+        if self.path in (COMPLETION, CHAT) and (not events or events.pop() != "[DONE]"):
             raise BrokenAnswerError("a stream without an end")
         return self.streamed([json.loads(event) for event in events])
 
@@ -204,6 +205,53 @@ def _message_events(events: list[Body]) -> Answer:
     return _message(message | {"content": blocks})
 
 
+# -- OpenAI's responses ----------------------------------------------------------------------------------------------
+
+_DELTAS = tuple(
+    f"response.{kind}.delta"
+    for kind in ("output_text", "reasoning_text", "reasoning_summary_text", "function_call_arguments")
+)
+
+
+def _response(body: Body) -> Answer:
+    """A response: its items in order."""
+    items = [(item["type"], *_of_item(item)) for item in body["output"]]
+    if body["status"] not in ("completed", "incomplete") or any(
+        i["status"] != "completed" for i in body["output"][:-1]
+    ):
+        raise BrokenAnswerError(f"the status is {body['status']}: {body['output']}")
+    usage = body["usage"]
+    return Answer(200, [{"items": items, "status": body["status"]}], usage["output_tokens"], usage["input_tokens"])
+
+
+def _of_item(item: Body) -> tuple[Any, ...]:
+    """What an item holds, and the log-probabilities of its tokens."""
+    if item["type"] == "function_call":
+        return item["name"], item["arguments"]
+    parts = item.get("content") or item.get("summary") or []
+    return "".join(part["text"] for part in parts), [each for part in parts for each in part.get("logprobs", ())]
+
+
+def _response_events(events: list[Body]) -> Answer:
+    """Puts the texts together from their deltas, as a client does, and compares them with the last event."""
+    texts: list[str] = []
+    for number, event in enumerate(events):
+        if event["sequence_number"] != number:
+            raise BrokenAnswerError(f"event {event['sequence_number']} comes as number {number}")
+        if event["type"] == "error":
+            return Answer(200, error=event["message"])
+        if event["type"] == "response.output_item.added":
+            texts.append("")
+        elif event["type"] in _DELTAS:
+            texts[event["output_index"]] += event["delta"]
+    if not events or events[-1]["type"] not in ("response.completed", "response.incomplete"):
+        raise BrokenAnswerError("a stream without an end")
+    answer = _response(events[-1]["response"])
+    if texts != [item[2] if item[0] == "function_call" else item[1] for item in answer.choices[0]["items"]]:
+        raise BrokenAnswerError(f"the deltas are {texts}, the items {answer.choices}")
+    return answer
+
+
 # -- the table -------------------------------------------------------------------------------------------------------
 
 
@@ -234,6 +282,13 @@ APIS = {
             _message,
             _message_events,
             _anthropic_error,
+        ),
+        Api(
+            RESPONSES,
+            lambda text, tokens: {"input": text, "max_output_tokens": tokens},
+            _response,
+            _response_events,
+            _openai_error,
         ),
     )
 }

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lossless.fuzz import random_params, random_prompt
-from server.apis import CHAT, COMPLETION, MESSAGES
+from server.apis import CHAT, COMPLETION, MESSAGES, RESPONSES
 from tiny_checkpoints import WINDOW
 
 TOKENS = 500
@@ -95,6 +95,18 @@ _REFUSED: tuple[tuple[str, dict[str, Any] | bytes, int], ...] = (
     (MESSAGES, _HELLO | {"model": "\ud800"}, 404),
     (MESSAGES, _HELLO | {"messages": [{"role": "user", "content": "ab " * 100_000}]}, 400),
     (MESSAGES, _HELLO | {"output_config": {"format": {"type": "json_schema", "schema": _HALF_SCHEMA["schema"]}}}, 400),
+    (RESPONSES, {}, 400),
+    (RESPONSES, {"input": "a", "max_output_tokens": 0}, 400),
+    (RESPONSES, {"input": "a", "model": "\ud800"}, 404),
+    (RESPONSES, {"input": "a", "previous_response_id": "resp_\ud800"}, 404),
+    (RESPONSES, {"input": [{"type": "item_reference", "id": "msg_1_0"}]}, 404),
+    (RESPONSES, {"input": [{"role": "nobody", "content": "a"}]}, 400),
+    (RESPONSES, {"input": "a", "background": True, "store": False}, 400),
+    (RESPONSES, {"input": "a", "tool_choice": "required"}, 400),
+    (RESPONSES, {"input": "a", "n": 2}, 400),
+    (RESPONSES, {"input": "ab " * 100_000}, 400),
+    (RESPONSES, {"input": "a", "text": {"format": {"type": "json_schema"}}}, 400),
+    (RESPONSES, b"[", 400),
     (MESSAGES, b"[", 400),
     (MESSAGES, b"x" * (9 << 20), 413),
     ("/v1/nothing", {}, 404),
@@ -165,10 +177,12 @@ class Mixture:
             path, refused, status = rng.choice(_REFUSED)
             if self._chat or path in (COMPLETION, "/v1/nothing"):
                 return Case(path, refused, status)
-        forms = {COMPLETION: self._completion, CHAT: self._turns, MESSAGES: self._message}
-        path = rng.choices(list(forms), [5, 3, 3])[0] if self._chat else COMPLETION
+        forms = {COMPLETION: self._completion, CHAT: self._turns, MESSAGES: self._message, RESPONSES: self._response}
+        path = rng.choices(list(forms), [4, 3, 2, 2])[0] if self._chat else COMPLETION
         body = forms[path](self._params())
         leaves = rng.choice(LEAVINGS) if rng.random() < self._leaving else None
+        if leaves and path == RESPONSES and rng.random() < 0.3:
+            body |= {"background": True, "store": True}
         if leaves in ("after some chunks", "with a reset"):
             body["stream"] = True
         pause = rng.random() * _LONGEST_PAUSE if leaves is None and rng.random() < 0.05 else 0.0
@@ -312,4 +326,40 @@ class Mixture:
                 {"role": "assistant", "content": [thought, use]},
                 {"role": "user", "content": [result]},
             ]
+        return body
+
+    def _response(self, given: dict[str, Any]) -> dict[str, Any]:
+        """A request for a response; the sampling fields are those of chat."""
+        rng = self._rng
+        body = {name: value for name, value in given.items() if name not in ("n", "stream_options")}
+        body["max_output_tokens"] = body.pop("max_tokens")
+        body["store"] = rng.random() < 0.3
+        logprobs = body.pop("logprobs", None)
+        if logprobs is not None:
+            body |= {"top_logprobs": logprobs, "include": ["message.output_text.logprobs"]}
+        messages = self._messages()
+        body["input"] = messages[0]["content"] if rng.random() < 0.5 else messages
+        if rng.random() < 0.2:
+            body["instructions"] = rng.choice(_TEXTS)
+        formed = any(name in body for name in ("regex", "grammar", "response_format"))
+        chance = rng.random()
+        if self._tools and not formed and chance < 0.3:
+            tools = [{"type": "function", **tool["function"]} for tool in _TOOLS]
+            choice = rng.choice(["auto", "none", "required", {"type": "function", "name": "add"}])
+            body |= {"tools": tools, "tool_choice": choice, "parallel_tool_calls": rng.random() < 0.5}
+        elif not formed and chance < 0.45:
+            schema = rng.choice(_SCHEMAS)
+            body["text"] = {"format": {"type": "json_schema", "name": "form", "schema": schema}}
+        if self._tools and rng.random() < 0.3:
+            body["reasoning"] = rng.choice([{"effort": "low"}, {"effort": "none"}, {"summary": "auto"}])
+        if rng.random() < 0.2:
+            called = {
+                "type": "function_call",
+                "call_id": "1",
+                "name": "add",
+                "arguments": rng.choice(['{"a": 1}', "[1"]),
+            }
+            items = [*messages, called, {"type": "function_call_output", "call_id": "1", "output": "4"}]
+            thought = {"type": "reasoning", "summary": [], "content": [{"type": "reasoning_text", "text": "abc"}]}
+            body["input"] = items if rng.random() < 0.5 else [*items[:-2], thought, *items[-2:]]
         return body

@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
+import logging
+import re
+
 import pytest
 from command_line import call, fake
 
 from outrider.server import lifecycle
 
 __all__ = ["call", "fake"]
+
+
+@pytest.fixture(autouse=True)
+def log_levels():
+    """The command sets them for its process."""
+    loggers = [logging.getLogger(name) for name in ("outrider", "outrider.engine")]
+    before = [logger.level for logger in loggers]
+    yield
+    for logger, level in zip(loggers, before, strict=True):
+        logger.setLevel(level)
 
 
 @pytest.fixture
@@ -49,9 +62,23 @@ def test_keys_come_from_the_option_and_the_file(served, tmp_path):
     assert [server.state.service.keys.index(key) for key in (b"zero", b"one", b"two", b"three")] == [0, 1, 2, None]
 
 
+def test_responses_are_stored_in_memory_or_in_a_folder(served, tmp_path):
+    assert served()[1].state.responses.store.folder is None
+    assert served("--response-store", str(tmp_path / "kept"))[1].state.responses.store.folder == tmp_path / "kept"
+    assert (tmp_path / "kept").is_dir()
+
+
+def test_a_response_store_that_cannot_be_used_is_refused_before_loading(fake, call, tmp_path):
+    (tmp_path / "file").write_text("")
+    ran = call("serve", "demo", "--response-store", str(tmp_path / "file"))
+    assert ran.code == 2
+    assert "check its path" in ran.err
+    assert fake.made == []
+
+
 def test_web_pages_are_kept_out_where_it_listens_on_loopback_without_a_key(served):
     def host(*options):
-        return served(*options)[1].user_middleware[1].kwargs["loopback"]
+        return served(*options)[1].user_middleware[2].kwargs["loopback"]
 
     assert host() == "127.0.0.1"
     assert host("--host", "localhost") == "localhost"
@@ -70,4 +97,77 @@ def test_keys_that_are_none_end_it_before_anything_is_loaded(fake, call, options
     ran = call("serve", "demo", *options)
     assert ran.code == 2
     assert "key" in ran.err
+    assert fake.made == []
+
+
+# -- names -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_model_is_called_as_it_was_asked_for(tmp_path, monkeypatch):
+    from outrider.cli.serve import served_name
+
+    (tmp_path / "gemma-3.1-Q4_0.gguf").touch()
+    (tmp_path / "gemma-3.1").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert served_name("demo") == "demo"
+    assert served_name("google/gemma-3-270m") == "google/gemma-3-270m"
+    assert served_name("gemma-3.1-Q4_0.gguf") == "gemma-3.1-Q4_0"
+    assert served_name(str(tmp_path / "gemma-3.1")) == "gemma-3.1"
+    monkeypatch.chdir("gemma-3.1")
+    assert served_name(".") == "gemma-3.1"
+
+
+def test_other_names(served):
+    service = served("--served-model-name", "a/b", "--served-model-name", "gpt-4")[1].state.service
+    assert service.names == ("a/b", "gpt-4")
+    assert served()[1].state.service.name == "demo"
+
+
+def test_the_start_says_what_runs_and_where(served):
+    _, _, said = served("--threads", "2")
+    assert "2 threads (as asked); drafter: no MTP drafter found" in said
+    assert re.search(r"demo at http://127\.0\.0\.1:\d+/v1, and a page to try it at http://127\.0\.0\.1:\d+/", said)
+    assert "all usable cores" in served()[2]
+
+
+# -- the configuration file ------------------------------------------------------------------------------------------
+
+
+def test_options_come_from_a_file_and_the_command_line_wins(served, tmp_path):
+    file = tmp_path / "outrider.toml"
+    file.write_text(
+        'served-model-name = ["a", "b"]\nlookup = false\nshared_history = 0\nthreads = 3\ncors = ["https://x.example"]\n'
+    )
+    options, app, _ = served("--config", str(file), "--threads", "2")
+    assert options["lookup"] is False
+    assert options["threads"] == 2
+    assert app.state.service.names == ("a", "b")
+
+
+@pytest.mark.usefixtures("fake")
+def test_the_model_may_stand_in_it(call, tmp_path, monkeypatch):
+    file = tmp_path / "outrider.toml"
+    file.write_text('model = "demo"\nport = 0\n')
+    monkeypatch.setattr(lifecycle, "run_until_stopped", lambda _app, _scheduler, _limits, found: found[0].close())
+    ran = call("serve", "--config", str(file))
+    assert ran.code == 0, ran.err
+    assert "demo at http://" in ran.err
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ("thread = 2", "has the key thread, which is not an option: did you mean threads?"),
+        ("threads = ", "is not TOML"),
+        (None, "cannot be read"),
+        ('port = "x"', "--port"),
+    ],
+)
+def test_a_wrong_file_is_explained(fake, call, tmp_path, content, says):
+    file = tmp_path / "outrider.toml"
+    if content is not None:
+        file.write_text(content)
+    ran = call("serve", "demo", "--config", str(file))
+    assert ran.code == 2
+    assert says in ran.err
     assert fake.made == []

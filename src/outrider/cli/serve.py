@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from outrider.cli.config_file import ConfigOption
 from outrider.console import (
     ContextOption,
     DrafterOption,
@@ -66,6 +68,14 @@ def serve(
         Path | None,
         typer.Option(metavar="FILE", help="API keys, one a line. Clients of different keys share no text or cache."),
     ] = None,
+    response_store: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Folder for the stored responses of /v1/responses, which then outlive the server.",
+            show_default="memory",
+        ),
+    ] = None,
     cors: Annotated[
         list[str] | None,
         typer.Option(metavar="ORIGIN", help="Web pages that may use the server, e.g. https://app.example; * for all."),
@@ -73,14 +83,20 @@ def serve(
     keep_alive: Annotated[
         float, typer.Option(min=1, metavar="SECONDS", help="Time limit of an idle connection.")
     ] = 75.0,
-    name: Annotated[str | None, typer.Option(help="Model name in the API.", show_default="the file's name")] = None,
+    served_model_name: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME", help="Model name in the API; several for aliases.", show_default="MODEL, or its file's name"
+        ),
+    ] = None,
     ignore_media: Annotated[
         bool, typer.Option("--ignore-media", help='Read images and other media in messages as "[image]" and the like.')
     ] = False,
     quantize: QuantizeOption = Quantize.none,
     kv_cache_dtype: KvCacheOption = KvCacheDtype.float16,
     threads: ThreadsOption = None,
-    log_level: LogLevelOption = LogLevel.warning,
+    log_level: LogLevelOption = LogLevel.info,
+    config: ConfigOption = None,  # noqa: ARG001
 ) -> None:
     """Serve MODEL over the OpenAI API. Needs the extra "serve"."""
     try:
@@ -91,6 +107,7 @@ def serve(
         from outrider.server.limits import Limits
         from outrider.server.metrics import Metrics
         from outrider.server.origins import is_loopback
+        from outrider.server.responses.store import ResponseStore
         from outrider.server.scheduler import Scheduler
         from outrider.server.service import Service
         from outrider.server.sockets import address, bind
@@ -99,9 +116,12 @@ def serve(
     from outrider.console import error_console, load_model, log_to_stderr
 
     log_to_stderr(log_level)
+    if log_level is LogLevel.info:  # the access log has a line for each request
+        logging.getLogger("outrider.engine").setLevel(logging.WARNING)
     if shared_history and not lookup:
         raise UsageError("--shared-history drafts by lookup, which --no-lookup switches off: leave one of them out")
     keys = read_keys(api_key, api_key_file)
+    store = ResponseStore(response_store)
     listeners = bind(host, port)
     return_large_blocks()
     llm = load_model(
@@ -118,12 +138,23 @@ def serve(
     metrics = Metrics()
     limits = Limits(waiting=queue_timeout or None, running=timeout or None, idle=keep_alive)
     scheduler = Scheduler(llm, running=running, waiting=waiting, limits=limits, finished=metrics.finished)
-    called = name or (model if model == "demo" else llm.path.stem)
+    name, *aliases = served_model_name or [served_name(model)]
     loopback = host if all(is_loopback(listener.getsockname()[0]) for listener in listeners) else None
-    service = Service(llm, scheduler, metrics, name=called, keys=keys, limits=limits, ignore_media=ignore_media)
-    console = error_console()
-    console.print(f"drafter: {llm.drafter.why}", style="dim", markup=False)
+    service = Service(
+        llm, scheduler, metrics, name=name, aliases=aliases, keys=keys, limits=limits, ignore_media=ignore_media
+    )
     url = f"http://{address(host, listeners[0].getsockname()[1])}"
-    console.print(f"{called} at {url}/v1 (Ctrl-C stops, and finishes what is in work)", markup=False)
-    console.print(f"a page to try it: {url}/", markup=False)
-    run_until_stopped(create_app(service, loopback=loopback, cors=cors or ()), scheduler, limits, listeners)
+    used = f"{llm.parts.threads} threads ({'as asked' if threads else 'all usable cores'})"
+    console = error_console()
+    console.print(f"{used}; drafter: {llm.drafter.why}", style="dim", markup=False)
+    console.print(f"{name} at {url}/v1, and a page to try it at {url}/", markup=False)
+    console.print("Ctrl-C stops it; running requests may finish", style="dim", markup=False)
+    run_until_stopped(
+        create_app(service, loopback=loopback, cors=cors or (), store=store), scheduler, limits, listeners
+    )
+
+
+def served_name(model: str) -> str:
+    """The name of a model in the API: as it was asked for; of a file or folder, its name without the suffix."""
+    path = Path(model).expanduser()
+    return path.resolve().name.removesuffix(".gguf") if path.exists() else model

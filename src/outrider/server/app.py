@@ -15,21 +15,28 @@ from starlette.responses import Response
 
 from outrider import __version__
 from outrider.server import status
+from outrider.server.access import HEADER, Access
 from outrider.server.anthropic import routes as anthropic
 from outrider.server.openai import chat, completions, models, tokens
 from outrider.server.origins import Origins
 from outrider.server.page import page_routes
 from outrider.server.paths import Paths, not_routed
+from outrider.server.responses import routes as responses
+from outrider.server.responses.live import Responses
+from outrider.server.responses.store import ResponseStore
 from outrider.server.route import error_response
 from outrider.server.service import Service
 
 
-def create_app(service: Service, *, loopback: str | None = None, cors: Collection[str] = ()) -> FastAPI:
+def create_app(
+    service: Service, *, loopback: str | None = None, cors: Collection[str] = (), store: ResponseStore | None = None
+) -> FastAPI:
     """Puts the routes around a service.
 
     Args:
         loopback: the host's name, if it listens on loopback alone: without keys, other web pages are refused then.
         cors: origins of web pages that may use the server.
+        store: of responses; by default in memory.
     """
 
     @contextlib.asynccontextmanager
@@ -37,8 +44,10 @@ def create_app(service: Service, *, loopback: str | None = None, cors: Collectio
         service.start()
         yield
         await service.stop()
+        await app.state.responses.stop()
 
-    allowed = Middleware(CORSMiddleware, allow_origins=cors, allow_methods=("*",), allow_headers=("*",))
+    everything: dict[str, Any] = {"allow_methods": ("*",), "allow_headers": ("*",), "expose_headers": (HEADER,)}
+    allowed = [Middleware(CORSMiddleware, allow_origins=cors, **everything)] if cors else []
     app = _App(
         title="outrider",
         version=__version__,
@@ -49,13 +58,14 @@ def create_app(service: Service, *, loopback: str | None = None, cors: Collectio
         exception_handlers={HTTPException: _not_routed},
         redirect_slashes=False,
         middleware=[
+            Middleware(Access),
             Middleware(Paths),
             Middleware(Origins, cors=cors, loopback=None if service.keys else loopback),
-            *([allowed] if cors else []),
+            *allowed,
         ],
     )
-    app.state.service = service
-    for api in (completions, chat, anthropic, models, tokens, status):
+    app.state.service, app.state.responses = service, Responses(store or ResponseStore())
+    for api in (completions, chat, responses, anthropic, models, tokens, status):
         app.include_router(api.router)
     app.router.routes += page_routes()
     return app

@@ -30,11 +30,13 @@ class EventStream(StreamingResponse):
     `max_tokens`, behind it. A slow client delays nobody else; one that does not read loses its connection.
 
     Args:
+        run: cancelled when the stream ends; None for one that goes on without its client.
         events: closed when the stream ends, for whatever reason.
     """
 
-    def __init__(self, call: Call, run: Run, events: AsyncGenerator[str, None]) -> None:
+    def __init__(self, call: Call, run: Run | None, events: AsyncGenerator[str, None]) -> None:
         self._call, self._run, self._events = call, run, events
+        call.state.run = run
         self._next: asyncio.Future[str] | None = None
         super().__init__(self._sent(), media_type="text/event-stream", headers={"Cache-Control": "no-cache"})
 
@@ -42,7 +44,8 @@ class EventStream(StreamingResponse):
         try:
             await super().__call__(scope, receive, send)
         finally:
-            self._run.cancel()  # a generator that was never started runs no `finally` of its own
+            if self._run is not None:
+                self._run.cancel()  # a generator that was never started runs no `finally` of its own
             if self._next is not None and not self._next.done():
                 self._next.cancel()
                 await asyncio.wait([self._next])

@@ -118,6 +118,11 @@ class Run:
         """What is reported of a finished answer: its statistics and its seed."""
         return {**stats.as_dict(), "seed": self.answers[index][1].seed}
 
+    def abort(self, error: OutriderError) -> None:
+        """Cancels the jobs, and makes `pieces` raise the error."""
+        self.cancel()
+        self._arrived.put_nowait((0, error))
+
     def cancel(self) -> None:
         """Ends the jobs that are not finished; their slots are free before the next pass."""
         self._rest.clear()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import hmac
 from collections.abc import Iterable
 from pathlib import Path
@@ -33,6 +34,12 @@ class ApiKeys:
             if hmac.compare_digest(given, key):
                 found = index
         return found
+
+    def scope(self, key: int | None, cache_salt: str) -> bytes:
+        """A digest of a key and a salt, which stays the same when the list of keys changes."""
+        own = b"" if key is None else self._keys[key]
+        parts = (own, cache_salt.encode("utf-8", "surrogatepass"))
+        return b"".join(hashlib.sha256(bytes([key is not None]) + part).digest() for part in parts)
 
 
 def cache_scope(key: int | None, cache_salt: str) -> str:

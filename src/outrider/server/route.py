@@ -87,6 +87,7 @@ class Call(Request):
             ClientDisconnect: it left.
             OutriderError: a job failed.
         """
+        self.state.run = run
         finishing, leaving = asyncio.create_task(run.finish()), asyncio.create_task(self._left())
         try:
             await asyncio.wait([finishing, leaving], return_when=asyncio.FIRST_COMPLETED)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
@@ -42,7 +42,7 @@ class Service:
     """One served model.
 
     Args:
-        name: the model's, in the API.
+        name: the model's, in the API. aliases: other names for it.
         keys: API keys, of which clients send one as bearer token.
         limits: the scheduler's.
         ignore_media: put "[image]" and the like in the place of content that is no text.
@@ -57,6 +57,7 @@ class Service:
         metrics: Metrics,
         *,
         name: str,
+        aliases: Sequence[str] = (),
         keys: ApiKeys | None = None,
         limits: Limits | None = None,
         ignore_media: bool = False,
@@ -64,7 +65,8 @@ class Service:
         self.parts, self.tokenizer, self.context = llm.parts, llm.tokenizer, llm.context
         self.scheduler, self.metrics, self.sampling = scheduler, metrics, llm.parts.sampling
         self.ignore_media = ignore_media
-        self.name, self.keys, self.limits = name, keys or ApiKeys(), limits or Limits()
+        self.name, self.names = name, (name, *aliases)
+        self.keys, self.limits = keys or ApiKeys(), limits or Limits()
         self._encoders = ThreadPoolExecutor(_ENCODERS, "outrider-encode")
         self._compilers = ThreadPoolExecutor(_COMPILERS, "outrider-compile")
 
@@ -112,8 +114,8 @@ class Service:
 
     def check_model(self, name: str, param: str | None = "model") -> None:
         """Raises ApiError if a request names another model; no name is the served one."""
-        if name not in ("", self.name):
-            message = f"there is no model {name}: this is {self.name}"
+        if name and name not in self.names:
+            message = f"there is no model {name}: this is {' or '.join(self.names)}"
             raise ApiError(404, message, kind="not_found_error", param=param, code="model_not_found")
 
     def error(self, error: Exception) -> ApiError:

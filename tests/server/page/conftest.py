@@ -13,7 +13,7 @@ from outrider.drafters.protocol import Drafter
 PROMPT = "abab" * 10
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser():
     with chromium() as found:
         yield found

@@ -91,7 +91,7 @@ and a second line
 
 ***
 
-The end, at <https://good.example/>.
+It is so *so* so so *so*, at <https://good.example/>.
 
 [l]: https://good.example/page
 """

@@ -85,10 +85,10 @@ async def messages(call: Call, asked: MessagesRequest) -> Response:
     reader, show = markers.reader(), asked.thinking is None or asked.thinking.display != "omitted"
     if asked.stream:
         length = len(generation.prompts[0][0])
-        events = message_events(service.name, reader, run, prompt_tokens=length, show_thoughts=show)
+        events = message_events(asked.model or service.name, reader, run, prompt_tokens=length, show_thoughts=show)
         return EventStream(call, run, events)
     (out,) = await call.outputs(run)
-    return json_response(whole_message(service.name, reader, out, show_thoughts=show))
+    return json_response(whole_message(asked.model or service.name, reader, out, show_thoughts=show))
 
 
 @router.post("/count_tokens", response_model=TokenCount)

@@ -56,7 +56,7 @@ async def respond(
     call: Call, asked: SamplingFields, run: Run, writers: Sequence[ChoiceWriter], whole: type[Answer], part: type[Chunk]
 ) -> Response:
     """The response to a request; `writers` has one for each answer."""
-    head: dict[str, Any] = {"id": f"{whole.prefix}-{secrets.token_hex(12)}", "model": call.service.name}
+    head: dict[str, Any] = {"id": f"{whole.prefix}-{secrets.token_hex(12)}", "model": asked.model or call.service.name}
     if asked.stream:
         return EventStream(call, run, _chunks(call, run, writers, part, head, asked.stream_options))
     outputs = await call.outputs(run)

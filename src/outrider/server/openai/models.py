@@ -49,18 +49,18 @@ class ModelList(BaseModel):
 @router.get("", response_model=ModelList)
 async def models(call: Call) -> Response:
     """The served model."""
-    return json_response(
-        ModelList(data=[_described(call.service)], first_id=call.service.name, last_id=call.service.name)
-    )
+    names = call.service.names
+    data = [_described(call.service, name) for name in names]
+    return json_response(ModelList(data=data, first_id=names[0], last_id=names[-1]))
 
 
 @router.get("/{model:path}", response_model=Model)
 async def model(call: Call, model: str) -> Response:
     """One model."""
     call.service.check_model(model, param=None)
-    return json_response(_described(call.service))
+    return json_response(_described(call.service, model))
 
 
-def _described(service: Service) -> Model:
+def _described(service: Service, name: str) -> Model:
     abilities = Abilities(chat=service.parts.chat is not None, drafters=service.parts.engine.planner.sources)
-    return Model(id=service.name, display_name=service.name, max_model_len=service.context, outrider=abilities)
+    return Model(id=name, display_name=name, max_model_len=service.context, outrider=abilities)
