@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ from outrider.server.keys import ApiKeys
 from outrider.server.metrics import Metrics
 from outrider.server.scheduler import Scheduler
 from outrider.server.service import Service
+from outrider.server.sockets import BACKLOG, address, bind
 
 
 @contextlib.contextmanager
@@ -25,18 +25,16 @@ def serving(llm, **options) -> Iterator[tuple[str, Service]]:
     metrics = Metrics()
     scheduler = Scheduler(llm, finished=metrics.finished, **options)
     service = Service(llm, scheduler, metrics, name="tiny", keys=keys, limits=limits, ignore_media=ignore_media)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    listeners = bind("127.0.0.1", 0)
     app = create_app(service, loopback="127.0.0.1", store=store)
-    running = uvicorn.Server(uvicorn.Config(app, port=port, log_level="error"))
-    thread = threading.Thread(target=running.run)
+    running = uvicorn.Server(uvicorn.Config(app, log_level="error", backlog=BACKLOG))
+    thread = threading.Thread(target=running.run, args=(listeners,))
     thread.start()
     try:
         while not running.started:
             assert thread.is_alive(), "the server did not start"
             time.sleep(0.01)
-        yield f"http://127.0.0.1:{port}", service
+        yield f"http://{address(*listeners[0].getsockname()[:2])}", service
     finally:
         running.should_exit = True
         thread.join(60)

@@ -24,6 +24,8 @@ HISTORY = 4096
 by some 20 MB with it; less is sooner at its bound, and hides less."""
 PREFIX_CACHE_BYTES = 8 << 20
 RUNNING, WAITING = 8, 24
+STORED = 50
+"""Responses: soon there are so many, and memory is steady."""
 
 
 @dataclass(frozen=True)
@@ -143,7 +145,10 @@ def _serve(arguments: argparse.Namespace) -> None:
 def _until_the_input_ends(llm: Any) -> None:
     from serving import serving
 
-    with serving(llm, running=RUNNING, waiting=WAITING) as (url, _):
+    from outrider.server.responses.store import ResponseStore
+
+    store = ResponseStore(most=STORED)
+    with serving(llm, running=RUNNING, waiting=WAITING, store=store) as (url, _):
         print(url, flush=True)
         sys.stdin.read()
 

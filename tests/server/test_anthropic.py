@@ -11,7 +11,9 @@ import pytest
 from serving import serving
 
 from outrider.chat.messages import read_messages
+from outrider.chat.reader import AnswerReader
 from outrider.server.anthropic.blocks import for_template
+from outrider.server.anthropic.response import BlockWriter
 
 HELLO = [{"role": "user", "content": "abc"}]
 ASK = {"model": "tiny", "max_tokens": 24, "messages": HELLO}
@@ -84,6 +86,35 @@ def test_a_stop_sequence_ends_the_message_and_is_named(client):
     assert streamed(client, **ASK, stop_sequences=[stop], extra_body=GREEDY)[1].stop_sequence == stop
 
 
+ORDERED = (
+    "<|channel>thought\nWhy> not<channel|>\nLet me see: <|tool_call>call:f{a:1}<tool_call|>\n"
+    "<|tool_call>call:g{}<tool_call|> done > now<|tool_call>call:f{a:2}<tool_call|> "
+)
+
+
+@pytest.mark.parametrize("size", [1, 2, 5, 17, 50, len(ORDERED)])
+def test_blocks_have_the_order_of_the_answer_however_it_is_cut(size):
+    """A piece of an accepted draft may have text, a call and more text."""
+    writer = BlockWriter(AnswerReader(channels=True, tools=True), show_thoughts=True)
+    sent = [each for at in range(0, len(ORDERED), size) for each in writer.push(ORDERED[at : at + size])]
+    sent += writer.end()
+    kinds = ["thinking", "text", "tool_use", "tool_use", "text", "tool_use"]
+    assert [block.type for block in writer.blocks] == kinds
+    thought, first, call, other, second, last = writer.blocks
+    assert (thought.thinking, first.text, second.text) == ("Why> not", "\nLet me see: ", " done > now")
+    assert [(use.name, use.input) for use in (call, other, last)] == [("f", {"a": 1}), ("g", {}), ("f", {"a": 2})]
+    begun = [json.loads(each.partition("data: ")[2]) for each in sent if each.startswith("event: content_block_start")]
+    assert [(each["index"], each["content_block"]["type"]) for each in begun] == list(enumerate(kinds))
+
+
+@pytest.mark.parametrize(("text", "blocks"), [("", []), (" \n", [" \n"]), ("a ", ["a "]), (" a", [" a"])])
+def test_space_alone_is_a_block_only_where_it_is_all_there_is(text, blocks):
+    writer = BlockWriter(AnswerReader(channels=True, tools=True), show_thoughts=True)
+    list(writer.push(text))
+    list(writer.end())
+    assert [block.text for block in writer.blocks] == blocks
+
+
 def test_messages_become_those_of_chat_templates():
     user = [
         {"type": "text", "text": "So?", "cache_control": {"type": "ephemeral"}},
@@ -135,6 +166,11 @@ def test_what_claude_code_sends_is_taken(client):
         ({"messages": [{"role": "user", "content": [{"type": "image"}]}]}, "content part of the type image"),
         ({"tool_choice": {"type": "tool", "name": "nothing"}}, "tool_choice"),
         ({"messages": [{"role": "user", "content": "abc " * 2000}]}, "context"),
+        ({"stop_sequences": ["a"] * 17}, "stop_sequences: give a text, or a list of at most 16"),
+        ({"extra_body": {"seed": 2**64}}, "seed: Input should be less"),
+        ({"extra_body": {"seed": True}}, "seed: give a number"),
+        ({"extra_body": {"drafting": "often"}}, "drafting: give"),
+        ({"extra_body": {"cache_prompt": "perhaps"}}, "cache_prompt"),
     ],
 )
 def test_errors_have_anthropics_form(client, fields, says):

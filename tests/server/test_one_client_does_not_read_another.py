@@ -7,21 +7,80 @@ secret: nothing else here has one, so a Q among what was rejected is a piece of 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import httpx
 import pytest
+from server.apis import APIS, CHAT, COMPLETION, MESSAGES, RESPONSES
 from serving import serving
 
 from outrider import LLM, SamplingParams
 from outrider.drafters.history import HistoryDrafter
 
-ROUTES = ["completions", "chat/completions"]
 ALICE, BOB = "key-of-alice", "key-of-bob"
-KNOWN, SECRET = "is Mr. Ferrum\nZ", "QVQWQX"
+KNOWN, SECRET = 'is Mr. Ferrum\n"', 'QVQWQX"'
+"""The last known character begins a JSON string, which every route can demand, and the secret ends it."""
+MINE, OTHER = 'QVWXYU"', 'QUYXWV"'
+"""A secret that is said, and another one."""
 WRONG = 300
 """A token that no secret has."""
+
+Body = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Attacked:
+    """What a route takes and reports besides what `APIS` says.
+
+    demand: the fields that demand this JSON text.
+    stats: what a whole answer reports of drafting.
+    cached: the prompt's tokens that were found in the prefix cache.
+    newline: whether the prompt's template ends in one.
+    marks: whether a stream reports of each token, and biases and grammars can force any.
+    """
+
+    demand: Callable[[str], Body]
+    stats: Callable[[Body], Body]
+    cached: Callable[[Body], int]
+    newline: bool = True
+    marks: bool = False
+
+
+def _schema(text: str) -> Body:
+    return {"type": "json_schema", "schema": {"const": json.loads(text)}}
+
+
+ATTACKED = {
+    COMPLETION: Attacked(
+        lambda text: {"grammar": f"start: {json.dumps(text)}"},
+        lambda body: body["outrider"][0],
+        lambda body: body["usage"]["prompt_tokens_details"]["cached_tokens"],
+        newline=False,
+        marks=True,
+    ),
+    CHAT: Attacked(
+        lambda text: {"grammar": f"start: {json.dumps(text)}"},
+        lambda body: body["outrider"][0],
+        lambda body: body["usage"]["prompt_tokens_details"]["cached_tokens"],
+        marks=True,
+    ),
+    MESSAGES: Attacked(
+        lambda text: {"output_config": {"format": _schema(text)}},
+        lambda body: body["outrider"],
+        lambda body: body["usage"]["cache_read_input_tokens"],
+    ),
+    RESPONSES: Attacked(
+        lambda text: {"text": {"format": {"name": "x", **_schema(text)}}},
+        lambda body: body["outrider"],
+        lambda body: body["usage"]["input_tokens_details"]["cached_tokens"],
+    ),
+}
+
+
+def test_no_route_is_left_out():
+    assert ATTACKED.keys() == APIS.keys()
 
 
 def byte_id(character: str) -> int:
@@ -37,25 +96,24 @@ class Client:
     key: str = ALICE
     salt: str = ""
 
-    def send(self, text: str, **fields: Any) -> httpx.Response:
+    def send(self, text: str, /, tokens: int = 4, **fields: Any) -> httpx.Response:
         """`text` is the prompt, or the message, after which the template adds a newline."""
-        asked = {"messages": [{"role": "user", "content": text}]} if self.route.startswith("chat") else {"prompt": text}
-        asked |= {"max_tokens": 4, "temperature": 0, "ignore_eos": True}
+        asked = APIS[self.route].ask(text, tokens) | {"temperature": 0}
+        asked |= {} if self.route == MESSAGES else {"ignore_eos": True}
         asked |= {"cache_salt": self.salt} if self.salt else {}
         headers = {"Authorization": f"Bearer {self.key}"}
-        found = httpx.post(f"{self.base}/v1/{self.route}", json=asked | fields, headers=headers, timeout=60)
+        found = httpx.post(f"{self.base}{self.route}", json=asked | fields, headers=headers, timeout=60)
         assert found.status_code == 200, found.text
         return found
 
-    def stats(self, text: str, **fields: Any) -> dict[str, Any]:
+    def stats(self, text: str, /, **fields: Any) -> Body:
         """What a whole answer reports of drafting."""
-        stats: dict[str, Any] = self.send(text, **fields).json()["outrider"][0]
-        return stats
+        return ATTACKED[self.route].stats(self.send(text, **fields).json())
 
-    def cached_tokens(self, text: str, **fields: Any) -> int:
-        return int(self.send(text, **fields).json()["usage"]["prompt_tokens_details"]["cached_tokens"])
+    def cached_tokens(self, text: str, /, **fields: Any) -> int:
+        return ATTACKED[self.route].cached(self.send(text, **fields).json())
 
-    def marks(self, text: str, **fields: Any) -> dict[str, list[Any]]:
+    def marks(self, text: str, /, **fields: Any) -> dict[str, list[Any]]:
         """What a stream reports of each token."""
         lines = self.send(text, stream=True, **fields).text.splitlines()
         events = [json.loads(line[6:]) for line in lines if line.startswith("data: {")]
@@ -66,7 +124,7 @@ class Client:
 def with_known(client: Client) -> tuple[str, str]:
     """The prompt that ends where the known text does but for its last token, which is to be forced."""
     before, last = KNOWN[:-1], KNOWN[-1]
-    return (before.removesuffix("\n"), last) if client.route.startswith("chat") else (before, last)
+    return before.removesuffix("\n") if ATTACKED[client.route].newline else before, last
 
 
 @pytest.fixture(scope="module")
@@ -91,8 +149,14 @@ def forget(history: HistoryDrafter) -> None:
     history._kept = 0
 
 
-@pytest.fixture(params=ROUTES)
+@pytest.fixture(params=ATTACKED)
 def route(request):
+    return request.param
+
+
+@pytest.fixture(params=[route for route, attacked in ATTACKED.items() if attacked.marks])
+def marking(request):
+    """A route that reports of each token."""
     return request.param
 
 
@@ -104,9 +168,9 @@ SHARING = [{}, {"key": BOB}, {"salt": "another"}]
 
 
 @pytest.mark.parametrize("attacker", SHARING)
-def test_a_forced_token_does_not_bring_the_next_one_out_as_rejected(shared, fresh, route, attacker):  # noqa: ARG001
-    Client(shared, route).send(f"My name {KNOWN}{SECRET}")
-    eve = Client(shared, route, **attacker)
+def test_a_forced_token_does_not_bring_the_next_one_out_as_rejected(shared, fresh, marking, attacker):  # noqa: ARG001
+    Client(shared, marking).send(f"My name {KNOWN}{SECRET}")
+    eve = Client(shared, marking, **attacker)
     prompt, last = with_known(eve)
     marks = eve.marks(prompt, drafting=15, logit_bias={str(byte_id(last)): 100})
     assert set(marks["texts"]) == {last}, "the bias forces it"
@@ -115,9 +179,9 @@ def test_a_forced_token_does_not_bring_the_next_one_out_as_rejected(shared, fres
 
 
 @pytest.mark.parametrize("attacker", SHARING)
-def test_nor_does_a_grammar_that_demands_another_token_there(shared, fresh, route, attacker):  # noqa: ARG001
-    Client(shared, route).send(f"My name {KNOWN}{SECRET}")
-    eve = Client(shared, route, **attacker)
+def test_nor_does_a_grammar_that_demands_another_token_there(shared, fresh, marking, attacker):  # noqa: ARG001
+    Client(shared, marking).send(f"My name {KNOWN}{SECRET}")
+    eve = Client(shared, marking, **attacker)
     prompt, last = with_known(eve)
     demand = rf"start: <[{byte_id(last)}]> <[{WRONG}]> /(.|\n)*/"
     marks = eve.marks(prompt, drafting=15, grammar=demand)
@@ -126,10 +190,10 @@ def test_nor_does_a_grammar_that_demands_another_token_there(shared, fresh, rout
     assert not any(text and "Q" in text for text in marks["rejected_texts"])
 
 
-def test_answers_do_not_come_out_either(shared, fresh, route):  # noqa: ARG001
-    forced = {"grammar": f'start: "{KNOWN}{SECRET}"'.replace("\n", "\\n"), "max_tokens": 40}
-    Client(shared, route).send("My name", **forced)
-    eve = Client(shared, route)
+def test_answers_do_not_come_out_either(shared, fresh, marking):  # noqa: ARG001
+    forced = {"grammar": f"start: {json.dumps(KNOWN + SECRET)}", "tokens": 40}
+    Client(shared, marking).send("My name", **forced)
+    eve = Client(shared, marking)
     prompt, last = with_known(eve)
     marks = eve.marks(prompt, drafting=15, logit_bias={str(byte_id(last)): 100})
     assert not any(text and "Q" in text for text in marks["rejected_texts"])
@@ -138,18 +202,18 @@ def test_answers_do_not_come_out_either(shared, fresh, route):  # noqa: ARG001
 # -- accepted drafts -------------------------------------------------------------------------------------------------
 
 
-def guess(client: Client, secret: str) -> dict[str, Any]:
+def guess(client: Client, secret: str, **fields: Any) -> Body:
     """Forces a guess of the secret. Were it drafted from another's text, it would be accepted."""
     prompt, last = with_known(client)
-    return client.stats(prompt, drafting=15, grammar=f'start: "{last}{secret}"', max_tokens=20)
+    return client.stats(prompt, tokens=20, drafting=15, **ATTACKED[client.route].demand(last + secret), **fields)
 
 
 @pytest.mark.parametrize("attacker", SHARING[1:])
 def test_counts_do_not_confirm_a_guess_across_keys_and_salts(shared, fresh, route, attacker):
     found = []
-    for secret in ("QVWXYU", "QUYXWV"):
+    for secret in (MINE, OTHER):
         forget(fresh)  # the attacker's own guess before
-        Client(shared, route).send(f"My name {KNOWN}QVWXYU")
+        Client(shared, route).send(f"My name {KNOWN}{MINE}")
         found.append(guess(Client(shared, route, **attacker), secret))
     right, wrong = found
     for name in ("drafted", "accepted", "target_passes", "drafted_by_source", "accepted_by_source"):
@@ -164,8 +228,8 @@ def test_without_a_shared_history_nothing_confirms_a_guess(tmp_path, json_llm, r
     planner.drafters = [drafter for drafter in own if drafter.name != "history"]
     try:
         with serving(json_llm) as (base, _):
-            Client(base, route).send(f"My name {KNOWN}QVWXYU")
-            right, wrong = (guess(Client(base, route), secret) for secret in ("QVWXYU", "QUYXWV"))
+            Client(base, route).send(f"My name {KNOWN}{MINE}")
+            right, wrong = (guess(Client(base, route), secret) for secret in (MINE, OTHER))
     finally:
         planner.drafters = own
     assert (right["accepted"], right["drafted"]) == (wrong["accepted"], wrong["drafted"]) == (0, 0)
@@ -173,13 +237,15 @@ def test_without_a_shared_history_nothing_confirms_a_guess(tmp_path, json_llm, r
 
 def test_a_shared_history_helps_within_one_key_and_salt_and_counts_as_lookup(shared, fresh, route):  # noqa: ARG001
     mine = {"key": BOB, "salt": "mine"}
-    Client(shared, route, **mine).send(f"My name {KNOWN}QVWXYU")
-    stats = guess(Client(shared, route, **mine), "QVWXYU")
+    Client(shared, route, **mine).send(f"My name {KNOWN}{MINE}")
+    stats = guess(Client(shared, route, **mine), MINE)
     assert stats["accepted_by_source"] == {"lookup": stats["accepted"]}
     assert stats["accepted"] >= 4
-    prompt, last = with_known(Client(shared, route))
-    marks = Client(shared, route, **mine).marks(prompt, drafting=15, grammar=f'start: "{last}QVWXYU"', max_tokens=20)
-    assert set(marks["sources"]) == {None, "lookup"}
+    if ATTACKED[route].marks:
+        prompt, last = with_known(Client(shared, route))
+        demand = ATTACKED[route].demand(last + MINE)
+        marks = Client(shared, route, **mine).marks(prompt, drafting=15, tokens=20, **demand)
+        assert set(marks["sources"]) == {None, "lookup"}
 
 
 # -- the prefix cache ------------------------------------------------------------------------------------------------
@@ -219,24 +285,22 @@ def test_metrics_need_a_key_where_there_is_one(shared):
 
 def test_a_request_can_leave_nothing_behind(shared, fresh, json_llm, route):
     alice = Client(shared, route)
-    alice.send(LONG + KNOWN + "QVWXYU", cache_prompt=False)
+    alice.send(LONG + KNOWN + MINE, cache_prompt=False)
     assert json_llm.parts.caches.kept == 0
     assert fresh._kept == 0
-    assert alice.cached_tokens(LONG + KNOWN + "QVWXYU") == 0
+    assert alice.cached_tokens(LONG + KNOWN + MINE) == 0
     json_llm.parts.caches.clear()
     forget(fresh)
-    alice.send(f"My name {KNOWN}QVWXYU", cache_prompt=False)
-    assert guess(alice, "QVWXYU")["accepted"] == 0
+    alice.send(f"My name {KNOWN}{MINE}", cache_prompt=False)
+    assert guess(alice, MINE)["accepted"] == 0
 
 
 def test_and_draws_on_nothing(shared, fresh, route):  # noqa: ARG001
     alice = Client(shared, route)
-    alice.send(f"My name {KNOWN}QVWXYU")
-    prompt, last = with_known(alice)
-    fields = {"drafting": 15, "grammar": f'start: "{last}QVWXYU"', "max_tokens": 20}
-    assert alice.stats(prompt, **fields, cache_prompt=False)["accepted"] == 0
-    assert alice.cached_tokens(f"My name {KNOWN}QVWXYU", cache_prompt=False) == 0
-    assert alice.stats(prompt, **fields)["accepted"] >= 4
+    alice.send(f"My name {KNOWN}{MINE}")
+    assert guess(alice, MINE, cache_prompt=False)["accepted"] == 0
+    assert alice.cached_tokens(f"My name {KNOWN}{MINE}", cache_prompt=False) == 0
+    assert guess(alice, MINE)["accepted"] >= 4
 
 
 # -- many salts ------------------------------------------------------------------------------------------------------
@@ -257,10 +321,36 @@ def test_many_salts_do_not_grow_memory(tiny):
 
 @pytest.mark.parametrize(("salt", "status"), [("x" * 256, 200), ("x" * 257, 400), (7, 400), (None, 200)])
 def test_a_salt_is_a_text_of_bounded_length(shared, route, salt, status):
-    asked = {"messages": [{"role": "user", "content": "x"}]} if route.startswith("chat") else {"prompt": "x"}
     headers = {"Authorization": f"Bearer {ALICE}"}
-    asked |= {"cache_salt": salt, "max_tokens": 1}
-    found = httpx.post(f"{shared}/v1/{route}", json=asked, headers=headers, timeout=60)
+    asked = APIS[route].ask("x", 1) | {"cache_salt": salt}
+    found = httpx.post(f"{shared}{route}", json=asked, headers=headers, timeout=60)
     assert found.status_code == status
     if status == 400:
-        assert found.json()["error"]["param"] == "cache_salt"
+        assert "cache_salt" in APIS[route].error(found.json())
+
+
+# -- routes that answer nothing --------------------------------------------------------------------------------------
+
+
+def test_counting_and_scoring_a_prompt_show_nothing_of_anothers_and_keep_nothing(shared, fresh, json_llm):  # noqa: ARG001
+    """Routes that only look at a prompt, and log-probabilities of a prompt, which are computed apart."""
+    counted = {
+        "/tokenize": {"prompt": LONG},
+        "/v1/messages/count_tokens": {"messages": [{"role": "user", "content": LONG}]},
+        "/v1/responses/input_tokens": {"input": LONG},
+        COMPLETION: {"prompt": LONG, "echo": True, "logprobs": 1, "max_tokens": 0, "cache_prompt": False},
+    }
+    answers = []
+    for kept in (False, True):
+        if kept:
+            Client(shared, COMPLETION).send(LONG)
+        before = json_llm.parts.caches.kept
+        for path, body in counted.items():
+            found = httpx.post(f"{shared}{path}", json=body, headers={"Authorization": f"Bearer {BOB}"}, timeout=60)
+            assert found.status_code == 200, found.text
+            answers.append({name: value for name, value in found.json().items() if name not in ("id", "created")})
+        assert json_llm.parts.caches.kept == before
+    half = len(answers) // 2
+    for first, second in zip(answers[:half], answers[half:], strict=True):
+        first.pop("outrider", None), second.pop("outrider", None)  # has a random seed
+        assert first == second

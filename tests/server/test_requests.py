@@ -533,3 +533,11 @@ def test_huge_biases_do_not_hold_the_loop(url):
     began = time.monotonic()
     assert error(url, "/v1/completions", body)["param"] == "logit_bias"
     assert time.monotonic() - began < 30
+
+
+# -- routes that are served by another's request ---------------------------------------------------------------------
+
+
+def test_an_error_of_a_conversation_that_is_to_be_counted_names_its_field(json_url):
+    found = error(json_url, "/tokenize", {"messages": CHAT["messages"], "tools": [TOOL, TOOL]})
+    assert "two functions called f" in found["message"]

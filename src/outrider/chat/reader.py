@@ -6,7 +6,8 @@ and a newline, and tool calls between `<|tool_call>` and `<tool_call|>` (see `ca
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import re
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 
 from outrider.chat.calls import QUOTE, Call, parse_call
@@ -18,6 +19,8 @@ CALL, CALL_END = "<|tool_call>", "<tool_call|>"
 RESPONSE = "<|tool_response>"
 """An end token: the model waits for the results of its calls."""
 _LABEL = "thought\n"
+_AFTER_A_MARK = re.compile("(?<=>)")
+"""Every control token of the format ends so."""
 
 
 @dataclass
@@ -64,6 +67,11 @@ class AnswerReader:
         while self._advance(parts):
             pass
         return self._without_json(parts)
+
+    def push_in_order(self, text: str) -> Iterator[Parts]:
+        """As `push`, in as many steps as it takes for each to have one kind of part: their order is the answer's."""
+        for segment in _AFTER_A_MARK.split(text):
+            yield self.push(segment)
 
     def flush(self) -> Parts:
         """The rest, at the end of the answer. Unfinished reasoning is reasoning; an unfinished call is content."""

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 COMMENT_SECONDS = 5.0
 """A stream without an event for so long gets a comment: clients and proxies close connections that are silent."""
 _COMMENT = ": waiting\n\n"
+_LINE_ENDS = str.maketrans({ord(end): f"\\u{ord(end):04x}" for end in "\x85\u2028\u2029"})
+"""JSON may have these unescaped; some clients end a line at them, in the midst of an event."""
 
 
 class EventStream(StreamingResponse):
@@ -68,7 +70,7 @@ class EventStream(StreamingResponse):
                 self._next = asyncio.ensure_future(anext(self._events))
                 while not (await asyncio.wait([self._next], timeout=COMMENT_SECONDS))[0]:
                     yield _COMMENT
-                yield self._next.result()
+                yield self._next.result().translate(_LINE_ENDS)
         except StopAsyncIteration:
             pass
         except Exception as error:

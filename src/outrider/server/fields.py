@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, GetJsonSchemaHandler, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, GetJsonSchemaHandler, ValidationError, model_validator
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
@@ -33,6 +33,19 @@ class Fields(BaseModel):
     model_config = ConfigDict(extra="ignore", populate_by_name=True)
     refused: ClassVar[Refused] = {}
     spellings: ClassVar[dict[str, str]] = {}
+
+    @classmethod
+    def checked(cls, given: Any) -> Self:
+        """A part of a request. Raises ApiError, which names the first field that is wrong."""
+        try:
+            return cls.model_validate(given)
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_context=False)[0]
+            field = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"]).removeprefix(
+                "."
+            )
+            message = first["msg"].removeprefix("Value error, ")
+            raise ApiError(400, f"{field}: {message}" if field else message, param=field or None) from error
 
     @model_validator(mode="before")
     @classmethod

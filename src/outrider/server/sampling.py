@@ -92,6 +92,7 @@ _TEXTS = {"type": "array", "items": {"type": "string"}, "maxItems": MAX_STOP_TEX
 Biases = Annotated[
     dict[int, Annotated[Number, Field(ge=-100, le=100)]], Field(max_length=MAX_BIASES), BeforeValidator(_biases)
 ]
+Seed = Annotated[Integer, Field(ge=-(2**63), lt=2**64)]
 StopTexts = Annotated[list[str], BeforeValidator(_stop_texts), WithJsonSchema({"anyOf": [{"type": "string"}, _TEXTS]})]
 Draft = Annotated[
     Any,
@@ -120,7 +121,7 @@ class SamplingFields(StructuredOutput):
     top_p: Annotated[Number, Field(ge=0, le=1)] | None = None
     n: Annotated[Integer, Field(ge=1, le=MAX_CHOICES)] = 1
     stop: StopTexts = Field(default_factory=list)
-    seed: Annotated[Integer, Field(ge=-(2**63), lt=2**64)] = -1
+    seed: Seed = -1
     presence_penalty: Annotated[Number, Field(ge=-2, le=2)] = 0.0
     frequency_penalty: Annotated[Number, Field(ge=-2, le=2)] = 0.0
     logit_bias: Biases = Field(default_factory=dict)

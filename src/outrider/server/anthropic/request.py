@@ -11,9 +11,9 @@ from pydantic import Field
 from outrider.chat.turn import TurnRequest
 from outrider.server.anthropic.blocks import Block, for_template
 from outrider.server.errors import ApiError, about
-from outrider.server.fields import Fields
+from outrider.server.fields import Fields, Integer, Number
 from outrider.server.openai.tools import MAX_TOOLS
-from outrider.server.sampling import MAX_CLIENT_SALT, SamplingFields
+from outrider.server.sampling import MAX_CLIENT_SALT, Draft, SamplingFields, Seed, StopTexts
 
 _log = logging.getLogger("outrider.server")
 _CHOICES: dict[str, Literal["auto", "none", "required"]] = {
@@ -132,16 +132,17 @@ class Prompted(Fields):
 class MessagesRequest(Prompted):
     """Turns to continue."""
 
-    max_tokens: Annotated[int, Field(ge=1)]
-    temperature: Annotated[float, Field(ge=0, le=2)] | None = None
-    top_p: Annotated[float, Field(ge=0, le=1)] | None = None
-    top_k: Annotated[int, Field(ge=-1)] | None = None
-    stop_sequences: list[str] | None = None
+    max_tokens: Annotated[Integer, Field(ge=1)]
+    temperature: Annotated[Number, Field(ge=0, le=2)] | None = None
+    top_p: Annotated[Number, Field(ge=0, le=1)] | None = None
+    top_k: Annotated[Integer, Field(ge=-1)] | None = None
+    stop_sequences: StopTexts | None = None
     stream: bool | None = None
     # outrider's own, as on its other routes.
-    seed: int | None = None
+    seed: Seed | None = None
     cache_salt: Annotated[str, Field(max_length=MAX_CLIENT_SALT)] | None = None
-    drafting: Any = None
+    cache_prompt: bool | None = None
+    drafting: Draft | None = None
 
     def sampling(self) -> SamplingFields:
         """How tokens are chosen."""
@@ -150,10 +151,11 @@ class MessagesRequest(Prompted):
             "temperature": self.temperature,
             "top_p": self.top_p,
             "top_k": self.top_k,
-            "stop": [text for text in self.stop_sequences or () if text],
+            "stop": self.stop_sequences,
             "stream": self.stream,
             "seed": self.seed,
+            "cache_prompt": self.cache_prompt,
             "drafting": self.drafting,
             "response_format": self.response_format(),
         }
-        return SamplingFields.model_validate(fields)
+        return SamplingFields.checked(fields)

@@ -78,18 +78,18 @@ class AnswerMessage(BaseModel):
 
 
 def whole_message(model: str, reader: AnswerReader, out: RequestOutput, *, show_thoughts: bool) -> AnswerMessage:
-    """The message of a finished answer."""
-    parts = reader.push(out.text) + reader.flush()
-    blocks: list[TextBlock | ThinkingBlock | ToolUseBlock] = []
-    if parts.reasoning:
-        blocks.append(ThinkingBlock(thinking=parts.reasoning if show_thoughts else ""))
-    if parts.content and (parts.content.strip() or not parts.calls):
-        blocks.append(TextBlock(text=parts.content))
-    blocks += [_tool_use(call) for call in parts.calls]
-    reason, sequence = _end(out.finish_reason, out.stop_reason, called=bool(parts.calls))
-    stats = out.stats.as_dict()
+    """The message of a finished answer: what its events put together."""
+    writer = BlockWriter(reader, show_thoughts=show_thoughts)
+    for _ in (*writer.push(out.text), *writer.end()):
+        pass
+    reason, sequence = _end(out.finish_reason, out.stop_reason, called=reader.calls > 0)
     return AnswerMessage(
-        model=model, content=blocks, stop_reason=reason, stop_sequence=sequence, usage=Usage.of(out), outrider=stats
+        model=model,
+        content=writer.blocks,
+        stop_reason=reason,
+        stop_sequence=sequence,
+        usage=Usage.of(out),
+        outrider=out.stats.as_dict(),
     )
 
 
@@ -100,14 +100,11 @@ async def message_events(
     message = AnswerMessage(model=model, usage=Usage(input_tokens=prompt_tokens, output_tokens=0))
     yield event("message_start", message=message.model_dump())
     yield event("ping")
-    blocks = BlockEvents(show_thoughts=show_thoughts)
+    writer = BlockWriter(reader, show_thoughts=show_thoughts)
     async for _, piece in run.pieces():
-        parts = reader.push(piece.text)
-        if piece.finish_reason is not None:
-            parts += reader.flush()
-        for each in blocks.of(parts):
+        for each in writer.push(piece.text):
             yield each
-    for each in blocks.end():
+    for each in writer.end():
         yield each
     (out,) = run.outputs
     reason, sequence = _end(out.finish_reason, out.stop_reason, called=reader.calls > 0)
@@ -116,60 +113,91 @@ async def message_events(
     yield event("message_stop")
 
 
-class BlockEvents:
-    """Opens, fills and closes one content block after the other."""
+class BlockWriter:
+    """Writes an answer into content blocks, one after the other, and yields the events that say so. The blocks do not
+    depend on how the answer is cut into pieces.
 
-    def __init__(self, *, show_thoughts: bool) -> None:
-        self._show_thoughts = show_thoughts
-        self._index, self._open = -1, ""
+    Args:
+        show_thoughts: whether thoughts' blocks have their text.
+    """
+
+    def __init__(self, reader: AnswerReader, *, show_thoughts: bool) -> None:
+        self._reader, self._show_thoughts = reader, show_thoughts
+        self._open: TextBlock | ThinkingBlock | ToolUseBlock | None = None
         self._space = ""  # held back: space alone is no block before a call
+        self.blocks: list[TextBlock | ThinkingBlock | ToolUseBlock] = []
+        """Written so far."""
 
-    def of(self, parts: Parts) -> Iterator[str]:
-        """The events of the parts of one piece."""
-        if parts.reasoning:
-            yield from self._begin("thinking", ThinkingBlock(thinking=""))
-            if self._show_thoughts:
-                yield self._delta("thinking_delta", thinking=parts.reasoning)
-        content = self._space + parts.content
-        if self._open != "text" and not content.strip():
-            self._space = content
-        elif content:
-            self._space = ""
-            yield from self._begin("text", TextBlock(text=""))
-            yield self._delta("text_delta", text=content)
-        for call in parts.calls:
-            self._space = ""
-            block = _tool_use(call)
-            yield from self._begin("", block.model_copy(update={"input": {}}))
-            yield self._delta("input_json_delta", partial_json=json.dumps(block.input, ensure_ascii=False))
-            yield from self.end()
+    def push(self, text: str) -> Iterator[str]:
+        """Writes the next piece of the answer."""
+        for parts in self._reader.push_in_order(text):
+            yield from self._write(parts)
 
     def end(self) -> Iterator[str]:
-        """Closes the open block."""
-        if self._open == "thinking":
-            yield self._delta("signature_delta", signature="")
-        if self._open:
-            yield event("content_block_stop", index=self._index)
-        self._open = ""
+        """Writes what is left."""
+        yield from self._write(self._reader.flush())
+        if self._space and not self._reader.calls:
+            yield from self._text(self._space)
+        yield from self._close()
 
-    def _begin(self, kind: str, block: BaseModel) -> Iterator[str]:
-        if kind and self._open == kind:
-            return
-        yield from self.end()
-        self._index, self._open = self._index + 1, kind or "tool_use"
-        yield event("content_block_start", index=self._index, content_block=block.model_dump())
+    def _write(self, parts: Parts) -> Iterator[str]:
+        if parts.reasoning:
+            yield from self._thought(parts.reasoning)
+        content = self._space + parts.content
+        if isinstance(self._open, TextBlock) or content.strip():
+            self._space = ""
+            yield from self._text(content)
+        else:
+            self._space = content
+        for call in parts.calls:
+            self._space = ""
+            yield from self._call(call)
+
+    def _thought(self, text: str) -> Iterator[str]:
+        block = self._open
+        if not isinstance(block, ThinkingBlock):
+            block = ThinkingBlock(thinking="")
+            yield from self._begin(block, block)
+        if self._show_thoughts:
+            block.thinking += text
+            yield self._delta("thinking_delta", thinking=text)
+
+    def _text(self, text: str) -> Iterator[str]:
+        block = self._open
+        if not isinstance(block, TextBlock):
+            block = TextBlock(text="")
+            yield from self._begin(block, block)
+        if text:
+            block.text += text
+            yield self._delta("text_delta", text=text)
+
+    def _call(self, call: FunctionCall) -> Iterator[str]:
+        block = ToolUseBlock(name=call.name, input=json.loads(call.arguments))
+        yield from self._begin(block, block.model_copy(update={"input": {}}))
+        yield self._delta("input_json_delta", partial_json=json.dumps(block.input, ensure_ascii=False))
+        yield from self._close()
+
+    def _begin(self, block: TextBlock | ThinkingBlock | ToolUseBlock, shown: BaseModel) -> Iterator[str]:
+        """Opens a block, which is shown without what is still to come."""
+        yield from self._close()
+        self._open = block
+        self.blocks.append(block)
+        yield event("content_block_start", index=len(self.blocks) - 1, content_block=shown.model_dump())
+
+    def _close(self) -> Iterator[str]:
+        if isinstance(self._open, ThinkingBlock):
+            yield self._delta("signature_delta", signature="")
+        if self._open is not None:
+            yield event("content_block_stop", index=len(self.blocks) - 1)
+        self._open = None
 
     def _delta(self, kind: str, **values: str) -> str:
-        return event("content_block_delta", index=self._index, delta={"type": kind, **values})
+        return event("content_block_delta", index=len(self.blocks) - 1, delta={"type": kind, **values})
 
 
 def event(name: str, **values: Any) -> str:
     """One event, named as its type."""
     return f"event: {name}\ndata: {json.dumps({'type': name, **values}, ensure_ascii=False)}\n\n"
-
-
-def _tool_use(call: FunctionCall) -> ToolUseBlock:
-    return ToolUseBlock(name=call.name, input=json.loads(call.arguments))
 
 
 def _end(reason: FinishReason, stopped: StopReason, *, called: bool) -> tuple[MessageEnd, str | None]:

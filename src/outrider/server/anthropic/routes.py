@@ -96,7 +96,7 @@ async def count_tokens(call: Call, asked: Prompted) -> Response:
     """The length of the prompt that a request makes."""
     _check_model(call, asked)
     counted = asked.model_dump(by_alias=True) | {"max_tokens": 1}
-    generation, _ = await call.service.in_thread(_generation, call, MessagesRequest.model_validate(counted))
+    generation, _ = await call.service.in_thread(_generation, call, MessagesRequest.checked(counted))
     return json_response(TokenCount(input_tokens=len(generation.prompts[0][0])))
 
 

@@ -22,6 +22,7 @@ from outrider.server.openai.shapes import ERRORS, STREAM, omitted
 from outrider.server.route import ApiRoute, Call
 from outrider.server.sampling import MAX_CHOICES, REFUSED, SamplingFields
 from outrider.tokenizer import Tokenizer
+from outrider.tokenizer.utf8 import without_surrogates
 
 router = APIRouter(prefix="/v1", route_class=ApiRoute, responses=ERRORS)
 
@@ -172,7 +173,8 @@ class CompletionWriter:
         first, self._begun = not self._begun, True
         echo, begin = first and self._asked.echo, None
         if echo:
-            text = (self._prompt if isinstance(self._prompt, str) else self._tokenizer.decode(self._ids)) + text
+            given = self._prompt
+            text = (without_surrogates(given) if isinstance(given, str) else self._tokenizer.decode(self._ids)) + text
         if self._logprobs and echo:
             begin = self._logprobs.prompt(self._ids[0], self._scored, self._asked.logprobs or 0)
         logprobs = None if self._logprobs is None else self._logprobs.next(tokens)

@@ -33,9 +33,8 @@ class TokenizeRequest(Fields):
     def ids(self, call: Call) -> list[int]:
         """The token ids; runs in a worker thread."""
         if self.messages:
-            asked = ChatRequest(
-                messages=self.messages, tools=self.tools, chat_template_kwargs=self.chat_template_kwargs
-            )
+            names = ("messages", "tools", "chat_template_kwargs")
+            asked = ChatRequest.checked({name: getattr(self, name) for name in names})
             return asked.generation(call)[0].prompts[0][0]
         if self.prompt is None:
             raise ApiError(400, "prompt: give a text, or messages", param="prompt")

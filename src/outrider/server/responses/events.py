@@ -5,7 +5,6 @@ See https://platform.openai.com/docs/api-reference/responses-streaming.
 
 from __future__ import annotations
 
-import re
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -40,8 +39,6 @@ from outrider.server.responses.tools import Tools
 from outrider.tokenizer import Tokenizer
 
 Events = Iterator[dict[str, Any]]
-
-_AFTER_A_MARK = re.compile("(?<=>)")
 
 
 class ResponseWriter:
@@ -80,9 +77,8 @@ class ResponseWriter:
     def push(self, text: str, logprobs: Sequence[TokenLogprobs] | None) -> Events:
         """The events of the next part of the answer. The items do not depend on how the answer is cut into parts."""
         self._note(logprobs or ())
-        # Every mark ends in ">": so no two parts come at once, and their order is known.
-        for segment in _AFTER_A_MARK.split(text):
-            yield from self._parts(self._reader.push(segment))
+        for parts in self._reader.push_in_order(text):
+            yield from self._parts(parts)
 
     def end(self, out: RequestOutput) -> Events:
         """The events of the answer's end, but for the last one."""

@@ -15,7 +15,7 @@ from outrider.server.fields import Fields, Refused
 from outrider.server.responses.items import Item, messages_of
 from outrider.server.responses.shapes import ResponseObject
 from outrider.server.responses.tools import Offered, Tools, plain_choice
-from outrider.server.sampling import SamplingFields
+from outrider.server.sampling import REFUSED, SamplingFields
 from outrider.server.structured_output import StructuredOutput
 
 Name = Annotated[str, Field(max_length=512)]
@@ -52,7 +52,7 @@ class Reasoning(Fields):
 class Prompted(SamplingFields):
     """What `POST /v1/responses/input_tokens` takes: all that the prompt is made of."""
 
-    refused: ClassVar[Refused] = {
+    refused: ClassVar[Refused] = REFUSED | {
         "conversation": ((), "conversations are not stored here: use previous_response_id"),
         "prompt": ((), "prompt templates are stored by OpenAI alone: give their text as instructions and input"),
     }
