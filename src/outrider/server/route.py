@@ -5,16 +5,17 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable, Coroutine
-from typing import Any, TypeVar
+from typing import Any
 
 from fastapi import Request
 from fastapi.routing import APIRoute
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse, Response
 
 from outrider.engine.outputs import RequestOutput
 from outrider.server.errors import ApiError
+from outrider.server.fields import Asked, read_fields
 from outrider.server.generation import Run
 from outrider.server.keys import cache_scope
 from outrider.server.service import Service
@@ -22,8 +23,6 @@ from outrider.server.service import Service
 MAX_BODY_BYTES = 8 << 20
 _CLIENT_GONE = 499
 """nginx's status for a client that left; nobody reads it."""
-
-Asked = TypeVar("Asked", bound=BaseModel)
 
 
 class Call(Request):
@@ -167,17 +166,9 @@ def json_response(body: BaseModel) -> Response:
 
 def _parsed(body: bytes, model: type[Asked]) -> Asked:
     try:
-        return model.model_validate(json.loads(body))
-    except ValidationError as error:
-        raise _first_problem(error) from error
+        given = json.loads(body)
     except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ApiError(400, f"the body is not JSON: {error}") from error
     except ValueError as error:  # Python's limit
         raise ApiError(400, "the body has a number with more than 4300 digits") from error
-
-
-def _first_problem(error: ValidationError) -> ApiError:
-    first = error.errors(include_url=False, include_context=False)[0]
-    field = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"]).removeprefix(".")
-    message = first["msg"].removeprefix("Value error, ")
-    return ApiError(400, f"{field}: {message}" if field else message, param=field or None)
+    return read_fields(model, given)

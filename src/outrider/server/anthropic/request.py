@@ -11,9 +11,9 @@ from pydantic import Field
 from outrider.chat.turn import TurnRequest
 from outrider.server.anthropic.blocks import Block, for_template
 from outrider.server.errors import ApiError, about
-from outrider.server.fields import Fields
+from outrider.server.fields import Fields, read_fields
 from outrider.server.openai.tools import MAX_TOOLS
-from outrider.server.sampling import MAX_CLIENT_SALT, SamplingFields
+from outrider.server.sampling import MAX_CLIENT_SALT, Draft, SamplingFields, Seed, StopTexts
 
 _log = logging.getLogger("outrider.server")
 _CHOICES: dict[str, Literal["auto", "none", "required"]] = {
@@ -122,7 +122,7 @@ class Prompted(Fields):
         for tool in self.tools or ():
             if tool.input_schema is None:
                 kind = tool.type or "without a type"
-                _log.warning("the tool %s (%s) runs on Anthropic's servers alone: it is not offered", tool.name, kind)
+                _log.warning("the tool %r (%r) runs on Anthropic's servers alone: it is not offered", tool.name, kind)
                 continue
             function = {"name": tool.name, "description": tool.description or "", "parameters": tool.input_schema}
             offered.append(function)
@@ -136,12 +136,12 @@ class MessagesRequest(Prompted):
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
     top_p: Annotated[float, Field(ge=0, le=1)] | None = None
     top_k: Annotated[int, Field(ge=-1)] | None = None
-    stop_sequences: list[str] | None = None
+    stop_sequences: StopTexts = Field(default_factory=list)
     stream: bool | None = None
     # outrider's own, as on its other routes.
-    seed: int | None = None
+    seed: Seed | None = None
     cache_salt: Annotated[str, Field(max_length=MAX_CLIENT_SALT)] | None = None
-    drafting: Any = None
+    drafting: Draft = "auto"
 
     def sampling(self) -> SamplingFields:
         """How tokens are chosen."""
@@ -150,10 +150,10 @@ class MessagesRequest(Prompted):
             "temperature": self.temperature,
             "top_p": self.top_p,
             "top_k": self.top_k,
-            "stop": [text for text in self.stop_sequences or () if text],
+            "stop": self.stop_sequences,
             "stream": self.stream,
             "seed": self.seed,
             "drafting": self.drafting,
             "response_format": self.response_format(),
         }
-        return SamplingFields.model_validate(fields)
+        return read_fields(SamplingFields, fields)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Any
 
 from fastapi import APIRouter
 from pydantic import BaseModel, Field
 from starlette.responses import Response
 
 from outrider.server.errors import ApiError, about
-from outrider.server.fields import Fields
+from outrider.server.fields import Fields, read_fields
 from outrider.server.openai.chat import ChatRequest
 from outrider.server.openai.shapes import ERRORS, omitted
 from outrider.server.openai.tools import Tool
@@ -23,7 +23,7 @@ class TokenizeRequest(Fields):
 
     model: str = ""
     prompt: str | None = None
-    messages: Annotated[list[dict[str, Any]], Field(fail_fast=True)] = Field(default_factory=list)
+    messages: list[dict[str, Any]] = Field(default_factory=list)
     tools: list[Tool] = Field(default_factory=list)
     chat_template_kwargs: dict[str, object] = Field(default_factory=dict)
     add_special_tokens: bool = True
@@ -33,9 +33,8 @@ class TokenizeRequest(Fields):
     def ids(self, call: Call) -> list[int]:
         """The token ids; runs in a worker thread."""
         if self.messages:
-            asked = ChatRequest(
-                messages=self.messages, tools=self.tools, chat_template_kwargs=self.chat_template_kwargs
-            )
+            given = {"messages": self.messages, "tools": self.tools, "chat_template_kwargs": self.chat_template_kwargs}
+            asked = read_fields(ChatRequest, given)
             return asked.generation(call)[0].prompts[0][0]
         if self.prompt is None:
             raise ApiError(400, "prompt: give a text, or messages", param="prompt")
@@ -57,7 +56,15 @@ class DetokenizeRequest(Fields):
     """Token ids."""
 
     model: str = ""
-    tokens: Annotated[list[int], Field(fail_fast=True)]
+    tokens: list[int]
+
+    def text(self, call: Call) -> str:
+        """Their text; runs in a worker thread."""
+        vocabulary, tokenizer = call.service.parts.target.vocabulary, call.service.tokenizer
+        if (wrong := next((token for token in self.tokens if not 0 <= token < vocabulary), None)) is not None:
+            raise ApiError(400, f"token id {wrong} is outside the vocabulary of {vocabulary}", param="tokens")
+        with about("tokens"):
+            return tokenizer.decode(self.tokens, skip_special=False)
 
 
 class DetokenizeResponse(BaseModel):
@@ -82,9 +89,4 @@ async def detokenize(call: Call, asked: DetokenizeRequest) -> Response:
     """Text of token ids."""
     service = call.service
     service.check_model(asked.model)
-    vocabulary = service.parts.target.vocabulary
-    if (wrong := next((token for token in asked.tokens if not 0 <= token < vocabulary), None)) is not None:
-        raise ApiError(400, f"token id {wrong} is outside the vocabulary of {vocabulary}", param="tokens")
-    with about("tokens"):
-        text = await service.in_thread(lambda: service.tokenizer.decode(asked.tokens, skip_special=False))
-    return json_response(DetokenizeResponse(prompt=text))
+    return json_response(DetokenizeResponse(prompt=await service.in_thread(asked.text, call)))
