@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Any
 
 from fastapi import APIRouter
 from pydantic import BaseModel, Field
@@ -23,7 +23,7 @@ class TokenizeRequest(Fields):
 
     model: str = ""
     prompt: str | None = None
-    messages: Annotated[list[dict[str, Any]], Field(fail_fast=True)] = Field(default_factory=list)
+    messages: list[dict[str, Any]] = Field(default_factory=list)
     tools: list[Tool] = Field(default_factory=list)
     chat_template_kwargs: dict[str, object] = Field(default_factory=dict)
     add_special_tokens: bool = True
@@ -56,7 +56,15 @@ class DetokenizeRequest(Fields):
     """Token ids."""
 
     model: str = ""
-    tokens: Annotated[list[int], Field(fail_fast=True)]
+    tokens: list[int]
+
+    def text(self, call: Call) -> str:
+        """Their text; runs in a worker thread."""
+        vocabulary, tokenizer = call.service.parts.target.vocabulary, call.service.tokenizer
+        if (wrong := next((token for token in self.tokens if not 0 <= token < vocabulary), None)) is not None:
+            raise ApiError(400, f"token id {wrong} is outside the vocabulary of {vocabulary}", param="tokens")
+        with about("tokens"):
+            return tokenizer.decode(self.tokens, skip_special=False)
 
 
 class DetokenizeResponse(BaseModel):
@@ -81,9 +89,4 @@ async def detokenize(call: Call, asked: DetokenizeRequest) -> Response:
     """Text of token ids."""
     service = call.service
     service.check_model(asked.model)
-    vocabulary = service.parts.target.vocabulary
-    if (wrong := next((token for token in asked.tokens if not 0 <= token < vocabulary), None)) is not None:
-        raise ApiError(400, f"token id {wrong} is outside the vocabulary of {vocabulary}", param="tokens")
-    with about("tokens"):
-        text = await service.in_thread(lambda: service.tokenizer.decode(asked.tokens, skip_special=False))
-    return json_response(DetokenizeResponse(prompt=text))
+    return json_response(DetokenizeResponse(prompt=await service.in_thread(asked.text, call)))
