@@ -1,4 +1,4 @@
-"""`POST /tokenize` and `POST /detokenize`, as vLLM has them."""
+"""`POST /tokenize`, `POST /detokenize` and `GET /tokenizer_info`, as vLLM has them."""
 
 from __future__ import annotations
 
@@ -73,6 +73,15 @@ class DetokenizeResponse(BaseModel):
     prompt: str
 
 
+class TokenizerInfo(BaseModel):
+    """What a client needs to prepare prompts itself. The end token is the first of the model's."""
+
+    bos_token: str | None
+    eos_token: str
+    chat_template: str | None
+    model_max_length: int
+
+
 @router.post("/tokenize", response_model=TokenizeResponse)
 async def tokenize(call: Call, asked: TokenizeRequest) -> Response:
     """Token ids of a text or a conversation."""
@@ -90,3 +99,17 @@ async def detokenize(call: Call, asked: DetokenizeRequest) -> Response:
     service = call.service
     service.check_model(asked.model)
     return json_response(DetokenizeResponse(prompt=await service.in_thread(asked.text, call)))
+
+
+@router.get("/tokenizer_info", response_model=TokenizerInfo)
+async def tokenizer_info(call: Call) -> Response:
+    """Special tokens and the chat template."""
+    parts, tokenizer = call.service.parts, call.service.tokenizer
+    begins = tokenizer.encode("")
+    info = TokenizerInfo(
+        bos_token=tokenizer.decode(begins, skip_special=False) or None,
+        eos_token=tokenizer.decode([min(parts.target.config.end_token_ids)], skip_special=False),
+        chat_template=None if parts.prompts.template is None else parts.prompts.template.source,
+        model_max_length=call.service.context,
+    )
+    return json_response(info)
