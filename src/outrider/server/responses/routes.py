@@ -103,7 +103,7 @@ async def retrieve(call: Call, response_id: str) -> Response:
     return _answer(live.response if live else (await _stored(call, response_id)).response)
 
 
-@router.delete("/{response_id}", response_model=Deleted)
+@router.delete("/{response_id}", response_model=Deleted, openapi_extra=_query())
 async def delete(call: Call, response_id: str) -> Response:
     """Forgets a response. One that is being generated is cancelled."""
     responses, scope = _responses(call), _scope(call)
