@@ -28,17 +28,31 @@ def api(served_llm):
         yield schemathesis.openapi.from_url(f"{base}/openapi.json")
 
 
+def reach_the_model(case):
+    """A random model or role is refused first, and nothing behind it would be tried."""
+    if not isinstance(case.body, dict):
+        return
+    if isinstance(case.body.get("model"), str):
+        case.body["model"] = "tiny"
+    for name in ("messages", "input", "instructions"):
+        items = case.body.get(name)
+        for item in items if isinstance(items, list) else ():
+            if isinstance(item, dict) and (name == "messages" or item.keys() & {"role", "content"}):
+                item["role"] = "user"
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("mode", list(GenerationMode))
 def test_every_request_is_answered_as_described(api, mode):
     for found in api.get_all_operations():
         operation = found.ok()
-        if mode is GenerationMode.NEGATIVE and operation.method == "get":
+        if mode is GenerationMode.NEGATIVE and not operation.body and not operation.query.items:
             continue  # nothing in it can be wrong
 
         @settings(max_examples=EXAMPLES, deadline=None, database=None, suppress_health_check=list(HealthCheck))
         @given(case=operation.as_strategy(generation_mode=mode))
         def holds(case):
+            reach_the_model(case)
             case.call_and_validate(checks=CHECKS, timeout=60)
 
         holds()

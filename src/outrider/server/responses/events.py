@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from outrider.chat.calls import Call as FunctionCall
@@ -36,7 +37,7 @@ from outrider.server.responses.shapes import (
 )
 from outrider.server.responses.spans import Spans
 from outrider.server.responses.tools import Tools
-from outrider.tokenizer import Tokenizer
+from outrider.tokenizer import StreamDecoder, Tokenizer
 
 Events = Iterator[dict[str, Any]]
 
@@ -66,8 +67,9 @@ class ResponseWriter:
         self._number = 0
         self._open: MessageItem | ReasoningItem | None = None
         self._space = ""  # held back: space alone is no message before a call
-        self._logprobs: deque[ChatTokenLogprob] = deque()  # of text that is not written yet
-        self._ahead = 0  # bytes of written text beyond its tokens
+        self._decoder = StreamDecoder(tokenizer)
+        self._logprobs: deque[_TextToken] = deque()  # of text that is not written yet
+        self._ahead = 0  # characters of written text beyond its tokens
 
     def begin(self) -> Events:
         """The first events."""
@@ -229,19 +231,31 @@ class ResponseWriter:
 
     def _note(self, tokens: Sequence[TokenLogprobs]) -> None:
         """Keeps the log-probabilities of the tokens that are text."""
-        spans = [(found, self._spans.next(found.token)) for found in tokens]
-        hidden = self._tokenizer.hidden
-        shown = [found for found, span in spans if span == "text" and found.token not in hidden]
-        self._logprobs += chat_logprobs(self._tokenizer, shown).content
+        for found in tokens:
+            is_text = self._spans.next(found.token) == "text" and found.token not in self._tokenizer.hidden
+            length = len(self._decoder.push(found.token) if is_text else self._decoder.flush())
+            if is_text:
+                self._logprobs.append(_TextToken(found, length))
+            elif self._logprobs:
+                self._logprobs[-1].length += length  # a mark ends an incomplete character
 
     def _logprobs_of(self, text: str) -> list[ChatTokenLogprob]:
         """Those of the tokens that the next text begins in."""
-        self._ahead += len(text.encode())
+        self._ahead += len(text)
         found = []
         while self._ahead > 0 and self._logprobs:
-            found.append(self._logprobs.popleft())
-            self._ahead -= len(found[-1].bytes)
-        return found
+            token = self._logprobs.popleft()
+            found.append(token.logprobs)
+            self._ahead -= token.length
+        return chat_logprobs(self._tokenizer, found).content
+
+
+@dataclass
+class _TextToken:
+    """A token of text. `length`: the characters that it completes."""
+
+    logprobs: TokenLogprobs
+    length: int
 
 
 def _dumped_all(logprobs: Sequence[ChatTokenLogprob]) -> list[dict[str, Any]]:
