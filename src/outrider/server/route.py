@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable, Coroutine
-from typing import Any
+from typing import Any, TypeVar
 
 from fastapi import Request
 from fastapi.routing import APIRoute
@@ -23,6 +23,8 @@ from outrider.server.service import Service
 MAX_BODY_BYTES = 8 << 20
 _CLIENT_GONE = 499
 """nginx's status for a client that left; nobody reads it."""
+
+Result = TypeVar("Result")
 
 
 class Call(Request):
@@ -85,16 +87,26 @@ class Call(Request):
             ClientDisconnect: it left.
             OutriderError: a job failed.
         """
-        finishing, leaving = asyncio.create_task(run.finish()), asyncio.create_task(self._left())
         try:
-            await asyncio.wait([finishing, leaving], return_when=asyncio.FIRST_COMPLETED)
-            if not finishing.done():
+            return await self.while_connected(run.finish())
+        finally:
+            run.cancel()
+
+    async def while_connected(self, work: Coroutine[Any, Any, Result]) -> Result:
+        """What a coroutine returns; cancels it if the client leaves before.
+
+        Raises:
+            ClientDisconnect: it left. That is received once, so what comes after would not learn of it.
+        """
+        working, leaving = asyncio.create_task(work), asyncio.create_task(self._left())
+        try:
+            await asyncio.wait([working, leaving], return_when=asyncio.FIRST_COMPLETED)
+            if leaving.done():
                 raise ClientDisconnect
-            return await finishing
+            return await working
         finally:
             leaving.cancel()
-            finishing.cancel()
-            run.cancel()
+            working.cancel()
 
     async def _left(self) -> None:
         while not await self.is_disconnected():
