@@ -160,6 +160,7 @@ def test_what_claude_code_sends_is_taken(client):
         ({"tool_choice": {"type": "tool", "name": "nothing"}}, "tool_choice"),
         ({"messages": [{"role": "user", "content": "abc " * 2000}]}, "context"),
         ({"stop_sequences": ["x"] * 17}, "stop_sequences: give a text, or a list of at most 16 texts"),
+        ({"tools": [WEATHER | {"name": "get weather"}]}, "which no call can be read with: use letters"),
         ({"extra_body": {"seed": -(2**70)}}, "seed"),
         ({"extra_body": {"drafting": "always"}}, "drafting"),
     ],
