@@ -195,6 +195,7 @@ def test_what_claude_code_sends_is_taken(client):
         ({"extra_body": {"seed": True}}, "seed: give a number"),
         ({"extra_body": {"drafting": "often"}}, "drafting: give"),
         ({"extra_body": {"cache_prompt": "perhaps"}}, "cache_prompt"),
+        ({"tools": [WEATHER | {"name": "get weather"}]}, "which no call can be read with: use letters"),
     ],
 )
 def test_errors_have_anthropics_form(client, fields, says):
