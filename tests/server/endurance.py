@@ -57,11 +57,15 @@ class BrokenError(Exception):
 
 @dataclass
 class Tally:
-    """What happened so far. `seen`: requests sent by then, and the process, after each lap."""
+    """What happened so far.
+
+    routes: requests by path. seen: requests sent by then, and the process, after each lap.
+    """
 
     sent: int = 0
     compared: int = 0
     what: Counter[str] = field(default_factory=Counter)
+    routes: Counter[str] = field(default_factory=Counter)
     seen: list[tuple[int, Seen]] = field(default_factory=list)
 
 
@@ -125,6 +129,7 @@ class Lap:
                 await self._compare(client, answered)
             await self._settle(client)
         self._tally.sent += len(self._cases) + len(self._burst)
+        self._tally.routes.update(case.path for case in (*self._cases, *self._burst))
 
     async def _send(self, client: httpx.AsyncClient, case: Case) -> None:
         async with self._at_once:
@@ -268,7 +273,7 @@ def summary(tally: Tally) -> str:
     """What was done, in lines."""
     first, last = tally.seen[len(tally.seen) // 4][1], tally.seen[-1][1]
     lines = [f"{tally.sent} requests; {tally.compared} answers asked for again, alone: all equal"]
-    lines += [f"{count:6} {what}" for what, count in sorted(tally.what.items())]
+    lines += [f"{count:6} {what}" for what, count in (*sorted(tally.routes.items()), *sorted(tally.what.items()))]
     lines.append(
         f"resident memory {first.resident / 2**20:.1f} MiB after a quarter, {last.resident / 2**20:.1f} at the end; "
         f"open files {first.files}, {last.files}; threads {first.threads}, {last.threads}"

@@ -6,6 +6,7 @@ import random
 
 import pytest
 from server import endurance
+from server.apis import APIS
 from server.server_process import Seen
 
 MIB = 1 << 20
@@ -18,6 +19,7 @@ def test_a_server_survives_mixed_requests_and_clients_that_leave(tmp_path):
         assert server.close() == 0
     assert tally.sent >= 240
     assert tally.compared > 60
+    assert all(tally.routes[path] >= 20 for path in APIS)
     for what in ("answered", "streamed", "refused", "told to come back later"):
         assert tally.what[what] > 0
     assert sum(count for what, count in tally.what.items() if what.startswith("clients that left")) >= 20

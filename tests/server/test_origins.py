@@ -78,6 +78,24 @@ def test_every_route_refuses_a_foreign_name_and_a_foreign_page(url, path, header
     assert error["type"] == "permission_error"
 
 
+def described(base, *, bodies=False):
+    """Every method of every route, or of those that take a body."""
+    paths = httpx.get(f"{base}/openapi.json").json()["paths"].items()
+    found = [(method, path, about) for path, methods in paths for method, about in methods.items()]
+    return [(method, path.strip("{}")) for method, path, about in found if not bodies or "requestBody" in about]
+
+
+@pytest.mark.parametrize("headers", [{"host": "evil.example"}, {"origin": "http://evil.example"}])
+def test_so_does_every_route_that_is_described(url, headers):
+    routes = described(url)
+    assert {("post", "/v1/messages"), ("post", "/v1/responses"), ("post", "/tokenize")} <= set(routes)
+    for method, path in routes:
+        for kind in ("application/json", "text/plain"):
+            sent = headers | {"content-type": kind}
+            found = httpx.request(method, f"{url}{path}", content=b"{}", headers=sent)
+            assert found.status_code == 403, (method, path)
+
+
 @pytest.mark.parametrize("host", FOREIGN_HOSTS)
 def test_foreign_hosts(url, host):
     found = httpx.get(f"{url}/v1/models", headers={"host": host})
@@ -152,6 +170,14 @@ def test_a_body_that_is_not_called_json_is_refused(url, path, kind):
     found = httpx.post(url + path, content=b'{"prompt": "x", "max_tokens": 1}', headers=headers)
     assert found.status_code == 415
     assert "send JSON, as application/json" in found.json()["error"]["message"]
+
+
+def test_no_route_takes_a_body_that_is_not_called_json(url):
+    routes = described(url, bodies=True)
+    assert len(routes) >= 8
+    for method, path in routes:
+        found = httpx.request(method, url + path, content=b"{}", headers={"content-type": "text/plain"})
+        assert found.status_code == 415, path
 
 
 @pytest.mark.parametrize("kind", ["application/json", "Application/JSON", "application/json; charset=utf-8"])

@@ -12,6 +12,8 @@ import pytest
 from openai.types.responses import Response, ResponseItemList
 from server.responses.streams import events, post, rebuilt, said
 
+from outrider.tokenizer.utf8 import text_of
+
 JSON = {"content-type": "application/json"}
 ASK = {"model": "tiny", "input": "abc", "max_output_tokens": 24, "temperature": 0}
 THINKS = {"grammar": 'start: <|channel> "thought\\n" /[a-c]{6}/ <channel|> /[0-9]{3}/'}
@@ -195,6 +197,21 @@ def test_the_text_is_that_of_the_chat_route(json_client, drafting):
     chat = json_client.chat.completions.create(**settings, messages=messages, max_tokens=60)
     assert response.output_text == chat.choices[0].message.content
     assert response.usage.output_tokens == chat.usage.completion_tokens
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_log_probabilities_end_with_the_text_though_it_has_bytes_of_no_character(json_url, seed):
+    """Such a byte is one of a token and three in the text. The token that ends the answer is none of the text."""
+    ends = list(range(260, 500, 2))
+    ask = ASK | {"temperature": 1.5, "seed": seed, "stop_token_ids": ends, "min_tokens": 12, "max_output_tokens": 60}
+    ask |= {"include": ["message.output_text.logprobs"]}
+    whole = post(json_url, ask | {"drafting": "off"})
+    (part,) = whole.output[0].content
+    assert "\ufffd" in part.text
+    assert text_of(b"".join(bytes(each.bytes) for each in part.logprobs)) == part.text
+    for drafting in ("off", 5):
+        found = events(json_url, ask | {"drafting": drafting})
+        assert found[-1].response.output[0].content[0].logprobs == part.logprobs
 
 
 def test_input_tokens_are_counted(json_client):

@@ -6,9 +6,7 @@ See https://platform.openai.com/docs/api-reference/responses-streaming.
 from __future__ import annotations
 
 import time
-from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from outrider.chat.calls import Call as FunctionCall
@@ -16,8 +14,9 @@ from outrider.chat.reader import AnswerReader, Parts
 from outrider.engine.outputs import RequestOutput
 from outrider.sampling.logprobs import TokenLogprobs
 from outrider.server.errors import ApiError
-from outrider.server.openai.logprobs import ChatTokenLogprob, chat_logprobs
+from outrider.server.openai.logprobs import ChatTokenLogprob
 from outrider.server.responses.items import opaque_thought
+from outrider.server.responses.logprobs import TextLogprobs
 from outrider.server.responses.shapes import (
     CustomCallItem,
     FunctionCallItem,
@@ -35,9 +34,8 @@ from outrider.server.responses.shapes import (
     as_json,
     item_id,
 )
-from outrider.server.responses.spans import Spans
 from outrider.server.responses.tools import Tools
-from outrider.tokenizer import StreamDecoder, Tokenizer
+from outrider.tokenizer import Tokenizer
 
 Events = Iterator[dict[str, Any]]
 
@@ -63,13 +61,11 @@ class ResponseWriter:
     ) -> None:
         self.response = response
         self._reader, self._tools, self._tokenizer = reader, tools, tokenizer
-        self._summary, self._opaque, self._spans = summary, opaque, Spans(tokenizer)
+        self._summary, self._opaque = summary, opaque
         self._number = 0
         self._open: MessageItem | ReasoningItem | None = None
         self._space = ""  # held back: space alone is no message before a call
-        self._decoder = StreamDecoder(tokenizer)
-        self._logprobs: deque[_TextToken] = deque()  # of text that is not written yet
-        self._ahead = 0  # characters of written text beyond its tokens
+        self._logprobs = TextLogprobs(tokenizer)
 
     def begin(self) -> Events:
         """The first events."""
@@ -78,7 +74,7 @@ class ResponseWriter:
 
     def push(self, text: str, logprobs: Sequence[TokenLogprobs] | None) -> Events:
         """The events of the next part of the answer. The items do not depend on how the answer is cut into parts."""
-        self._note(logprobs or ())
+        self._logprobs.note(logprobs or ())
         for parts in self._reader.push_in_order(text):
             yield from self._parts(parts)
 
@@ -124,7 +120,7 @@ class ResponseWriter:
         else:
             self._space = content
         for call in parts.calls:
-            self._logprobs_of(self._space)
+            self._logprobs.written(self._space)
             self._space = ""
             yield from self._call(call)
 
@@ -149,7 +145,7 @@ class ResponseWriter:
             item.content = [OutputText()]
             yield self._in_part("part.added", part=item.content[0].model_dump())
         if text:
-            logprobs = self._logprobs_of(text)
+            logprobs = self._logprobs.written(text)
             item.content[0].text += text
             item.content[0].logprobs += logprobs
             yield self._in_part("text.delta", delta=text, logprobs=_dumped_all(logprobs))
@@ -228,34 +224,6 @@ class ResponseWriter:
 
     def _new_id(self, kind: str) -> str:
         return item_id(kind, self.response.id, len(self.response.output))
-
-    def _note(self, tokens: Sequence[TokenLogprobs]) -> None:
-        """Keeps the log-probabilities of the tokens that are text."""
-        for found in tokens:
-            is_text = self._spans.next(found.token) == "text" and found.token not in self._tokenizer.hidden
-            length = len(self._decoder.push(found.token) if is_text else self._decoder.flush())
-            if is_text:
-                self._logprobs.append(_TextToken(found, length))
-            elif self._logprobs:
-                self._logprobs[-1].length += length  # a mark ends an incomplete character
-
-    def _logprobs_of(self, text: str) -> list[ChatTokenLogprob]:
-        """Those of the tokens that the next text begins in."""
-        self._ahead += len(text)
-        found = []
-        while self._ahead > 0 and self._logprobs:
-            token = self._logprobs.popleft()
-            found.append(token.logprobs)
-            self._ahead -= token.length
-        return chat_logprobs(self._tokenizer, found).content
-
-
-@dataclass
-class _TextToken:
-    """A token of text. `length`: the characters that it completes."""
-
-    logprobs: TokenLogprobs
-    length: int
 
 
 def _dumped_all(logprobs: Sequence[ChatTokenLogprob]) -> list[dict[str, Any]]:
