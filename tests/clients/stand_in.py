@@ -89,7 +89,7 @@ CALLS: list[tuple[str, str, dict[str, Any]]] = [
     ("weather", "get_weather", {"city": "Oslo"}),
     ("Create hello.txt", "exec_command", {"cmd": "echo hello > hello.txt"}),
     ("Create hello.txt", "shell", {"command": ["bash", "-lc", "echo hello > hello.txt"]}),
-    *(("Extract", tool, {"name": "Ada", "age": 36}) for tool in ("Person", "final_result", "json")),
+    *(("Extract", tool, {"name": "Ada", "age": 36}) for tool in ("Person", "PartialPerson", "final_result", "json")),
 ]
 """Words of the user's, the tool that then is called if it is offered, and its arguments."""
 
