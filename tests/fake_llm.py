@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from outrider.chat.markers import Markers
+from outrider.chat.turn import Turn, TurnRequest
 from outrider.drafters.pairing import FoundDrafter
 from outrider.engine.outputs import Piece, RequestOutput, RequestStats, TargetPass
 from outrider.errors import CheckpointError, UsageError
@@ -22,6 +23,8 @@ class ByteTokenizer:
 
     def encode(self, text: str) -> list[int]:
         return [BOS, *text.encode(errors="replace")]
+
+    control_ids: ClassVar[dict[str, int]] = {}
 
     def special_tokens(self, _texts: tuple[str, ...]) -> frozenset[int]:
         return frozenset()
@@ -93,8 +96,9 @@ class FakeLLM:
         self.thinking = thinking
         return self.tokenizer.encode("|".join(f"{m['role']}={m['content']}" for m in messages))
 
-    def markers(self, *, tools: bool) -> Markers:
-        return Markers(channels=self.chat is not None, tools=tools)
+    def turn(self, request: TurnRequest) -> Turn:
+        ids = self.conversation([*request.messages], thinking=request.thinks)
+        return Turn(ids, Markers(channels=self.chat is not None), request, self.tokenizer)
 
     def talk(self, messages: list[dict[str, str]], params: SamplingParams, *, thinking: bool) -> list[RequestOutput]:
         """`LLM.chat`, for a test that sets `chat` to it."""

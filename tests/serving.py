@@ -32,6 +32,7 @@ def serving(llm, **options) -> Iterator[tuple[str, Service]]:
     thread.start()
     try:
         while not running.started:
+            assert thread.is_alive(), "the server did not start"
             time.sleep(0.01)
         yield f"http://{address(*listeners[0].getsockname()[:2])}", service
     finally:

@@ -10,8 +10,8 @@ import weakref
 
 import pytest
 from idle import wait_until_idle
-from tiny_checkpoints import save_gguf
-from word_tokenizer import speak_words
+from tiny_checkpoints import VOCAB, save_gguf
+from word_tokenizer import save_tokenizer, speak_words
 
 import outrider
 from outrider import LLM, SamplingParams
@@ -331,3 +331,17 @@ def test_dir_shows_what_there_is():
 def test_six_public_attributes(llm):
     attributes = {name for name in vars(llm) if not name.startswith("_")}
     assert attributes == {"path", "config", "context", "tokenizer", "drafter"}
+
+
+@pytest.mark.parametrize("draft", ["off", 4])
+def test_tokens_that_the_tokenizer_lacks_have_no_text(tiny, copy_of, draft):
+    """Gemma 3's vision models have logits for 63 more tokens than their tokenizer has."""
+    folder = copy_of(tiny("gemma3").folder)
+    save_tokenizer(folder, VOCAB - 20)
+    with LLM(folder, threads=1, context=128) as llm:
+        params = SamplingParams(max_tokens=6, logit_bias={VOCAB - 1: 100.0}, logprobs=20, draft=draft)
+        (out,) = llm.generate([[5, VOCAB - 2] * 4], params)
+        assert (out.token_ids, out.text) == ((VOCAB - 1,) * 6, "")
+        assert llm.tokenizer.decode([VOCAB - 1, 4]) == "a"
+        with pytest.raises(UsageError, match="outside the vocabulary"):
+            llm.tokenizer.decode([VOCAB])

@@ -17,7 +17,7 @@ struct AttentionPack {
   const float* query[kMaxQueries];  // (head_dim), already scaled
   float* out[kMaxQueries];          // (head_dim)
   int64_t first[kMaxQueries];       // first position that the query attends to
-  int64_t position[kMaxQueries];    // the last one: its own
+  int64_t position[kMaxQueries];    // last position that the query attends to
   // For a row of a tree: path[d] is the staged row, in slot committed + path[d], that has position committed + d.
   // Null if that is 0, 1, 2, ...
   const int32_t* path[kMaxQueries];

@@ -16,9 +16,9 @@ namespace outrider::OUTRIDER_ISA {
 // Software prefetch of the codes at a distance of kSteps steps, continuing across the end of the tile into the `next` one. (A
 // tile of at most kSteps steps continues into the tiles behind it instead.)
 // With several rows a step computes for longer than the hardware prefetcher covers, which also stops at page borders and at
-// jumps between matrices; without software prefetch, reads and computation would alternate. The less a step computes, the
-// smaller the gain, and a loss if bandwidth alone is the bound: the distance depends on the number of rows. Measured over the
-// matrices of the demo and of E2B.
+// jumps between matrices; without software prefetch, reads and computation would alternate. Steps that compute less gain less,
+// and lose if bandwidth alone is the bound, so the distance depends on the number of rows. Measured over the matrices of the
+// demo and of E2B.
 template <size_t kStep, int kSteps>  // kStep: bytes of codes per step; kSteps: prefetch distance, 0 for none
 class Prefetcher {
  public:

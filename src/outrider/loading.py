@@ -134,6 +134,7 @@ def load(source: str | Path, options: LoadOptions, progress: Progress) -> Loaded
     progress("building the tokenizer", 1.0)
     template = chat_template_of(tables)
     tokenizer = open_tokenizer(tables, path=checkpoint.path, written="" if template is None else template.written)
+    tokenizer.pad(target.vocabulary)
     grammars = grammar_compiler(tokenizer, target.vocabulary)
     prompts = Prompts(
         *(tokenizer, template, grammars),

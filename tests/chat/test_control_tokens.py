@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from outrider.chat.template import ChatTemplate
+from outrider.chat.turn import TurnRequest, open_turn
 from outrider.tokenizer import Tokenizer
 
 TEMPLATES = {"gemma3": GEMMA3, "gemma4": GEMMA4}
@@ -73,6 +74,23 @@ def test_no_text_becomes_a_control_token_wherever_it_stands(tokenizer, text):
             assert written(tokenizer, ids) == expected.replace("\u2581", " ")
             counts.append(control(tokenizer, ids))
         assert counts[0] == counts[1]
+
+
+@given(text=TEXTS)
+def test_nor_through_a_variable_or_where_an_answer_goes_on(tokenizer, text):
+    template = ChatTemplate("{{ extra }}{{ eos_token }}" + GEMMA4, bos="<bos>")
+
+    def ids_with(text):
+        messages = [{"role": "user", "content": "a"}, {"role": "assistant", "content": text}]
+        kwargs = {"extra": text, "bos_token": text, "eos_token": text}
+        request = TurnRequest(messages, template_kwargs=kwargs, continue_final_message=True)
+        return open_turn(template, tokenizer, request).ids
+
+    ids = ids_with(text)
+    assert control(tokenizer, ids) == control(tokenizer, ids_with("hi"))
+    shown = text.replace("\u2581", " ")
+    assert written(tokenizer, ids).startswith(f"{shown}{shown}<bos>")
+    assert written(tokenizer, ids).endswith("model\n" + text.lstrip().replace("\u2581", " "))
 
 
 @pytest.mark.parametrize("name", TEMPLATES)

@@ -128,6 +128,8 @@ def test_a_call_without_a_name_is_left_out(caplog):
     for broken in ({}, {"function": None}, {"function": {"arguments": "{}"}}, "call", None):
         with caplog.at_level(logging.WARNING, "outrider.chat"):
             assert "tool_calls" not in read({"role": "assistant", "tool_calls": [broken]})
+            assert "tool_calls" not in read({"role": "assistant", "tool_calls": broken})
+    assert "tool_calls" not in read({"role": "assistant", "tool_calls": 5})
     assert "messages[0]: a tool call without a function's name was left out" in caplog.messages
 
 

@@ -157,11 +157,25 @@ def test_demanded_calls_in_json(tokenizer):
     held = turn(tokenizer, GEMMA3, user(), tools=[WEATHER], function="weather").params(SamplingParams()).grammar
     (option,) = json.loads(held.text)["anyOf"]
     assert option["properties"] == {"name": {"const": "weather"}, "parameters": WEATHER["function"]["parameters"]}
-    nested = {"name": "f", "parameters": {"$defs": {"a": {"type": "string"}}, "$ref": "#/$defs/a"}}
-    asked = turn(tokenizer, GEMMA3, user(), tools=[{"function": nested}])
-    joined = asked.params(SamplingParams(grammar=Grammar.json_schema({"type": "array"}))).grammar
-    assert json.loads(joined.text)["$defs"] == {"a": {"type": "string"}}
-    assert json.loads(joined.text)["anyOf"][1] == {"type": "array"}
+
+
+def test_references_of_a_schema_stay_its_own(tokenizer):
+    def schema(kind):
+        own = {"$ref": "#/$defs/it"}
+        return {"properties": {"enum": own, "a": {"$ref": "#"}}, "const": own, "$defs": {"it": {"type": kind}}}
+
+    tools = [{"function": {"name": kind, "parameters": schema(kind)}} for kind in ("string", "integer")]
+    asked = turn(tokenizer, GEMMA3, user(), tools=tools)
+    held = json.loads(asked.params(SamplingParams(grammar=Grammar.json_schema(schema("null")))).grammar.text)
+    *calls, form = held["anyOf"]
+    for at, kind, found in (
+        ("#/anyOf/0/properties/parameters", "string", calls[0]["properties"]["parameters"]),
+        ("#/anyOf/1/properties/parameters", "integer", calls[1]["properties"]["parameters"]),
+        ("#/anyOf/2", "null", form),
+    ):
+        moved = schema(kind)
+        moved["properties"] = {"enum": {"$ref": f"{at}/$defs/it"}, "a": {"$ref": at}}
+        assert found == moved
 
 
 @pytest.mark.parametrize("source", [GEMMA3, GEMMA4])

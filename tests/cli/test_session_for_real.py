@@ -43,7 +43,7 @@ def test_no_control_token_is_shown(chat_llm, capsys):
     session = talk(chat_llm, "/set thinking on", *("go on" for _ in range(8)))
     shown = capsys.readouterr().out
     assert len(session.messages) == 16
-    assert not any(mark in shown for mark in ("<eos>", "<bos>", "<|channel>", "<|tool_call>"))
+    assert not any(mark in shown for mark in ("<eos>", "<bos>", "<|channel>", "<channel|>", "<|tool_call>"))
 
 
 def test_a_message_that_is_too_long_changes_nothing(chat_llm, capsys):

@@ -111,7 +111,7 @@ def save_stand_in(folder: Path) -> Path:
     arguments = {**VARIANTS["gemma4-dense"], "vocab_size": len(tables.tokens), "vocab_size_per_layer_input": 0}
     config = transformers.Gemma4TextConfig(**arguments | {"max_position_embeddings": CONTEXT}, eos_token_id=[*_ENDS])
     target = save_folder(randomized(transformers.Gemma4ForCausalLM(config)), folder)
-    _, special = encoders_from_tables(tables)
+    _, special = encoders_from_tables(tables, frozenset(range(4)))
     (target / "tokenizer.json").write_text(json.dumps(_renamed(json.loads(special.to_str()))), "utf-8")
     (target / "tokenizer_config.json").write_text(json.dumps({"bos_token": "<bos>", "chat_template": TEMPLATE}))
     return target

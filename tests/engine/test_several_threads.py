@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from queue import SimpleQueue
 
 import numpy as np
 import pytest
@@ -22,6 +23,7 @@ from outrider import LLM, SamplingParams
 from outrider.backends import cpu
 from outrider.errors import OutriderError
 from outrider.models.gemma import kv_layers
+from outrider.server.scheduler import Scheduler
 
 
 @pytest.fixture(scope="module")
@@ -196,6 +198,42 @@ def test_measuring_and_scoring_take_their_turn(llm):
                 llm.parts.measure.verify(4, 0, 20)
 
     in_threads(work, 6)
+
+
+def calling_until(done: threading.Event, call: Callable[[Callable[[], None]], None]) -> list[threading.Thread]:
+    """Three threads that call without a pause, as scoring does, for half a minute at most."""
+    deadline = time.monotonic() + 30
+
+    def on_and_on() -> None:
+        while not done.is_set() and time.monotonic() < deadline:
+            call(lambda: time.sleep(0.01))
+
+    threads = [threading.Thread(target=on_and_on) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    return threads
+
+
+@pytest.mark.parametrize("served", [False, True], ids=["driver", "server"])
+def test_callers_that_go_on_do_not_keep_requests_waiting(llm, served):
+    scheduler, done, pieces = Scheduler(llm), threading.Event(), SimpleQueue()
+    if served:
+        scheduler.start()
+    threads = calling_until(done, scheduler.call if served else llm.parts.driver.call)
+    prompt, params = request(1)
+    if served:
+        scheduler.submit(prompt, params, pieces.put)
+        while pieces.get(timeout=60).finish_reason is None:
+            pass
+    else:
+        llm.generate([prompt], params)
+    waited = not any(thread.is_alive() for thread in threads)
+    done.set()
+    for thread in threads:
+        thread.join()
+    if served:
+        scheduler.stop()
+    assert not waited
 
 
 def test_the_core_refuses_a_second_thread(llm):

@@ -4,10 +4,11 @@ usage: make fuzz, or PYTHONPATH=tests python tests/lossless/fuzz.py [--requests 
            [--threads N ...]
 
 Every round takes a model (tiny ones of all variants with random weights and drafters of every kind, or the demo), some
-requests with random prompts, sampling parameters, stops and budgets, and how to draft: sources, tree shapes, draft
-lengths, drafts that are right, wrong or random, prompt chunks, company in the pass, reused prefixes. Each request is
-answered alone without drafting, then all of them together with it. Not one token, text, log-probability or finish
-reason may differ. A difference is printed with the round's seed, which repeats it: --seed S --requests 1.
+requests with random prompts, embeddings in them, sampling parameters, stops, grammars, tools, thoughts and budgets, and
+how to draft: sources, tree shapes, draft lengths, drafts that are right, wrong or random, prompt chunks, requests in
+the batch, reused prefixes. Each request is answered alone without drafting, then all of them together with it. Not one
+token, text, log-probability, finish or stop reason may differ; some log-probabilities are compared with those of
+scoring, too. A difference is printed with the round's seed, which repeats it: --seed S --requests 1.
 """
 
 from __future__ import annotations
@@ -23,15 +24,21 @@ from pathlib import Path
 from typing import Any
 
 import gguf
+import numpy as np
 import torch
 import transformers
+from json_tokenizer import SPECIAL, speak_json
 from lossless.stand_in import StandInDrafter
 from tiny_checkpoints import VARIANTS, VOCAB, WINDOW, make_assistant, make_model, save_folder, save_gguf
 from word_tokenizer import speak_words
 
-from outrider import LLM, Grammar, RequestOutput, SamplingParams
+from outrider import LLM, Grammar, SamplingParams
+from outrider.chat import grammar, json_calls
 from outrider.drafters import mtp
+from outrider.engine.media import Medium
+from outrider.engine.request import Request
 from outrider.sampling.thoughts import Thoughts
+from outrider.tokenizer import Tokenizer
 
 DRAFTERS = ("none", "dense", "clusters", "broken")
 FORMATS = [gguf.GGMLQuantizationType[name] for name in ("F32", "Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1")]
@@ -42,6 +49,14 @@ GRAMMARS = [
     Grammar.regex("(ab|c|d)*e|z{1,50}"),
     Grammar.lark('start: word+\nword: /[abc]+/ | "d" start "e" | "z"'),
 ]
+FUNCTIONS: list[tuple[str, dict[str, Any] | None]] = [
+    ("ab", {"type": "object", "properties": {"a": {"type": "integer"}, "b": {"enum": ["x", 1, "ab"]}}}),
+    ("z", {"type": "object", "properties": {"list": {"type": "array"}}, "required": ["list"]}),
+    ("c", None),
+]
+FORMS = [None, Grammar.json_object(), Grammar.json_schema({"enum": [12, "ab", "abc"]}), Grammar.regex("[ab]{2,9}c?")]
+EMBEDDED = 32
+"""Embeddings that media take their rows from."""
 
 
 class Models:
@@ -79,7 +94,7 @@ class Models:
             context=256,
             kv_cache_dtype=("float16", "float32", "int8")[number % 3],
         )
-        speak_words(llm)
+        (speak_json if number % 2 else speak_words)(llm)
         return llm
 
 
@@ -137,9 +152,59 @@ def random_params(rng: random.Random, vocabulary: int, most: int) -> dict[str, A
     return params
 
 
-def given_back(out: RequestOutput) -> tuple[Any, ...]:
+def random_turn(rng: random.Random, tokenizer: Tokenizer, vocabulary: int) -> dict[str, Any]:
+    """What a turn of a conversation adds: calls of functions, a form of the answer, thoughts, control tokens as text.
+
+    Control tokens are those of the model, or any tokens, which come more often.
+    """
+    known = tokenizer.special_tokens(SPECIAL)
+    params: dict[str, Any] = {}
+    if known and rng.random() < 0.4:
+        several, form = rng.random() < 0.5, rng.choice(FORMS)
+        read = [grammar.Function(*function) for function in rng.sample(FUNCTIONS, rng.randint(1, 3))]
+        params["grammar"] = grammar.grammar_of_calls(read, tokenizer, several=several, form=form)
+        if rng.random() < 0.3:
+            form = rng.choice([form for form in FORMS if form is None or form.kind == "json_schema"])
+            params["grammar"] = json_calls.grammar_of_calls(rng.sample(FUNCTIONS, 2), form)
+    if rng.random() < 0.5:
+        marks = rng.sample(range(vocabulary), 2)
+        if known and rng.random() < 0.7:
+            marks = [tokenizer.control_ids[text] for text in ("<|channel>", "<channel|>")]
+            params["logit_bias"] = {mark: rng.choice([0.0, 3.0, 100.0]) for mark in marks}
+        params["thoughts"] = Thoughts(*marks, rng.random() < 0.5, rng.choice([None, 0, 1, 6]))
+    if known and rng.random() < 0.5:
+        params["keep_special"] = SPECIAL
+    return params
+
+
+def random_media(rng: random.Random, prompt: list[int], hidden_size: int, seed: int) -> list[Medium]:
+    """Up to three media in a prompt; the same ones come again and again."""
+    media, first = list[Medium](), 0
+    embeddings = np.random.default_rng(seed).normal(size=(EMBEDDED, hidden_size)).astype(np.float32)
+    for _ in range(rng.randint(1, 3)):
+        first += rng.randint(0, 20)
+        rows = rng.choice([1, 5, 12])
+        if first + rows > len(prompt):
+            break
+        at = rng.randrange(3)
+        media.append(Medium(first, embeddings[at : at + rows], bytes([seed, at, rows])))
+        prompt[first : first + rows] = [0] * rows
+        first += rows
+    return media
+
+
+def given_back(request: Request) -> tuple[Any, ...]:
     """All that must not depend on drafting."""
-    return out.token_ids, out.text, out.finish_reason, out.logprobs
+    out = request.output()
+    return out.token_ids, out.text, out.finish_reason, out.stop_reason, out.logprobs, out.stats.reasoning_tokens
+
+
+def answer(llm: LLM, prompt: list[int], params: SamplingParams, media: Sequence[Medium]) -> Request:
+    """One request alone."""
+    request = llm.parts.engine.add(list(prompt), params, media)
+    while not request.ended:
+        llm.parts.engine.step()
+    return request
 
 
 def fuzz_round(
@@ -155,21 +220,28 @@ def fuzz_round(
         # The demo's window is long: few prompts reach it, and the time goes into more requests.
         around = WINDOW if demo and rng.random() < 0.95 else window
         prompt = random_prompt(rng, llm.parts.target.vocabulary, around, llm.context - 1)
-        cases.append((prompt, random_params(rng, llm.parts.target.vocabulary, most)))
-        if rng.random() < 0.2:
-            marks = rng.sample(range(llm.parts.target.vocabulary), 2)
-            cases[-1][1]["thoughts"] = Thoughts(*marks, rng.random() < 0.5, rng.choice([None, 0, 1, 6]))
+        params = random_params(rng, llm.parts.target.vocabulary, most)
+        if rng.random() < 0.5:
+            params |= random_turn(rng, llm.tokenizer, llm.parts.target.vocabulary)
+        cases.append((prompt, params))
     if rng.random() < 0.3:  # prompts that share a beginning, for prefixes that are used again
         cases = [(cases[0][0][: rng.randint(0, 40)] + prompt, params) for prompt, params in cases]
         cases = [(prompt[: llm.context - 1], params) for prompt, params in cases]
+    width, seed = llm.config.hidden_size, rng.randrange(2)
+    media = [random_media(rng, prompt, width, seed) if rng.random() < 0.15 else [] for prompt, _ in cases]
     engine, planner = llm.parts.engine, llm.parts.engine.planner
     ends = {rng.randrange(llm.parts.target.vocabulary) for _ in range(rng.choice([0, 1, 20]))}
     engine._end_tokens = frozenset(ends)
     stand_in = StandInDrafter(rng, llm.parts.target.vocabulary, rng.choice([0.0, 0.5, 0.9, 1.0]))
     expected = []
-    for prompt, params in cases:
-        expected.append(llm.generate([prompt], SamplingParams(**params, draft="off"))[0])
-        stand_in.know(prompt, expected[-1].token_ids)
+    for (prompt, params), given in zip(cases, media, strict=True):
+        plain = answer(llm, prompt, SamplingParams(**params, draft="off"), given)
+        expected.append(given_back(plain))
+        stand_in.know(prompt, plain.answer)
+        if params.get("logprobs") is not None and not given and rng.random() < 0.2:
+            scores = llm.score([plain.tokens])[0][len(prompt) - 1 :]
+            if scores != [entry.logprob for entry in plain.output().logprobs or ()]:
+                return len(cases), 0, f"{llm.path.name}, {params}, prompt {prompt}:\n{scores}\n{expected[-1]}"
     own, chunk = planner.drafters, engine.chunk
     branches = mtp.BRANCHES
     planner.drafters = [d for d in (*own, stand_in) if rng.random() < 0.7]
@@ -178,20 +250,19 @@ def fuzz_round(
     drafts = [rng.choice(["auto", "auto", rng.randint(1, 20)]) for _ in cases]
     try:
         running = []
-        for (prompt, params), draft in zip(cases, drafts, strict=True):
-            running.append(engine.add(list(prompt), SamplingParams(**params, draft=draft)))
+        for (prompt, params), given, draft in zip(cases, media, drafts, strict=True):
+            running.append(engine.add(list(prompt), SamplingParams(**params, draft=draft), given))
             for _ in range(rng.choice([0, 0, 2])):  # some join late
                 engine.step()
-        while any(request.finish_reason is None for request in running):
+        while not all(request.ended for request in running):
             engine.step()
     finally:
         planner.drafters, engine.chunk, mtp.BRANCHES = own, chunk, branches
         engine._end_tokens = frozenset(llm.config.end_token_ids)
     for request, plain, (prompt, params), draft in zip(running, expected, cases, drafts, strict=True):
-        out = request.output()
-        if given_back(out) != given_back(plain):
+        if (drafted := given_back(request)) != plain:
             what = f"{llm.path.name}, {llm.parts.threads} threads, draft={draft}, {params}, prompt {prompt}"
-            return len(cases), 0, f"{what}:\n{given_back(out)}\n{given_back(plain)}"
+            return len(cases), 0, f"{what}:\n{drafted}\n{plain}"
     return len(cases), sum(request.stats.accepted for request in running), None
 
 

@@ -249,3 +249,9 @@ def test_a_stop_text_is_found_behind_the_thought_alone(llm, draft):
     for out in answers(llm, [2, b], params, draft, right=1.0):
         assert out.token_ids == (a, a, a, a, a, ANSWER, a)
         assert (out.text, out.finish_reason, out.stats.reasoning_tokens) == ("aaaaa", "stop", 5)
+
+
+def test_a_stop_token_of_the_prompt_ended_nothing(llm):
+    x = 3 + ord("x")
+    out = llm.generate([[2, x]], SamplingParams(grammar=Grammar.regex("()"), stop_token_ids=(x,), ignore_end=True))[0]
+    assert (out.token_ids, out.finish_reason, out.stop_reason) == ((), "stop", None)

@@ -87,6 +87,11 @@ def test_a_form_begins_after_one_thought(compiler):
     assert constraint.complete
 
 
+def test_a_budget_of_0_holds_where_the_form_ends_at_once(compiler):
+    empty = compiler.constraint(Grammar.regex("()"), [])
+    assert allowed(ThoughtConstraint(Thoughts(BEGIN, CLOSE, budget=0), empty, compiler.text_tokens)) == []
+
+
 def test_a_form_that_describes_the_thought_is_held_to_from_the_beginning(compiler):
     constraint = constraint_of(compiler, FORMS[2], budget=5)
     for token in (BEGIN, ord("x"), CLOSE, ord("y")):

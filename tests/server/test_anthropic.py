@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 
 import anthropic
 import httpx
 import jsonschema
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from serving import serving
 
 from outrider.chat.messages import read_messages
 from outrider.chat.reader import AnswerReader
+from outrider.errors import UsageError
 from outrider.server.anthropic.blocks import for_template
 from outrider.server.anthropic.response import BlockWriter
 
@@ -115,6 +119,24 @@ def test_space_alone_is_a_block_only_where_it_is_all_there_is(text, blocks):
     assert [block.text for block in writer.blocks] == blocks
 
 
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=4),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.sampled_from(["type", "text", "data"]), inner),
+    max_leaves=5,
+)
+BLOCK = st.fixed_dictionaries(
+    {"type": JSON | st.sampled_from(["text", "document", "search_result", "tool_use", "tool_result", "thinking"])},
+    optional={name: JSON for name in ("text", "source", "title", "content", "tool_use_id", "input", "thinking")}
+    | {"source": st.fixed_dictionaries({"type": st.sampled_from(["text", "content"]), "content": JSON, "data": JSON})},
+)
+
+
+@given(role=st.sampled_from(["user", "assistant"]), blocks=st.lists(BLOCK, max_size=3))
+def test_any_blocks_are_read_or_refused(role, blocks):
+    with contextlib.suppress(UsageError):
+        read_messages(for_template(role, blocks))
+
+
 def test_messages_become_those_of_chat_templates():
     user = [
         {"type": "text", "text": "So?", "cache_control": {"type": "ephemeral"}},
@@ -139,6 +161,8 @@ def test_messages_become_those_of_chat_templates():
     document = {"type": "document", "title": "Notes", "source": {"type": "text", "data": "all"}}
     (read,) = read_messages(for_template("user", [document, {"type": "text", "text": "Sum up"}]))
     assert read["content"] == "Notes:\nall\n\nSum up"
+    (read,) = read_messages(for_template("user", [{"type": "tool_result", "tool_use_id": "t", "content": 5}]))
+    assert read == {"role": "tool", "tool_call_id": "t", "content": "5"}
     image = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": ""}}
     (read,) = read_messages(for_template("user", [image]), ignore_media=True)
     assert read["content"] == "[image]"
@@ -171,6 +195,7 @@ def test_what_claude_code_sends_is_taken(client):
         ({"extra_body": {"seed": True}}, "seed: give a number"),
         ({"extra_body": {"drafting": "often"}}, "drafting: give"),
         ({"extra_body": {"cache_prompt": "perhaps"}}, "cache_prompt"),
+        ({"tools": [WEATHER | {"name": "get weather"}]}, "which no call can be read with: use letters"),
     ],
 )
 def test_errors_have_anthropics_form(client, fields, says):

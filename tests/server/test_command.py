@@ -125,7 +125,7 @@ def test_other_names(served):
 
 def test_the_start_says_what_runs_and_where(served):
     _, _, said = served("--threads", "2")
-    assert "2 threads (as asked); drafter: no MTP drafter found" in said
+    assert "2 thread(s) (as asked); drafter: no MTP drafter found" in said
     assert re.search(r"demo at http://127\.0\.0\.1:\d+/v1, and a page to try it at http://127\.0\.0\.1:\d+/", said)
     assert "all usable cores" in served()[2]
 

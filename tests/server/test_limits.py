@@ -15,6 +15,7 @@ import pytest
 from serving import serving
 
 from outrider.server.limits import Limits
+from outrider.server.openai import completions
 
 SHORT = {"prompt": "y", "max_tokens": 2}
 HEAD = (
@@ -184,6 +185,40 @@ def test_a_body_that_does_not_come_is_not_waited_for(served_llm):
         answer = sender.recv(4096)
         assert answer.startswith(b"HTTP/1.1 408 ")
         assert given_up(base, "body") == 1
+
+
+def test_a_client_that_leaves_while_its_prompt_is_scored_ends_the_scoring(served_llm, monkeypatch):
+    from outrider.engine import scoring
+
+    target, passes = served_llm.parts.engine.target, []
+    run = target.run
+
+    def slowly(*given, **options):
+        passes.append(time.monotonic())
+        time.sleep(0.05)
+        return run(*given, **options)
+
+    monkeypatch.setattr(scoring, "_ROWS", 2)
+    with serving(served_llm) as (base, _):
+        monkeypatch.setattr(target, "run", slowly)
+        asked = {"prompt": [[2, *range(10, 210)]] * 4, "prompt_logprobs": 1, "max_tokens": 1}
+        with pytest.raises(httpx.ReadTimeout):
+            httpx.post(f"{base}/v1/completions", json=asked, timeout=1)
+        left = time.monotonic()
+        while time.monotonic() < left + 3 and passes[-1] > time.monotonic() - 1:
+            time.sleep(0.05)
+        assert passes[0] < left
+        assert passes[-1] < left + 2
+        assert served_llm.parts.caches.in_use == 0
+
+
+def test_prompt_logprobs_are_bounded(url, monkeypatch):
+    monkeypatch.setattr(completions, "MAX_PROMPT_LOGPROBS", 2 * 2 * 10 * 6)
+    asked = {"prompt": [[2] * 10] * 2, "n": 2, "echo": True, "logprobs": 5, "max_tokens": 0}
+    assert httpx.post(f"{url}/v1/completions", json=asked, timeout=60).status_code == 200
+    found = httpx.post(f"{url}/v1/completions", json=asked | {"prompt": [[2] * 10, [2] * 11]}, timeout=60)
+    assert found.status_code == 400
+    assert "asks for 252 log-probabilities of prompt tokens; the limit is 240" in found.json()["error"]["message"]
 
 
 def test_a_client_that_leaves_while_its_prompt_is_computed_frees_its_place_within_a_pass(slow):

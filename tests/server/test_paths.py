@@ -90,3 +90,11 @@ def test_errors_of_both(json_url, path, body, param):
     found = httpx.post(f"{json_url}{path}", json=body)
     assert found.status_code == 400
     assert found.json()["error"]["param"] == param
+
+
+def test_tools_that_cannot_be_are_an_error_of_tokenizing_too(json_url):
+    tool = {"type": "function", "function": {"name": "f"}}
+    for tools, says in (([tool] * 2, "two functions called f"), ([tool] * 129, "at most 128")):
+        asked = {"messages": [{"role": "user", "content": "ab"}], "tools": tools}
+        found = httpx.post(f"{json_url}/tokenize", json=asked)
+        assert (found.status_code, says in found.json()["error"]["message"]) == (400, True)

@@ -541,3 +541,12 @@ def test_huge_biases_do_not_hold_the_loop(url):
 def test_an_error_of_a_conversation_that_is_to_be_counted_names_its_field(json_url):
     found = error(json_url, "/tokenize", {"messages": CHAT["messages"], "tools": [TOOL, TOOL]})
     assert "two functions called f" in found["message"]
+
+
+def test_tokenizer_info_has_what_clients_prepare_prompts_with(json_url):
+    info = httpx.get(f"{json_url}/tokenizer_info").json()
+    assert (info["bos_token"], info["eos_token"]) == ("<bos>", "<eos>")
+    assert info["model_max_length"] == 512
+    assert "messages" in info["chat_template"]
+    ids = post(json_url, "/tokenize", {"prompt": "<|channel>", "add_special_tokens": False})["tokens"]
+    assert len(ids) == 1, "control tokens are read, as vLLM does"

@@ -14,7 +14,7 @@ import httpx
 import pytest
 from serving import serving
 
-from outrider.server import route, service
+from outrider.server import fields, route, service
 from outrider.server.file_handles import limit_accept_errors
 
 JSON = {"content-type": "application/json"}
@@ -58,11 +58,24 @@ def test_biases_are_bounded_before_each_is_looked_at(url, path):
 
 
 def test_a_list_that_is_wrong_throughout_is_one_error(monkeypatch, url):
-    explained, sizes = route._first_problem, []
-    monkeypatch.setattr(route, "_first_problem", lambda error: sizes.append(error.error_count()) or explained(error))
-    for path, body in (("completions", {"prompt": ["x"] * 50_000}), ("chat/completions", {"messages": [1] * 50_000})):
-        assert httpx.post(f"{url}/v1/{path}", json=body, timeout=60).status_code == 400
+    explained, sizes = fields._first_problem, []
+    monkeypatch.setattr(fields, "_first_problem", lambda error: sizes.append(error.error_count()) or explained(error))
+    wrong = [1] * 50_000
+    for path, body in (
+        ("v1/completions", {"prompt": ["x"] * 50_000}),
+        ("v1/completions", {"prompt": "x", "guided_choice": wrong}),
+        ("v1/completions", {"prompt": "x", "structured_outputs": {"choice": wrong}}),
+        ("v1/chat/completions", {"messages": wrong}),
+        ("v1/chat/completions", CHAT | {"tools": wrong[:128]}),
+        ("v1/messages", CHAT | {"max_tokens": 1, "stop_sequences": wrong}),
+        ("v1/messages", {"max_tokens": 1, "messages": wrong}),
+        ("v1/messages", {"max_tokens": 1, "messages": [{"role": "user", "content": wrong}]}),
+        ("tokenize", CHAT | {"tools": wrong}),
+        ("detokenize", {"tokens": ["x"] * 50_000}),
+    ):
+        assert httpx.post(f"{url}/{path}", json=body, timeout=60).status_code == 400
     assert max(sizes) < 10
+    assert len(sizes) == 10
 
 
 def test_a_grammar_is_compiled_beside_the_loop(served_llm, monkeypatch):

@@ -145,9 +145,20 @@ def test_parameters_too_deep_for_a_grammar(json_llm):
     schema = {"type": "string"}
     for _ in range(60):
         schema = {"type": "object", "properties": {"a": schema}}
-    functions = [Function(name="f", parameters=schema)]
-    with pytest.raises(UsageError, match="nest deeper than 32"):
-        grammar_of_calls(functions, json_llm.tokenizer, several=False)
+    value = 1
+    for _ in range(900):
+        value = [value]
+    for deep in (schema, {"type": "object", "properties": {"a": {"enum": [value]}}}):
+        with pytest.raises(UsageError, match="nest deeper than 32"):
+            grammar_of_calls([Function(name="f", parameters=deep)], json_llm.tokenizer, several=False)
+
+
+def test_types_that_repeat_do_not_multiply(json_llm):
+    schema = {"type": "string"}
+    for _ in range(15):
+        schema = {"type": ["array", "array", ["array"]], "items": schema}
+    functions = [Function("f", {"type": "object", "properties": {"a": schema}, "required": [[], "a"]})]
+    assert len(grammar_of_calls(functions, json_llm.tokenizer, several=False).text) < 3000
 
 
 def test_a_template_with_tools_of_another_format_says_so(json_llm, json_url, monkeypatch):
@@ -206,7 +217,7 @@ def test_wrong_forms_are_named_as_they_were_given(json_url):
 
 
 def schemas():
-    names = st.sampled_from(["a", "B", "city", "x-y", "Zip_1"])
+    names = st.sampled_from(["a", "B", "city", "x-y", "Zip_1", "a:b", "c[]", "", " d{", '"e",'])
     leaf = st.sampled_from(
         [
             {"type": "string"},
@@ -293,6 +304,14 @@ def test_the_example_that_needs_no_hypothesis(json_llm):
     for token in json_llm.tokenizer.encode("<|tool_call>call:f{", add_bos=False, parse_special=True):
         constraint.push(token)
     assert not constraint.allows(3 + ord("}"))  # b is required
+    for mark in ('<|"|>', "<tool_call|>"):  # their texts would end the string, or the call, for the parser
+        constraint = json_llm.parts.grammars.constraint(grammar, [])
+        for token in json_llm.tokenizer.encode('<|tool_call>call:f{b:<|"|>', add_bos=False, parse_special=True):
+            constraint.push(token)
+        for token in json_llm.tokenizer.encode(mark[:-1], add_bos=False):
+            constraint.push(token)
+        assert not constraint.allows(3 + ord(">"))
+        assert constraint.allows(259 + SPECIAL.index('<|"|>'))
 
 
 @settings(max_examples=60, deadline=None)

@@ -17,7 +17,9 @@ QUOTE = '<|"|>'
 MAX_DEPTH = 64
 """Deepest nesting of arguments that is read."""
 
-_HEAD = re.compile(r"\s*call:\s*([\w.\-]+)\s*(?=\{)")
+NAME = re.compile(r"[\w.\-]+")
+"""Of a function."""
+_HEAD = re.compile(rf"\s*call:\s*({NAME.pattern})\s*(?=\{{)")
 _SPACE = re.compile(r"\s*")
 _BARE = re.compile(r"[^,{}\[\]]*")
 _KEY = re.compile(r"[^:,{}\[\]]+(?=:)")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +16,8 @@ from outrider.sampling.grammar import Grammar
 from outrider.tokenizer import Tokenizer
 
 _MAX_DEPTH = 32
-# The number of digits is bounded: every number is a finite float, and no number is endless.
+# The number of digits is bounded: every number is a finite float, and no number is endless. A string is read up to the
+# text of the control token that ends it, so it cannot hold that text.
 _VALUES = r"""
 any: text | number | "true" | "false" | "null" | anyobject | anyarray
 anyobject: "{" (anypair ("," anypair)*)? "}"
@@ -24,8 +26,9 @@ anyarray: "[" (any ("," any)*)? "]"
 number: /-?(0|[1-9][0-9]{0,19})(\.[0-9]{1,20})?([eE][+-]?[01]?[0-9]{1,2})?/
 integer: /-?(0|[1-9][0-9]{0,19})/
 KEY: /[A-Za-z_][A-Za-z0-9_\-]*/
-TEXT: /(.|\n)*/
+TEXT: /(.|\n)*/ & ~/(.|\n)*(<\|"\|>|<tool_call\|>)(.|\n)*/
 """
+_BARE_KEY = re.compile(r"[^\s:,{}\[\]<]([^:,{}\[\]<]*[^\s:,{}\[\]<])?")
 
 
 @dataclass(frozen=True)
@@ -88,8 +91,7 @@ class _Rules:
         return f"call{number}"
 
     def _value(self, schema: Any, depth: int, *, top: bool = False) -> str:
-        if depth > _MAX_DEPTH:
-            raise UsageError(f"a function's parameters nest deeper than {_MAX_DEPTH}: make them flatter")
+        self._check(depth)
         if not isinstance(schema, Mapping):
             return "any"
         options = schema.get("enum", [schema["const"]] if "const" in schema else None)
@@ -97,7 +99,8 @@ class _Rules:
             return self._rule(" | ".join(self._literal(option, depth) for option in options))
         kind = schema.get("type")
         if isinstance(kind, list) and kind and not top:
-            return self._rule(" | ".join(self._value({**schema, "type": one}, depth + 1) for one in kind))
+            kinds = dict.fromkeys(one if isinstance(one, str) else "any" for one in kind)
+            return self._rule(" | ".join(self._value({**schema, "type": one}, depth + 1) for one in kinds))
         if kind == "object" or top:
             return self._object(schema, depth)
         if kind == "array":
@@ -112,11 +115,11 @@ class _Rules:
         properties = schema.get("properties")
         if not isinstance(properties, dict):
             return "anyobject"
-        required = schema.get("required")
-        required = required if isinstance(required, list) else []
+        needed = schema.get("required")
+        required = {name for name in needed if isinstance(name, str)} if isinstance(needed, list) else set()
         # The chat template's order, the only one in the training data.
         names = sorted(properties, key=str.lower)
-        pairs = [self._rule(f"{_key(name)} {self._value(properties[name], depth + 1)}") for name in names]
+        pairs = [self._rule(f"{self._key(name)} {self._value(properties[name], depth + 1)}") for name in names]
         # Two rules per argument: as the first one written, and after others, with a comma before it.
         first, later = '""', '""'
         for name, pair in zip(reversed(names), reversed(pairs), strict=True):
@@ -128,15 +131,28 @@ class _Rules:
         return self._rule(f'"{{" {first} "}}"')
 
     def _literal(self, value: Any, depth: int) -> str:
+        self._check(depth)
         if isinstance(value, str):
-            quote = _mark(self._tokenizer, QUOTE)
-            return f"{quote} {json.dumps(value, ensure_ascii=False)} {quote}" if value else f"{quote} {quote}"
+            return self._quoted(value)
         if isinstance(value, list):
             return _joined('"["', [self._literal(item, depth + 1) for item in value], '"]"')
         if isinstance(value, dict):
-            pairs = [f"{_key(key)} {self._literal(value[key], depth + 1)}" for key in sorted(value, key=str.lower)]
+            pairs = [f"{self._key(key)} {self._literal(value[key], depth + 1)}" for key in sorted(value, key=str.lower)]
             return _joined('"{"', pairs, '"}"')
         return json.dumps(json.dumps(value))
+
+    def _quoted(self, text: str) -> str:
+        quote = _mark(self._tokenizer, QUOTE)
+        return f"{quote} {json.dumps(text, ensure_ascii=False)} {quote}" if text else f"{quote} {quote}"
+
+    def _key(self, name: str) -> str:
+        if _BARE_KEY.fullmatch(name):
+            return json.dumps(f"{name}:", ensure_ascii=False)
+        return f'{self._quoted(name)} ":"'
+
+    def _check(self, depth: int) -> None:
+        if depth > _MAX_DEPTH:
+            raise UsageError(f"a function's parameters nest deeper than {_MAX_DEPTH}: make them flatter")
 
     def _rule(self, body: str) -> str:
         self._count += 1
@@ -147,7 +163,3 @@ class _Rules:
 def _joined(begin: str, parts: Iterable[str], end: str) -> str:
     inner = ' "," '.join(parts)
     return f"({begin} {inner} {end})"
-
-
-def _key(name: str) -> str:
-    return json.dumps(f"{name}:", ensure_ascii=False)

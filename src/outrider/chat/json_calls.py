@@ -16,6 +16,10 @@ from outrider.sampling.grammar import Grammar
 _LABEL = re.compile(r"\A[a-z_]*\s")
 _BEGUN = re.compile(r"\s*(?:```[a-z_]*\s+)?[\[{]")
 _BEGINNING = re.compile(r"\s*(?:`{0,2}|```[a-z_]{0,12}\s*)")
+_DATA = ("enum", "const", "default", "examples")
+"""Keywords of a schema whose values are no schemas."""
+_NAMED = ("properties", "patternProperties", "$defs", "definitions", "dependentSchemas")
+"""Those whose values are schemas by name."""
 _INTRODUCTION = """\
 You can call functions. To call one, answer with a JSON object and no other text:
 {"name": function name, "parameters": dictionary of argument name and its value}
@@ -76,16 +80,13 @@ def grammar_of_calls(functions: Sequence[tuple[str, Mapping[str, Any] | None]], 
     Returns:
         None if the form cannot be joined: it is no JSON schema.
     """
-    definitions: dict[str, dict[str, Any]] = {}
     options: list[Any] = []
     for name, schema in functions:
+        at = f"#/anyOf/{len(options)}/properties/parameters"
         options.append(
             {
                 "type": "object",
-                "properties": {
-                    "name": {"const": name},
-                    "parameters": _nested(schema or {"type": "object"}, definitions),
-                },
+                "properties": {"name": {"const": name}, "parameters": _placed(schema or {"type": "object"}, at)},
                 "required": ["name", "parameters"],
                 "additionalProperties": False,
             }
@@ -93,18 +94,24 @@ def grammar_of_calls(functions: Sequence[tuple[str, Mapping[str, Any] | None]], 
     if form is not None:
         if form.kind != "json_schema":
             return None
-        options.append(_nested(json.loads(form.text), definitions))
-    return Grammar.json_schema({"anyOf": options, **definitions})
+        options.append(_placed(json.loads(form.text), f"#/anyOf/{len(options)}"))
+    return Grammar.json_schema({"anyOf": options})
 
 
-def _nested(schema: Any, definitions: dict[str, dict[str, Any]]) -> Any:
-    """A schema as part of another: its definitions move to the root, which references count from."""
-    if not isinstance(schema, Mapping):
-        return schema
-    for name in ("$defs", "definitions"):
-        if isinstance(schema.get(name), Mapping):
-            definitions.setdefault(name, {}).update(schema[name])
-    return {name: value for name, value in schema.items() if name not in ("$defs", "definitions")}
+def _placed(schema: Any, at: str) -> Any:
+    """A schema as a part of another: its references, which count from its root, count from there."""
+    placed = json.loads(Grammar.json_schema(schema).text)  # a copy, whose size is checked
+    parts = [(placed, False)]
+    while parts:
+        part, named = parts.pop()
+        if isinstance(part, list):
+            parts += [(each, False) for each in part]
+        elif isinstance(part, dict):
+            reference = part.get("$ref")
+            if isinstance(reference, str) and reference.startswith("#"):
+                part["$ref"] = at + reference[1:]
+            parts += [(each, not named and name in _NAMED) for name, each in part.items() if named or name not in _DATA]
+    return placed
 
 
 def _call(found: Any, names: Collection[str]) -> Call | None:

@@ -54,6 +54,7 @@ def _read(where: str, message: Mapping[str, Any], ignore_media: bool) -> Message
     read: Message = {"role": _ROLES[role], "content": _text(where, message.get("content"), ignore_media)}
     old = message.get("function_call")  # what calls were before tools
     calls = message.get("tool_calls") or ([{"function": old}] if old else [])
+    calls = calls if isinstance(calls, list | tuple) else [calls]
     if found := [call for call in map(_call, [where] * len(calls), calls) if call is not None]:
         read["tool_calls"] = found
     read |= {name: text for name in ("name", "tool_call_id") if isinstance(text := message.get(name), str)}

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from outrider.chat import grammar, json_calls
+from outrider.chat.calls import NAME
 from outrider.chat.folding import alternating, without_tools
 from outrider.chat.markers import Markers, knows_tools
 from outrider.chat.messages import Message, MessagesError, read_messages
@@ -83,6 +84,9 @@ def _tool(index: int, tool: Any) -> dict[str, Any]:
         raise UsageError(
             f'tools[{index}] must be {{"type": "function", "function": {{"name": ...}}}}, not {given(tool)}'
         )
+    if not NAME.fullmatch(function["name"]):
+        problem = f"tools[{index}] has the name {given(function['name'])}, which no call can be read with"
+        raise UsageError(f"{problem}: use letters, digits, dots, - and _")
     return {"type": "function", "function": {name: value for name, value in function.items() if value is not None}}
 
 

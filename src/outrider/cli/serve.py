@@ -144,7 +144,7 @@ def serve(
         llm, scheduler, metrics, name=name, aliases=aliases, keys=keys, limits=limits, ignore_media=ignore_media
     )
     url = f"http://{address(host, listeners[0].getsockname()[1])}"
-    used = f"{llm.parts.threads} threads ({'as asked' if threads else 'all usable cores'})"
+    used = f"{llm.parts.threads} thread(s) ({'as asked' if threads else 'all usable cores'})"
     console = error_console()
     console.print(f"{used}; drafter: {llm.drafter.why}", style="dim", markup=False)
     console.print(f"{name} at {url}/v1, and a page to try it at {url}/", markup=False)

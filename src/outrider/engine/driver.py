@@ -150,7 +150,7 @@ class Driver:
         """Those in the queue; waits for one if no request runs."""
         if not self._running:
             yield self._calls.get()
-        while True:
+        for _ in range(self._calls.qsize()):  # callers that go on at once do not keep the requests waiting
             try:
                 yield self._calls.get_nowait()
             except Empty:

@@ -145,7 +145,8 @@ class Request:
     def stop_reason(self) -> StopReason:
         """See `RequestOutput`."""
         last = self.tokens[-1]
-        return last if self.ended and last in self.params.stop_token_ids else self._stream.stopped
+        ended = self.ended and self.decoding and last in self.params.stop_token_ids
+        return last if ended else self._stream.stopped
 
     def take_piece(self) -> Piece:
         """What was generated since the last call."""

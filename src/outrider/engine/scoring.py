@@ -13,6 +13,7 @@ from outrider.arrays import Floats
 from outrider.cache import CachePool
 from outrider.engine.engine import Engine
 from outrider.engine.target import chain
+from outrider.errors import OutriderError
 from outrider.sampling.logprobs import TokenLogprobs, logprob_of, logprobs_of
 
 _ROWS = 64
@@ -71,11 +72,17 @@ def score(model: Scorable, token_ids: Sequence[int]) -> list[float]:
     return scores
 
 
-def score_tokens(model: Scorable, token_ids: Sequence[int], count: int, salt: str | None) -> list[ScoredToken]:
+def score_tokens(
+    model: Scorable, token_ids: Sequence[int], count: int, salt: str | None, cancelled: Callable[[], bool]
+) -> list[ScoredToken]:
     """As `score`, with the `count` most likely tokens in each position.
 
     Args:
         salt: keep the keys and values in the prefix cache of this salt; None for not at all.
+        cancelled: asked before each pass.
+
+    Raises:
+        OutriderError: it was cancelled.
     """
     following, found = iter(token_ids[1:]), list[ScoredToken]()
 
@@ -84,12 +91,17 @@ def score_tokens(model: Scorable, token_ids: Sequence[int], count: int, salt: st
             token = next(following)
             found.append(ScoredToken(logprobs_of(row, token, count), 1 + int((row > row[token]).sum())))
 
-    _run(model, token_ids[:-1], _ROWS, take, salt)
+    _run(model, token_ids[:-1], _ROWS, take, salt, cancelled)
     return found
 
 
 def _run(
-    model: Scorable, token_ids: Sequence[int], rows: int, take: Callable[[Floats], None], salt: str | None = None
+    model: Scorable,
+    token_ids: Sequence[int],
+    rows: int,
+    take: Callable[[Floats], None],
+    salt: str | None = None,
+    cancelled: Callable[[], bool] = lambda: False,
 ) -> None:
     """Calls `take` with the logits of each pass over a text, (rows, vocabulary) float32, valid until it returns.
 
@@ -108,6 +120,8 @@ def _run(
 
     try:
         for begin in range(0, len(token_ids), rows):
+            if cancelled():
+                raise OutriderError("the scoring was cancelled")
             call(partial(one_pass, token_ids[begin : begin + rows]))
         keep = salt is not None
     finally:

@@ -124,7 +124,8 @@ class GrammarCompiler:
     """
 
     def __init__(self, piece: Callable[[int], bytes], words: int, special: Collection[int], vocabulary: int) -> None:
-        self._piece, self._words, self._special = piece, min(words, vocabulary), sorted(special)
+        self._piece, self._words = piece, min(words, vocabulary)
+        self._special = sorted(token for token in special if token < self._words)
         self._vocabulary = vocabulary
         self._tokenizer: LLTokenizer | None = None
         self._compiled: OrderedDict[Grammar, LLMatcher] = OrderedDict()

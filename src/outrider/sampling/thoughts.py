@@ -141,5 +141,5 @@ class ThoughtConstraint:
             left = np.zeros_like(allowed) if state.inside else allowed.copy()
             left[end if state.inside else begin] = state.inside and allowed[end]
             # A form that describes thoughts itself may demand one, or not allow it to end here.
-            return left if left.any() else allowed
+            return allowed if state.in_form and not left.any() else left
         return allowed

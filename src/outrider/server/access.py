@@ -65,4 +65,5 @@ def _line(scope: Scope, status: int, number: str, seconds: float, run: Run | Non
     drafted, accepted = sum(out.stats.drafted for out in outputs), sum(out.stats.accepted for out in outputs)
     speed = sum(out.stats.decode_tokens_per_second for out in outputs)
     share = f", {accepted / drafted:.0%} of drafts accepted" if drafted else ""
-    return f"{line}: {prompts} + {tokens} tokens, {speed:.1f} tokens/s{share}"
+    rate = f", {speed:.1f} tokens/s" if speed else ""
+    return f"{line}: {prompts} + {tokens} tokens{rate}{share}"

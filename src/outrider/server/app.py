@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Collection
 from typing import Any
 
 from fastapi import FastAPI
+from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
@@ -65,8 +66,11 @@ def create_app(
         ],
     )
     app.state.service, app.state.responses = service, Responses(store or ResponseStore())
-    for api in (completions, chat, responses, anthropic, models, tokens, status):
-        app.include_router(api.router)
+    app.state.routes = []
+    apis = (completions, chat, responses, anthropic, models, tokens, status)
+    for router in (*(api.router for api in apis), status.open_router):
+        app.include_router(router)
+        app.state.routes += [_listed(route) for route in router.routes if isinstance(route, APIRoute)]
     app.router.routes += page_routes()
     return app
 
@@ -83,6 +87,9 @@ class _App(FastAPI):
 
 async def _not_routed(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    app, path = request.app, request.url.path
-    routes = [f"{' '.join(methods).upper()} {route}" for route, methods in app.openapi()["paths"].items()]
-    return error_response(app.state.service, not_routed(error.status_code, request.method, path, routes))
+    state = request.app.state
+    return error_response(state.service, not_routed(error.status_code, request.method, request.url.path, state.routes))
+
+
+def _listed(route: APIRoute) -> str:
+    return f"{' '.join(route.methods or ())} {route.path_format}"

@@ -25,6 +25,7 @@ _CLIENT_GONE = 499
 """nginx's status for a client that left; nobody reads it."""
 
 Asked = TypeVar("Asked", bound=Fields)
+Result = TypeVar("Result")
 
 
 class Call(Request):
@@ -88,16 +89,26 @@ class Call(Request):
             OutriderError: a job failed.
         """
         self.state.run = run
-        finishing, leaving = asyncio.create_task(run.finish()), asyncio.create_task(self._left())
         try:
-            await asyncio.wait([finishing, leaving], return_when=asyncio.FIRST_COMPLETED)
-            if not finishing.done():
+            return await self.while_connected(run.finish())
+        finally:
+            run.cancel()
+
+    async def while_connected(self, work: Coroutine[Any, Any, Result]) -> Result:
+        """What a coroutine returns; cancels it if the client leaves before.
+
+        Raises:
+            ClientDisconnect: it left. That is received once, so what comes after would not learn of it.
+        """
+        working, leaving = asyncio.create_task(work), asyncio.create_task(self._left())
+        try:
+            await asyncio.wait([working, leaving], return_when=asyncio.FIRST_COMPLETED)
+            if leaving.done():
                 raise ClientDisconnect
-            return await finishing
+            return await working
         finally:
             leaving.cancel()
-            finishing.cancel()
-            run.cancel()
+            working.cancel()
 
     async def _left(self) -> None:
         while not await self.is_disconnected():

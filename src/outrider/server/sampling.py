@@ -92,8 +92,8 @@ _TEXTS = {"type": "array", "items": {"type": "string"}, "maxItems": MAX_STOP_TEX
 Biases = Annotated[
     dict[int, Annotated[Number, Field(ge=-100, le=100)]], Field(max_length=MAX_BIASES), BeforeValidator(_biases)
 ]
-Seed = Annotated[Integer, Field(ge=-(2**63), lt=2**64)]
 StopTexts = Annotated[list[str], BeforeValidator(_stop_texts), WithJsonSchema({"anyOf": [{"type": "string"}, _TEXTS]})]
+Seed = Annotated[Integer, Field(ge=-(2**63), lt=2**64)]
 Draft = Annotated[
     Any,
     BeforeValidator(_draft),
@@ -133,9 +133,7 @@ class SamplingFields(StructuredOutput):
     typical_p: Annotated[Number, Field(gt=0, le=1)] | None = None
     repetition_penalty: Annotated[Number, Field(ge=0.01, le=100)] | None = None
     min_tokens: Annotated[Integer, Field(ge=0)] = 0
-    stop_token_ids: Annotated[list[Integer], Field(max_length=MAX_STOP_TOKENS, fail_fast=True)] = Field(
-        default_factory=list
-    )
+    stop_token_ids: Annotated[list[Integer], Field(max_length=MAX_STOP_TOKENS)] = Field(default_factory=list)
     ignore_eos: bool = False
     cache_salt: Annotated[str, Field(max_length=MAX_CLIENT_SALT)] = ""
     # As in llama.cpp's server.

@@ -185,7 +185,7 @@ class Scheduler:
                     return
                 self._expire_waiting()
                 self._join()
-            while self._calls:
+            for _ in range(len(self._calls)):  # callers that go on at once do not keep the batch waiting
                 self._calls.popleft()()
             if time.monotonic() >= self._until:
                 self._abandon_all()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -12,7 +13,7 @@ from typing import TypeVar
 from outrider import LLM, SamplingParams
 from outrider.cache import CachePool
 from outrider.engine.engine import Engine
-from outrider.engine.scoring import score_tokens
+from outrider.engine.scoring import ScoredToken, score_tokens
 from outrider.errors import UsageError
 from outrider.server.errors import ApiError, api_error
 from outrider.server.file_handles import limit_accept_errors
@@ -86,11 +87,16 @@ class Service:
         return await asyncio.get_running_loop().run_in_executor(self._encoders, partial(function, *arguments))
 
     async def begin(self, generation: Generation) -> Run:
-        """Compiles a generation's grammars, so that the engine finds them compiled, scores its prompts, and queues its
-        jobs.
+        """Prepares a generation and queues its jobs.
 
         Raises:
             ApiError: a grammar cannot be used, the queue is full, or the server is shutting down.
+        """
+        return Run(self.scheduler, generation, await self.prepare(generation))
+
+    async def prepare(self, generation: Generation) -> list[list[ScoredToken]]:
+        """Compiles a generation's grammars, so that the engine finds them compiled, and scores its prompts if it asks
+        for that. Scoring ends before its next pass if this is cancelled. Raises as `begin`.
         """
         for grammar in generation.grammars:
             params, loop = SamplingParams(grammar=grammar), asyncio.get_running_loop()
@@ -98,14 +104,17 @@ class Service:
                 await loop.run_in_executor(self._compilers, self.parts.prompts.check, params)
             except UsageError as error:
                 raise ApiError(400, str(error), param=generation.grammar_field) from error
-        scored = []
+        scored: list[list[ScoredToken]] = []
         if generation.prompt_logprobs is not None:
             self.scheduler.check_room()
-            model = _Scorable(self.scheduler, self.parts.engine, self.parts.caches)
-            for ids, params in generation.prompts:
-                count, salt = generation.prompt_logprobs, params.scope
-                scored.append(await asyncio.to_thread(score_tokens, model, ids, count, salt))
-        return Run(self.scheduler, generation, scored)
+            model, ended = _Scorable(self.scheduler, self.parts.engine, self.parts.caches), threading.Event()
+            try:
+                for ids, params in generation.prompts:
+                    count, salt = generation.prompt_logprobs, params.scope
+                    scored.append(await asyncio.to_thread(score_tokens, model, ids, count, salt, ended.is_set))
+            finally:
+                ended.set()
+        return scored
 
     def checked(self, params: SamplingParams) -> SamplingParams:
         """Parameters that fit the model; their grammar is not compiled yet. Raises UsageError."""

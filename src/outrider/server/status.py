@@ -12,7 +12,7 @@ from outrider.server.openai.shapes import ERRORS
 from outrider.server.route import ApiRoute, Call, OpenRoute, json_response
 
 router = APIRouter(route_class=ApiRoute, responses=ERRORS)
-_open = APIRouter(route_class=OpenRoute, responses=ERRORS)
+open_router = APIRouter(route_class=OpenRoute, responses=ERRORS)
 
 
 class Health(BaseModel):
@@ -23,7 +23,7 @@ class Health(BaseModel):
     waiting: int
 
 
-@_open.get("/health", response_model=Health, openapi_extra={"security": []})
+@open_router.get("/health", response_model=Health, openapi_extra={"security": []})
 async def health(call: Call) -> Response:
     """200 while the server accepts requests."""
     running, waiting = call.service.scheduler.counts
@@ -36,6 +36,3 @@ async def metrics(call: Call) -> Response:
     service = call.service
     text = service.metrics.text(service.scheduler, service.parts.caches)
     return Response(text, media_type="text/plain; version=0.0.4")
-
-
-router.include_router(_open)

@@ -97,6 +97,12 @@ class Tokenizer:
             bos_token_id=bos_of(special),
         )
 
+    def pad(self, vocabulary: int) -> None:
+        """Ids below `vocabulary` that have no text get an empty one: a model may have logits for ids that its
+        tokenizer lacks, and choose them."""
+        missing = {token: "" for token in range(vocabulary) if token not in self._texts}
+        self._texts = {**self._texts, **missing}
+
     def encode(self, text: str, *, add_bos: bool = True, parse_special: bool = False) -> list[int]:
         """The ids of a text. A lone surrogate is encoded as U+FFFD.
 

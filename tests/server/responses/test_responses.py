@@ -204,6 +204,16 @@ def test_log_probabilities_end_with_the_text_though_it_has_bytes_of_no_character
         assert found[-1].response.output[0].content[0].logprobs == part.logprobs
 
 
+@pytest.mark.parametrize("drafting", ["off", "auto", 5])
+def test_the_text_is_that_of_the_chat_route(json_client, drafting):
+    settings = {"model": "tiny", "temperature": 1, "extra_body": {"seed": 7, "drafting": drafting}}
+    response = json_client.responses.create(**settings, input="abc", instructions="Be kind.", max_output_tokens=60)
+    messages = [{"role": "system", "content": "Be kind."}, {"role": "user", "content": "abc"}]
+    chat = json_client.chat.completions.create(**settings, messages=messages, max_tokens=60)
+    assert response.output_text == chat.choices[0].message.content
+    assert response.usage.output_tokens == chat.usage.completion_tokens
+
+
 def test_input_tokens_are_counted(json_client):
     counted = json_client.responses.input_tokens.count(model="tiny", input="abc", instructions="Be kind.")
     used = json_client.responses.create(**ASK, instructions="Be kind.").usage
@@ -270,6 +280,27 @@ def test_nothing_is_stored_unless_asked(json_client, says):
     assert json_client.responses.retrieve(final.id).output_text == final.output_text, "a stream is stored too"
 
 
+def test_the_oldest_turns_are_left_out_of_what_is_too_long(json_url, client_prompts):
+    turns = [{"role": "developer", "content": "Be kind."}]
+    for number in range(20):
+        turns += [{"role": "user", "content": f"{number} " + "x" * 50}, {"role": "assistant", "content": "yes"}]
+    turns.append({"role": "user", "content": "And?"})
+    texts = client_prompts(input=turns, truncation="auto")
+    kept = texts[-1].split("\n")
+    assert kept[0] == "system: Be kind."
+    assert kept[1].startswith("user: 1")
+    assert kept[-2:] == ["user: And?", ""]
+    one_more = texts[-1].replace("user: ", f"user: {int(kept[1].split()[1]) - 1} {'x' * 50}\nassistant: yes\nuser: ", 1)
+    assert len(texts[-1]) < 512 <= len(one_more), "no turn is left out that would fit"
+    ask = ASK | {"max_output_tokens": 2}
+    found = httpx.post(f"{json_url}/v1/responses", json=ask | {"input": turns})
+    assert found.status_code == 400
+    too_long = {"input": [*turns, {"role": "user", "content": "x" * 600}], "truncation": "auto"}
+    assert httpx.post(f"{json_url}/v1/responses", json=ask | too_long).status_code == 400
+    one = {"input": "x" * 600, "truncation": "auto"}
+    assert httpx.post(f"{json_url}/v1/responses", json=ask | one).status_code == 400
+
+
 # -- what is taken and what is refused ---------------------------------------------------------------------------------
 
 
@@ -295,9 +326,13 @@ def test_null_is_absent_and_unknown_fields_are_ignored(json_url):
         ({"background": True, "store": False}, "background needs store"),
         ({"tools": [WEATHER, WEATHER]}, "two functions called get_weather"),
         ({"tools": [{"type": "function", "name": "a b"}]}, "tools.0.name"),
+        ({"tools": [{"type": "namespace", "name": "s", "tools": ["x"]}]}, "tools.0.tools: give a list"),
         ({"tools": [{"type": "web_search"}], "tool_choice": "required"}, "there are no tools to call"),
         ({"tools": [{"type": "web_search"}], "tool_choice": {"type": "web_search"}}, "requires 'web_search'"),
         ({"tools": [LOOK], "tool_choice": {"type": "function", "name": "x"}}, "names the function x"),
+        ({"tools": [LOOK], "tool_choice": {"type": "allowed_tools", "mode": "required"}}, "allows no tool"),
+        ({"tools": [LOOK], "tool_choice": "sometimes"}, "requires 'sometimes'"),
+        ({"metadata": {"a": "x" * 513}}, "metadata"),
         ({"text": {"format": {"type": "json_schema", "name": "x"}}}, "text.format has no schema"),
         ({"text": {"format": {"type": "json_schema", "schema": {"type": "thing"}}}}, "Invalid type: thing"),
         ({"max_output_tokens": 0}, "max_output_tokens"),
@@ -309,6 +344,20 @@ def test_what_is_refused_is_named(json_url, fields, says):
     found = httpx.post(f"{json_url}/v1/responses", json=ASK | fields)
     assert found.status_code == 400
     assert says in found.json()["error"]["message"]
+
+
+def test_only_the_tools_and_the_choice_that_count_are_repeated(json_url):
+    form = {"type": "grammar", "syntax": "lark", "definition": 'start: "a"'}
+    custom = {"type": "custom", "name": "apply", "format": form}
+    space = {"type": "namespace", "name": "s", "tools": [LOOK]}
+    junk = {"junk": "x" * 1000}
+    tools = [LOOK | junk, {"type": ["odd"]}, custom | {"format": form | junk}, space | {"tools": [LOOK | junk]}]
+    choice = {"type": "allowed_tools", "mode": "auto", "tools": [{"type": "function", "name": "look", "junk": 1}]}
+    found = httpx.post(f"{json_url}/v1/responses", json=ASK | {"tools": tools, "tool_choice": choice}).json()
+    assert found["tools"] == [LOOK, custom, space]
+    assert found["tool_choice"] == choice | {"tools": [{"type": "function", "name": "look"}]}
+    found = post(json_url, ASK | {"tools": [LOOK], "tool_choice": {"type": "auto"}})
+    assert found.tool_choice == "auto"
 
 
 def test_another_model_is_not_found(json_client):
@@ -324,8 +373,12 @@ def test_a_format_that_cannot_be_used_names_its_field(json_client):
 
 
 def test_half_a_surrogate_pair_comes_back_as_it_was(json_url):
-    found = httpx.post(f"{json_url}/v1/responses", content=json.dumps(ASK | {"user": "\ud83d"}), headers=JSON)
+    ask = ASK | {
+        "tools": [LOOK | {"description": "\ud83d"}],
+        "input": [{"role": "user", "content": "a", "id": "\ud83d"}],
+    }
+    found = httpx.post(f"{json_url}/v1/responses", content=json.dumps(ask), headers=JSON)
     response = Response.model_validate(found.json())
-    assert response.user == "\ud83d"
-    again = httpx.get(f"{json_url}/v1/responses/{response.id}").json()
-    assert again == found.json()
+    assert response.tools[0].description == "\ud83d"
+    assert httpx.get(f"{json_url}/v1/responses/{response.id}").json() == found.json()
+    assert httpx.get(f"{json_url}/v1/responses/{response.id}/input_items").json()["first_id"] == "\ud83d"

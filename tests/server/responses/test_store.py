@@ -11,7 +11,7 @@ import pytest
 from outrider.errors import UsageError
 from outrider.server.keys import ApiKeys
 from outrider.server.responses.shapes import item_id, new_id
-from outrider.server.responses.store import NotStoredError, ResponseStore, Stored
+from outrider.server.responses.store import NotStoredError, ResponseStore, Stored, TooLargeError
 
 KEYS = ApiKeys(["alice", "bob"])
 ALICE, BOB = KEYS.scope(0, ""), KEYS.scope(1, "")
@@ -108,6 +108,28 @@ def test_bytes_are_bounded(make):
     with pytest.raises(NotStoredError):
         store.get(ALICE, large.response["id"])
     assert store.get(ALICE, kept[-1].response["id"]) == kept[-1], "nothing leaves for what does not fit"
+
+
+def test_a_conversation_that_is_too_large_is_not_read_to_its_end(monkeypatch):
+    monkeypatch.setattr("outrider.server.responses.store.MAX_CONVERSATION_BYTES", 2500)
+    store, last = ResponseStore(), None
+    for _ in range(3):
+        last = stored("x" * 400, last.response["id"] if last else None)
+        store.put(ALICE, last)
+    with pytest.raises(TooLargeError):
+        store.conversation(ALICE, last.response["id"])
+    assert len(store.conversation(ALICE, last.previous)) == 4
+
+
+def test_what_nests_too_deeply_is_not_stored(caplog):
+    store, kept = ResponseStore(), stored()
+    nested = []
+    for _ in range(100_000):
+        nested = [nested]
+    store.put(ALICE, Stored(kept.response, [{"deep": nested}], None))
+    assert "nests too deeply" in caplog.text
+    with pytest.raises(NotStoredError):
+        store.get(ALICE, kept.response["id"])
 
 
 def test_threads_share_a_store(make):

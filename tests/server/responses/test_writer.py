@@ -43,7 +43,7 @@ class NoTokens:
 
 
 def written(pieces: list[str], reason: Any = "stop") -> tuple[ResponseWriter, list[dict[str, Any]]]:
-    response = ResponsesRequest(input="x").response("tiny")
+    response = ResponsesRequest(input="x").response("tiny", {})
     reader = Markers(channels=True, tools=True).reader()
     writer = ResponseWriter(response, reader, Tools(), NoTokens(), summary=False, opaque=False)
     events = [*writer.begin()]

@@ -5,6 +5,7 @@ See https://docs.claude.com/en/api/messages.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -37,7 +38,14 @@ def _part(block: Block) -> Block:
 def _text(content: Any) -> str:
     if isinstance(content, str):
         return content
-    return "".join(str(part.get("text") or "") for part in content or () if isinstance(part, dict))
+    return "".join(str(part.get("text") or "") for part in _list(content) if isinstance(part, dict))
+
+
+def _list(content: Any) -> list[Any]:
+    """A block's content as a list of blocks: a tool's result may be any JSON, and must not end a conversation."""
+    if content is None or isinstance(content, list):
+        return list(content or ())
+    return [content if isinstance(content, str | dict) else json.dumps(content)]
 
 
 def _assistant(blocks: Sequence[Block]) -> dict[str, Any]:
@@ -58,8 +66,7 @@ def _call(block: Block) -> dict[str, Any]:
 
 
 def _result(block: Block) -> dict[str, Any]:
-    content = block.get("content")
-    parts = [{"type": "text", "text": content}] if isinstance(content, str) else list(content or ())
+    parts = _list(block.get("content"))
     if block.get("is_error"):
         parts.insert(0, {"type": "text", "text": "Error: "})
     return {"role": "tool", "tool_call_id": block.get("tool_use_id"), "content": parts}

@@ -122,7 +122,7 @@ class Prompted(Fields):
         for tool in self.tools or ():
             if tool.input_schema is None:
                 kind = tool.type or "without a type"
-                _log.warning("the tool %s (%s) runs on Anthropic's servers alone: it is not offered", tool.name, kind)
+                _log.warning("the tool %r (%r) runs on Anthropic's servers alone: it is not offered", tool.name, kind)
                 continue
             function = {"name": tool.name, "description": tool.description or "", "parameters": tool.input_schema}
             offered.append(function)

@@ -60,9 +60,13 @@ async def respond(
     if asked.stream:
         return EventStream(call, run, _chunks(call, run, writers, part, head, asked.stream_options))
     outputs = await call.outputs(run)
-    choices = [writer.whole(index, out) for index, (writer, out) in enumerate(zip(writers, outputs, strict=True))]
-    stats = [run.stats(index, out.stats) for index, out in enumerate(outputs)]
-    return json_response(whole(**head, choices=choices, usage=Usage.of(outputs, run.generation.n), outrider=stats))
+
+    def written() -> Response:
+        choices = [writer.whole(index, out) for index, (writer, out) in enumerate(zip(writers, outputs, strict=True))]
+        stats = [run.stats(index, out.stats) for index, out in enumerate(outputs)]
+        return json_response(whole(**head, choices=choices, usage=Usage.of(outputs, run.generation.n), outrider=stats))
+
+    return await call.service.in_thread(written)  # log-probabilities of many tokens take a while
 
 
 async def _chunks(

@@ -50,7 +50,7 @@ class ChatRequest(ToolFields, SamplingFields):
     }
 
     # Read by `chat.messages`: what other programs write into a history must not end a conversation.
-    messages: Annotated[list[dict[str, Any]], Field(min_length=1, fail_fast=True)]
+    messages: Annotated[list[dict[str, Any]], Field(min_length=1)]
     max_completion_tokens: Annotated[Integer, Field(ge=-1)] | None = None
     logprobs: bool = False
     top_logprobs: Annotated[Integer, Field(ge=0, le=MAX_LOGPROBS)] = 0

@@ -27,6 +27,8 @@ from outrider.tokenizer.utf8 import without_surrogates
 router = APIRouter(prefix="/v1", route_class=ApiRoute, responses=ERRORS)
 
 _CHAT = "use /v1/chat/completions"
+MAX_PROMPT_LOGPROBS = 1_000_000
+"""Of one response; a full context of 32,768 tokens with 20 each has two thirds of it."""
 _MIDDLE = ("<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>")
 """Fill-in-the-middle tokens, as CodeGemma has them."""
 
@@ -95,13 +97,18 @@ class CompletionRequest(SamplingFields):
             prompts.append((ids, params))
         service.checked(prompts[0][1])
         wanted = [self.prompt_logprobs, self.logprobs if self.echo else None]
+        reported = max((count for count in wanted if count is not None), default=None)
+        numbers = 0 if reported is None else self.n * (1 + reported) * sum(len(ids) for ids, _ in prompts)
+        if numbers > MAX_PROMPT_LOGPROBS:
+            message = f"it asks for {numbers} log-probabilities of prompt tokens; the limit is {MAX_PROMPT_LOGPROBS}"
+            raise ApiError(400, f"{message}: send fewer prompts, or ask for fewer", param="prompt")
         return Generation(
             prompts,
             self.n,
             () if grammar is None else (grammar,),
             field,
             empty=self.max_tokens == 0,
-            prompt_logprobs=max((count for count in wanted if count is not None), default=None),
+            prompt_logprobs=reported,
         )
 
     def _ids(self, tokenizer: Tokenizer, prompts: TokenIds, prompt: str | list[int]) -> list[int]:
@@ -115,9 +122,7 @@ class CompletionRequest(SamplingFields):
             return prompts.encode([*begin, *marks[0], *texts[0], *marks[1], *texts[1], *marks[2]])
         if not isinstance(prompt, str):
             return prompts.encode(prompt)
-        ids = prompts.encode(prompt, add_bos=self.add_special_tokens, parse_special=self.parse_special)
-        bos = tokenizer.encode("")
-        return ids[len(bos) :] if bos and ids[: 2 * len(bos)] == bos * 2 else ids  # a templated prompt has its own
+        return prompts.encode(prompt, add_bos=self.add_special_tokens, parse_special=self.parse_special)
 
 
 class CompletionChoice(BaseModel):
@@ -148,16 +153,22 @@ class CompletionChunk(Chunk):
 class CompletionWriter:
     """Writes one continuation, the prompt before it if the request asks for an echo.
 
+    It is made in a worker thread: the report on a long prompt takes a while.
+
     Args:
         number: of its prompt.
     """
 
     def __init__(self, tokenizer: Tokenizer, asked: CompletionRequest, run: Run, number: int) -> None:
-        self._tokenizer, self._asked = tokenizer, asked
         self._logprobs = None if asked.logprobs is None else CompletionLogprobsWriter(tokenizer)
-        self._ids, self._prompt = run.generation.prompts[number][0], asked.prompt[number]
-        self._scored = run.scored[number] if run.scored else []
-        self._begun = False
+        ids, prompt, scored = run.generation.prompts[number][0], asked.prompt[number], run.scored
+        text = without_surrogates(prompt) if isinstance(prompt, str) else tokenizer.decode(ids)
+        self._echo = text if asked.echo else ""
+        self._echoed = self._reported = None
+        if self._logprobs and asked.echo:
+            self._echoed = self._logprobs.prompt(ids[0], scored[number], asked.logprobs or 0)
+        if asked.prompt_logprobs is not None:
+            self._reported = prompt_logprobs(tokenizer, scored[number], asked.prompt_logprobs)
 
     def whole(self, index: int, out: RequestOutput) -> CompletionChoice:
         """See `ChoiceWriter`."""
@@ -170,20 +181,20 @@ class CompletionWriter:
     def _choice(
         self, index: int, text: str, reason: FinishReason | None, tokens: Sequence[TokenLogprobs]
     ) -> CompletionChoice:
-        first, self._begun = not self._begun, True
-        echo, begin = first and self._asked.echo, None
-        if echo:
-            given = self._prompt
-            text = (without_surrogates(given) if isinstance(given, str) else self._tokenizer.decode(self._ids)) + text
-        if self._logprobs and echo:
-            begin = self._logprobs.prompt(self._ids[0], self._scored, self._asked.logprobs or 0)
         logprobs = None if self._logprobs is None else self._logprobs.next(tokens)
         choice = CompletionChoice(
-            index=index, text=text, finish_reason=reason, logprobs=begin + logprobs if begin and logprobs else logprobs
+            index=index,
+            text=self._echo + text,
+            finish_reason=reason,
+            logprobs=self._echoed + logprobs if self._echoed and logprobs else logprobs,
+            prompt_logprobs=self._reported,
         )
-        if first and (count := self._asked.prompt_logprobs) is not None:
-            choice.prompt_logprobs = prompt_logprobs(self._tokenizer, self._scored, count)
+        self._echo, self._echoed, self._reported = "", None, None  # they are in the first part
         return choice
+
+
+def _writers(tokenizer: Tokenizer, asked: CompletionRequest, run: Run) -> list[CompletionWriter]:
+    return [CompletionWriter(tokenizer, asked, run, index // asked.n) for index in range(len(run.answers))]
 
 
 @router.post("/completions", response_model=Completion, responses={200: STREAM})
@@ -191,6 +202,11 @@ async def completions(call: Call, asked: CompletionRequest) -> Response:
     """Continue texts."""
     service = call.service
     service.check_model(asked.model)
-    run = await service.begin(await service.in_thread(asked.generation, call))
-    writers = [CompletionWriter(service.tokenizer, asked, run, index // asked.n) for index in range(len(run.answers))]
+    generation = await service.in_thread(asked.generation, call)
+    run = Run(service.scheduler, generation, await call.while_connected(service.prepare(generation)))
+    try:
+        writers = await service.in_thread(_writers, service.tokenizer, asked, run)
+    except BaseException:
+        run.cancel()
+        raise
     return await respond(call, asked, run, writers, Completion, CompletionChunk)

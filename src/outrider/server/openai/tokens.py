@@ -1,8 +1,8 @@
-"""`POST /tokenize` and `POST /detokenize`, as vLLM has them."""
+"""`POST /tokenize`, `POST /detokenize` and `GET /tokenizer_info`, as vLLM has them."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Any
 
 from fastapi import APIRouter
 from pydantic import BaseModel, Field
@@ -23,7 +23,7 @@ class TokenizeRequest(Fields):
 
     model: str = ""
     prompt: str | None = None
-    messages: Annotated[list[dict[str, Any]], Field(fail_fast=True)] = Field(default_factory=list)
+    messages: list[dict[str, Any]] = Field(default_factory=list)
     tools: list[Tool] = Field(default_factory=list)
     chat_template_kwargs: dict[str, object] = Field(default_factory=dict)
     add_special_tokens: bool = True
@@ -56,13 +56,30 @@ class DetokenizeRequest(Fields):
     """Token ids."""
 
     model: str = ""
-    tokens: Annotated[list[int], Field(fail_fast=True)]
+    tokens: list[int]
+
+    def text(self, call: Call) -> str:
+        """Their text; runs in a worker thread."""
+        vocabulary, tokenizer = call.service.parts.target.vocabulary, call.service.tokenizer
+        if (wrong := next((token for token in self.tokens if not 0 <= token < vocabulary), None)) is not None:
+            raise ApiError(400, f"token id {wrong} is outside the vocabulary of {vocabulary}", param="tokens")
+        with about("tokens"):
+            return tokenizer.decode(self.tokens, skip_special=False)
 
 
 class DetokenizeResponse(BaseModel):
     """Their text, control tokens included."""
 
     prompt: str
+
+
+class TokenizerInfo(BaseModel):
+    """What a client needs to prepare prompts itself. The end token is the first of the model's."""
+
+    bos_token: str | None
+    eos_token: str
+    chat_template: str | None
+    model_max_length: int
 
 
 @router.post("/tokenize", response_model=TokenizeResponse)
@@ -81,9 +98,18 @@ async def detokenize(call: Call, asked: DetokenizeRequest) -> Response:
     """Text of token ids."""
     service = call.service
     service.check_model(asked.model)
-    vocabulary = service.parts.target.vocabulary
-    if (wrong := next((token for token in asked.tokens if not 0 <= token < vocabulary), None)) is not None:
-        raise ApiError(400, f"token id {wrong} is outside the vocabulary of {vocabulary}", param="tokens")
-    with about("tokens"):
-        text = await service.in_thread(lambda: service.tokenizer.decode(asked.tokens, skip_special=False))
-    return json_response(DetokenizeResponse(prompt=text))
+    return json_response(DetokenizeResponse(prompt=await service.in_thread(asked.text, call)))
+
+
+@router.get("/tokenizer_info", response_model=TokenizerInfo)
+async def tokenizer_info(call: Call) -> Response:
+    """Special tokens and the chat template."""
+    parts, tokenizer = call.service.parts, call.service.tokenizer
+    begins = tokenizer.encode("")
+    info = TokenizerInfo(
+        bos_token=tokenizer.decode(begins, skip_special=False) or None,
+        eos_token=tokenizer.decode([min(parts.target.config.end_token_ids)], skip_special=False),
+        chat_template=None if parts.prompts.template is None else parts.prompts.template.source,
+        model_max_length=call.service.context,
+    )
+    return json_response(info)

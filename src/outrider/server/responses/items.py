@@ -63,7 +63,8 @@ def with_ids(items: Sequence[Item], response: str) -> list[Item]:
 
 
 def _listed(item: Item, own_id: str) -> Item:
-    listed: Item = {"id": own_id, "type": kind_of(item), "status": "completed"} | item
+    listed: Item = {"id": own_id, "type": kind_of(item), "status": "completed"}
+    listed |= {name: value for name, value in item.items() if value is not None}
     content = item.get("content")
     if listed["type"] == "message" and isinstance(content, str):
         said: Item = {"type": "output_text", "annotations": []} if item.get("role") == "assistant" else {}

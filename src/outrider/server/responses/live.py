@@ -115,7 +115,7 @@ class LiveResponse:
     async def follow(self, after: int = -1) -> AsyncGenerator[str, None]:
         """The events of a response in the background, after the one with this number."""
         assert self._task is not None
-        for at in itertools.count(after + 1):
+        for at in itertools.count(max(after, -1) + 1):
             async with self._changed:
                 while at >= len(self._events) and not self._over:
                     await self._changed.wait()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, PrivateAttr, model_validator
@@ -14,10 +14,12 @@ from outrider.server.errors import ApiError
 from outrider.server.fields import Fields, Refused
 from outrider.server.responses.items import Item, messages_of
 from outrider.server.responses.shapes import ResponseObject
-from outrider.server.responses.tools import Offered, Tools
+from outrider.server.responses.tools import Offered, Tools, plain_choice
 from outrider.server.sampling import REFUSED, SamplingFields
 from outrider.server.structured_output import StructuredOutput
 
+Name = Annotated[str, Field(max_length=512)]
+"""What every response repeats is bounded."""
 _NO_THOUGHT = ("none", "minimal")
 _LOGPROBS, _ENCRYPTED = "message.output_text.logprobs", "reasoning.encrypted_content"
 
@@ -27,7 +29,6 @@ class TextFormat(Fields):
 
     type: Literal["text", "json_object", "json_schema"] = "text"
     name: str | None = None
-    description: str | None = None
     schema_: Annotated[dict[str, Any] | bool | None, Field(alias="schema")] = None
     strict: bool | None = None
 
@@ -74,6 +75,7 @@ class Prompted(SamplingFields):
     def _translate(self) -> Prompted:
         if self.input is None and self.previous_response_id is None:
             raise ValueError("input is missing: give a text or a list of items")
+        self.tool_choice = plain_choice(self.tool_choice)
         self._toolbox = Tools(self.tools or ())
         self._offered, self._required = self._toolbox.chosen(self.tool_choice)
         if self.text.format is not None:
@@ -140,10 +142,10 @@ class ResponsesRequest(Prompted):
     background: bool = False
     include: list[str] = Field(default_factory=list)
     top_logprobs: Annotated[int, Field(ge=0, le=MAX_LOGPROBS)] = 0
-    metadata: dict[str, str] = Field(default_factory=dict, max_length=16)
-    user: str | None = None
-    safety_identifier: str | None = None
-    prompt_cache_key: str | None = None
+    metadata: Annotated[dict[Name, Name], Field(max_length=16)] = Field(default_factory=dict)
+    user: Name | None = None
+    safety_identifier: Name | None = None
+    prompt_cache_key: Name | None = None
 
     @model_validator(mode="after")
     def _limits(self) -> ResponsesRequest:
@@ -162,8 +164,8 @@ class ResponsesRequest(Prompted):
         """Whether thoughts come as `encrypted_content` too."""
         return _ENCRYPTED in self.include
 
-    def response(self, model: str) -> ResponseObject:
-        """The response before its first token."""
+    def response(self, model: str, defaults: Mapping[str, float]) -> ResponseObject:
+        """The response before its first token; `defaults` as in `SamplingFields.params`."""
         form = self.text.format or TextFormat()
         return ResponseObject(
             background=self.background,
@@ -177,12 +179,12 @@ class ResponsesRequest(Prompted):
             reasoning={"effort": self.reasoning.effort, "summary": self.reasoning.summary},
             safety_identifier=self.safety_identifier,
             store=self.store,
-            temperature=1.0 if self.temperature is None else self.temperature,
+            temperature=defaults.get("temperature", 1.0) if self.temperature is None else self.temperature,
             text={"format": form.model_dump(by_alias=True, exclude_none=True)},
             tool_choice=self.tool_choice,
-            tools=self.tools or [],
+            tools=self._toolbox.echoed,
             top_logprobs=self.top_logprobs,
-            top_p=1.0 if self.top_p is None else self.top_p,
+            top_p=defaults.get("top_p", 1.0) if self.top_p is None else self.top_p,
             truncation=self.truncation,
             user=self.user,
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,13 +21,15 @@ from outrider.server.responses.items import Item, with_ids
 from outrider.server.responses.live import Keeping, LiveResponse, Responses
 from outrider.server.responses.request import Prompted, ResponsesRequest
 from outrider.server.responses.shapes import Deleted, InputTokens, ItemList, ResponseObject, as_json
-from outrider.server.responses.store import NotStoredError, Stored
+from outrider.server.responses.store import MAX_CONVERSATION_BYTES, NotStoredError, Stored, TooLargeError
+from outrider.server.responses.truncation import latest_that_fits
 from outrider.server.route import ApiRoute, Call
 from outrider.server.sampling import MAX_CLIENT_SALT
 
 router = APIRouter(prefix="/v1/responses", route_class=ApiRoute, responses=ERRORS)
 
 MAX_LISTED = 100
+_TOO_LARGE = f"the conversation has more than {MAX_CONVERSATION_BYTES >> 20} MiB: begin a new one"
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,7 @@ async def create(call: Call, asked: ResponsesRequest) -> Response:
     """The model's next turn."""
     service, responses = call.service, _responses(call)
     service.check_model(asked.model)
-    response = asked.response(service.name)
+    response = asked.response(service.name, service.sampling)
     prepared = await service.in_thread(_prepared, call, asked, response.id, asked.logprobs)
     run = await service.begin(prepared.generation)
     writer = ResponseWriter(
@@ -100,7 +102,7 @@ async def retrieve(call: Call, response_id: str) -> Response:
             await _stored(call, response_id)
             raise ApiError(400, "only a response in the background can be streamed again", param="stream")
         return EventStream(call, None, live.follow(_whole_number(call, "starting_after", -1)))
-    return _answer(live.response if live else (await _stored(call, response_id)).response)
+    return _answer(live.response) if live else await _answer_stored(call, (await _stored(call, response_id)).response)
 
 
 @router.delete("/{response_id}", response_model=Deleted, openapi_extra=_query())
@@ -120,7 +122,7 @@ async def cancel(call: Call, response_id: str) -> Response:
     """Cancels a response that is being generated; one that has ended stays as it is."""
     live = _responses(call).live(_scope(call), response_id)
     if live is None:
-        return _answer((await _stored(call, response_id)).response)
+        return await _answer_stored(call, (await _stored(call, response_id)).response)
     live.cancel()
     return _answer(live.response)
 
@@ -149,11 +151,16 @@ async def input_items(call: Call, response_id: str) -> Response:
     first = 0 if after is None else ids.index(after) + 1
     page, names = items[first : first + limit], ids[first : first + limit] or [""]
     more = len(items) > first + limit
-    return _answer(ItemList(data=page, first_id=names[0], last_id=names[-1], has_more=more))
+    return await _answer_stored(call, ItemList(data=page, first_id=names[0], last_id=names[-1], has_more=more))
 
 
-def _answer(body: BaseModel | dict[str, Any]) -> Response:
+def _answer(body: BaseModel) -> Response:
     return Response(as_json(body), media_type="application/json")
+
+
+async def _answer_stored(call: Call, body: BaseModel | dict[str, Any]) -> Response:
+    """What a request of any size left is written in a worker thread."""
+    return Response(await call.service.in_thread(as_json, body), media_type="application/json")
 
 
 def _responses(call: Call) -> Responses:
@@ -189,6 +196,8 @@ async def _from_store(call: Call, function: Callable[..., Any], *arguments: obje
         return await call.service.in_thread(function, *arguments)
     except NotStoredError as error:
         raise ApiError(404, f"Response with id '{error}' not found.", param="response_id") from error
+    except TooLargeError as error:
+        raise ApiError(400, _TOO_LARGE, param="response_id") from error
 
 
 def _prepared(call: Call, asked: Prompted, response_id: str, logprobs: int | None) -> _Prepared:
@@ -199,10 +208,17 @@ def _prepared(call: Call, asked: Prompted, response_id: str, logprobs: int | Non
     except NotStoredError as error:
         message = f"Previous response with id '{error}' not found."
         raise ApiError(404, message, param="previous_response_id", code="previous_response_not_found") from error
+    except TooLargeError as error:
+        raise ApiError(400, _TOO_LARGE, param="previous_response_id") from error
     try:
         own = with_ids(store.resolved(scope, asked.items), response_id)
     except NotStoredError as error:
         raise ApiError(404, f"Item with id '{error}' not found.", param="input") from error
-    turn, salt = asked.turn([*before, *own]), call.cache_salt(asked.cache_salt)
-    generation, markers = chat_generation(call.service, turn, asked, cache_salt=salt, logprobs=logprobs)
+    salt = call.cache_salt(asked.cache_salt)
+
+    def make(items: Sequence[Item]) -> tuple[Generation, Markers]:
+        return chat_generation(call.service, asked.turn(items), asked, cache_salt=salt, logprobs=logprobs)
+
+    items = [*before, *own]
+    generation, markers = latest_that_fits(make, items) if asked.truncation == "auto" else make(items)
     return _Prepared(scope, own, generation, markers)

@@ -26,12 +26,17 @@ from outrider.server.responses.shapes import as_json, response_of
 _log = logging.getLogger("outrider.server")
 MAX_RESPONSES = 10_000
 MAX_MEMORY_BYTES, MAX_FOLDER_BYTES = 64 << 20, 1 << 30
+MAX_CONVERSATION_BYTES = 16 << 20
 _NAME = re.compile(r"[0-9a-f]{64}\.json")
 _PARTIAL = re.compile(_NAME.pattern + r"\.[0-9a-f]+\.partial")
 
 
 class NotStoredError(Exception):
     """There is no response, or item, with this id."""
+
+
+class TooLargeError(Exception):
+    """A conversation cannot be read in a time that one request may take."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +76,11 @@ class ResponseStore:
 
     def put(self, scope: bytes, stored: Stored) -> None:
         """Keeps a response, once, for its scope; see `ApiKeys.scope`. What cannot be written is logged."""
-        content = as_json(vars(stored)).encode()
+        try:
+            content = as_json(vars(stored)).encode()
+        except RecursionError:
+            _log.warning("a response that nests too deeply is not stored")
+            return
         name = _name(scope, stored.response["id"])
         with self._lock:
             if len(content) > self._most_bytes:
@@ -109,11 +118,20 @@ class ResponseStore:
             self._remove(name)
 
     def conversation(self, scope: bytes, last: str | None) -> list[Item]:
-        """The input and output of a response and of those that it continues, oldest first. Raises NotStoredError."""
+        """The input and output of a response and of those that it continues, oldest first.
+
+        Raises:
+            NotStoredError: one of them is not stored.
+            TooLargeError: together they have more than MAX_CONVERSATION_BYTES.
+        """
         turns: list[list[Item]] = []
+        size = 0
         while last is not None:
             stored = self.get(scope, last)
             turns.append(stored.items)
+            size += self._sizes.get(_name(scope, last), 0)
+            if size > MAX_CONVERSATION_BYTES:
+                raise TooLargeError
             last = stored.previous
         return [item for turn in reversed(turns) for item in turn]
 

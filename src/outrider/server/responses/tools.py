@@ -18,6 +18,13 @@ Tool = dict[str, Any]
 
 CUSTOM_INPUT = "input"
 """The one argument of the function that stands for a custom tool, whose input is any text."""
+_CALLABLE = ("function", "custom")
+_FIELDS = {
+    "function": ("type", "name", "description", "parameters", "strict"),
+    "custom": ("type", "name", "description", "format"),
+    "namespace": ("type", "name", "description", "tools"),
+}
+"""What the model sees of each kind of tool."""
 _log = logging.getLogger("outrider.server")
 
 
@@ -56,6 +63,7 @@ class Tools:
     """
 
     def __init__(self, given: Sequence[Tool] = ()) -> None:
+        self._given = given
         found = [offered for number, tool in enumerate(given) for offered in _offered(tool, f"tools.{number}", None)]
         if len(found) > MAX_TOOLS:
             raise ValueError(f"tools has {len(found)} functions, and at most {MAX_TOOLS} are taken: leave some out")
@@ -65,29 +73,37 @@ class Tools:
             twice = next(name for name in names if names.count(name) > 1)
             raise ValueError(f"tools has two functions called {twice}: give each its own name")
 
-    def chosen(self, choice: str | dict[str, Any]) -> tuple[list[Offered], list[Offered]]:
+    @property
+    def echoed(self) -> list[Tool]:
+        """The tools that are not left out, in the client's form, with the fields that count."""
+        return [_plain(tool) for tool in self._given if str(tool.get("type")) in _FIELDS]
+
+    def chosen(self, choice: str | Tool) -> tuple[list[Offered], list[Offered]]:
         """The tools that the prompt offers by a `tool_choice`, and those of which one must be called.
+
+        Args:
+            choice: as `plain_choice` returns it.
 
         Raises:
             ValueError: it requires a tool that is not offered, or it is of an unknown kind.
         """
-        offered, kind = list(self.offered.values()), choice if isinstance(choice, str) else choice.get("type")
-        if kind == "auto":
+        offered = list(self.offered.values())
+        if choice == "auto":
             return offered, []
-        if kind == "none":
+        if choice == "none":
             return [], []
-        if kind == "required":
+        if choice == "required":
             return offered, _some(offered, "tool_choice is required, and there are no tools to call: give some")
-        if isinstance(choice, dict) and kind in ("function", "custom"):
+        if isinstance(choice, dict) and choice["type"] in _CALLABLE:
             return offered, self._named([choice])
-        if isinstance(choice, dict) and kind == "allowed_tools":
-            allowed = [tool for tool in choice.get("tools") or () if isinstance(tool, dict)]
-            known = [tool for tool in allowed if tool.get("type") in ("function", "custom")]
-            found = self._named(known)
-            required = choice.get("mode") == "required"
+        if isinstance(choice, dict) and choice["type"] == "allowed_tools":
+            found = self._named(choice["tools"])
+            required = choice["mode"] == "required"
             return found, _some(found, "tool_choice allows no tool that can be called") if required else []
+        kind = choice["type"] if isinstance(choice, dict) else choice
         raise ValueError(
-            f"tool_choice requires {kind!r}, which this server does not have: use auto, none, required, or a function"
+            f"tool_choice requires {kind!r:.80}, which this server does not have: "
+            "use auto, none, required, or a function"
         )
 
     def _named(self, choices: Sequence[Tool]) -> list[Offered]:
@@ -96,6 +112,31 @@ class Tools:
         if missing is not None:
             raise ValueError(f"tool_choice names the function {missing}, which is not in tools")
         return [self.offered[name] for name in names]
+
+
+def _plain(tool: Tool) -> Tool:
+    plain = {name: tool[name] for name in _FIELDS[tool["type"]] if name in tool}
+    if "tools" in plain:
+        plain["tools"] = [_plain(each) for each in plain["tools"] if each.get("type") in _CALLABLE]
+    if isinstance(plain.get("format"), dict):
+        names = ("type", "syntax", "definition")
+        plain["format"] = {name: plain["format"][name] for name in names if name in plain["format"]}
+    return plain
+
+
+def plain_choice(choice: str | Tool) -> str | Tool:
+    """A `tool_choice` with the fields that count, without the tools that the model cannot call."""
+    if isinstance(choice, str):
+        return choice
+    kind = choice.get("type")
+    if kind in ("auto", "none", "required"):
+        return str(kind)
+    if kind != "allowed_tools":
+        return {"type": kind} | {name: choice[name] for name in ("name", "namespace") if name in choice}
+    given = choice.get("tools")
+    tools = given[:MAX_TOOLS] if isinstance(given, list) else []
+    known = [plain_choice(tool) for tool in tools if isinstance(tool, dict) and tool.get("type") in _CALLABLE]
+    return {"type": kind, "mode": "required" if choice.get("mode") == "required" else "auto", "tools": known}
 
 
 def _some(found: list[Offered], problem: str) -> list[Offered]:
@@ -107,9 +148,11 @@ def _some(found: list[Offered], problem: str) -> list[Offered]:
 def _offered(tool: Tool, where: str, namespace: str | None) -> list[Offered]:
     kind, name = tool.get("type"), str(tool.get("name") or "")
     if kind == "namespace":
-        inner = [each for each in tool.get("tools") or () if isinstance(each, dict)]
+        inner = tool.get("tools") or []
+        if not isinstance(inner, list) or not all(isinstance(each, dict) for each in inner):
+            raise ValueError(f"{where}.tools: give a list of tools")
         return [offered for each in inner for offered in _offered(each, where, name)]
-    if kind not in ("function", "custom"):
+    if kind not in _CALLABLE:
         _report(str(kind)[:64])
         return []
     custom = kind == "custom"
