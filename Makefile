@@ -23,7 +23,7 @@ fast: $(VENV)/.installed-test
 fuzz: $(VENV)/.installed-test
 	PYTHONPATH=tests $(BIN)/python tests/lossless/fuzz.py $(ARGS)
 
-# Sends a server mixed requests, some of whose clients leave: 10,000, three minutes. ARGS="--requests 500 --seed 7"
+# Sends a server mixed requests over all APIs, some of whose clients leave: 10,000, some five minutes. ARGS="--requests 500 --seed 7"
 endurance: $(VENV)/.installed-test
 	PYTHONPATH=tests $(BIN)/python tests/server/endurance.py $(ARGS)
 
