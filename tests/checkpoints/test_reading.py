@@ -292,6 +292,7 @@ def test_recommended_sampling(
     copy_of: Callable[[Path], Path],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
+    caplog.set_level("WARNING", logger="outrider")
     folder = copy_of(tiny("gemma3").folder)
     (folder / "generation_config.json").write_text(json.dumps(generation))
     found = open_checkpoint(folder).sampling

@@ -98,7 +98,7 @@ def serve(
     log_level: LogLevelOption = LogLevel.info,
     config: ConfigOption = None,  # noqa: ARG001
 ) -> None:
-    """Serve MODEL over the OpenAI API. Needs the extra "serve"."""
+    """Serve MODEL over the OpenAI and Anthropic APIs. Needs the extra "serve"."""
     try:
         from outrider.server.allocator import return_large_blocks
         from outrider.server.app import create_app

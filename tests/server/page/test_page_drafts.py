@@ -16,7 +16,7 @@ from outrider.engine.outputs import RequestStats, TargetPass
 
 def _settled(server):
     until = time.monotonic() + 10
-    while server._scheduler.counts != (0, 0):
+    while server.scheduler.counts != (0, 0):
         assert time.monotonic() < until, "a place was not freed"
         time.sleep(0.01)
 
@@ -82,7 +82,7 @@ def test_tokens_appear_as_they_come_and_stop_cancels(open_page, served_llm, slow
         page = open_page(base)
         ask(page, tokens=200, drafting="both", wait=False)
         page.locator(".answer").filter(has_text=re.compile(".{6}")).wait_for()
-        assert server._scheduler.counts == (1, 0)
+        assert server.scheduler.counts == (1, 0)
         page.locator("[data-figure=perPass]").filter(has_text=re.compile("[0-9]")).wait_for()
         page.click("#stop")
         finished(page)

@@ -15,8 +15,8 @@ def _asked_for_a_key(open_page, base):
 def test_the_key_is_asked_for_and_kept_in_its_tab(open_page, served_llm):
     with serving(served_llm, keys=["secret"]) as (base, _):
         page = _asked_for_a_key(open_page, base)
-        missing = "the API key is missing or wrong: send it as a bearer token"
-        assert page.locator("#error").inner_text() == f"401 authentication_error\n{missing}"
+        missing = "the API key is missing or wrong: send it as a bearer token or as x-api-key"
+        assert page.locator("#error").inner_text() == f"401 invalid_api_key\n{missing}"
         page.keyboard.type("wrong")  # the field has the focus
         with page.expect_response("**/v1/models"):
             page.keyboard.press("Enter")
@@ -67,7 +67,7 @@ def test_errors_are_shown_as_the_api_says_them(open_page, served_llm, monkeypatc
         page = open_page(base)
         ask(page)
         said = page.locator("#error").inner_text()
-        assert said.startswith("429 rate_limit_error\n")
+        assert said.startswith("429 rate_limit_exceeded\n")
         assert said.endswith("(try again in 5 s)")
     step = served_llm.parts.engine.step
 

@@ -189,6 +189,16 @@ def test_log_probabilities_are_those_of_the_text(json_url):
         assert [each.token for each in deltas] == [each.token for each in part.logprobs]
 
 
+@pytest.mark.parametrize("drafting", ["off", "auto", 5])
+def test_the_text_is_that_of_the_chat_route(json_client, drafting):
+    settings = {"model": "tiny", "temperature": 1, "extra_body": {"seed": 7, "drafting": drafting}}
+    response = json_client.responses.create(**settings, input="abc", instructions="Be kind.", max_output_tokens=60)
+    messages = [{"role": "system", "content": "Be kind."}, {"role": "user", "content": "abc"}]
+    chat = json_client.chat.completions.create(**settings, messages=messages, max_tokens=60)
+    assert response.output_text == chat.choices[0].message.content
+    assert response.usage.output_tokens == chat.usage.completion_tokens
+
+
 @pytest.mark.parametrize("seed", range(6))
 def test_log_probabilities_end_with_the_text_though_it_has_bytes_of_no_character(json_url, seed):
     """Such a byte is one of a token and three in the text. The token that ends the answer is none of the text."""
@@ -202,16 +212,6 @@ def test_log_probabilities_end_with_the_text_though_it_has_bytes_of_no_character
     for drafting in ("off", 5):
         found = events(json_url, ask | {"drafting": drafting})
         assert found[-1].response.output[0].content[0].logprobs == part.logprobs
-
-
-@pytest.mark.parametrize("drafting", ["off", "auto", 5])
-def test_the_text_is_that_of_the_chat_route(json_client, drafting):
-    settings = {"model": "tiny", "temperature": 1, "extra_body": {"seed": 7, "drafting": drafting}}
-    response = json_client.responses.create(**settings, input="abc", instructions="Be kind.", max_output_tokens=60)
-    messages = [{"role": "system", "content": "Be kind."}, {"role": "user", "content": "abc"}]
-    chat = json_client.chat.completions.create(**settings, messages=messages, max_tokens=60)
-    assert response.output_text == chat.choices[0].message.content
-    assert response.usage.output_tokens == chat.usage.completion_tokens
 
 
 def test_input_tokens_are_counted(json_client):
