@@ -1,13 +1,16 @@
 """A server in a process of its own, and what can be seen of it from outside.
 
-As a program it serves a model until its standard input ends, so that it does not outlive who started it; or, with
---stopping, until a signal comes, as `outrider serve` does.
+As a program it serves a model until its standard input ends, so that it does not outlive who started it, and gives
+free memory back at each line of it; or, with --stopping, until a signal comes, as `outrider serve` does.
 """
 
 from __future__ import annotations
 
 import argparse
+import ctypes
+import gc
 import os
+import platform
 import subprocess
 import sys
 import tempfile
@@ -30,7 +33,11 @@ STORED = 50
 
 @dataclass(frozen=True)
 class Seen:
-    """The process at one moment: resident bytes, open files (sockets too), threads."""
+    """The process at one moment: resident bytes, open files (sockets too), threads.
+
+    Bytes are counted once the allocator has given back what is free: how much it keeps goes up and down by megabytes,
+    between which no leak would be seen.
+    """
 
     resident: int
     files: int
@@ -53,6 +60,7 @@ class ServerProcess:
         self._process = subprocess.Popen(
             [sys.executable, __file__, *arguments],
             stdin=subprocess.PIPE,
+            bufsize=1,
             stdout=subprocess.PIPE,
             stderr=self._log,
             text=True,
@@ -99,7 +107,11 @@ class ServerProcess:
         return self._log.read()
 
     def seen(self) -> Seen:
-        """How it stands."""
+        """How it stands. Not with --stopping."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write("\n")
+        self._process.stdout.readline()
         with self._seen.oneshot():
             return Seen(self._seen.memory_info().rss, self._seen.num_fds(), self._seen.num_threads())
 
@@ -150,7 +162,11 @@ def _until_the_input_ends(llm: Any) -> None:
     store = ResponseStore(most=STORED)
     with serving(llm, running=RUNNING, waiting=WAITING, store=store) as (url, _):
         print(url, flush=True)
-        sys.stdin.read()
+        for _ in sys.stdin:
+            gc.collect()
+            if platform.libc_ver()[0] == "glibc":
+                ctypes.CDLL(None).malloc_trim(0)
+            print("memory given back", flush=True)
 
 
 def _until_a_signal_comes(llm: Any, stopping: float) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import socket
 import time
+from types import SimpleNamespace
 from urllib.parse import urlsplit
 
 import httpx
@@ -79,6 +81,41 @@ def test_a_connection_serves_several_requests(url):
             while b"\r\n\r\n" not in answer or not answer.endswith(b"}"):
                 answer += kept.recv(65536)
             assert answer.startswith(b"HTTP/1.1 200 ")
+
+
+def test_a_stream_that_ends_as_its_client_leaves_leaves_no_error_behind(served_llm):
+    """Whatever comes first: the error of a task that nobody awaits would be logged."""
+    service = Service(served_llm, Scheduler(served_llm), Metrics(), name="tiny")
+    unheard = []
+
+    async def left(steps):
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: unheard.append(context))
+        ending = asyncio.Event()
+
+        async def events():
+            yield "data: {}\n\n"
+            await ending.wait()
+
+        async def receive():
+            await asyncio.sleep(0.01)
+            ending.set()
+            for _ in range(steps):
+                await asyncio.sleep(0)
+            return {"type": "http.disconnect"}
+
+        async def send(_message):
+            pass
+
+        call = SimpleNamespace(service=service, state=SimpleNamespace(), scope={})
+        stream = event_stream.EventStream(call, None, events())
+        await stream({"type": "http", "asgi": {"spec_version": "2.3"}}, receive, send)
+        gc.collect()
+        await asyncio.sleep(0)
+
+    for steps in range(12):
+        asyncio.run(left(steps))
+    gc.collect()
+    assert not unheard
 
 
 # -- web pages -------------------------------------------------------------------------------------------------------

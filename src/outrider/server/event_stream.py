@@ -46,9 +46,9 @@ class EventStream(StreamingResponse):
         finally:
             if self._run is not None:
                 self._run.cancel()  # a generator that was never started runs no `finally` of its own
-            if self._next is not None and not self._next.done():
+            if self._next is not None:
                 self._next.cancel()
-                await asyncio.wait([self._next])
+                await asyncio.gather(self._next, return_exceptions=True)  # it may have ended meanwhile
             await self._events.aclose()
 
     async def stream_response(self, send: Send) -> None:
