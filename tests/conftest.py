@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 from collections.abc import Callable, Iterator
 from functools import cache
@@ -19,6 +20,14 @@ if TYPE_CHECKING:
 # A shared machine may take its time: how long an example takes is no promise of ours.
 settings.register_profile("outrider", deadline=None)
 settings.load_profile("outrider")
+
+
+@pytest.fixture(autouse=True)
+def log_levels() -> Iterator[None]:
+    """Commands set levels of the process's loggers; the next test finds the default."""
+    yield
+    for name in ("outrider", "outrider.engine"):
+        logging.getLogger(name).setLevel(logging.NOTSET)
 
 
 @pytest.fixture(scope="session")

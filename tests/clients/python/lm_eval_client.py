@@ -66,7 +66,13 @@ def documents() -> list[dict[str, Any]]:
 
 def evaluate(model: str, arguments: dict[str, Any], tasks: list[str], manager: TaskManager) -> dict[str, Any]:
     found = lm_eval.simple_evaluate(
-        model=model, model_args=arguments, tasks=tasks, task_manager=manager, bootstrap_iters=100, log_samples=True
+        model=model,
+        model_args=arguments,
+        device="cpu",
+        tasks=tasks,
+        task_manager=manager,
+        bootstrap_iters=100,
+        log_samples=True,
     )
     assert found is not None
     return found
