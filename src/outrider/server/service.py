@@ -27,6 +27,9 @@ _ENCODERS, _COMPILERS = 2, 4
 """Bodies parsed and encoded, and grammars compiled, at once: either may take some hundred times its size in memory,
 which the system's allocator keeps for each thread."""
 
+_OTHERS = 4
+"""Threads of `asyncio.to_thread`, for scoring and the response store: by default there may be 32."""
+
 Result = TypeVar("Result")
 
 
@@ -73,7 +76,9 @@ class Service:
 
     def start(self) -> None:
         """Starts the scheduler; to be called from the event loop that serves."""
-        limit_accept_errors(asyncio.get_running_loop())
+        loop = asyncio.get_running_loop()
+        limit_accept_errors(loop)
+        loop.set_default_executor(ThreadPoolExecutor(_OTHERS, "outrider-other"))
         self.scheduler.start()
 
     async def stop(self) -> None:
