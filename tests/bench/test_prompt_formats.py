@@ -1,4 +1,4 @@
-"""A base model goes on from a text, a chat model answers a message, whichever the prompt was written as."""
+"""A base model continues a text, a chat model answers a message, whichever the prompt was written as."""
 
 from __future__ import annotations
 

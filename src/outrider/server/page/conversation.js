@@ -78,7 +78,7 @@ function messagesOf(at) {
   const answer = shownAnswer(at);
   const message = { role: "assistant", content: answer.text("content") };
   if (!answer.calls.length) return [message];
-  // A model goes on from its own thought after the results of its calls; thoughts of finished turns are not sent.
+  // A model continues its own thought after the results of its calls; thoughts of finished turns are not sent.
   const calls = answer.calls.map(({ id, name, arguments: given }) => ({
     id,
     type: "function",
@@ -87,7 +87,7 @@ function messagesOf(at) {
   return [{ ...message, reasoning_content: answer.text("reasoning") || undefined, tool_calls: calls }];
 }
 
-// Of two answers that are compared, the one that the conversation goes on from.
+// Of two answers that are compared, the one that the conversation continues from.
 export const shownAnswer = (at) => at.answers.find((answer) => answer.tokens.length) ?? at.answers[0];
 
 // Each file in a code fence that is longer than any in its text.

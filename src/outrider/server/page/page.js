@@ -255,7 +255,7 @@ const files = new Files({
   input: byId("file-input"),
   field: prompt,
   refuse: ({ message }) => showError({ title: "Not attached", message }),
-  // A completion goes on from the file's text.
+  // A completion continues the file's text.
   insert({ text }) {
     if (chatting()) return false;
     prompt.value += text;
