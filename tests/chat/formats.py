@@ -25,7 +25,7 @@ GEMMA3 = """{{ bos_token }}
 """
 """Knows neither tools nor thoughts, and refuses roles that do not alternate."""
 
-GEMMA4 = """
+ARGUMENTS = """
 {%- macro value(it) -%}
   {%- if it is string -%}<|"|>{{ it }}<|"|>
   {%- elif it is boolean -%}{{ 'true' if it else 'false' }}
@@ -36,7 +36,12 @@ GEMMA4 = """
 {%- endmacro -%}
 {%- macro pairs(it) -%}
   {%- for key, x in it | dictsort -%}{{ key }}:{{ value(x) }}{{ ',' if not loop.last }}{%- endfor -%}
-{%- endmacro -%}
+{%- endmacro -%}"""
+"""Macros that write the arguments of a call as Gemma 4's template does."""
+
+GEMMA4 = (
+    ARGUMENTS
+    + """
 {{ bos_token }}
 {%- set system = messages[0]['content'] if messages[0]['role'] == 'system' else '' -%}
 {%- if system or tools or enable_thinking -%}
@@ -69,6 +74,7 @@ GEMMA4 = """
   {{- '<|channel>thought\n<channel|>' if not enable_thinking }}
 {%- endif -%}
 """
+)
 """Knows tools and thoughts. After a tool's result it opens the thought itself; without thinking it closes it, too."""
 
 

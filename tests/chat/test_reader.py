@@ -6,6 +6,7 @@ import itertools
 import json
 
 import pytest
+from chat.formats import ARGUMENTS
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -13,20 +14,7 @@ from outrider.chat.calls import MAX_DEPTH, parse_call
 from outrider.chat.reader import AnswerReader, Parts
 from outrider.chat.template import ChatTemplate
 
-# How Gemma 4's template writes the arguments of a call.
-TEMPLATE = """
-{%- macro value(it) -%}
-  {%- if it is string -%}<|"|>{{ it }}<|"|>
-  {%- elif it is boolean -%}{{ 'true' if it else 'false' }}
-  {%- elif it is mapping -%}{ {{- pairs(it) -}} }
-  {%- elif it is sequence -%}[{%- for x in it -%}{{ value(x) }}{{ ',' if not loop.last }}{%- endfor -%}]
-  {%- else -%}{{ it }}
-  {%- endif -%}
-{%- endmacro -%}
-{%- macro pairs(it) -%}
-  {%- for key, x in it | dictsort -%}{{ key }}:{{ value(x) }}{{ ',' if not loop.last }}{%- endfor -%}
-{%- endmacro -%}
-call:{{ messages[0].name }}{ {{- pairs(messages[0].arguments) -}} }"""
+TEMPLATE = ARGUMENTS + "call:{{ messages[0].name }}{ {{- pairs(messages[0].arguments) -}} }"
 
 TEXTS = st.text().filter(lambda text: "<|" not in text and "|>" not in text and not text.endswith("<"))
 KEYS = st.from_regex(r"[A-Za-z_][A-Za-z0-9_\-.]{0,8}", fullmatch=True)

@@ -82,3 +82,21 @@ def url(served_llm):
 @pytest.fixture
 def client(url):
     return openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0)
+
+
+@pytest.fixture
+def break_passes(served_llm, monkeypatch):
+    """Call it to make every pass that has requests fail, until what it returns is called."""
+
+    def begin():
+        step = served_llm.parts.engine.step
+
+        def broken():
+            if served_llm.parts.engine._running:
+                raise RuntimeError("out of luck")
+            step()
+
+        monkeypatch.setattr(served_llm.parts.engine, "step", broken)
+        return lambda: monkeypatch.setattr(served_llm.parts.engine, "step", step)
+
+    return begin

@@ -329,20 +329,13 @@ def test_stopping_finishes_what_is_in_work(served_llm):
     assert json.loads(results[0][-2][6:])["choices"][0]["finish_reason"] == "length"
 
 
-def test_a_broken_pass_ends_its_requests_and_not_the_server(served_llm, monkeypatch):
+def test_a_broken_pass_ends_its_requests_and_not_the_server(served_llm, break_passes):
     with serving(served_llm) as (base, _):
-        step = served_llm.parts.engine.step
-
-        def broken():
-            if served_llm.parts.engine._running:
-                raise RuntimeError("out of luck")
-            step()
-
-        monkeypatch.setattr(served_llm.parts.engine, "step", broken)
+        mend = break_passes()
         found = httpx.post(f"{base}/v1/completions", json={"prompt": "x"})
         assert found.status_code == 503
         assert "out of luck" in found.json()["error"]["message"]
-        monkeypatch.setattr(served_llm.parts.engine, "step", step)
+        mend()
         assert httpx.post(f"{base}/v1/completions", json={"prompt": "x", "max_tokens": 2}).status_code == 200
 
 

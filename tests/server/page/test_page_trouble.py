@@ -52,7 +52,7 @@ def test_a_key_is_remembered_by_the_browser_if_asked_to(open_page, served_llm):
         other.wait_for_selector("#run:enabled")
 
 
-def test_errors_are_shown_as_the_api_says_them(open_page, served_llm, monkeypatch):
+def test_errors_are_shown_as_the_api_says_them(open_page, served_llm, break_passes):
     page = open_page()
     ask(page, "x" * 300)
     said = page.locator("#error").inner_text()
@@ -69,14 +69,7 @@ def test_errors_are_shown_as_the_api_says_them(open_page, served_llm, monkeypatc
         said = page.locator("#error").inner_text()
         assert said.startswith("429 rate_limit_exceeded\n")
         assert said.endswith("(try again in 5 s)")
-    step = served_llm.parts.engine.step
-
-    def broken():
-        if served_llm.parts.engine._running:
-            raise RuntimeError("out of luck")
-        step()
-
-    monkeypatch.setattr(served_llm.parts.engine, "step", broken)
+    break_passes()
     page = open_page()
     ask(page)
     assert page.locator("#error").inner_text() == "server_error\nthe pass failed: out of luck"

@@ -110,16 +110,9 @@ def test_a_stream_whose_client_leaves_is_not_stored(client, slow_url):
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_a_failure_is_an_event_and_is_stored(served_llm, monkeypatch, stream):
+def test_a_failure_is_an_event_and_is_stored(served_llm, break_passes, stream):
     with serving(served_llm) as (base, _):
-        step = served_llm.parts.engine.step
-
-        def broken():
-            if served_llm.parts.engine._running:
-                raise RuntimeError("out of luck")
-            step()
-
-        monkeypatch.setattr(served_llm.parts.engine, "step", broken)
+        break_passes()
         ask = {"model": "tiny", "input": "x"}
         whole = httpx.post(f"{base}/v1/responses", json=ask)
         assert (whole.status_code, whole.json()["error"]["type"]) == (503, "server_error")

@@ -82,27 +82,27 @@ class ReasoningItem(BaseModel):
     encrypted_content: str | None = None
 
 
-class FunctionCallItem(BaseModel):
-    """A call of a function."""
+class CallItem(BaseModel):
+    """What the calls of functions and of custom tools have in common."""
 
     id: str
-    type: Literal["function_call"] = "function_call"
     status: ItemStatus = "in_progress"
     call_id: str = Field(default_factory=lambda: f"call_{secrets.token_hex(12)}")
     name: str
     namespace: str | None = omitted()
+
+
+class FunctionCallItem(CallItem):
+    """A call of a function."""
+
+    type: Literal["function_call"] = "function_call"
     arguments: str = ""
 
 
-class CustomCallItem(BaseModel):
+class CustomCallItem(CallItem):
     """A call of a custom tool."""
 
-    id: str
     type: Literal["custom_tool_call"] = "custom_tool_call"
-    status: ItemStatus = "in_progress"
-    call_id: str = Field(default_factory=lambda: f"call_{secrets.token_hex(12)}")
-    name: str
-    namespace: str | None = omitted()
     input: str = ""
 
 
