@@ -76,7 +76,7 @@ def test_no_text_becomes_a_control_token_wherever_it_stands(tokenizer, text):
         assert counts[0] == counts[1]
 
 
-@given(text=TEXTS)
+@given(text=TEXTS.filter(lambda text: text.strip().lower() not in ("true", "false")))  # which are read as values
 def test_nor_through_a_variable_or_where_an_answer_goes_on(tokenizer, text):
     template = ChatTemplate("{{ extra }}{{ eos_token }}" + GEMMA4, bos="<bos>")
 
