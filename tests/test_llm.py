@@ -226,7 +226,7 @@ def test_a_call_that_comes_while_the_model_closes_does_not_wait_for_ever(tiny, t
     driver = llm.parts.driver
     llm.close()
     (answer,) = driver.submit([([5, 6], params())])  # as by a thread that had its parts already
-    for wait in (answer.output, lambda: driver.call(lambda: 1)):
+    for wait in (answer.output, lambda: driver.run(iter([]))):
         with pytest.raises(OutriderError, match="was closed"):
             wait()
 

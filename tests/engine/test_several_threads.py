@@ -10,7 +10,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
 from queue import SimpleQueue
 
@@ -21,6 +21,7 @@ from tiny_checkpoints import VOCAB
 
 from outrider import LLM, SamplingParams
 from outrider.backends import cpu
+from outrider.engine import driver
 from outrider.errors import OutriderError
 from outrider.models.gemma import kv_layers
 from outrider.server.scheduler import Scheduler
@@ -150,6 +151,27 @@ def test_an_interrupt_at_any_moment_leaves_the_model_whole(llm):
     wait_until_idle(llm)
 
 
+@pytest.mark.parametrize("nth", range(3))
+def test_scoring_interrupted_while_it_waits_frees_its_sequence(llm, monkeypatch, nth):
+    """The caller's wait breaks off; the sequence that the driver has opened is closed all the same."""
+    waits = 0
+
+    def breaking_off(*args: object) -> object:
+        nonlocal waits
+        waits += 1
+        if waits == 1:
+            time.sleep(0.01 * nth)  # before the first pass, or within
+            raise KeyboardInterrupt
+        return awaited(*args)
+
+    awaited = driver._awaited
+    monkeypatch.setattr(driver, "_awaited", breaking_off)
+    with pytest.raises(KeyboardInterrupt):
+        llm.score([[5, 6, 7, 8] * 60])
+    monkeypatch.undo()
+    wait_until_idle(llm)
+
+
 def test_a_caller_at_the_recursion_limit_leaves_the_model_whole(llm):
     expected = answer_of(llm, 5)
 
@@ -200,15 +222,16 @@ def test_measuring_and_scoring_take_their_turn(llm):
     in_threads(work, 6)
 
 
-def calling_until(done: threading.Event, call: Callable[[Callable[[], None]], None]) -> list[threading.Thread]:
-    """Three threads that call without a pause, as scoring does, for half a minute at most."""
+def running_until(done: threading.Event, run: Callable[[Generator[None, None, None]], None]) -> list[threading.Thread]:
+    """Three threads whose work goes on, as scoring's does, for half a minute at most."""
     deadline = time.monotonic() + 30
 
-    def on_and_on() -> None:
+    def on_and_on() -> Generator[None, None, None]:
         while not done.is_set() and time.monotonic() < deadline:
-            call(lambda: time.sleep(0.01))
+            time.sleep(0.01)
+            yield
 
-    threads = [threading.Thread(target=on_and_on) for _ in range(3)]
+    threads = [threading.Thread(target=lambda: run(on_and_on())) for _ in range(3)]
     for thread in threads:
         thread.start()
     return threads
@@ -219,7 +242,7 @@ def test_callers_that_go_on_do_not_keep_requests_waiting(llm, served):
     scheduler, done, pieces = Scheduler(llm), threading.Event(), SimpleQueue()
     if served:
         scheduler.start()
-    threads = calling_until(done, scheduler.call if served else llm.parts.driver.call)
+    threads = running_until(done, scheduler.run if served else llm.parts.driver.run)
     prompt, params = request(1)
     if served:
         scheduler.submit(prompt, params, pieces.put)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import atexit
 import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from functools import partial
 from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
@@ -91,18 +91,23 @@ class Driver:
         self._calls.put(partial(self._begin, list(zip(answers, requests, strict=True))))
         return answers
 
-    def call(self, work: Callable[[], Result]) -> Result:
-        """Runs `work` in the thread between two passes; returns its result, or raises its exception."""
+    def run(self, work: Generator[None, None, Result]) -> Result:
+        """What `work` returns, or raises. The thread runs it, up to its next `yield` between two passes, and to its end
+        even if the caller is interrupted."""
         self._begin_in_child()
         result: SimpleQueue[Result | Exception] = SimpleQueue()
 
-        def run() -> None:
+        def go_on() -> None:
             try:
-                result.put(work())
+                next(work)
+            except StopIteration as end:
+                result.put(end.value)
             except Exception as error:
                 result.put(error)
+            else:
+                self._calls.put(go_on)
 
-        self._calls.put(run)
+        self._calls.put(go_on)
         found: Result = _awaited(result, self._thread)
         return found
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Protocol, TypeVar
 
 import numpy as np
@@ -26,8 +25,8 @@ Result = TypeVar("Result")
 class BetweenPasses(Protocol):
     """The thread that runs the engine."""
 
-    def call(self, work: Callable[[], Result]) -> Result:
-        """What `work` returns, or raises, which the thread runs between two passes."""
+    def run(self, work: Generator[None, None, Result]) -> Result:
+        """What `work` returns, or raises; the thread runs it, up to its next `yield` between two passes."""
 
 
 class Scorable(Protocol):
@@ -105,24 +104,31 @@ def _run(
 ) -> None:
     """Calls `take` with the logits of each pass over a text, (rows, vocabulary) float32, valid until it returns.
 
-    The driver runs each pass between two of its own.
+    All of it is the driver's: an interrupt of the caller ends it before its next pass, and loses nothing.
     """
-    target, call = model.engine.target, model.driver.call
-    sequence = call(partial(model.caches.open, list(token_ids), reuse=False, salt=salt or ""))
-    cache, keep = sequence.cache, False
+    interrupted = False
 
-    def one_pass(tokens: Sequence[int]) -> None:
-        with target.gate:
-            (logits,) = target.run([chain(cache, tokens, list(range(len(tokens))))], logits=True).logits
-            cache.commit(np.arange(len(tokens), dtype=np.int32))
-            assert logits is not None
-            take(logits)
+    def passes() -> Generator[None, None, None]:
+        target, keep = model.engine.target, False
+        sequence = model.caches.open(list(token_ids), reuse=False, salt=salt or "")
+        try:
+            for begin in range(0, len(token_ids), rows):
+                yield
+                if interrupted or cancelled():
+                    raise OutriderError("the scoring was cancelled")
+                tokens = token_ids[begin : begin + rows]
+                with target.gate:
+                    outputs = list(range(len(tokens)))
+                    (logits,) = target.run([chain(sequence.cache, tokens, outputs)], logits=True).logits
+                    sequence.cache.commit(np.arange(len(tokens), dtype=np.int32))
+                    assert logits is not None
+                    take(logits)
+            keep = salt is not None
+        finally:
+            model.caches.close(sequence, keep=keep)
 
     try:
-        for begin in range(0, len(token_ids), rows):
-            if cancelled():
-                raise OutriderError("the scoring was cancelled")
-            call(partial(one_pass, token_ids[begin : begin + rows]))
-        keep = salt is not None
-    finally:
-        call(partial(model.caches.close, sequence, keep=keep))
+        model.driver.run(passes())
+    except BaseException:
+        interrupted = True
+        raise

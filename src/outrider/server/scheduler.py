@@ -7,7 +7,7 @@ import math
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -148,23 +148,30 @@ class Scheduler:
             message = f"the queue is full ({len(self._waiting)} requests): try again in a few seconds"
             raise ApiError(429, message, kind="rate_limit_error", code="rate_limit_exceeded", limit="full")
 
-    def call(self, work: Callable[[], Result]) -> Result:
-        """What `work` returns, or raises, which the scheduler's thread runs between two passes.
+    def run(self, work: Generator[None, None, Result]) -> Result:
+        """What `work` returns, or raises. The scheduler's thread runs it, up to its next `yield` between two passes.
 
         Raises:
             ApiError: the server is shutting down.
         """
         result: Future[Result] = Future()
 
-        def run() -> None:
+        def go_on() -> None:
             try:
-                result.set_result(work())
+                if time.monotonic() >= self._until:
+                    work.close()
+                    raise ApiError(503, _SHUTTING_DOWN, kind="server_error")
+                next(work)
+            except StopIteration as end:
+                result.set_result(end.value)
             except Exception as error:
                 result.set_exception(error)
+            else:
+                self._calls.append(go_on)
 
         with self._changed:
             self._check_open(full=False)
-            self._calls.append(run)
+            self._calls.append(go_on)
             self._changed.notify_all()
         return result.result()
 
