@@ -147,7 +147,7 @@ def load(source: str | Path, options: LoadOptions, progress: Progress) -> Loaded
     progress("measuring pass costs", 1.0)
     caches = open_caches(config, context, options)
     measure = Measure(target, caches)
-    planner = make_planner(measure, target, recorded, options)
+    planner = make_planner(measure, target, tokenizer, recorded, options)
     engine = Engine(target, tokenizer, caches, planner, grammars, context=context, chunk=PREFILL_CHUNK)
     load_seconds = time.perf_counter() - started
     loaded = Loaded(
@@ -277,9 +277,11 @@ def open_caches(config: ModelConfig, context: int, options: LoadOptions) -> Cach
     )
 
 
-def make_planner(measure: Measure, target: Target, recorded: dict[str, Any], options: LoadOptions) -> DraftPlanner:
+def make_planner(
+    measure: Measure, target: Target, tokenizer: Tokenizer, recorded: dict[str, Any], options: LoadOptions
+) -> DraftPlanner:
     """The planner, with the cost of passes measured now."""
-    settings = Settings(target.vocabulary, options.lookup, options.lookup_history, recorded)
+    settings = Settings(target.vocabulary, options.lookup, options.lookup_history, tokenizer, recorded)
     return DraftPlanner(measure.cost_curve(), make_drafters(settings))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from numbers import Real
 from operator import index
 from typing import Any, TypeGuard
@@ -173,9 +173,17 @@ class Prompts:
         if len(several) != count:
             counts = f"sampling_params has {len(several)} entries for {count} prompts"
             raise UsageError(f"{counts}: give one for each, or one for all")
-        for params in {id(params): params for params in several}.values():
-            self.check(params)
-        return several
+        fitted = {id(params): self.fit(params) for params in {id(params): params for params in several}.values()}
+        return [fitted[id(params)] for params in several]
+
+    def fit(self, params: SamplingParams) -> SamplingParams:
+        """Checked parameters for this model: the prediction is token ids, no more than fit. Raises as `check`."""
+        self.check(params)
+        if not params.prediction:
+            return params
+        found = params.prediction
+        ids = self.tokenizer.encode(found, add_bos=False) if isinstance(found, str) else found
+        return replace(params, prediction=tuple(ids[: self.context]))
 
     def check(self, params: SamplingParams) -> None:
         """That parameters fit this model.
@@ -187,7 +195,8 @@ class Prompts:
         if not isinstance(params, SamplingParams):
             problem = f"sampling_params must be a SamplingParams or a list of them, not {given(params)}"
             raise UsageError(f"{problem}: write SamplingParams(max_tokens=64)")
-        for name, tokens in (("logit_bias", params.logit_bias), ("stop_token_ids", params.stop_token_ids)):
+        for name in ("logit_bias", "stop_token_ids", "prediction"):
+            tokens = () if isinstance(found := getattr(params, name), str) else found
             wrong = next((token for token in tokens if not 0 <= token < self.vocabulary), None)
             if wrong is not None:
                 raise UsageError(f"{name} names token {wrong}, outside the vocabulary of {self.vocabulary}")

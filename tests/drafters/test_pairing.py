@@ -41,7 +41,7 @@ def test_beside_a_file(tiny, copy_of, drafter_file, name):
     assert found(model).why == f"{name}, beside the model"
     llm = LLM(model, threads=1, context=64)
     assert llm.drafter.path == place
-    assert llm.parts.engine.planner.drafters[0].name == "mtp"
+    assert llm.parts.engine.planner.sources[2] == "mtp"
     for none in (None, "off", "none"):
         assert LLM(model, drafter=none, threads=1, context=64).drafter.path is None
 

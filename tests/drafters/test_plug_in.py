@@ -71,7 +71,7 @@ def compare_with_one_pass(llm, tokens, hidden):
 
 
 def test_it_is_reported_as_a_source(llm):
-    assert llm.parts.engine.planner.sources == ["recall", "lookup"]
+    assert llm.parts.engine.planner.sources == ["recall", "prediction", "grammar", "lookup"]
 
 
 def test_without_need_no_prompt_row_has_an_output(llm, recall, monkeypatch):

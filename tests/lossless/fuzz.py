@@ -5,10 +5,10 @@ usage: make fuzz, or PYTHONPATH=tests python tests/lossless/fuzz.py [--requests 
 
 Every round takes a model (tiny ones of all variants with random weights and drafters of every kind, or the demo), some
 requests with random prompts, embeddings in them, sampling parameters, stops, grammars, tools, thoughts and budgets, and
-how to draft: sources, tree shapes, draft lengths, drafts that are right, wrong or random, prompt chunks, requests in
-the batch, reused prefixes. Each request is answered alone without drafting, then all of them together with it. Not one
-token, text, log-probability, finish or stop reason may differ; some log-probabilities are compared with those of
-scoring, too. A difference is printed with the round's seed, which repeats it: --seed S --requests 1.
+how to draft: predictions, sources, tree shapes, draft lengths, drafts that are right, wrong or random, prompt chunks,
+requests in the batch, reused prefixes. Each request is answered alone without drafting, then all of them together with
+it. Not one token, text, log-probability, finish or stop reason may differ; some log-probabilities are compared with
+those of scoring, too. A difference is printed with the round's seed, which repeats it: --seed S --requests 1.
 """
 
 from __future__ import annotations
@@ -193,6 +193,16 @@ def random_media(rng: random.Random, prompt: list[int], hidden_size: int, seed: 
     return media
 
 
+def random_prediction(rng: random.Random, answer: list[int], vocabulary: int) -> tuple[int, ...]:
+    """What a client may expect of an answer: it, another text, or it with tokens replaced, inserted and left out."""
+    expected, wrong = list(answer), [rng.randrange(vocabulary) for _ in range(rng.randint(1, 20))]
+    for _ in range(rng.randint(0, 4)):
+        begin = rng.randint(0, len(expected))
+        end = rng.randint(begin, min(begin + 6, len(expected)))
+        expected[begin:end] = rng.sample(wrong, rng.randint(0, min(3, len(wrong))))
+    return tuple(rng.choice([answer, wrong, expected, expected]))
+
+
 def given_back(request: Request) -> tuple[Any, ...]:
     """All that must not depend on drafting."""
     out = request.output()
@@ -238,6 +248,8 @@ def fuzz_round(
         plain = answer(llm, prompt, SamplingParams(**params, draft="off"), given)
         expected.append(given_back(plain))
         stand_in.know(prompt, plain.answer)
+        if rng.random() < 0.3:
+            params["prediction"] = random_prediction(rng, plain.answer, llm.parts.target.vocabulary)
         if params.get("logprobs") is not None and not given and rng.random() < 0.2:
             scores = llm.score([plain.tokens])[0][len(prompt) - 1 :]
             if scores != [entry.logprob for entry in plain.output().logprobs or ()]:

@@ -117,7 +117,8 @@ def test_the_port_that_was_found_is_announced():
             line = next(line for line in server.stderr if " at http://" in line)
             url = line.split(" at ")[1].split("/v1")[0]
             assert not url.endswith(":0")
-            assert httpx.get(f"{url}/v1/models").json()["data"][0]["outrider"]["drafters"] == ["mtp", "lookup"]
+            model = httpx.get(f"{url}/v1/models").json()["data"][0]
+            assert model["outrider"]["drafters"] == ["prediction", "grammar", "mtp", "lookup"]
         finally:
             server.terminate()
             server.stderr.read()

@@ -168,6 +168,24 @@ def test_drafting_is_switched_per_request_and_changes_nothing(client):
     assert len(set(texts)) == 1
 
 
+def test_a_prediction_is_drafted_and_changes_nothing(served_llm, client):
+    out = plain(served_llm, "once upon", max_tokens=30, ignore_end=True)
+    text = "".join(chr(max(token - 3, 0)) for token in out.token_ids)  # which the tokenizer of the tests encodes so
+    asked = {"model": "tiny", "prompt": "once upon", "max_tokens": 30, "temperature": 0}
+    for content in (text, [{"type": "text", "text": text[:9]}, {"type": "text", "text": text[9:]}], "something else"):
+        given = {"prediction": {"type": "content", "content": content}, "drafting": 5}
+        found = client.completions.create(**asked, extra_body=ENDLESS | given)
+        assert found.choices[0].text == out.text
+        accepted = found.outrider[0]["accepted_by_source"].get("prediction", 0)
+        assert (accepted > 10) == (content != "something else")
+
+
+@pytest.mark.parametrize("prediction", [[], 5, {"content": "x"}, {"type": "content", "content": [{"text": 5}]}])
+def test_a_malformed_prediction_is_refused(client, prediction):
+    with pytest.raises(openai.BadRequestError, match=r"prediction: give \{"):
+        client.completions.create(model="tiny", prompt="a", max_tokens=2, extra_body={"prediction": prediction})
+
+
 def test_many_at_once_equal_their_solo_runs(expected, client):
     cases = list(expected.items()) * 2
     random.Random(0).shuffle(cases)
@@ -256,7 +274,7 @@ def test_models_health_and_metrics(client, url):
     (model,) = client.models.list().data
     assert model.id == "tiny"
     assert client.models.retrieve("tiny").max_model_len == 256
-    assert model.outrider == {"chat": True, "drafters": ["lookup"]}
+    assert model.outrider == {"chat": True, "drafters": ["prediction", "grammar", "lookup"]}
     with pytest.raises(openai.NotFoundError):
         client.models.retrieve("other")
     client.completions.create(model="tiny", prompt="abab" * 10, max_tokens=20, temperature=0)

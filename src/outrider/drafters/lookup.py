@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from outrider.drafters.protocol import Ask, Drafter, SequenceState
-from outrider.drafters.suffix import Match, SuffixIndex
+from outrider.drafters.suffix import Cursor, Match, SuffixIndex
 from outrider.drafters.tree import ROOT
 
 MIN_MATCH = 2
@@ -16,6 +16,8 @@ MIN_MATCH = 2
 _FIRST_GUESS = 0.6
 """Chance of a match's token before any verdict."""
 _AMBIGUOUS = 5
+_REACH = 16
+"""Tokens of the text before a path of proposed tokens that a match of both may cover."""
 
 
 class LookupDrafter(Drafter):
@@ -34,24 +36,41 @@ class LookupDrafter(Drafter):
             index = self._indices[ask.sequence.number]
             for token in ask.sequence.tokens[len(index) :]:
                 index.append(token)
-            match = index.match()
-            if match is not None and match.length >= MIN_MATCH:
-                following = index.tokens[match.end + 1 : match.end + 1 + ask.budget]
-                # A match that overlaps the end of the text repeats: continue with what was just proposed.
-                following = [following[i % len(following)] for i in range(ask.budget)]
-                add_chain(ask, following, match, self.name)
+            self._continue(ask, index, index.match(), ROOT)
+            if trunk := ask.draft.trunk():
+                path = [ask.draft.nodes[node].token for node in trunk]
+                self._continue(ask, index, _match_after(index, path), trunk[-1])
 
     def close(self, sequence: SequenceState) -> None:
         del self._indices[sequence.number]
 
+    def _continue(self, ask: Ask, index: SuffixIndex, match: Match | None, parent: int) -> None:
+        """Adds what followed the match of a text that ends at a node."""
+        room = ask.budget if parent == ROOT else ask.budget - 1 - ask.draft.nodes[parent].depth
+        if match is None or match.length < MIN_MATCH or room < 1:
+            return
+        following = index.tokens[match.end + 1 : match.end + 1 + room]
+        if not following:
+            return
+        # A match that overlaps the end of the text repeats: continue with what was just proposed.
+        following = [following[i % len(following)] for i in range(room)]
+        add_chain(ask, following, match, self.name, parent)
 
-def add_chain(ask: Ask, tokens: Sequence[int], match: Match, source: str) -> None:
-    """Adds the tokens that followed a match.
+
+def _match_after(index: SuffixIndex, path: Sequence[int]) -> Match | None:
+    """The match of the text with a path of proposed tokens behind it."""
+    cursor = Cursor(index)
+    for token in [*index.tokens[-_REACH:], *path]:
+        cursor.advance(token)
+    return cursor.match()
+
+
+def add_chain(ask: Ask, tokens: Sequence[int], match: Match, source: str, parent: int = ROOT) -> None:
+    """Adds the tokens that followed a match, under a node.
 
     Each accepted token makes the match longer, so the coarse feature is match length plus depth. The fine one is the
     depth, or that several tokens followed such text.
     """
-    parent = ROOT
     for depth, token in enumerate(tokens):
         fine = min(depth.bit_length(), 4) if depth or match.successors == 1 else _AMBIGUOUS
         features = (_bucket(match.length + depth), fine)

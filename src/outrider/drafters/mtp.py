@@ -7,9 +7,11 @@ steps.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import takewhile
 
 import numpy as np
 
@@ -100,12 +102,19 @@ class MtpDrafter(Drafter):
 
     def _goes_on(self, chain: _Chain, batch: int) -> bool:
         """Whether another step pays for the chain, if `batch` chains share its time."""
-        ask, depth = chain.ask, len(chain.path)
+        ask, depth, seconds = chain.ask, len(chain.path), self.seconds_per_step / batch
         if depth >= ask.budget:
             return False
         if ask.fixed or (depth == 0 and self.name in ask.probe):
             return True
-        return ask.pays(chain.reach * chain.expected, self.seconds_per_step / batch)
+        gain = chain.reach * chain.expected
+        others = (ask.draft.nodes[node].probability for node in ask.draft.trunk(chain.end))
+        ahead = list(takewhile(lambda chance: chance > chain.expected, others))
+        if not ahead:
+            return ask.pays(gain, seconds)
+        # Likelier tokens of other sources: a step gains where they are wrong, or leads to what follows them.
+        behind = depth + len(ahead) < ask.budget and ask.pays(gain * math.prod(ahead), seconds * (1 + len(ahead)))
+        return behind or ask.pays(gain * (1 - ahead[0]), seconds)
 
     def _step(self, rows: list[tuple[int, cpu.KvCache]]) -> list[tuple[Ints | None, Floats]]:
         """Runs one step for every (last token, cache): per row the candidate tokens (None: all) and their logits."""
@@ -133,11 +142,12 @@ class MtpDrafter(Drafter):
             features = _features(2 * draws + (rank > 0), likely)
             chance = ask.chances.chance(self.name, features, likely)
             nodes.append(ask.draft.add(chain.end, token, chance, self.name, features))
-        chain.end = nodes[0]
-        chain.path.append(guesses[0][0])
-        chance = ask.draft.nodes[chain.end].probability
-        ask.chances.observe(_STEP, (min(depth, _DEPTHS),), expected, chance)
-        chain.reach *= chance
+        ask.chances.observe(_STEP, (min(depth, _DEPTHS),), expected, ask.draft.nodes[nodes[0]].probability)
+        found = ask.draft.likeliest_child(chain.end)
+        assert found is not None
+        chain.end = found
+        chain.path.append(ask.draft.nodes[found].token)
+        chain.reach *= ask.draft.nodes[found].probability
         return True
 
     def _guesses(self, chain: _Chain, candidates: Ints | None, logits: Floats) -> list[tuple[int, float]]:

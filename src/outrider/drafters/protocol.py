@@ -29,6 +29,7 @@ class SequenceState:
         draft: "auto", "off" or a fixed draft length.
         scope: a drafter may use other sequences of the same scope and no others. None: it may use none, and must drop
             all of this sequence at its end.
+        prediction: tokens that the answer will mostly repeat, as the client expects; empty for none.
     """
 
     number: int
@@ -38,6 +39,7 @@ class SequenceState:
     limit: int
     draft: Literal["auto", "off"] | int = "auto"
     scope: str | None = None
+    prediction: Sequence[int] = ()
 
     @property
     def room(self) -> int:

@@ -8,11 +8,14 @@ from typing import Any
 
 from outrider.assembly import cpu_drafter
 from outrider.checkpoints.config import AssistantConfig, ModelConfig
+from outrider.drafters.grammar import GrammarDrafter
 from outrider.drafters.history import HistoryDrafter
 from outrider.drafters.lookup import LookupDrafter
 from outrider.drafters.mtp import MtpDrafter
+from outrider.drafters.prediction import PredictionDrafter
 from outrider.drafters.protocol import Drafter
 from outrider.models.assistant import check_pair
+from outrider.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True)
@@ -23,12 +26,14 @@ class Settings:
         vocabulary: of the target.
         lookup: whether to draft by prompt lookup.
         history: tokens of earlier requests that lookup also covers; 0 for none.
+        tokenizer: of the target; None leaves out what needs one.
         recorded: kind -> what its `record` returned.
     """
 
     vocabulary: int
     lookup: bool = True
     history: int = 0
+    tokenizer: Tokenizer | None = None
     recorded: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -55,6 +60,8 @@ class Kind:
 
 
 KINDS = [
+    Kind("prediction", lambda _: PredictionDrafter()),
+    Kind("grammar", lambda s: GrammarDrafter(s.tokenizer) if s.tokenizer is not None else None),
     Kind(
         "mtp",
         lambda s: MtpDrafter(s.recorded["mtp"], s.vocabulary) if "mtp" in s.recorded else None,

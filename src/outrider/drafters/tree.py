@@ -75,6 +75,18 @@ class Draft:
         """The node of `token` under `parent`, if it was proposed."""
         return self._index.get((parent, token))
 
+    def likeliest_child(self, parent: int) -> int | None:
+        """The node with the highest probability under `parent`, if any was proposed."""
+        children = (i for i, node in enumerate(self.nodes) if node.parent == parent)
+        return max(children, key=lambda i: self.nodes[i].probability, default=None)
+
+    def trunk(self, parent: int = ROOT) -> list[int]:
+        """The likeliest node under `parent`, the likeliest under that, and so on to a leaf."""
+        path = list[int]()
+        while (child := self.likeliest_child(path[-1] if path else parent)) is not None:
+            path.append(child)
+        return path
+
     def reportable_child(self, parent: int) -> int | None:
         """The likeliest node under `parent` that a request may report, if any was proposed; see HISTORY.
 

@@ -59,8 +59,12 @@ class Request:
         self._thought = ThoughtState(thoughts is not None and thoughts.opened)
         self.chooser = TokenChooser(params, sequence.tokens, self._end_tokens, constraint)
         limit = min(self.prompt_length + params.max_tokens, context)
+        prediction = params.prediction
         self.state = SequenceState(
-            number, sequence.tokens, sequence.cache, self.chooser, limit, params.draft, params.scope
+            *(number, sequence.tokens, sequence.cache, self.chooser, limit),
+            draft=params.draft,
+            scope=params.scope,
+            prediction=tokenizer.encode(prediction, add_bos=False) if isinstance(prediction, str) else prediction,
         )
         """What drafting needs of the request."""
         self._stream = TextStream(tokenizer, params.stop, params.keep_special)

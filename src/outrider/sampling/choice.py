@@ -10,7 +10,7 @@ import numpy as np
 from outrider.arrays import Floats, Ints
 from outrider.backends import cpu
 from outrider.sampling.adjust import LogitAdjustments
-from outrider.sampling.constraint import Constraint
+from outrider.sampling.constraint import Constraint, PackedMask
 from outrider.sampling.params import SamplingParams
 from outrider.sampling.thoughts import ThoughtConstraint
 
@@ -71,6 +71,19 @@ class TokenChooser:
             return self._choose_allowed(self._constraint, most_likely, logits, position)
         self._adjustments.apply(logits)
         return self._sample(logits, position)
+
+    @property
+    def constrained(self) -> bool:
+        """Whether a grammar or a budget constrains the answer."""
+        return self._constraint is not None
+
+    def forced(self, path: Sequence[int]) -> bytes:
+        """The bytes that the grammar demands after `path`; see `Constraint.forced`."""
+        return b"" if self._constraint is None else self._constraint.forced(path)
+
+    def packed(self, path: Sequence[int]) -> PackedMask | None:
+        """The tokens that the grammar allows after `path`; see `Constraint.packed`."""
+        return None if self._constraint is None else self._constraint.packed(path)
 
     def push(self, token: int) -> None:
         """Appends the chosen token."""

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from llguidance import LLMatcher, LLTokenizer
 
 Mask = npt.NDArray[np.bool_]
+PackedMask = npt.NDArray[np.uint8]
 
 _KEPT = 32
 _WHITESPACE = r"[ ]|\r?\n[ \t]{0,40}"
@@ -84,6 +85,21 @@ class Constraint:
 
     def after(self, path: Sequence[int]) -> Mask | None:
         """As `mask`, after the tokens of `path` too; None if the grammar does not allow them."""
+        scout = self._after(path)
+        return None if scout is None else self._mask_of(scout)
+
+    def forced(self, path: Sequence[int]) -> bytes:
+        """The bytes that every answer has after `path`; a control token is the byte FF and its id in brackets."""
+        scout = self._after(path)
+        return b"" if scout is None else scout.compute_ff_bytes()
+
+    def packed(self, path: Sequence[int]) -> PackedMask | None:
+        """As `after`, without end tokens, one bit for each token, the first in the lowest bit. It costs far less."""
+        scout = self._after(path)
+        return None if scout is None else np.frombuffer(scout.compute_bitmask(), np.uint8)
+
+    def _after(self, path: Sequence[int]) -> LLMatcher | None:
+        """The scout after the tokens of `path`; None if the grammar does not allow them."""
         if self._scout is None:
             self._scout, self._scouted = self._matcher.deep_copy(), list(self._answer)
         scout, wanted = self._scout, [*self._answer, *path]
@@ -103,7 +119,7 @@ class Constraint:
             return None
         if len(self._scouted) < len(wanted):
             return None
-        return self._mask_of(scout)
+        return scout
 
     def _mask_of(self, matcher: LLMatcher) -> Mask:
         bits = np.frombuffer(matcher.compute_bitmask(), np.uint8)

@@ -64,6 +64,8 @@ class SamplingParams:
         keep_special: control tokens whose text is part of the answer's text; all others have none.
         draft: "auto" plans the draft length at every step, "off" never drafts, a number fixes the draft length. The
             tokens are the same.
+        prediction: a text, or token ids, that the answer will mostly repeat, such as a file before an edit: drafts
+            follow it. The tokens are the same.
         cache_prompt: reuse keys and values of earlier requests (the prefix cache) and draft from their texts
             (`LLM(lookup_history=...)`), and keep this request's for later ones. False does none of that. The tokens
             are the same.
@@ -97,6 +99,7 @@ class SamplingParams:
     n: int = 1
     stop_token_ids: tuple[int, ...] = ()
     thoughts: Thoughts | None = None
+    prediction: str | tuple[int, ...] = ""
 
     def __post_init__(self) -> None:
         self._convert()
@@ -160,7 +163,12 @@ class SamplingParams:
         known = isinstance(self.cache_salt, str) and len(self.cache_salt) <= MAX_CACHE_SALT
         expected = f"a text of at most {MAX_CACHE_SALT} characters"
         _require(known, f"cache_salt must be {expected}, not {self.cache_salt!r:.40}")
-
+        prediction = self.prediction
+        known = isinstance(prediction, Iterable) and not isinstance(prediction, bytes | Mapping)
+        _require(known, f"prediction must be a text or a list of token ids, not {given(prediction)}")
+        if not isinstance(prediction, str):
+            ids = tuple(_integer("an entry of prediction", token) for token in prediction)
+            self._set("prediction", ids)
         known = self.thoughts is None or isinstance(self.thoughts, Thoughts)
         _require(known, f"thoughts must be a Thoughts or None, not {given(self.thoughts)}")
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from outrider.errors import UsageError
-from outrider.sampling.constraint import Constraint, Mask
+from outrider.sampling.constraint import Constraint, Mask, PackedMask
 
 
 @dataclass(frozen=True)
@@ -110,13 +110,27 @@ class ThoughtConstraint:
 
     def after(self, path: Sequence[int]) -> Mask | None:
         """As `mask`, if the tokens of `path` had been chosen too; None if the form does not allow them."""
+        (state, own), form = self._along(path), self._form
+        return self._mask(state, None if form is None else lambda: form.after(own))
+
+    def forced(self, path: Sequence[int]) -> bytes:
+        """As `Constraint.forced`; nothing before the form."""
+        state, own = self._along(path)
+        return self._form.forced(own) if self._form is not None and state.in_form else b""
+
+    def packed(self, path: Sequence[int]) -> PackedMask | None:
+        """As `Constraint.packed`; None before the form."""
+        state, own = self._along(path)
+        return self._form.packed(own) if self._form is not None and state.in_form else None
+
+    def _along(self, path: Sequence[int]) -> tuple[ThoughtState, list[int]]:
+        """Where the tokens of `path` lead, and those of them that belong to the form."""
         state, own = self._state, list[int]()
         for token in path:
             if not self._outside_form(state, token):
                 own.append(token)
             state = state.after(token, self._thoughts)
-        form = self._form
-        return self._mask(state, None if form is None else lambda: form.after(own))
+        return state, own
 
     def _outside_form(self, state: ThoughtState, token: int) -> bool:
         """Whether a token belongs to the thought before the form."""

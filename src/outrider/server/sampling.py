@@ -88,11 +88,37 @@ def _draft(setting: Any) -> Any:
     return setting
 
 
+def _prediction(given: Any) -> Any:
+    """The text of OpenAI's `{"type": "content", "content": ...}`, whose content is a text or a list of text parts."""
+    if isinstance(given, str):
+        return given
+    content = given.get("content") if isinstance(given, dict) and given.get("type") == "content" else None
+    parts = [{"text": content}] if isinstance(content, str) else content
+    texts = [part.get("text") if isinstance(part, dict) else None for part in parts] if isinstance(parts, list) else [0]
+    if not all(isinstance(text, str) for text in texts):
+        raise ValueError('give {"type": "content", "content": "the expected text"}')
+    return "".join(map(str, texts))
+
+
 _TEXTS = {"type": "array", "items": {"type": "string"}, "maxItems": MAX_STOP_TEXTS}
 Biases = Annotated[
     dict[int, Annotated[Number, Field(ge=-100, le=100)]], Field(max_length=MAX_BIASES), BeforeValidator(_biases)
 ]
 StopTexts = Annotated[list[str], BeforeValidator(_stop_texts), WithJsonSchema({"anyOf": [{"type": "string"}, _TEXTS]})]
+Prediction = Annotated[
+    str,
+    BeforeValidator(_prediction),
+    WithJsonSchema(
+        {
+            "type": "object",
+            "properties": {
+                "type": {"const": "content"},
+                "content": {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "object"}}]},
+            },
+            "required": ["type", "content"],
+        }
+    ),
+]
 Seed = Annotated[Integer, Field(ge=-(2**63), lt=2**64)]
 Draft = Annotated[
     Any,
@@ -140,6 +166,7 @@ class SamplingFields(StructuredOutput):
     cache_prompt: bool = True
     # outrider's own: drafting for this request alone; the tokens are the same.
     drafting: Draft = "auto"
+    prediction: Prediction = ""
     # Accepted, as by OpenAI's API, and without effect on the text.
     user: Any = None
     metadata: Any = None
@@ -148,7 +175,6 @@ class SamplingFields(StructuredOutput):
     prompt_cache_key: Any = None
     prompt_cache_retention: Any = None
     safety_identifier: Any = None
-    prediction: Any = None
     verbosity: Any = None
 
     def params(
@@ -191,4 +217,5 @@ class SamplingFields(StructuredOutput):
             draft=self.drafting,
             cache_prompt=self.cache_prompt,
             cache_salt=cache_salt,
+            prediction=self.prediction,
         )

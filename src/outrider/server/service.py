@@ -123,8 +123,7 @@ class Service:
 
     def checked(self, params: SamplingParams) -> SamplingParams:
         """Parameters that fit the model; their grammar is not compiled yet. Raises UsageError."""
-        self.parts.prompts.check(replace(params, grammar=None))
-        return params
+        return replace(self.parts.prompts.fit(replace(params, grammar=None)), grammar=params.grammar)
 
     def check_model(self, name: str, param: str | None = "model") -> None:
         """Raises ApiError if a request names another model; no name is the served one."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Annotated, Any, ClassVar, Literal
 
 from fastapi import APIRouter
@@ -95,7 +96,8 @@ class CompletionRequest(SamplingFields):
                 service.context - len(ids), service.sampling, salt, logprobs=self.logprobs, grammar=grammar
             )
             prompts.append((ids, params))
-        service.checked(prompts[0][1])
+        fitted = service.checked(prompts[0][1])
+        prompts = [(ids, replace(params, prediction=fitted.prediction)) for ids, params in prompts]
         wanted = [self.prompt_logprobs, self.logprobs if self.echo else None]
         reported = max((count for count in wanted if count is not None), default=None)
         numbers = 0 if reported is None else self.n * (1 + reported) * sum(len(ids) for ids, _ in prompts)

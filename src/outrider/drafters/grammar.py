@@ -1,0 +1,155 @@
+"""Grammar: the tokens that an answer's form demands, and those among which it leaves a choice. It costs no model pass.
+
+The grammar knows the bytes that must follow; they are proposed as the tokenizer writes them. Where a token may end
+otherwise, as a quote does that a colon follows, or where an answer branches (the values of an enum, the next key, white
+space or none), the alternatives are proposed by how often they were chosen after such a token.
+
+Forced tokens: Guidance's "token fast-forwarding"; here they are drafts, so that the model's own spelling counts.
+"""
+
+from __future__ import annotations
+
+import heapq
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from outrider.drafters.protocol import Ask, Drafter, SequenceState
+from outrider.drafters.tree import ROOT
+from outrider.sampling.choice import TokenChooser
+from outrider.sampling.constraint import PackedMask
+from outrider.tokenizer import Tokenizer
+
+_CONTROL = re.compile(rb"\xff\[(\d+)\]")
+_PUNCTUATION = re.compile(rb"[\s{}\[\]\",:]+")
+_WORD = -1
+"""Stands for any token that is not punctuation where habits of all answers are counted."""
+_BRANCHES = 3
+"""Alternatives proposed in one place."""
+_FEW = 32
+"""Allowed tokens up to which the longest are proposed although none of them was chosen before."""
+_MANY = 2048
+"""Allowed tokens above which a place is free text, about which a grammar knows nothing."""
+_PLACES = 8
+"""Places that one draft looks at: each takes some 0.1 ms."""
+_OWN_WEIGHT = 4
+"""How much an answer's own choices outweigh those of all answers."""
+_FORCED, _HABIT, _LONGEST = range(3)
+"""The first feature of a proposal: by what it was made."""
+_FORCED_GUESS = 0.9
+
+
+class GrammarDrafter(Drafter):
+    """Proposes forced tokens, and a branch for each of a few alternatives.
+
+    What is counted over all answers are tokens of punctuation alone, which say nothing about a text.
+    """
+
+    name = "grammar"
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer = tokenizer
+        self._habits: defaultdict[int, Counter[int]] = defaultdict(Counter)
+        self._own: dict[int, defaultdict[int, Counter[int]]] = {}  # by sequence
+        self._read: dict[int, int] = {}  # tokens of a sequence that are counted
+
+    def open(self, sequence: SequenceState) -> None:
+        if sequence.chooser.constrained and sequence.draft != "off":
+            self._own[sequence.number], self._read[sequence.number] = defaultdict(Counter), len(sequence.tokens)
+
+    def propose(self, asks: Sequence[Ask]) -> None:
+        for ask in asks:
+            if ask.sequence.number in self._own:
+                self._count(ask.sequence)
+                self._grow(ask)
+
+    def close(self, sequence: SequenceState) -> None:
+        self._own.pop(sequence.number, None)
+        self._read.pop(sequence.number, None)
+
+    def _count(self, sequence: SequenceState) -> None:
+        """Counts the answer's new tokens, each after the one before it."""
+        own, tokens = self._own[sequence.number], sequence.tokens
+        for at in range(self._read[sequence.number], len(tokens)):
+            before, token = tokens[at - 1], tokens[at]
+            own[before][token] += 1
+            if self._is_punctuation(token):
+                self._habits[self._kind(before)][token] += 1
+        self._read[sequence.number] = len(tokens)
+
+    def _grow(self, ask: Ask) -> None:
+        """Adds nodes from place to place, the likeliest place first."""
+        places: list[tuple[float, int, list[int]]] = [(-1.0, ROOT, [])]
+        for _ in range(_PLACES):
+            if not places:
+                return
+            negative, node, path = heapq.heappop(places)
+            reach = -negative
+            path, allowed = self._along_forced(ask.sequence.chooser, path)
+            if allowed is None:
+                continue
+            for token in path[ask.draft.nodes[node].depth + 1 if node != ROOT else 0 :]:
+                node, reach = self._add(ask, node, reach, token, (_FORCED,), _FORCED_GUESS)
+            before = path[-1] if path else ask.sequence.tokens[-1]
+            for token, features, guess in self._alternatives(ask.sequence.number, before, allowed):
+                child, chance = self._add(ask, node, reach, token, features, guess)
+                if len(path) + 1 < ask.budget and (ask.fixed or ask.pays(chance, 0.0)):
+                    heapq.heappush(places, (-chance, child, [*path, token]))
+
+    def _add(
+        self, ask: Ask, parent: int, reach: float, token: int, features: tuple[int, ...], guess: float
+    ) -> tuple[int, float]:
+        """The node of a token, and the chance that it is reached and accepted."""
+        chance = ask.chances.chance(self.name, features, guess)
+        return ask.draft.add(parent, token, chance, self.name, features), reach * chance
+
+    def _along_forced(self, chooser: TokenChooser, path: list[int]) -> tuple[list[int], PackedMask | None]:
+        """A path with the tokens of the bytes that must follow, and what the grammar allows after them. The last of
+        them is left out: it may be the beginning of a longer one."""
+        tokens: list[int] = []
+        for number, part in enumerate(_CONTROL.split(chooser.forced(path))):
+            if number % 2:
+                tokens.append(int(part))
+            elif part:
+                tokens += self._tokenizer.encode(part.decode("utf-8", "ignore"), add_bos=False)
+        longer = [*path, *tokens[:-1]]
+        allowed = chooser.packed(longer)
+        return (path, chooser.packed(path)) if allowed is None else (longer, allowed)
+
+    def _alternatives(
+        self, sequence: int, before: int, allowed: PackedMask
+    ) -> Iterator[tuple[int, tuple[int, ...], float]]:
+        """Tokens that may come next and are likely to, with the features of each and a first guess of its chance."""
+        number = int(np.bitwise_count(allowed).sum())
+        if number > _MANY:
+            return
+        counts: Counter[int] = Counter()
+        for weight, habits in ((1, self._habits[self._kind(before)]), (_OWN_WEIGHT, self._own[sequence][before])):
+            counts.update({token: weight * count for token, count in habits.items() if _has(allowed, token)})
+        if total := counts.total():
+            for rank, (token, count) in enumerate(counts.most_common(_BRANCHES)):
+                share = count / (total + 1)
+                yield token, (_HABIT, rank, int(8 * share)), share
+            return
+        longest = self._longest(allowed) if number <= _FEW else []
+        for token in longest[:_BRANCHES]:
+            yield token, (_LONGEST, min(len(longest), _BRANCHES + 1)), 1 / len(longest)
+
+    def _longest(self, allowed: PackedMask) -> list[int]:
+        """The allowed tokens that are no beginning of another."""
+        tokens = np.flatnonzero(np.unpackbits(allowed, bitorder="little")[: self._tokenizer.vocab_size])
+        pieces = {self._tokenizer.piece(token, skip_special=False): token for token in tokens.tolist()}
+        beginnings = {piece[:end] for piece in pieces for end in range(len(piece))}
+        return [token for piece, token in pieces.items() if piece not in beginnings]
+
+    def _kind(self, token: int) -> int:
+        return token if self._is_punctuation(token) else _WORD
+
+    def _is_punctuation(self, token: int) -> bool:
+        return _PUNCTUATION.fullmatch(self._tokenizer.piece(token)) is not None
+
+
+def _has(mask: PackedMask, token: int) -> bool:
+    return token >> 3 < len(mask) and bool(mask[token >> 3] >> (token & 7) & 1)
