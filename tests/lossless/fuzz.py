@@ -55,6 +55,17 @@ FUNCTIONS: list[tuple[str, dict[str, Any] | None]] = [
     ("c", None),
 ]
 FORMS = [None, Grammar.json_object(), Grammar.json_schema({"enum": [12, "ab", "abc"]}), Grammar.regex("[ab]{2,9}c?")]
+SCHEMAS = [
+    Grammar.json_schema(
+        {
+            "type": "object",
+            "properties": {"name": {"enum": ["ab", "abc", "b"]}, "age": {"type": "integer"}, "a": {"type": "string"}},
+            "required": ["name"],
+            "additionalProperties": False,
+        }
+    ),
+    Grammar.json_schema({"type": "array", "items": {"anyOf": [{"const": {"ab": [12]}}, {"type": "boolean"}]}}),
+]
 EMBEDDED = 32
 """Embeddings that media take their rows from."""
 
@@ -158,7 +169,7 @@ def random_turn(rng: random.Random, tokenizer: Tokenizer, vocabulary: int) -> di
     Control tokens are those of the model, or any tokens, which come more often.
     """
     known = tokenizer.special_tokens(SPECIAL)
-    params: dict[str, Any] = {}
+    params: dict[str, Any] = {"grammar": rng.choice(SCHEMAS)} if known and rng.random() < 0.3 else {}
     if known and rng.random() < 0.4:
         several, form = rng.random() < 0.5, rng.choice(FORMS)
         read = [grammar.Function(*function) for function in rng.sample(FUNCTIONS, rng.randint(1, 3))]
