@@ -1,6 +1,12 @@
 // Tokens as elements: what was drafted and accepted, and what replaced a rejected draft, is a mark with a tooltip.
 
-const SOURCES = { prediction: "the prediction", grammar: "the grammar", mtp: "the MTP drafter", lookup: "lookup", history: "lookup in earlier requests" };
+const SOURCES = {
+  prediction: "the prediction",
+  grammar: "the grammar",
+  mtp: "the MTP drafter",
+  lookup: "lookup",
+  history: "lookup in earlier requests",
+};
 
 export const sourceName = (source) => SOURCES[source] ?? source;
 
