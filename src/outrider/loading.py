@@ -8,7 +8,7 @@ import os
 import time
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from outrider.backends import cpu
 from outrider.cache import CachePool, available_bytes
 from outrider.chat.template import ChatTemplate, chat_template_of
 from outrider.checkpoints import open_checkpoint
+from outrider.checkpoints.adapters import Adapter, open_adapter
 from outrider.checkpoints.checkpoint import Checkpoint
 from outrider.checkpoints.config import AssistantConfig, ModelConfig
 from outrider.checkpoints.tokenizer_tables import TokenizerTables
@@ -61,6 +62,7 @@ class LoadOptions:
     context: int | None = None
     kv_cache_dtype: cpu.KvFormat = "float16"
     quantize: Quantization | None = None
+    lora: Mapping[str, str | Path] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name, expected, fits in (
@@ -72,6 +74,7 @@ class LoadOptions:
             ("context", "None or a number of tokens from 2", _within(self.context, 2)),
             ("kv_cache_dtype", f"one of {', '.join(cpu.KV_FORMATS)}", self.kv_cache_dtype in cpu.KV_FORMATS),
             ("quantize", f"None or one of {', '.join(QUANTIZATIONS)}", self.quantize in (None, *QUANTIZATIONS)),
+            ("lora", "a dict of names and paths, such as {'sql': 'sql-lora'}", _named_paths(self.lora)),
         ):
             if not fits:
                 raise UsageError(f"{name} must be {expected}, not {given(getattr(self, name))}")
@@ -82,13 +85,20 @@ def _within(value: object, least: int, most: float = math.inf) -> bool:
     return value is None or (isinstance(value, int) and not isinstance(value, bool) and least <= value <= most)
 
 
+def _named_paths(value: object) -> bool:
+    """Whether an option maps names to paths."""
+    return isinstance(value, Mapping) and all(
+        isinstance(name, str) and name and isinstance(path, str | Path) for name, path in value.items()
+    )
+
+
 @dataclass
 class Loaded:
     """A loaded model's parts, for commands, server and tests.
 
     `prompts` turns texts and conversations into token ids. `sampling` are the fields of SamplingParams that the
-    checkpoint recommends. `packed` reports the error of quantizing on load, None without. `weight_bytes` are those of
-    the packed weights.
+    checkpoint recommends. `adapters` are by name. `packed` reports the error of quantizing on load, None without.
+    `weight_bytes` are those of the packed weights.
     """
 
     path: Path
@@ -101,6 +111,7 @@ class Loaded:
     grammars: GrammarCompiler
     sampling: Mapping[str, float]
     target: Target
+    adapters: Mapping[str, Adapter]
     drafter: FoundDrafter
     caches: CachePool
     measure: Measure
@@ -128,8 +139,9 @@ def load(source: str | Path, options: LoadOptions, progress: Progress) -> Loaded
     context, pool = context_of(config, options.context), open_pool(options.threads)
     drafter = choose_drafter(source, checkpoint.path, config, options.drafter)
     drafter_checkpoint = open_drafter(drafter.path, config)
+    adapters = {name: open_adapter(path, config) for name, path in options.lora.items()}
     weights, packed = open_weights(checkpoint, options.quantize, pool, progress)
-    target = record_target(config, drafter_checkpoint, weights, pool, options)
+    target = record_target(config, drafter_checkpoint, adapters, weights, pool, options)
     weight_bytes = weights.packed_bytes
     progress("building the tokenizer", 1.0)
     template = chat_template_of(tables)
@@ -142,6 +154,7 @@ def load(source: str | Path, options: LoadOptions, progress: Progress) -> Loaded
         vocabulary=target.vocabulary,
         context=context,
         most_context=config.context_length,
+        adapters=tuple(adapters),
     )
     recorded = record_drafter(drafter_checkpoint, config, weights, pool, options)
     progress("measuring pass costs", 1.0)
@@ -161,6 +174,7 @@ def load(source: str | Path, options: LoadOptions, progress: Progress) -> Loaded
         grammars=grammars,
         sampling=checkpoint.sampling,
         target=target,
+        adapters=adapters,
         drafter=drafter,
         caches=caches,
         measure=measure,
@@ -216,13 +230,16 @@ def open_weights(
 def record_target(
     config: ModelConfig,
     drafter: Checkpoint | None,
+    adapters: Mapping[str, Adapter],
     weights: WeightStore,
     pool: cpu.ThreadPool,
     options: LoadOptions,
 ) -> Target:
-    """The target's program, with the taps of its drafters, lowered for the CPU: that packs its weights."""
+    """The target's program, with the taps of its drafters, lowered for the CPU: that packs its weights and adapters."""
     taps, kv_format = tapped_layers(config, drafter and drafter.config), options.kv_cache_dtype
-    return Target(cpu_target(config, weights, pool, max_rows=PREFILL_CHUNK, kv_format=kv_format, taps=taps))
+    sizes: dict[str, Any] = {"max_rows": PREFILL_CHUNK, "kv_format": kv_format}
+    forward = cpu_target(config, weights, pool, taps=taps, adapters=list(adapters.values()), **sizes)
+    return Target(forward, list(adapters))
 
 
 def grammar_compiler(tokenizer: Tokenizer, vocabulary: int) -> GrammarCompiler:

@@ -60,7 +60,7 @@ class Request:
         self.chooser = TokenChooser(params, sequence.tokens, self._end_tokens, constraint)
         limit = min(self.prompt_length + params.max_tokens, context)
         self.state = SequenceState(
-            number, sequence.tokens, sequence.cache, self.chooser, limit, params.draft, params.scope
+            number, sequence.tokens, sequence.cache, self.chooser, limit, params.draft, params.scope, params.lora
         )
         """What drafting needs of the request."""
         self._stream = TextStream(tokenizer, params.stop, params.keep_special)
