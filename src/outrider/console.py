@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from outrider.errors import OutriderError
+from outrider.errors import OutriderError, UsageError
 from outrider.progress import error_console, progress_bar
 
 if TYPE_CHECKING:
@@ -46,6 +46,27 @@ ContextOption = Annotated[
 DrafterOption = Annotated[
     str, typer.Option(metavar="auto|off|PATH", help="MTP drafter: the model's own, none, or PATH.")
 ]
+
+
+LoraOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NAME=PATH", help="LoRA adapter: a PEFT folder, a GGUF adapter or a hub id; may be given several times."
+    ),
+]
+
+
+def adapters(given: list[str] | None) -> dict[str, str]:
+    """`--lora` as LLM takes it. Raises UsageError."""
+    named: dict[str, str] = {}
+    for each in given or ():
+        name, equals, path = each.partition("=")
+        if not (name and equals and path):
+            raise UsageError(f"--lora {each} does not say a name and a path: write --lora NAME=PATH")
+        if name in named:
+            raise UsageError(f"--lora gives two adapters the name {name}: choose another for one of them")
+        named[name] = path
+    return named
 
 
 class Quantize(StrEnum):

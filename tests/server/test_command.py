@@ -171,3 +171,27 @@ def test_a_wrong_file_is_explained(fake, call, tmp_path, content, says):
     assert ran.code == 2
     assert says in ran.err
     assert fake.made == []
+
+
+def test_adapters_are_names_and_paths(served):
+    options, app, printed = served("--lora", "sql=adapters/sql", "--lora", "tone=owner/tone=2")
+    assert options["lora"] == {"sql": "adapters/sql", "tone": "owner/tone=2"}
+    assert app.state.service.names == ("demo",)
+    assert "adapters: sql, tone" in printed
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (["sql"], "write --lora NAME=PATH"),
+        (["=path"], "write --lora NAME=PATH"),
+        (["sql="], "write --lora NAME=PATH"),
+        (["sql=a", "sql=b"], "two adapters the name sql"),
+        (["demo=a"], "has the name of the model"),
+    ],
+)
+def test_adapters_without_a_name_of_their_own_are_refused(fake, call, given, message):
+    ran = call("serve", "demo", *(word for one in given for word in ("--lora", one)))
+    assert ran.code == 2
+    assert message in ran.err
+    assert fake.made == []
