@@ -78,7 +78,7 @@ class FakeLLM:
         self.threads, self.kv_cache_dtype = options.get("threads") or 2, "float16"
         self.tokenizer, self.measure, self.engine = ByteTokenizer(), FakeMeasure(), FakeEngine()
         self.weight_bytes, self.load_seconds, self.config = 1000, 0.5, None
-        self.adapters = options.get("lora") or {}
+        self.adapters = lora if isinstance(lora := options.get("lora"), dict) else {}
         self.asked: list[tuple[str | list[int], SamplingParams]] = []
         self.cancelled = 0
         self.made.append(self)

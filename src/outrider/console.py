@@ -51,18 +51,22 @@ DrafterOption = Annotated[
 LoraOption = Annotated[
     list[str] | None,
     typer.Option(
-        metavar="NAME=PATH", help="LoRA adapter: a PEFT folder, a GGUF adapter or a hub id; may be given several times."
+        metavar="[NAME=]PATH",
+        help="LoRA adapter: a PEFT folder, a GGUF adapter or a hub id; may be given several times. Without NAME: one "
+        "that is merged into floating-point weights.",
     ),
 ]
 
 
-def adapters(given: list[str] | None) -> dict[str, str]:
-    """`--lora` as LLM takes it. Raises UsageError."""
+def adapters(given: list[str] | None) -> str | dict[str, str]:
+    """`--lora` as LLM takes it: a path to merge, or names and paths. Raises UsageError."""
     named: dict[str, str] = {}
     for each in given or ():
         name, equals, path = each.partition("=")
-        if not (name and equals and path):
-            raise UsageError(f"--lora {each} does not say a name and a path: write --lora NAME=PATH")
+        if not equals and given == [each]:
+            return each
+        if not (name and path):
+            raise UsageError(f"--lora {each} does not name one of several adapters: write --lora NAME=PATH")
         if name in named:
             raise UsageError(f"--lora gives two adapters the name {name}: choose another for one of them")
         named[name] = path

@@ -42,7 +42,8 @@ class LLM:
         quantize: "q4_0" or "q8_0" for floating-point weights in blocks of 4 or 8 bits (see `quant.packs`); None for
             weights as stored in the checkpoint.
         lora: LoRA adapters of this model by name: folders as PEFT saves them, GGUF adapters, or ids of the hub. A
-            request chooses one by `SamplingParams(lora=name)`; all requests share passes.
+            request chooses one by `SamplingParams(lora=name)`; all requests share passes. In place of a dict, the path
+            of one adapter: it is merged into the weights, which must be floating-point.
 
     Attributes: `path`, `config`, `context`, `tokenizer` and `drafter`; `parts` for what builds on the engine.
 
@@ -66,7 +67,7 @@ class LLM:
         progress: Callable[[str, float], None] | bool | None = None,
         kv_cache_dtype: KvFormat = "float16",
         quantize: Quantization | None = None,
-        lora: Mapping[str, str | Path] | None = None,
+        lora: str | Path | Mapping[str, str | Path] | None = None,
     ) -> None:
         options = LoadOptions(
             *(drafter, lookup, lookup_history, prefix_cache_bytes, threads, context, kv_cache_dtype, quantize),

@@ -17,7 +17,7 @@ from outrider.backends import cpu
 from outrider.cache import CachePool, available_bytes
 from outrider.chat.template import ChatTemplate, chat_template_of
 from outrider.checkpoints import open_checkpoint
-from outrider.checkpoints.adapters import Adapter, open_adapter
+from outrider.checkpoints.adapters import Adapter, merged, open_adapter
 from outrider.checkpoints.checkpoint import Checkpoint
 from outrider.checkpoints.config import AssistantConfig, ModelConfig
 from outrider.checkpoints.tokenizer_tables import TokenizerTables
@@ -62,7 +62,7 @@ class LoadOptions:
     context: int | None = None
     kv_cache_dtype: cpu.KvFormat = "float16"
     quantize: Quantization | None = None
-    lora: Mapping[str, str | Path] = field(default_factory=dict)
+    lora: str | Path | Mapping[str, str | Path] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name, expected, fits in (
@@ -74,7 +74,7 @@ class LoadOptions:
             ("context", "None or a number of tokens from 2", _within(self.context, 2)),
             ("kv_cache_dtype", f"one of {', '.join(cpu.KV_FORMATS)}", self.kv_cache_dtype in cpu.KV_FORMATS),
             ("quantize", f"None or one of {', '.join(QUANTIZATIONS)}", self.quantize in (None, *QUANTIZATIONS)),
-            ("lora", "a dict of names and paths, such as {'sql': 'sql-lora'}", _named_paths(self.lora)),
+            ("lora", "a path, or a dict of names and paths, such as {'sql': 'sql-lora'}", _is_lora(self.lora)),
         ):
             if not fits:
                 raise UsageError(f"{name} must be {expected}, not {given(getattr(self, name))}")
@@ -85,11 +85,11 @@ def _within(value: object, least: int, most: float = math.inf) -> bool:
     return value is None or (isinstance(value, int) and not isinstance(value, bool) and least <= value <= most)
 
 
-def _named_paths(value: object) -> bool:
-    """Whether an option maps names to paths."""
-    return isinstance(value, Mapping) and all(
-        isinstance(name, str) and name and isinstance(path, str | Path) for name, path in value.items()
-    )
+def _is_lora(value: object) -> bool:
+    """Whether an option is a path, or maps names to paths."""
+    if not isinstance(value, Mapping):
+        return isinstance(value, str | Path)
+    return all(isinstance(name, str) and name and isinstance(path, str | Path) for name, path in value.items())
 
 
 @dataclass
@@ -139,7 +139,7 @@ def load(source: str | Path, options: LoadOptions, progress: Progress) -> Loaded
     context, pool = context_of(config, options.context), open_pool(options.threads)
     drafter = choose_drafter(source, checkpoint.path, config, options.drafter)
     drafter_checkpoint = open_drafter(drafter.path, config)
-    adapters = {name: open_adapter(path, config) for name, path in options.lora.items()}
+    checkpoint, adapters = open_adapters(checkpoint, config, options)
     weights, packed = open_weights(checkpoint, options.quantize, pool, progress)
     target = record_target(config, drafter_checkpoint, adapters, weights, pool, options)
     weight_bytes = weights.packed_bytes
@@ -200,6 +200,15 @@ def open_target(source: str | Path) -> tuple[Checkpoint, ModelConfig, TokenizerT
     if checkpoint.tokenizer is None:
         raise CheckpointError("has no tokenizer", path=checkpoint.path, remedy="Put its tokenizer.json beside it")
     return checkpoint, checkpoint.config, checkpoint.tokenizer
+
+
+def open_adapters(
+    checkpoint: Checkpoint, config: ModelConfig, options: LoadOptions
+) -> tuple[Checkpoint, dict[str, Adapter]]:
+    """The adapters by name; or the checkpoint with the only one merged into it. Raises CheckpointError."""
+    if isinstance(options.lora, Mapping):
+        return checkpoint, {name: open_adapter(path, config) for name, path in options.lora.items()}
+    return merged(checkpoint, open_adapter(options.lora, config)), {}
 
 
 def context_of(config: ModelConfig, wanted: int | None) -> int:

@@ -297,5 +297,7 @@ def test_an_answer_uses_the_first_adapter(fake, call):
     call("run", "demo", "Paris", "--lora", "sql=a", "--lora", "tone=b")
     assert fake.made[0].options["lora"] == {"sql": "a", "tone": "b"}
     assert fake.made[0].asked[0][1].lora == "sql"
-    call("run", "demo", "Paris")
-    assert fake.made[1].asked[0][1].lora is None
+    for options in ([], ["--lora", "merged"]):
+        call("run", "demo", "Paris", *options)
+        assert fake.made[-1].asked[0][1].lora is None
+    assert fake.made[-1].options["lora"] == "merged"

@@ -178,12 +178,14 @@ def test_adapters_are_names_and_paths(served):
     assert options["lora"] == {"sql": "adapters/sql", "tone": "owner/tone=2"}
     assert app.state.service.names == ("demo",)
     assert "adapters: sql, tone" in printed
+    assert served("--lora", "adapters/sql")[0]["lora"] == "adapters/sql"
 
 
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        (["sql"], "write --lora NAME=PATH"),
+        (["sql", "tone"], "write --lora NAME=PATH"),
+        (["sql=a", "tone"], "write --lora NAME=PATH"),
         (["=path"], "write --lora NAME=PATH"),
         (["sql="], "write --lora NAME=PATH"),
         (["sql=a", "sql=b"], "two adapters the name sql"),

@@ -108,7 +108,7 @@ def run(
 ) -> None:
     """Generate from PROMPT and piped text, or chat in the terminal; statistics go to standard error.
 
-    Answers use the first adapter of --lora; in a session, /set lora NAME changes it.
+    Answers use the first adapter that --lora names; in a session, /set lora NAME changes it.
     """
     # Nothing heavy is imported before a command runs, so help and usage errors take no time.
     from outrider import SamplingParams
@@ -136,7 +136,7 @@ def run(
         seed=seed,
         stop=tuple(stop or ()),
         draft=draft,
-        lora=next(iter(named), None),
+        lora=next(iter(named), None) if isinstance(named, dict) else None,
     )
     text = prompt_text(prompt, session=not as_json)
     if text is None:

@@ -124,7 +124,7 @@ def serve(
     if shared_history and not lookup:
         raise UsageError("--shared-history drafts by lookup, which --no-lookup switches off: leave one of them out")
     named, (name, *aliases) = adapters(lora), served_model_name or [served_name(model)]
-    if taken := named.keys() & {name, *aliases}:
+    if isinstance(named, dict) and (taken := named.keys() & {name, *aliases}):
         raise UsageError(f"--lora {min(taken)} has the name of the model: choose another, or --served-model-name")
     keys = read_keys(api_key, api_key_file)
     store = ResponseStore(response_store)
@@ -153,8 +153,8 @@ def serve(
     used = f"{llm.parts.threads} thread(s) ({'as asked' if threads else 'all usable cores'})"
     console = error_console()
     console.print(f"{used}; drafter: {llm.drafter.why}", style="dim", markup=False)
-    if named:
-        console.print(f"adapters: {', '.join(named)}", style="dim", markup=False)
+    if names := ", ".join(llm.parts.adapters):
+        console.print(f"adapters: {names}", style="dim", markup=False)
     console.print(f"{name} at {url}/v1, and a page to try it at {url}/", markup=False)
     console.print("Ctrl-C stops it; running requests may finish", style="dim", markup=False)
     run_until_stopped(

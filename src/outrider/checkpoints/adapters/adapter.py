@@ -15,6 +15,8 @@ from outrider.checkpoints.validate import expected_shapes, unused_tensors
 from outrider.errors import CheckpointError
 
 _TABLES = ("embed_tokens.weight", "embed_tokens_per_layer.weight", "lm_head.weight", "output.weight")
+_BLOCK_ROWS = 32
+"""Rows of a product that are added up at a time: they stay in the processor's caches."""
 _TRAIN_AGAIN = "Train it on the attention and MLP projections alone, or merge it into the checkpoint"
 
 
@@ -27,8 +29,18 @@ class LowRank:
     scale: float
 
     def product(self) -> Floats:
-        """(rows, columns) float32."""
-        return np.float32(self.scale) * (self.b.float32() @ self.a.float32())
+        """(rows, columns) float32.
+
+        Added up by rank, in order: a matrix product of numpy's has other bits on another processor.
+        """
+        a, b = self.a.float32(), self.b.float32()
+        total = np.zeros((len(b), a.shape[1]), np.float32)
+        for first in range(0, len(b), _BLOCK_ROWS):
+            block, of_b = total[first : first + _BLOCK_ROWS], b[first : first + _BLOCK_ROWS]
+            for rank, row in enumerate(a):
+                block += of_b[:, rank, None] * row
+        total *= np.float32(self.scale)
+        return total
 
 
 @dataclass(frozen=True)
@@ -37,18 +49,21 @@ class Adapter:
 
     Attributes:
         path: the folder or the GGUF file.
+        files: the files that determine what it adds.
         low_rank: by neutral name of the matrix.
         left_out: number of matrices that it adapts and the text model does not use: those of vision and audio encoders,
             and key and value projections of layers that share another layer's cache.
     """
 
     path: Path
+    files: tuple[Path, ...]
     low_rank: Mapping[str, LowRank]
     left_out: int
 
 
 def assembled(
     path: Path,
+    files: tuple[Path, ...],
     config: ModelConfig,
     halves: Mapping[str, dict[str, Tensor]],
     scale: Callable[[str, int], float],
@@ -79,7 +94,7 @@ def assembled(
     if not low_rank:
         problem = "adapts no matrix of the text model"
         raise CheckpointError(problem, path=path, remedy="Use an adapter that was trained on the text model")
-    return Adapter(path, low_rank, left_out)
+    return Adapter(path, files, low_rank, left_out)
 
 
 def _checked(

@@ -41,4 +41,4 @@ def open_gguf_adapter(path: Path, config: ModelConfig) -> Adapter:
         if (name := neutral_name(of)) is not None:
             halves.setdefault(name, {})[half] = replace(tensor, name=name)
         left_out += name is None and half == "a"
-    return assembled(path, config, halves, lambda _, rank: alpha / rank if alpha else 1.0, left_out)
+    return assembled(path, (path,), config, halves, lambda _, rank: alpha / rank if alpha else 1.0, left_out)

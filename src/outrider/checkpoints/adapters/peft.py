@@ -75,7 +75,7 @@ def open_peft(path: Path, config: ModelConfig) -> Adapter:
         matched = next((value for pattern, value in by_pattern if pattern.fullmatch(modules[name])), alpha)
         return matched / (math.sqrt(rank) if root else rank)
 
-    return assembled(path, config, halves, scale, left_out)
+    return assembled(path, (file, path / WEIGHTS), config, halves, scale, left_out)
 
 
 def _halves(path: Path) -> tuple[dict[str, dict[str, Tensor]], dict[str, str], int]:
