@@ -58,6 +58,22 @@ LoraOption = Annotated[
 ]
 
 
+LoraDrafterOption = Annotated[
+    list[str] | None, typer.Option(metavar="NAME=PATH", help="MTP drafter of an adapter, in place of the model's.")
+]
+
+
+def adapter_drafters(given: list[str] | None) -> dict[str, str]:
+    """`--lora-drafter` as LLM takes it. Raises UsageError."""
+    named: dict[str, str] = {}
+    for each in given or ():
+        name, _, path = each.partition("=")
+        if not (name and path):
+            raise UsageError(f"--lora-drafter {each} does not name its adapter: write --lora-drafter NAME=PATH")
+        named[name] = path
+    return named
+
+
 def adapters(given: list[str] | None) -> str | dict[str, str]:
     """`--lora` as LLM takes it: a path to merge, or names and paths. Raises UsageError."""
     named: dict[str, str] = {}

@@ -44,6 +44,7 @@ class LLM:
         lora: LoRA adapters of this model by name: folders as PEFT saves them, GGUF adapters, or ids of the hub. A
             request chooses one by `SamplingParams(lora=name)`; all requests share passes. In place of a dict, the path
             of one adapter: it is merged into the weights, which must be floating-point.
+        lora_drafters: MTP drafters of adapters, by the adapter's name; others are drafted for by the model's own.
 
     Attributes: `path`, `config`, `context`, `tokenizer` and `drafter`; `parts` for what builds on the engine.
 
@@ -68,10 +69,12 @@ class LLM:
         kv_cache_dtype: KvFormat = "float16",
         quantize: Quantization | None = None,
         lora: str | Path | Mapping[str, str | Path] | None = None,
+        lora_drafters: Mapping[str, str | Path] | None = None,
     ) -> None:
         options = LoadOptions(
             *(drafter, lookup, lookup_history, prefix_cache_bytes, threads, context, kv_cache_dtype, quantize),
             lora={} if lora is None else lora,
+            lora_drafters={} if lora_drafters is None else lora_drafters,
         )
         with loading_bar(progress) as advance:
             loaded = load(model, options, advance)

@@ -43,6 +43,7 @@ Progress = Callable[[str, float], None]
 """Called with the step and the fraction done, from 0 to 1."""
 
 _MOST_THREADS = 256
+_NAMED_PATHS = "a dict of names and paths, such as {'sql': 'sql-lora'}"
 _log = logging.getLogger("outrider.loading")
 
 
@@ -63,6 +64,7 @@ class LoadOptions:
     kv_cache_dtype: cpu.KvFormat = "float16"
     quantize: Quantization | None = None
     lora: str | Path | Mapping[str, str | Path] = field(default_factory=dict)
+    lora_drafters: Mapping[str, str | Path] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name, expected, fits in (
@@ -74,10 +76,14 @@ class LoadOptions:
             ("context", "None or a number of tokens from 2", _within(self.context, 2)),
             ("kv_cache_dtype", f"one of {', '.join(cpu.KV_FORMATS)}", self.kv_cache_dtype in cpu.KV_FORMATS),
             ("quantize", f"None or one of {', '.join(QUANTIZATIONS)}", self.quantize in (None, *QUANTIZATIONS)),
-            ("lora", "a path, or a dict of names and paths, such as {'sql': 'sql-lora'}", _is_lora(self.lora)),
+            ("lora", f"a path, or {_NAMED_PATHS}", _named_paths(self.lora) or isinstance(self.lora, str | Path)),
+            ("lora_drafters", _NAMED_PATHS, _named_paths(self.lora_drafters)),
         ):
             if not fits:
                 raise UsageError(f"{name} must be {expected}, not {given(getattr(self, name))}")
+        adapters = self.lora if isinstance(self.lora, Mapping) else {}
+        if other := self.lora_drafters.keys() - adapters.keys():
+            raise UsageError(f"there is no adapter {min(other)!r} for its drafter: load it with lora={{name: path}}")
 
 
 def _within(value: object, least: int, most: float = math.inf) -> bool:
@@ -85,11 +91,11 @@ def _within(value: object, least: int, most: float = math.inf) -> bool:
     return value is None or (isinstance(value, int) and not isinstance(value, bool) and least <= value <= most)
 
 
-def _is_lora(value: object) -> bool:
-    """Whether an option is a path, or maps names to paths."""
-    if not isinstance(value, Mapping):
-        return isinstance(value, str | Path)
-    return all(isinstance(name, str) and name and isinstance(path, str | Path) for name, path in value.items())
+def _named_paths(value: object) -> bool:
+    """Whether an option maps names to paths."""
+    return isinstance(value, Mapping) and all(
+        isinstance(name, str) and name and isinstance(path, str | Path) for name, path in value.items()
+    )
 
 
 @dataclass
@@ -138,10 +144,10 @@ def load(source: str | Path, options: LoadOptions, progress: Progress) -> Loaded
     checkpoint, config, tables = open_target(source)
     context, pool = context_of(config, options.context), open_pool(options.threads)
     drafter = choose_drafter(source, checkpoint.path, config, options.drafter)
-    drafter_checkpoint = open_drafter(drafter.path, config)
+    drafters = open_drafters(drafter.path, config, options)
     checkpoint, adapters = open_adapters(checkpoint, config, options)
     weights, packed = open_weights(checkpoint, options.quantize, pool, progress)
-    target = record_target(config, drafter_checkpoint, adapters, weights, pool, options)
+    target = record_target(config, drafters, adapters, weights, pool, options)
     weight_bytes = weights.packed_bytes
     progress("building the tokenizer", 1.0)
     template = chat_template_of(tables)
@@ -156,7 +162,7 @@ def load(source: str | Path, options: LoadOptions, progress: Progress) -> Loaded
         most_context=config.context_length,
         adapters=tuple(adapters),
     )
-    recorded = record_drafter(drafter_checkpoint, config, weights, pool, options)
+    recorded = {lora: record_drafter(of, config, weights, pool, options) for lora, of in drafters.items()}
     progress("measuring pass costs", 1.0)
     caches = open_caches(config, context, options)
     measure = Measure(target, caches)
@@ -238,14 +244,14 @@ def open_weights(
 
 def record_target(
     config: ModelConfig,
-    drafter: Checkpoint | None,
+    drafters: Mapping[str | None, Checkpoint],
     adapters: Mapping[str, Adapter],
     weights: WeightStore,
     pool: cpu.ThreadPool,
     options: LoadOptions,
 ) -> Target:
     """The target's program, with the taps of its drafters, lowered for the CPU: that packs its weights and adapters."""
-    taps, kv_format = tapped_layers(config, drafter and drafter.config), options.kv_cache_dtype
+    taps, kv_format = tapped_layers(config, [of.config for of in drafters.values()]), options.kv_cache_dtype
     sizes: dict[str, Any] = {"max_rows": PREFILL_CHUNK, "kv_format": kv_format}
     forward = cpu_target(config, weights, pool, taps=taps, adapters=list(adapters.values()), **sizes)
     return Target(forward, list(adapters))
@@ -267,10 +273,14 @@ def choose_drafter(source: str | Path, path: Path, config: ModelConfig, wanted: 
     return FoundDrafter(open_checkpoint(wanted).path, f"{wanted}, as requested")
 
 
-def open_drafter(path: Path | None, config: ModelConfig) -> Checkpoint | None:
+def open_drafters(path: Path | None, config: ModelConfig, options: LoadOptions) -> dict[str | None, Checkpoint]:
+    """The drafters' checkpoints: the target's, at `path` if it has one, for None, and those of adapters by name."""
+    paths = ({} if path is None else {None: path}) | dict(options.lora_drafters)
+    return {lora: open_drafter(of, config) for lora, of in paths.items()}
+
+
+def open_drafter(path: str | Path, config: ModelConfig) -> Checkpoint:
     """A drafter's checkpoint. Raises CheckpointError if it does not fit the target."""
-    if path is None:
-        return None
     checkpoint = open_checkpoint(path)
     if (found := kind_of(checkpoint.config)) is None:
         raise CheckpointError("is a model, not a drafter", path=checkpoint.path, remedy="Pass its MTP drafter")
@@ -279,11 +289,11 @@ def open_drafter(path: Path | None, config: ModelConfig) -> Checkpoint | None:
 
 
 def record_drafter(
-    checkpoint: Checkpoint | None, config: ModelConfig, weights: WeightStore, pool: cpu.ThreadPool, options: LoadOptions
+    checkpoint: Checkpoint, config: ModelConfig, weights: WeightStore, pool: cpu.ThreadPool, options: LoadOptions
 ) -> dict[str, Any]:
-    """A drafter's program by its kind; empty without one."""
-    if checkpoint is None or (kind := kind_of(checkpoint.config)) is None:
-        return {}
+    """A drafter's program by its kind."""
+    kind = kind_of(checkpoint.config)
+    assert kind is not None, "checked as it was opened"
     tensors = quantized(checkpoint, options.quantize, pool).tensors if options.quantize else checkpoint.tensors
     own = WeightStore(tensors, pool)
     kv_format = options.kv_cache_dtype
@@ -303,9 +313,13 @@ def open_caches(config: ModelConfig, context: int, options: LoadOptions) -> Cach
     )
 
 
-def make_planner(measure: Measure, target: Target, recorded: dict[str, Any], options: LoadOptions) -> DraftPlanner:
+def make_planner(
+    measure: Measure, target: Target, recorded: Mapping[str | None, dict[str, Any]], options: LoadOptions
+) -> DraftPlanner:
     """The planner, with the cost of passes measured now."""
-    settings = Settings(target.vocabulary, options.lookup, options.lookup_history, recorded)
+    by_adapter = {lora: of for lora, of in recorded.items() if lora is not None}
+    own = recorded.get(None, {})
+    settings = Settings(target.vocabulary, options.lookup, options.lookup_history, own, by_adapter)
     return DraftPlanner(measure.cost_curve(), make_drafters(settings))
 
 

@@ -257,3 +257,24 @@ def test_an_unknown_adapter_is_refused(llms):
 def test_adapters_are_names_and_paths(tiny, lora):
     with pytest.raises(UsageError, match="lora must be a path, or a dict of names and paths"):
         LLM(tiny("gemma3").gguf, lora=lora)
+
+
+def test_an_adapter_may_have_a_drafter_of_its_own(llms, adapters, tiny, tmp_path):
+    """Requests of that adapter draft with it, all others with the model's or without; the tokens are the same."""
+    text, path = tiny("gemma4-e2b").model.config.get_text_config(), llms("gemma4-e2b").path
+    own, other = (
+        save_folder(make_assistant(text, ordered=ordered, seed=2), tmp_path / str(ordered)) for ordered in (True, False)
+    )
+    given = {"lookup": False, "lora": adapters("gemma4-e2b")[1], "lora_drafters": {"one": own}, "progress": False}
+    prompts, answers = [tokens_of(9, 20)] * len(NAMES), []
+    for drafter, drafting in ((None, {"one"}), (other, set(NAMES))):
+        with LLM(path, drafter=drafter, **given) as llm:
+            params = [SamplingParams(max_tokens=12, ignore_end=True, draft=3, lora=name) for name in NAMES]
+            outs = llm.generate(prompts, params)
+        answers.append([out.token_ids for out in outs])
+        assert {name for name, out in zip(NAMES, outs, strict=True) if out.stats.drafted_by_source} == drafting
+    assert answers[0] == answers[1]
+    plain = [SamplingParams(max_tokens=12, ignore_end=True, draft="off", lora=name) for name in NAMES]
+    assert answers[0] == [out.token_ids for out in llms("gemma4-e2b").generate(prompts, plain)]
+    with pytest.raises(UsageError, match="no adapter 'three' for its drafter"):
+        LLM(path, **given | {"lora_drafters": {"three": own}})

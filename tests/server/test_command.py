@@ -197,3 +197,10 @@ def test_adapters_without_a_name_of_their_own_are_refused(fake, call, given, mes
     assert ran.code == 2
     assert message in ran.err
     assert fake.made == []
+
+
+def test_a_drafter_without_an_adapter_is_refused(call, fake):
+    ran = call("serve", "demo", "--lora", "sql=a", "--lora-drafter", "path")
+    assert ran.code == 2
+    assert "write --lora-drafter NAME=PATH" in ran.err
+    assert fake.made == []

@@ -18,11 +18,13 @@ from outrider.console import (
     LogLevel,
     LogLevelOption,
     LookupOption,
+    LoraDrafterOption,
     LoraOption,
     ModelArgument,
     Quantize,
     QuantizeOption,
     ThreadsOption,
+    adapter_drafters,
     adapters,
 )
 from outrider.errors import UsageError
@@ -57,6 +59,7 @@ def run(
     ] = "auto",
     lookup: LookupOption = True,
     lora: LoraOption = None,
+    lora_drafter: LoraDrafterOption = None,
     max_tokens: Annotated[
         int | None,
         typer.Option(help="Maximum number of tokens of an answer.", show_default="128; in a chat, the context"),
@@ -152,6 +155,7 @@ def run(
         threads=threads,
         context=context,
         lora=named,
+        lora_drafters=adapter_drafters(lora_drafter),
     )
     if not as_json and drafter == "auto":
         note(f"drafter: {llm.drafter.why}")

@@ -17,11 +17,13 @@ from outrider.console import (
     LogLevel,
     LogLevelOption,
     LookupOption,
+    LoraDrafterOption,
     LoraOption,
     ModelArgument,
     Quantize,
     QuantizeOption,
     ThreadsOption,
+    adapter_drafters,
     adapters,
 )
 from outrider.errors import UsageError
@@ -92,6 +94,7 @@ def serve(
         ),
     ] = None,
     lora: LoraOption = None,
+    lora_drafter: LoraDrafterOption = None,
     ignore_media: Annotated[
         bool, typer.Option("--ignore-media", help='Read images and other media in messages as "[image]" and the like.')
     ] = False,
@@ -141,6 +144,7 @@ def serve(
         threads=threads,
         context=context,
         lora=named,
+        lora_drafters=adapter_drafters(lora_drafter),
     )
     metrics = Metrics()
     limits = Limits(waiting=queue_timeout or None, running=timeout or None, idle=keep_alive)
