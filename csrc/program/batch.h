@@ -17,8 +17,7 @@ struct RowBatch {
   std::vector<int32_t> embedding = {};
   const float* embeddings = nullptr;  // (embedding_count, embedding_width)
   size_t embedding_count = 0, embedding_width = 0;
-  // By row: the adapter whose low-rank additions it gets (see LowRank), or -1; rows of one sequence have the same. Empty if no
-  // row has one.
+  // By row: the adapter whose low-rank additions it gets (see LowRank), or -1. Empty if no row has one.
   std::vector<int32_t> adapter = {};
 };
 
