@@ -78,6 +78,7 @@ class FakeLLM:
         self.threads, self.kv_cache_dtype = options.get("threads") or 2, "float16"
         self.tokenizer, self.measure, self.engine = ByteTokenizer(), FakeMeasure(), FakeEngine()
         self.weight_bytes, self.load_seconds, self.config = 1000, 0.5, None
+        self.adapters = lora if isinstance(lora := options.get("lora"), dict) else {}
         self.asked: list[tuple[str | list[int], SamplingParams]] = []
         self.cancelled = 0
         self.made.append(self)
@@ -88,6 +89,9 @@ class FakeLLM:
         return self
 
     prompts = parts
+
+    def check_adapter(self, name: str | None) -> None:
+        """It has none, and nobody asks for one."""
 
     def chat_prompt(self, messages: list[dict[str, str]]) -> list[int]:
         return self.conversation(messages)

@@ -34,7 +34,7 @@ Vector vector_from(const FloatArray& a) {
 std::tuple<nb::ndarray<nb::numpy, int32_t>, nb::ndarray<nb::numpy, float>> run(
     Program& p, const IntArray& token, const IntArray& sequence, const IntArray& parent, const IntArray& outputs,
     std::vector<KvCache*> caches, std::optional<Logits> logits, std::optional<IntArray> embedding,
-    std::optional<FloatMatrix> embeddings) {
+    std::optional<FloatMatrix> embeddings, std::optional<IntArray> adapter) {
   RowBatch batch{ints(token), ints(sequence), ints(parent), ints(outputs), std::move(caches)};
   if (embedding.has_value() != embeddings.has_value())
     throw std::invalid_argument("embedding (indices) and embeddings (values) must be given together");
@@ -43,6 +43,7 @@ std::tuple<nb::ndarray<nb::numpy, int32_t>, nb::ndarray<nb::numpy, float>> run(
     batch.embeddings = embeddings->data(), batch.embedding_count = embeddings->shape(0),
     batch.embedding_width = embeddings->shape(1);
   }
+  if (adapter) batch.adapter = ints(*adapter);
   for (const KvCache* c : batch.caches)
     if (!c) throw std::invalid_argument("a sequence has no cache");
   if (logits && (logits->shape(0) != batch.outputs.size() || static_cast<int64_t>(logits->shape(1)) != p.vocabulary()))
@@ -110,6 +111,13 @@ void bind_program(nb::module_& m) {
            "Shortens the sequence to `length` positions. Raises ValueError if a sliding window has been overwritten; see "
            "`earliest`.");
 
+  nb::class_<LowRank>(m, "LowRank", "What one adapter adds to the product of a matrix; see csrc/program/program.h.")
+      .def(
+          "__init__",
+          [](LowRank* self, int adapter, std::shared_ptr<Weight> a, std::shared_ptr<Weight> b, float scale) {
+            new (self) LowRank{adapter, std::move(a), std::move(b), scale};
+          },
+          "adapter"_a, "a"_a, "b"_a, "scale"_a);
   nb::class_<Program>(m, "Program", "A recorded forward pass; see csrc/program/program.h.")
       .def(
           "__init__",
@@ -146,16 +154,16 @@ void bind_program(nb::module_& m) {
       .def("store_kv", &Program::store_kv, "key"_a, "value"_a, "layer"_a)
       .def(
           "linear",
-          [](Program& p, int src, std::vector<std::shared_ptr<Weight>> w, std::vector<int> dst) {
-            p.linear(src, {w.begin(), w.end()}, std::move(dst));
+          [](Program& p, int src, std::vector<std::shared_ptr<Weight>> w, std::vector<int> dst,
+             std::vector<std::vector<LowRank>> low_rank) {
+            p.linear(src, {w.begin(), w.end()}, std::move(dst), std::move(low_rank));
           },
-          "src"_a, "weights"_a, "dst"_a)
+          "src"_a, "weights"_a, "dst"_a, "low_rank"_a = std::vector<std::vector<LowRank>>{})
       .def(
           "gated_linear",
-          [](Program& p, int src, std::shared_ptr<Weight> gate, std::shared_ptr<Weight> up, int dst) {
-            p.gated_linear(src, gate, up, dst);
-          },
-          "src"_a, "gate"_a, "up"_a, "dst"_a)
+          [](Program& p, int src, std::shared_ptr<Weight> gate, std::shared_ptr<Weight> up, int dst,
+             std::vector<std::vector<LowRank>> low_rank) { p.gated_linear(src, gate, up, dst, std::move(low_rank)); },
+          "src"_a, "gate"_a, "up"_a, "dst"_a, "low_rank"_a = std::vector<std::vector<LowRank>>{})
       .def("attention", &Program::attention, "query"_a, "layer"_a, "heads"_a, "dst"_a)
       .def("keep_outputs", &Program::keep_outputs, "buffers"_a)
       .def(
@@ -187,7 +195,7 @@ void bind_program(nb::module_& m) {
           "chosen", [](const Program& p, size_t rows, size_t top_k) { return owned(p.chosen(rows, top_k), {rows, top_k}); },
           "rows"_a, "top_k"_a, "The experts or clusters chosen for the first rows of the last run, (rows, top_k) int32.")
       .def("run", &run, "token"_a, "sequence"_a, "parent"_a, "outputs"_a, "caches"_a, "logits"_a.none() = nb::none(),
-           "embedding"_a.none() = nb::none(), "embeddings"_a.none() = nb::none(),
+           "embedding"_a.none() = nb::none(), "embeddings"_a.none() = nb::none(), "adapter"_a.none() = nb::none(),
            "Runs one pass and stages its rows. Returns the argmax token of each output row and its logit before softcap,\n"
            "(outputs,) int32 and float32. Raises ValueError if the rows do not fit, RuntimeError if another thread uses\n"
            "this program, its pool or one of the caches.")

@@ -11,7 +11,7 @@ namespace {
 
 }  // namespace
 
-void Pass::prepare(const RowBatch& b, int max_rows, int64_t vocabulary, bool cross_attention) {
+void Pass::prepare(const RowBatch& b, int max_rows, int64_t vocabulary, bool cross_attention, int adapters) {
   const size_t rows = b.token.size();
   if (rows == 0 || rows > static_cast<size_t>(max_rows))
     refuse("a pass has 1 to " + std::to_string(max_rows) + " rows, not " + std::to_string(rows));
@@ -23,7 +23,12 @@ void Pass::prepare(const RowBatch& b, int max_rows, int64_t vocabulary, bool cro
     if (b.embedding[r] < -1 || b.embedding[r] >= static_cast<int64_t>(b.embedding_count))
       refuse("row " + std::to_string(r) + " names embedding " + std::to_string(b.embedding[r]) + " of " +
              std::to_string(b.embedding_count));
+  if (!b.adapter.empty() && b.adapter.size() != rows) refuse("token and adapter differ in length");
+  for (size_t r = 0; r < b.adapter.size(); ++r)
+    if (b.adapter[r] < -1 || b.adapter[r] >= adapters)
+      refuse("row " + std::to_string(r) + " names adapter " + std::to_string(b.adapter[r]) + " of " + std::to_string(adapters));
   token_ = b.token;
+  adapter_ = b.adapter;
   embedding_ = b.embedding;
   embeddings_ = b.embeddings;
   embedding_width_ = b.embedding_width;
@@ -85,6 +90,13 @@ void Pass::prepare(const RowBatch& b, int max_rows, int64_t vocabulary, bool cro
     const int begin = static_cast<int>(i);
     while (i < outputs_.size() && outputs_[i] < range.end) ++i;
     if (static_cast<int>(i) > begin) output_ranges_.push_back({range.cache, begin, static_cast<int>(i)});
+  }
+  if (!adapts()) return;
+  for (const bool outputs_only : {false, true}) {
+    auto& by_adapter = outputs_only ? adapted_outputs_ : adapted_;
+    by_adapter.assign(adapters, {});
+    for (int j = 0; j < this->rows(outputs_only); ++j)
+      if (const int32_t adapter = adapter_[row(outputs_only, j)]; adapter >= 0) by_adapter[adapter].push_back(j);
   }
 }
 

@@ -17,6 +17,8 @@ struct RowBatch {
   std::vector<int32_t> embedding = {};
   const float* embeddings = nullptr;  // (embedding_count, embedding_width)
   size_t embedding_count = 0, embedding_width = 0;
+  // By row: the adapter whose low-rank additions it gets (see LowRank), or -1. Empty if no row has one.
+  std::vector<int32_t> adapter = {};
 };
 
 // The rows of one sequence within a pass.
@@ -32,7 +34,8 @@ class Pass {
   // Validates the batch and stages its rows in their caches. Throws std::invalid_argument naming the row or token that does
   // not fit. Allocates memory only for a larger pass than any before.
   // cross_attention: see Program; such rows are not staged and need a committed position to attend to.
-  void prepare(const RowBatch& batch, int max_rows, int64_t vocabulary, bool cross_attention);
+  // adapters: those that rows may name.
+  void prepare(const RowBatch& batch, int max_rows, int64_t vocabulary, bool cross_attention, int adapters);
 
   int rows(bool outputs_only) const { return outputs_only ? static_cast<int>(outputs_.size()) : rows_; }
   // The batch's row number of the i-th row.
@@ -46,6 +49,11 @@ class Pass {
     return embedding_.empty() || embedding_[row] < 0 ? nullptr
                                                      : embeddings_ + static_cast<size_t>(embedding_[row]) * embedding_width_;
   }
+  // Whether any row has an adapter.
+  bool adapts() const { return !adapter_.empty(); }
+  int32_t adapter(int row) const { return adapter_[row]; }
+  // Adapter -> its rows, counted as `rows` counts them. Only if adapts().
+  const std::vector<std::vector<int>>& adapted(bool outputs_only) const { return outputs_only ? adapted_outputs_ : adapted_; }
   int64_t position(int row) const { return position_[row]; }
   // The last position that the row attends to: its own, or, in cross-attention, the last committed one.
   int64_t last_position(int row) const { return cross_attention_ ? cache_[row]->length() - 1 : position_[row]; }
@@ -58,11 +66,12 @@ class Pass {
  private:
   int rows_ = 0;
   bool cross_attention_ = false;
-  std::vector<int32_t> token_, embedding_, outputs_, path_;
+  std::vector<int32_t> token_, embedding_, adapter_, outputs_, path_;
   const float* embeddings_ = nullptr;
   size_t embedding_width_ = 0;
   std::vector<int64_t> position_, staged_at_, path_at_;
   std::vector<KvCache*> cache_;
+  std::vector<std::vector<int>> adapted_, adapted_outputs_;  // rows by adapter
   std::vector<RowRange> ranges_, output_ranges_;
 };
 

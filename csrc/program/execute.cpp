@@ -28,7 +28,7 @@ std::vector<Best> Program::run(const RowBatch& batch, float* logits) {
     throw std::invalid_argument("embeddings must have width " + std::to_string(embedding_width_) + ", not " +
                                 std::to_string(batch.embedding_width));
   const CacheLocks locks(batch.caches);
-  pass_.prepare(batch, max_rows_, vocabulary_, cross_attention_);
+  pass_.prepare(batch, max_rows_, vocabulary_, cross_attention_, adapters_);
   size_t scratch = 4096;
   for (const RowRange& r : pass_.ranges(false)) {
     if (r.cache->layers() != static_cast<int>(kv_.size()) || r.cache->format() != kv_format_)

@@ -23,6 +23,7 @@ class Executor {
     auto started = std::chrono::steady_clock::now();
     for (op_ = 0; op_ < p_.ops_.size(); ++op_) {
       const Op& op = p_.ops_[op_];
+      if (std::holds_alternative<Project>(op.call) && !p_.pass_.adapts()) continue;
       outputs_only_ = op.outputs_only;
       rows_ = p_.pass_.rows(outputs_only_);
       const bool next_by_row = op.call.index() <= kLastByRow;
@@ -198,6 +199,69 @@ class Executor {
   }
   static constexpr size_t kPrefetchedBytes = 4096;
 
+  // Calls use(row, values) with the 16 products of a tile for each of `rows`, whose inputs input(row) are float32.
+  template <class Input, class Use>
+  void tile_of_rows(const Matrix& m, size_t tile, const std::vector<int>& rows, const Input& input, const Use& use) {
+    std::vector<const float*>& inputs = p_.adapted_rows_[thread_];
+    float* out = p_.tile_scratch_[thread_].data() + static_cast<size_t>(2 * p_.max_rows_) * kTile;
+    for (size_t i = 0; i < rows.size(); ++i) inputs[i] = input(rows[i]);
+    k_.linear_tile(m, tile, m.codes_of(tile + 1), nullptr, inputs.data(), static_cast<int>(rows.size()), out, kTile);
+    for (size_t i = 0; i < rows.size(); ++i) use(rows[i], out + i * kTile);
+  }
+
+  float* projected(const Additions& to, int row) {
+    return p_.projected_.data() + static_cast<size_t>(row) * p_.projected_width_ + to.offset;
+  }
+
+  // Reads each matrix a once for all rows of its adapter; a task is one tile of one range of columns.
+  void run(const Project& c) {
+    Buffer& src = buffer(c.src);
+    const auto& rows_of = p_.pass_.adapted(outputs_only_);
+    size_t total = 0;
+    const auto tasks = [&](const LowRank& part) {
+      return rows_of[part.adapter].empty() ? 0 : part.a->count() * part.a->shape().tiles;
+    };
+    for (const Additions& to : c.additions)
+      for (const LowRank& part : to.parts) total += tasks(part);
+    parallel_tasks(total, [&](size_t task) {
+      for (const Additions& to : c.additions)
+        for (const LowRank& part : to.parts) {
+          if (task >= tasks(part)) {
+            task -= tasks(part);
+            continue;
+          }
+          const size_t tiles = part.a->shape().tiles, range = task / tiles, tile = task % tiles;
+          const size_t column = range * part.a->shape().columns, at = range * part.padded_rank() + tile * kTile;
+          return tile_of_rows(
+              part.a->matrix(range), tile, rows_of[part.adapter], [&](int row) { return src.row(row) + column; },
+              [&](int row, const float* values) { std::memcpy(projected(to, row) + at, values, kTile * sizeof(float)); });
+        }
+    });
+    p_.pool_->barrier();
+    for (int i = first_row(); i < last_row(); ++i)
+      for (const Additions& to : c.additions)
+        for (const LowRank& part : to.parts) {
+          if (part.adapter != p_.pass_.adapter(p_.pass_.row(outputs_only_, i))) continue;
+          float* sum = projected(to, i);
+          const int rank = part.padded_rank();
+          for (size_t range = 1; range < part.a->count(); ++range) k_.add_row(sum + range * rank, rank, sum);
+          k_.scale_row(part.scale, rank, sum);
+        }
+  }
+
+  // Adds what adapters add to one tile, whose row r is at out + r * stride.
+  void add_low_rank(const std::vector<Additions>& additions, size_t weight, size_t tile, float* out, size_t stride) {
+    if (additions.empty() || !p_.pass_.adapts()) return;
+    const Additions& to = additions[weight];
+    for (const LowRank& part : to.parts) {
+      const std::vector<int>& rows = p_.pass_.adapted(outputs_only_)[part.adapter];
+      if (rows.empty()) continue;
+      tile_of_rows(
+          part.b->matrix(), tile, rows, [&](int row) { return projected(to, row); },
+          [&](int row, const float* values) { k_.add_row(values, kTile, out + row * stride); });
+    }
+  }
+
   void run(const Linear& c) {
     Buffer& src = buffer(c.src);
     size_t total = 0;
@@ -208,9 +272,11 @@ class Executor {
         const Matrix m = c.weights[w]->matrix();
         Buffer& dst = buffer(c.dst[w]);
         if (std::max(begin, offset) < std::min(end, offset + m.tiles)) prefetch_start(m, std::max(begin, offset) - offset);
-        for (size_t t = std::max(begin, offset); t < std::min(end, offset + m.tiles); ++t)
-          k_.linear_tile(m, t - offset, m.codes_of(t - offset + 1), src.quantized.data(), src.dense.data(), rows_,
-                         dst.row(0) + (t - offset) * kTile, dst.stride);
+        for (size_t t = std::max(begin, offset); t < std::min(end, offset + m.tiles); ++t) {
+          float* out = dst.row(0) + (t - offset) * kTile;
+          k_.linear_tile(m, t - offset, m.codes_of(t - offset + 1), src.quantized.data(), src.dense.data(), rows_, out, dst.stride);
+          add_low_rank(c.additions, w, t - offset, out, dst.stride);
+        }
         offset += m.tiles;
       }
     });
@@ -225,6 +291,8 @@ class Executor {
       for (size_t t = begin; t < end; ++t) {
         k_.linear_tile(gate, t, up.codes_of(t), src.quantized.data(), src.dense.data(), rows_, g, kTile);
         k_.linear_tile(up, t, gate.codes_of(t + 1), src.quantized.data(), src.dense.data(), rows_, u, kTile);
+        add_low_rank(c.additions, 0, t, g, kTile);
+        add_low_rank(c.additions, 1, t, u, kTile);
         for (int r = 0; r < rows_; ++r) k_.gelu_gate(g + r * kTile, u + r * kTile, kTile, dst.row(r) + t * kTile);
       }
       if (!c.quantizes) return;

@@ -28,7 +28,8 @@ Program::Program(int max_rows, std::vector<KvShape> kv, KvFormat format, std::sh
     : max_rows_(max_rows), kv_(std::move(kv)), kv_format_(format), cross_attention_(cross_attention), pool_(std::move(pool)) {
   if (max_rows_ < 1) refuse("a program needs room for at least one row");
   thread_best_.assign(pool_->size(), std::vector<Best>(max_rows_));
-  tile_scratch_.assign(pool_->size(), std::vector<float>(static_cast<size_t>(2 * max_rows_) * kTile));
+  tile_scratch_.assign(pool_->size(), std::vector<float>(static_cast<size_t>(3 * max_rows_) * kTile));
+  adapted_rows_.assign(pool_->size(), std::vector<const float*>(max_rows_));
   score_scratch_.resize(pool_->size());
 }
 
@@ -148,24 +149,56 @@ void Program::store_kv(int key, int value, int layer) {
   push(StoreKv{key, value, layer, kv_[layer].kv_heads});
 }
 
-void Program::linear(int src, std::vector<Weights> weights, std::vector<int> dst) {
+// Checks the additions to the products of some matrices and records the first half of their work; returns them.
+std::vector<Additions> Program::project(int src, const std::vector<Weights>& weights, std::vector<std::vector<LowRank>> low_rank) {
+  if (low_rank.empty()) return {};
+  if (low_rank.size() != weights.size()) refuse("low-rank additions need one list per weight");
+  std::vector<Additions> additions;
+  int width = 0, adapters = 0;
+  for (size_t i = 0; i < weights.size(); ++i) {
+    additions.push_back({std::move(low_rank[i]), width});
+    int widest = 0;
+    for (const LowRank& part : additions.back().parts) {
+      const Matrix &a = part.a->shape(), &b = part.b->shape();
+      checked(src, static_cast<int>(a.columns * part.a->count()), "low-rank input");
+      if (part.a->quantized() || part.b->quantized()) refuse("a low-rank addition must be stored as floating point");
+      if (a.rows != b.columns || b.rows != weights[i]->shape().rows || part.adapter < 0)
+        refuse("a low-rank addition does not have the shape of its matrix");
+      widest = std::max(widest, part.padded_rank() * static_cast<int>(part.a->count()));
+      adapters = std::max(adapters, part.adapter + 1);
+    }
+    width += widest;
+  }
+  if (width == 0) return {};
+  adapters_ = std::max(adapters_, adapters);
+  if (static_cast<size_t>(width) > projected_width_) {
+    projected_width_ = width;
+    projected_.assign(max_rows_ * projected_width_, 0.0f);
+  }
+  push(Project{src, additions});
+  return additions;
+}
+
+void Program::linear(int src, std::vector<Weights> weights, std::vector<int> dst, std::vector<std::vector<LowRank>> low_rank) {
   if (weights.empty() || weights.size() != dst.size()) refuse("a linear call needs one output per weight");
   for (size_t i = 0; i < weights.size(); ++i) {
     quantize_if_needed(src, weights[i]);
     checked(dst[i], static_cast<int>(weights[i]->shape().rows), "linear output").quantized_current = false;
     add_to_prefetch(weights[i]);
   }
-  push(Linear{src, std::move(weights), std::move(dst)});
+  std::vector<Additions> additions = project(src, weights, std::move(low_rank));
+  push(Linear{src, std::move(weights), std::move(dst), std::move(additions)});
 }
 
-void Program::gated_linear(int src, Weights gate, Weights up, int dst) {
+void Program::gated_linear(int src, Weights gate, Weights up, int dst, std::vector<std::vector<LowRank>> low_rank) {
   quantize_if_needed(src, gate);
   quantize_if_needed(src, up);
   if (gate->shape().rows != up->shape().rows) refuse("gate and up projections differ in width");
   checked(dst, static_cast<int>(gate->shape().rows), "gated output").quantized_current = false;
   add_to_prefetch(gate);
   add_to_prefetch(up);
-  push(GatedLinear{src, std::move(gate), std::move(up), dst});
+  std::vector<Additions> additions = project(src, {gate, up}, std::move(low_rank));
+  push(GatedLinear{src, std::move(gate), std::move(up), dst, std::move(additions)});
 }
 
 void Program::attention(int query, int layer, int heads, int dst) {
@@ -287,28 +320,11 @@ void Program::prefetch_weights() const {
 }
 
 std::vector<std::string> Program::describe() const {
-  static const char* const names[] = {"gather",
-                                      "rms_norm",
-                                      "head_norm",
-                                      "quantize",
-                                      "add",
-                                      "scale",
-                                      "multiply",
-                                      "gelu_gate",
-                                      "rope_table",
-                                      "rope",
-                                      "route",
-                                      "combine_experts",
-                                      "copy",
-                                      "store_kv",
-                                      "linear",
-                                      "gated_linear",
-                                      "expert_gated_linear",
-                                      "expert_linear",
-                                      "cluster_linear",
-                                      "attention",
-                                      "keep_outputs",
-                                      "head"};
+  static const char* const names[] = {
+      "gather",        "rms_norm",       "head_norm",  "quantize",     "add",          "scale",
+      "multiply",      "gelu_gate",      "rope_table", "rope",         "route",        "combine_experts",
+      "copy",          "store_kv",       "project",    "linear",       "gated_linear", "expert_gated_linear",
+      "expert_linear", "cluster_linear", "attention",  "keep_outputs", "head"};
   static_assert(std::size(names) == std::variant_size_v<Call>);
   std::vector<std::string> out;
   for (const Op& op : ops_) out.push_back(names[op.call.index()]);

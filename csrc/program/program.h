@@ -43,6 +43,21 @@ struct Buffer {
 using Weights = std::shared_ptr<const Weight>;
 using Vector = std::shared_ptr<const std::vector<float>>;  // padded to 32 floats; null where a norm has no weight
 
+// What one adapter adds to the product of a matrix: scale * b (a x) (LoRA, Hu et al. 2021).
+// a: a stack of matrices of (rank, width of x / count), one for each range of columns, so that threads can share the sum over x
+// and the ranges are added in their order, whatever the number of threads. b: (rows of the matrix, rank).
+struct LowRank {
+  int adapter;
+  Weights a, b;
+  float scale;
+  int padded_rank() const { return static_cast<int>(a->shape().tiles) * kTile; }
+};
+// What the adapters add to one matrix, each at most once. offset: of its part in Program::projected_.
+struct Additions {
+  std::vector<LowRank> parts;
+  int offset = 0;
+};
+
 // The kinds of call. Buffers are identified by number. Gather to Copy work on one row at a time: a row always belongs to the
 // same thread, so two such calls need no barrier between them.
 struct Gather {
@@ -97,15 +112,21 @@ struct Copy { int src, dst, offset; };  // dst[offset ...] = src
 // StoreKv to Head split a row's work between threads. With `quantizes`, the thread that computed a group of the output also
 // quantizes it, while the group is in that core's cache.
 struct StoreKv { int key, value, layer, heads; };
+struct Project {
+  int src;
+  std::vector<Additions> additions;
+};  // scale * (a x) of the additions of the next call, in rows that have an adapter; skipped in a pass without
 struct Linear {
   int src;
   std::vector<Weights> weights;
   std::vector<int> dst;
+  std::vector<Additions> additions;  // by weight
 };
 struct GatedLinear {
   int src;
   Weights gate, up;
   int dst;
+  std::vector<Additions> additions;  // of gate and up
   bool quantizes = false;
 };  // gelu(gate x) * (up x)
 struct ExpertGatedLinear {
@@ -135,9 +156,9 @@ struct Head {
   float softcap;
 };  // softcap 0: none
 
-using Call =
-    std::variant<Gather, RmsNorm, HeadNorm, Quantize, Add, Scale, Multiply, GeluGate, RopeTable, Rope, Route, CombineExperts, Copy,
-                 StoreKv, Linear, GatedLinear, ExpertGatedLinear, ExpertLinear, ClusterLinear, Attention, KeepOutputs, Head>;
+using Call = std::variant<Gather, RmsNorm, HeadNorm, Quantize, Add, Scale, Multiply, GeluGate, RopeTable, Rope, Route,
+                          CombineExperts, Copy, StoreKv, Project, Linear, GatedLinear, ExpertGatedLinear, ExpertLinear,
+                          ClusterLinear, Attention, KeepOutputs, Head>;
 
 struct Op {
   Call call;
@@ -166,8 +187,9 @@ class Program {
   void rope_table(Vector inverse_frequency, int half, int dst);
   void rope(int src, int table, int heads, int head_dim, float scale);
   void store_kv(int key, int value, int layer);
-  void linear(int src, std::vector<Weights> weights, std::vector<int> dst);
-  void gated_linear(int src, Weights gate, Weights up, int dst);
+  // low_rank: by weight, what adapters add to its product; empty for nothing.
+  void linear(int src, std::vector<Weights> weights, std::vector<int> dst, std::vector<std::vector<LowRank>> low_rank = {});
+  void gated_linear(int src, Weights gate, Weights up, int dst, std::vector<std::vector<LowRank>> low_rank = {});
   void attention(int query, int layer, int heads, int dst);
   void keep_outputs(std::vector<int> buffers);
   void head(int src, Weights weight, float softcap);
@@ -204,6 +226,7 @@ class Program {
   Buffer& checked(int id, int width, const char* role);
   void quantize_if_needed(int src, const Weights& weight);
   bool last_call_quantizes(int src);
+  std::vector<Additions> project(int src, const std::vector<Weights>& weights, std::vector<std::vector<LowRank>> low_rank);
   void add_to_prefetch(const Weights& weight);
   void push(Call call);
 
@@ -223,6 +246,10 @@ class Program {
   std::vector<std::vector<Best>> thread_best_;                    // (threads, max_rows)
   std::vector<std::vector<float>> tile_scratch_, score_scratch_;  // by thread
   std::vector<int32_t> chosen_;                                   // (max_rows * top_k): experts or clusters
+  int adapters_ = 0;
+  size_t projected_width_ = 0;
+  std::vector<float> projected_;                         // (max_rows, projected_width_): see Project
+  std::vector<std::vector<const float*>> adapted_rows_;  // by thread: rows of one adapter
   mutable std::atomic_flag in_use_;
   std::unique_ptr<WorkStealing> work_stealing_;
   bool odd_pass_ = false;

@@ -7,15 +7,16 @@
 namespace outrider::test {
 namespace {
 
-constexpr int kVocabulary = 200, kHidden = 64, kHeads = 4, kHeadDim = 32, kWidth = 128, kExperts = 6, kTopK = 2, kRows = 24;
+constexpr int kVocabulary = 200, kHidden = 64, kHeads = 4, kHeadDim = 32, kWidth = 128, kExperts = 6, kTopK = 2, kRows = 24,
+              kAdapters = 2;
 const std::vector<KvShape> kShapes = {{2, kHeadDim, 16}, {1, kHeadDim, 0}};
 const std::vector<Format> kWeights = {Format::Q4_0, Format::Q8_0, Format::Q5_1, Format::BF16};
 
 // Records the model with weights from a seeded random stream.
 class Recorder {
  public:
-  Recorder(int threads, KvFormat format)
-      : pool_(std::make_shared<ThreadPool>(threads)), random_(21), p_(kRows, kShapes, format, pool_) {}
+  Recorder(int threads, KvFormat format, bool adapts = false)
+      : pool_(std::make_shared<ThreadPool>(threads)), random_(21), p_(kRows, kShapes, format, pool_), adapts_(adapts) {}
 
   Program& record() {
     const int x = p_.buffer("x", kHidden), normed = p_.buffer("normed", kHidden), y = p_.buffer("y", kHidden);
@@ -27,7 +28,8 @@ class Recorder {
       const int width = kShapes[layer].kv_heads * kHeadDim;
       const int k = p_.buffer("k", width), v = p_.buffer("v", width), gated = p_.buffer("gated", kWidth);
       p_.rms_norm(x, norm(kHidden), 1e-6f, normed);
-      p_.linear(normed, {matrix(kHeads * kHeadDim, kHidden), matrix(width, kHidden), matrix(width, kHidden)}, {q, k, v});
+      p_.linear(normed, {matrix(kHeads * kHeadDim, kHidden), matrix(width, kHidden), matrix(width, kHidden)}, {q, k, v},
+                low_rank({kHeads * kHeadDim, 0, width}, kHidden));
       p_.head_norm(k, norm(kHeadDim), 1e-6f, kShapes[layer].kv_heads, kHeadDim, k);
       p_.rope(k, rope, kShapes[layer].kv_heads, kHeadDim, 1.0f);
       p_.store_kv(k, v, layer);
@@ -39,8 +41,8 @@ class Recorder {
       p_.rms_norm(x, norm(kHidden), 1e-6f, normed);
       const Weights gate = matrix(kWidth, kHidden),
                     up = matrix(kWidth, kHidden);  // the order of evaluation of arguments is unspecified
-      p_.gated_linear(normed, gate, up, gated);
-      p_.linear(gated, {matrix(kHidden, kWidth)}, {y});
+      p_.gated_linear(normed, gate, up, gated, low_rank({kWidth, kWidth}, kHidden));
+      p_.linear(gated, {matrix(kHidden, kWidth)}, {y}, low_rank({kHidden}, kWidth));
       experts(x, y);
       p_.rms_norm(y, norm(kHidden), 1e-6f, y);
       p_.add(y, x);
@@ -68,9 +70,27 @@ class Recorder {
     p_.add(mix, y);
   }
 
-  Weights matrix(size_t rows, size_t columns, size_t count = 1) {
-    const Format f = kWeights[made_++ % kWeights.size()];
+  // By matrix (rows; 0 for one that is left as it is), what two adapters add; sums over the input are in two ranges.
+  std::vector<std::vector<LowRank>> low_rank(const std::vector<int>& rows, int columns) {
+    std::vector<std::vector<LowRank>> all;
+    for (size_t i = 0; adapts_ && i < rows.size(); ++i) {
+      all.emplace_back();
+      for (int adapter = 0; rows[i] && adapter < kAdapters; ++adapter) {
+        const Format f = adapter ? Format::BF16 : Format::F32;
+        const size_t rank = adapter ? 17 : 3;
+        const Weights a = packed(f, rank, columns / 2, 2), b = packed(f, rows[i], rank, 1);
+        all.back().push_back({adapter, a, b, 0.5f});
+      }
+    }
+    return all;
+  }
+
+  Weights packed(Format f, size_t rows, size_t columns, size_t count) {
     return std::make_shared<Weight>(f, count, rows, columns, random_blocks(f, count * rows, columns, random_).data(), *pool_);
+  }
+
+  Weights matrix(size_t rows, size_t columns, size_t count = 1) {
+    return packed(kWeights[made_++ % kWeights.size()], rows, columns, count);
   }
 
   std::shared_ptr<const Table> table() {
@@ -95,6 +115,7 @@ class Recorder {
   std::shared_ptr<ThreadPool> pool_;
   Random random_;
   Program p_;
+  bool adapts_;
   size_t made_ = 0;
 };
 
@@ -104,9 +125,10 @@ struct Answer {
   bool operator==(const Answer& other) const { return same_bits(logits, other.logits) && tokens == other.tokens; }
 };
 
-// The logits after each of 60 tokens, computed `chunk` at a time, their argmax, and a sampled token.
-Answer answer(int threads, KvFormat format, int chunk) {
-  Recorder recorder(threads, format);
+// The logits after each of 60 tokens, computed `chunk` at a time, their argmax, and a sampled token. With `adapts`, the rows
+// have adapter 0, adapter 1 or none by turns.
+Answer answer(int threads, KvFormat format, int chunk, bool adapts = false) {
+  Recorder recorder(threads, format, adapts);
   Program& program = recorder.record();
   KvCache cache(kShapes, 80, kRows, format);
   Sampler sampler;
@@ -120,6 +142,7 @@ Answer answer(int threads, KvFormat format, int chunk) {
       batch.sequence.push_back(0);
       batch.parent.push_back(r - 1);
       batch.outputs.push_back(r);
+      if (adapts) batch.adapter.push_back((begin + r) % (kAdapters + 1) - 1);
     }
     batch.caches = {&cache};
     std::vector<float> logits(static_cast<size_t>(rows) * kVocabulary);
@@ -139,6 +162,25 @@ Answer answer(int threads, KvFormat format, int chunk) {
     }
   found.tokens = ordered;
   return found;
+}
+
+void test_adapters() {
+  choose_kernels("portable");
+  const Answer definition = answer(1, KvFormat::kFloat32, kRows, true);
+  CHECK(!(definition == answer(1, KvFormat::kFloat32, kRows)), "adapters change the results");
+  for (const KernelTable* k : tables()) {
+    choose_kernels(k->name);
+    for (int threads : {1, 3})
+      for (int chunk : {1, 7, kRows})
+        CHECK(answer(threads, KvFormat::kFloat32, chunk, true) == definition,
+              note(k->name, "with adapters, threads", threads, "chunk", chunk));
+  }
+  Recorder recorder(1, KvFormat::kFloat32, true);
+  Program& program = recorder.record();
+  KvCache cache(kShapes, 80, kRows, KvFormat::kFloat32);
+  RowBatch batch{{1}, {0}, {-1}, {0}, {&cache}};
+  batch.adapter = {kAdapters};
+  CHECK_THROWS(std::invalid_argument, program.run(batch, nullptr), "an adapter that the program does not have");
 }
 
 void test_second_thread_is_refused() {
@@ -179,6 +221,7 @@ void test_program() {
           CHECK(answer(threads, format, chunk) == definition, note(k->name, "threads", threads, "chunk", chunk));
     }
   }
+  test_adapters();
   choose_kernels(tables().back()->name);
   test_second_thread_is_refused();
 }

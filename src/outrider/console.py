@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from outrider.errors import OutriderError
+from outrider.errors import OutriderError, UsageError
 from outrider.progress import error_console, progress_bar
 
 if TYPE_CHECKING:
@@ -46,6 +46,47 @@ ContextOption = Annotated[
 DrafterOption = Annotated[
     str, typer.Option(metavar="auto|off|PATH", help="MTP drafter: the model's own, none, or PATH.")
 ]
+
+
+LoraOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="[NAME=]PATH",
+        help="LoRA adapter: a PEFT folder, a GGUF adapter or a hub id; may be given several times. Without NAME: one "
+        "that is merged into floating-point weights.",
+    ),
+]
+
+
+LoraDrafterOption = Annotated[
+    list[str] | None, typer.Option(metavar="NAME=PATH", help="MTP drafter of an adapter, in place of the model's.")
+]
+
+
+def adapter_drafters(given: list[str] | None) -> dict[str, str]:
+    """`--lora-drafter` as LLM takes it. Raises UsageError."""
+    named: dict[str, str] = {}
+    for each in given or ():
+        name, _, path = each.partition("=")
+        if not (name and path):
+            raise UsageError(f"--lora-drafter {each} does not name its adapter: write --lora-drafter NAME=PATH")
+        named[name] = path
+    return named
+
+
+def adapters(given: list[str] | None) -> str | dict[str, str]:
+    """`--lora` as LLM takes it: a path to merge, or names and paths. Raises UsageError."""
+    named: dict[str, str] = {}
+    for each in given or ():
+        name, equals, path = each.partition("=")
+        if not equals and given == [each]:
+            return each
+        if not (name and path):
+            raise UsageError(f"--lora {each} does not name one of several adapters: write --lora NAME=PATH")
+        if name in named:
+            raise UsageError(f"--lora gives two adapters the name {name}: choose another for one of them")
+        named[name] = path
+    return named
 
 
 class Quantize(StrEnum):

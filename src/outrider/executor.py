@@ -27,6 +27,7 @@ class Executor(Protocol):
         caches: list[Any],
         logits: Floats | None = None,
         embeddings: tuple[Ints, Floats] | None = None,
+        adapter: Ints | None = None,
     ) -> tuple[Ints, Floats]:
         """One pass; stages the rows in their caches.
 
@@ -38,6 +39,7 @@ class Executor(Protocol):
             logits: (outputs, vocabulary) float32, filled if given.
             embeddings: (rows,) int32, the index of a row's embedding or -1, and (n, width) float32. The token of such a
                 row counts only where a table without `embeddings` is gathered from.
+            adapter: (rows,) int32, the number of each row's adapter or -1; None if no row has one.
 
         Returns:
             The largest logit's token of each output, ties to the lower id, and that logit before softcap.

@@ -41,6 +41,10 @@ class LLM:
             0.5 % of perplexity on the demo model).
         quantize: "q4_0" or "q8_0" for floating-point weights in blocks of 4 or 8 bits (see `quant.packs`); None for
             weights as stored in the checkpoint.
+        lora: LoRA adapters of this model by name: folders as PEFT saves them, GGUF adapters, or ids of the hub. A
+            request chooses one by `SamplingParams(lora=name)`; all requests share passes. In place of a dict, the path
+            of one adapter: it is merged into the weights, which must be floating-point.
+        lora_drafters: MTP drafters of adapters, by the adapter's name; others are drafted for by the model's own.
 
     Attributes: `path`, `config`, `context`, `tokenizer` and `drafter`; `parts` for what builds on the engine.
 
@@ -64,9 +68,13 @@ class LLM:
         progress: Callable[[str, float], None] | bool | None = None,
         kv_cache_dtype: KvFormat = "float16",
         quantize: Quantization | None = None,
+        lora: str | Path | Mapping[str, str | Path] | None = None,
+        lora_drafters: Mapping[str, str | Path] | None = None,
     ) -> None:
         options = LoadOptions(
-            drafter, lookup, lookup_history, prefix_cache_bytes, threads, context, kv_cache_dtype, quantize
+            *(drafter, lookup, lookup_history, prefix_cache_bytes, threads, context, kv_cache_dtype, quantize),
+            lora={} if lora is None else lora,
+            lora_drafters={} if lora_drafters is None else lora_drafters,
         )
         with loading_bar(progress) as advance:
             loaded = load(model, options, advance)
@@ -127,13 +135,15 @@ class LLM:
         """As `stream`, for asyncio. Closing it, or cancelling the task that reads it, cancels the request."""
         return answers.astream(lambda: self.stream(prompt, sampling_params))
 
-    def score(self, prompts: str | Iterable[Prompt]) -> list[list[float]]:
+    def score(self, prompts: str | Iterable[Prompt], *, lora: str | None = None) -> list[list[float]]:
         """Natural log-probabilities of given texts, bit for bit those that `SamplingParams.logprobs` reports.
 
         One list per prompt: log p(token | tokens before it) for every token but the first (BOS, if the prompt is text).
+        `lora` names an adapter.
         """
         parts = self.parts
-        return [scoring.score(parts, ids) for ids in parts.prompts.encode_all(prompts)]
+        parts.prompts.check_adapter(lora)
+        return [scoring.score(parts, ids, lora) for ids in parts.prompts.encode_all(prompts)]
 
     def close(self) -> None:
         """Releases the model's memory. Requests that run end with an error, and later calls raise UsageError."""

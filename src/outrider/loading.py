@@ -8,7 +8,7 @@ import os
 import time
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from outrider.backends import cpu
 from outrider.cache import CachePool, available_bytes
 from outrider.chat.template import ChatTemplate, chat_template_of
 from outrider.checkpoints import open_checkpoint
+from outrider.checkpoints.adapters import Adapter, merged, open_adapter
 from outrider.checkpoints.checkpoint import Checkpoint
 from outrider.checkpoints.config import AssistantConfig, ModelConfig
 from outrider.checkpoints.tokenizer_tables import TokenizerTables
@@ -42,6 +43,7 @@ Progress = Callable[[str, float], None]
 """Called with the step and the fraction done, from 0 to 1."""
 
 _MOST_THREADS = 256
+_NAMED_PATHS = "a dict of names and paths, such as {'sql': 'sql-lora'}"
 _log = logging.getLogger("outrider.loading")
 
 
@@ -61,6 +63,8 @@ class LoadOptions:
     context: int | None = None
     kv_cache_dtype: cpu.KvFormat = "float16"
     quantize: Quantization | None = None
+    lora: str | Path | Mapping[str, str | Path] = field(default_factory=dict)
+    lora_drafters: Mapping[str, str | Path] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name, expected, fits in (
@@ -72,9 +76,14 @@ class LoadOptions:
             ("context", "None or a number of tokens from 2", _within(self.context, 2)),
             ("kv_cache_dtype", f"one of {', '.join(cpu.KV_FORMATS)}", self.kv_cache_dtype in cpu.KV_FORMATS),
             ("quantize", f"None or one of {', '.join(QUANTIZATIONS)}", self.quantize in (None, *QUANTIZATIONS)),
+            ("lora", f"a path, or {_NAMED_PATHS}", _named_paths(self.lora) or isinstance(self.lora, str | Path)),
+            ("lora_drafters", _NAMED_PATHS, _named_paths(self.lora_drafters)),
         ):
             if not fits:
                 raise UsageError(f"{name} must be {expected}, not {given(getattr(self, name))}")
+        adapters = self.lora if isinstance(self.lora, Mapping) else {}
+        if other := self.lora_drafters.keys() - adapters.keys():
+            raise UsageError(f"there is no adapter {min(other)!r} for its drafter: load it with lora={{name: path}}")
 
 
 def _within(value: object, least: int, most: float = math.inf) -> bool:
@@ -82,13 +91,20 @@ def _within(value: object, least: int, most: float = math.inf) -> bool:
     return value is None or (isinstance(value, int) and not isinstance(value, bool) and least <= value <= most)
 
 
+def _named_paths(value: object) -> bool:
+    """Whether an option maps names to paths."""
+    return isinstance(value, Mapping) and all(
+        isinstance(name, str) and name and isinstance(path, str | Path) for name, path in value.items()
+    )
+
+
 @dataclass
 class Loaded:
     """A loaded model's parts, for commands, server and tests.
 
     `prompts` turns texts and conversations into token ids. `sampling` are the fields of SamplingParams that the
-    checkpoint recommends. `packed` reports the error of quantizing on load, None without. `weight_bytes` are those of
-    the packed weights.
+    checkpoint recommends. `adapters` are by name. `packed` reports the error of quantizing on load, None without.
+    `weight_bytes` are those of the packed weights.
     """
 
     path: Path
@@ -101,6 +117,7 @@ class Loaded:
     grammars: GrammarCompiler
     sampling: Mapping[str, float]
     target: Target
+    adapters: Mapping[str, Adapter]
     drafter: FoundDrafter
     caches: CachePool
     measure: Measure
@@ -127,9 +144,10 @@ def load(source: str | Path, options: LoadOptions, progress: Progress) -> Loaded
     checkpoint, config, tables = open_target(source)
     context, pool = context_of(config, options.context), open_pool(options.threads)
     drafter = choose_drafter(source, checkpoint.path, config, options.drafter)
-    drafter_checkpoint = open_drafter(drafter.path, config)
+    drafters = open_drafters(drafter.path, config, options)
+    checkpoint, adapters = open_adapters(checkpoint, config, options)
     weights, packed = open_weights(checkpoint, options.quantize, pool, progress)
-    target = record_target(config, drafter_checkpoint, weights, pool, options)
+    target = record_target(config, drafters, adapters, weights, pool, options)
     weight_bytes = weights.packed_bytes
     progress("building the tokenizer", 1.0)
     template = chat_template_of(tables)
@@ -142,8 +160,9 @@ def load(source: str | Path, options: LoadOptions, progress: Progress) -> Loaded
         vocabulary=target.vocabulary,
         context=context,
         most_context=config.context_length,
+        adapters=tuple(adapters),
     )
-    recorded = record_drafter(drafter_checkpoint, config, weights, pool, options)
+    recorded = {lora: record_drafter(of, config, weights, pool, options) for lora, of in drafters.items()}
     progress("measuring pass costs", 1.0)
     caches = open_caches(config, context, options)
     measure = Measure(target, caches)
@@ -161,6 +180,7 @@ def load(source: str | Path, options: LoadOptions, progress: Progress) -> Loaded
         grammars=grammars,
         sampling=checkpoint.sampling,
         target=target,
+        adapters=adapters,
         drafter=drafter,
         caches=caches,
         measure=measure,
@@ -186,6 +206,15 @@ def open_target(source: str | Path) -> tuple[Checkpoint, ModelConfig, TokenizerT
     if checkpoint.tokenizer is None:
         raise CheckpointError("has no tokenizer", path=checkpoint.path, remedy="Put its tokenizer.json beside it")
     return checkpoint, checkpoint.config, checkpoint.tokenizer
+
+
+def open_adapters(
+    checkpoint: Checkpoint, config: ModelConfig, options: LoadOptions
+) -> tuple[Checkpoint, dict[str, Adapter]]:
+    """The adapters by name; or the checkpoint with the only one merged into it. Raises CheckpointError."""
+    if isinstance(options.lora, Mapping):
+        return checkpoint, {name: open_adapter(path, config) for name, path in options.lora.items()}
+    return merged(checkpoint, open_adapter(options.lora, config)), {}
 
 
 def context_of(config: ModelConfig, wanted: int | None) -> int:
@@ -215,14 +244,17 @@ def open_weights(
 
 def record_target(
     config: ModelConfig,
-    drafter: Checkpoint | None,
+    drafters: Mapping[str | None, Checkpoint],
+    adapters: Mapping[str, Adapter],
     weights: WeightStore,
     pool: cpu.ThreadPool,
     options: LoadOptions,
 ) -> Target:
-    """The target's program, with the taps of its drafters, lowered for the CPU: that packs its weights."""
-    taps, kv_format = tapped_layers(config, drafter and drafter.config), options.kv_cache_dtype
-    return Target(cpu_target(config, weights, pool, max_rows=PREFILL_CHUNK, kv_format=kv_format, taps=taps))
+    """The target's program, with the taps of its drafters, lowered for the CPU: that packs its weights and adapters."""
+    taps, kv_format = tapped_layers(config, [of.config for of in drafters.values()]), options.kv_cache_dtype
+    sizes: dict[str, Any] = {"max_rows": PREFILL_CHUNK, "kv_format": kv_format}
+    forward = cpu_target(config, weights, pool, taps=taps, adapters=list(adapters.values()), **sizes)
+    return Target(forward, list(adapters))
 
 
 def grammar_compiler(tokenizer: Tokenizer, vocabulary: int) -> GrammarCompiler:
@@ -241,10 +273,14 @@ def choose_drafter(source: str | Path, path: Path, config: ModelConfig, wanted: 
     return FoundDrafter(open_checkpoint(wanted).path, f"{wanted}, as requested")
 
 
-def open_drafter(path: Path | None, config: ModelConfig) -> Checkpoint | None:
+def open_drafters(path: Path | None, config: ModelConfig, options: LoadOptions) -> dict[str | None, Checkpoint]:
+    """The drafters' checkpoints: the target's, at `path` if it has one, for None, and those of adapters by name."""
+    paths = ({} if path is None else {None: path}) | dict(options.lora_drafters)
+    return {lora: open_drafter(of, config) for lora, of in paths.items()}
+
+
+def open_drafter(path: str | Path, config: ModelConfig) -> Checkpoint:
     """A drafter's checkpoint. Raises CheckpointError if it does not fit the target."""
-    if path is None:
-        return None
     checkpoint = open_checkpoint(path)
     if (found := kind_of(checkpoint.config)) is None:
         raise CheckpointError("is a model, not a drafter", path=checkpoint.path, remedy="Pass its MTP drafter")
@@ -253,11 +289,11 @@ def open_drafter(path: Path | None, config: ModelConfig) -> Checkpoint | None:
 
 
 def record_drafter(
-    checkpoint: Checkpoint | None, config: ModelConfig, weights: WeightStore, pool: cpu.ThreadPool, options: LoadOptions
+    checkpoint: Checkpoint, config: ModelConfig, weights: WeightStore, pool: cpu.ThreadPool, options: LoadOptions
 ) -> dict[str, Any]:
-    """A drafter's program by its kind; empty without one."""
-    if checkpoint is None or (kind := kind_of(checkpoint.config)) is None:
-        return {}
+    """A drafter's program by its kind."""
+    kind = kind_of(checkpoint.config)
+    assert kind is not None, "checked as it was opened"
     tensors = quantized(checkpoint, options.quantize, pool).tensors if options.quantize else checkpoint.tensors
     own = WeightStore(tensors, pool)
     kv_format = options.kv_cache_dtype
@@ -278,10 +314,16 @@ def open_caches(config: ModelConfig, context: int, options: LoadOptions) -> Cach
 
 
 def make_planner(
-    measure: Measure, target: Target, tokenizer: Tokenizer, recorded: dict[str, Any], options: LoadOptions
+    measure: Measure,
+    target: Target,
+    tokenizer: Tokenizer,
+    recorded: Mapping[str | None, dict[str, Any]],
+    options: LoadOptions,
 ) -> DraftPlanner:
     """The planner, with the cost of passes measured now."""
-    settings = Settings(target.vocabulary, options.lookup, options.lookup_history, tokenizer, recorded)
+    by_adapter = {lora: of for lora, of in recorded.items() if lora is not None}
+    own = recorded.get(None, {})
+    settings = Settings(target.vocabulary, options.lookup, options.lookup_history, tokenizer, own, by_adapter)
     return DraftPlanner(measure.cost_curve(), make_drafters(settings))
 
 

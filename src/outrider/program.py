@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Container
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import ClassVar
 
 from outrider.checkpoints.config import Rope
@@ -193,6 +193,17 @@ class Linear(Op):
 
 
 @dataclass(frozen=True)
+class Adapt(Op):
+    """dst += scale * b (a src), in rows with an adapter that changes `weight`; it has a, b and scale (LoRA, Hu et al.
+    2021)."""
+
+    READS = ("src", "dst")
+    src: str
+    weight: str
+    dst: str
+
+
+@dataclass(frozen=True)
 class Copy(Op):
     """dst[offset : offset + width of src] = src"""
 
@@ -293,6 +304,22 @@ class Program:
             for number, kv in enumerate(self.kv_layers)
         ]
         return "\n".join([*rows, *layers, *map(str, self.ops)])
+
+
+def adapted(program: Program, weights: Collection[str]) -> Program:
+    """The program with an Adapt behind each Linear of these weights.
+
+    Raises:
+        ValueError: there is no Linear of one of them.
+    """
+    ops: list[Op] = []
+    for op in program.ops:
+        ops.append(op)
+        if isinstance(op, Linear) and op.weight in weights:
+            ops.append(Adapt(op.src, op.weight, op.dst))
+    if missing := set(weights) - {op.weight for op in ops if isinstance(op, Adapt)}:
+        raise ValueError(f"no linear operation has the weight {min(missing)}")
+    return replace(program, ops=tuple(ops))
 
 
 class Recorder:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from numbers import Real
 from operator import index
@@ -44,6 +44,7 @@ class Prompts:
         name: of the model's file or folder, for errors.
         vocabulary: token ids that the model has logits for.
         context: most positions of one request. most_context: the model's own limit.
+        adapters: names of the model's adapters.
     """
 
     tokenizer: Tokenizer
@@ -53,6 +54,7 @@ class Prompts:
     vocabulary: int
     context: int
     most_context: int
+    adapters: Collection[str] = ()
 
     def encode_all(self, prompts: str | Iterable[Prompt]) -> list[list[int]]:
         """The ids of each prompt. Raises as `encode`."""
@@ -190,7 +192,7 @@ class Prompts:
 
         Raises:
             UsageError: they name a token that it does not have, or a grammar that cannot be used (see
-                `GrammarCompiler.compile`).
+                `GrammarCompiler.compile`), or an adapter that is not loaded.
         """
         if not isinstance(params, SamplingParams):
             problem = f"sampling_params must be a SamplingParams or a list of them, not {given(params)}"
@@ -200,8 +202,15 @@ class Prompts:
             wrong = next((token for token in tokens if not 0 <= token < self.vocabulary), None)
             if wrong is not None:
                 raise UsageError(f"{name} names token {wrong}, outside the vocabulary of {self.vocabulary}")
+        self.check_adapter(params.lora)
         if params.grammar is not None:
             self.grammars.compile(params.grammar)
+
+    def check_adapter(self, name: str | None) -> None:
+        """Raises UsageError if no adapter has this name."""
+        if name is not None and name not in self.adapters:
+            loaded = f"the model has {', '.join(self.adapters)}" if self.adapters else "the model has none"
+            raise UsageError(f"there is no adapter {name!r}: {loaded}; load it with LLM(lora={{{name!r}: path}})")
 
     def _checked(self, ids: list[int]) -> list[int]:
         if not ids:

@@ -64,7 +64,7 @@ def test_every_option_reaches_the_model(fake, call):
         "quantized, with an error of 7.4% of their size (8.1% in layers.3.mlp.up_proj.weight); kept in packs" in ran.err
     )
     (llm,) = fake.made
-    expected = {"drafter": "off", "lookup": False, "threads": 1, "context": 99}
+    expected = {"drafter": "off", "lookup": False, "threads": 1, "context": 99, "lora": {}, "lora_drafters": {}}
     assert llm.options == expected | {"quantize": "q4_0", "kv_cache_dtype": "int8"}
     params = llm.asked[0][1]
     assert (params.draft, params.max_tokens, params.temperature, params.seed) == (4, 7, 0.5, 11)
@@ -291,3 +291,14 @@ def test_colours_skip_what_is_not_shown(fake):
 
 def test_control_characters_do_not_reach_the_terminal():
     assert harmless("a\033[2Jb\tc\n\x07\u200d👩‍🚀") == "a\\x1b[2Jb\tc\n\\x07\u200d👩‍🚀"
+
+
+def test_an_answer_uses_the_first_adapter(fake, call):
+    call("run", "demo", "Paris", "--lora", "sql=a", "--lora", "tone=b", "--lora-drafter", "tone=c")
+    assert fake.made[0].options["lora_drafters"] == {"tone": "c"}
+    assert fake.made[0].options["lora"] == {"sql": "a", "tone": "b"}
+    assert fake.made[0].asked[0][1].lora == "sql"
+    for options in ([], ["--lora", "merged"]):
+        call("run", "demo", "Paris", *options)
+        assert fake.made[-1].asked[0][1].lora is None
+    assert fake.made[-1].options["lora"] == "merged"

@@ -121,7 +121,7 @@ def test_without_a_drafter_that_taps_nothing_is_recorded(checkpoint):
     llm = LLM(checkpoint.path, threads=1, context=64, drafter=None)
     assert llm.parts.target.forward.taps == {}
     assert llm.parts.target.taps(8) == {}
-    assert registry.tapped_layers(checkpoint.config, None) == ()
+    assert registry.tapped_layers(checkpoint.config, []) == ()
     assert not record_gemma(checkpoint.config, checkpoint.tensors).every_row
 
 
@@ -132,5 +132,5 @@ def test_layers_of_a_kind_with_a_checkpoint_depend_on_its_config(checkpoint, mon
         registry.Kind("toy", lambda _: None, taps=lambda _, drafter: [2] if drafter is None else [99]),
     ]
     monkeypatch.setattr(registry, "KINDS", kinds)
-    assert registry.tapped_layers(checkpoint.config, "3 0 2") == (0, 2, 3)
-    assert registry.tapped_layers(checkpoint.config, 7) == (2,)
+    assert registry.tapped_layers(checkpoint.config, ["3 0 2"]) == (0, 2, 3)
+    assert registry.tapped_layers(checkpoint.config, [7]) == (2,)

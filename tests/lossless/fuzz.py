@@ -4,11 +4,12 @@ usage: make fuzz, or PYTHONPATH=tests python tests/lossless/fuzz.py [--requests 
            [--threads N ...]
 
 Every round takes a model (tiny ones of all variants with random weights and drafters of every kind, or the demo), some
-requests with random prompts, embeddings in them, sampling parameters, stops, grammars, tools, thoughts and budgets, and
-how to draft: predictions, sources, tree shapes, draft lengths, drafts that are right, wrong or random, prompt chunks,
-requests in the batch, reused prefixes. Each request is answered alone without drafting, then all of them together with
-it. Not one token, text, log-probability, finish or stop reason may differ; some log-probabilities are compared with
-those of scoring, too. A difference is printed with the round's seed, which repeats it: --seed S --requests 1.
+requests with random prompts, embeddings in them, adapters, sampling parameters, stops, grammars, tools, thoughts and
+budgets, and how to draft: predictions, sources, tree shapes, draft lengths, drafts that are right, wrong or random,
+prompt chunks, requests in the batch, reused prefixes. Each request is answered alone without drafting, then all of them
+together with it. Not one token, text, log-probability, finish or stop reason may differ; some log-probabilities are
+compared with those of scoring, too. A difference is printed with the round's seed, which repeats it: --seed S
+--requests 1.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ import torch
 import transformers
 from json_tokenizer import SPECIAL, speak_json
 from lossless.stand_in import StandInDrafter
+from tiny_adapters import adapted, save_adapter
 from tiny_checkpoints import VARIANTS, VOCAB, WINDOW, make_assistant, make_model, save_folder, save_gguf
 from word_tokenizer import speak_words
 
@@ -66,6 +68,12 @@ SCHEMAS = [
     ),
     Grammar.json_schema({"type": "array", "items": {"anyOf": [{"const": {"ab": [12]}}, {"type": "boolean"}]}}),
 ]
+ADAPTERS: dict[str, dict[str, Any]] = {
+    "all": {},
+    "wide": {"r": 20, "use_rslora": True},
+    "few": {"target_modules": ["q_proj", "down_proj"], "layers_to_transform": [0, 3]},
+}
+"""Settings of the adapters of each tiny model."""
 EMBEDDED = 32
 """Embeddings that media take their rows from."""
 
@@ -88,6 +96,10 @@ class Models:
         path = self._folder / f"{name}.gguf"
         if not path.exists():
             save_gguf(model, path, FORMATS[number % len(FORMATS)])
+        lora = {adapter: self._folder / f"{variant}-{adapter}" for adapter in ADAPTERS}
+        for seed, (adapter, folder) in enumerate(lora.items()):
+            if not folder.exists():
+                save_adapter(adapted(model, seed=seed, **ADAPTERS[adapter]), folder)
         assistant = None
         if drafter != "none" and variant.startswith("gemma4"):
             assistant = self._folder / f"{name}-{drafter}"
@@ -104,6 +116,7 @@ class Models:
             threads=threads,
             context=256,
             kv_cache_dtype=("float16", "float32", "int8")[number % 3],
+            lora=lora,
         )
         (speak_json if number % 2 else speak_words)(llm)
         return llm
@@ -244,6 +257,8 @@ def fuzz_round(
         params = random_params(rng, llm.parts.target.vocabulary, most)
         if rng.random() < 0.5:
             params |= random_turn(rng, llm.tokenizer, llm.parts.target.vocabulary)
+        if rng.random() < 0.5:
+            params["lora"] = rng.choice([None, *llm.parts.adapters])
         cases.append((prompt, params))
     if rng.random() < 0.3:  # prompts that share a beginning, for prefixes that are used again
         cases = [(cases[0][0][: rng.randint(0, 40)] + prompt, params) for prompt, params in cases]
@@ -262,7 +277,7 @@ def fuzz_round(
         if rng.random() < 0.3:
             params["prediction"] = random_prediction(rng, plain.answer, llm.parts.target.vocabulary)
         if params.get("logprobs") is not None and not given and rng.random() < 0.2:
-            scores = llm.score([plain.tokens])[0][len(prompt) - 1 :]
+            scores = llm.score([plain.tokens], lora=params.get("lora"))[0][len(prompt) - 1 :]
             if scores != [entry.logprob for entry in plain.output().logprobs or ()]:
                 return len(cases), 0, f"{llm.path.name}, {params}, prompt {prompt}:\n{scores}\n{expected[-1]}"
     own, chunk = planner.drafters, engine.chunk

@@ -159,7 +159,7 @@ def test_drafts_are_made_and_accepted_where_text_repeats(llms):
 def test_requests_of_one_pass_learn_each_from_its_own_draft(llms):
     """Two requests draft in the same pass from matches of different lengths; both lengths must learn."""
     llm = llms("gemma3")
-    calibration = llm.parts.engine.planner.calibration
+    calibration = llm.parts.engine.planner.calibrations[None]
     calibration._counts.clear()
     prompts = [[5, 6, 7, 8] * 12, [9, 9, 4, 3, 11, 9, 9]]
     llm.generate(prompts, SamplingParams(max_tokens=6, draft=2, ignore_end=True))

@@ -171,3 +171,36 @@ def test_a_wrong_file_is_explained(fake, call, tmp_path, content, says):
     assert ran.code == 2
     assert says in ran.err
     assert fake.made == []
+
+
+def test_adapters_are_names_and_paths(served):
+    options, app, printed = served("--lora", "sql=adapters/sql", "--lora", "tone=owner/tone=2")
+    assert options["lora"] == {"sql": "adapters/sql", "tone": "owner/tone=2"}
+    assert app.state.service.names == ("demo",)
+    assert "adapters: sql, tone" in printed
+    assert served("--lora", "adapters/sql")[0]["lora"] == "adapters/sql"
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (["sql", "tone"], "write --lora NAME=PATH"),
+        (["sql=a", "tone"], "write --lora NAME=PATH"),
+        (["=path"], "write --lora NAME=PATH"),
+        (["sql="], "write --lora NAME=PATH"),
+        (["sql=a", "sql=b"], "two adapters the name sql"),
+        (["demo=a"], "has the name of the model"),
+    ],
+)
+def test_adapters_without_a_name_of_their_own_are_refused(fake, call, given, message):
+    ran = call("serve", "demo", *(word for one in given for word in ("--lora", one)))
+    assert ran.code == 2
+    assert message in ran.err
+    assert fake.made == []
+
+
+def test_a_drafter_without_an_adapter_is_refused(call, fake):
+    ran = call("serve", "demo", "--lora", "sql=a", "--lora-drafter", "path")
+    assert ran.code == 2
+    assert "write --lora-drafter NAME=PATH" in ran.err
+    assert fake.made == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from collections.abc import Sequence as Tokens
 from dataclasses import dataclass
 from itertools import zip_longest
@@ -33,7 +34,7 @@ class Sequence:
 
     cache: cpu.KvCache
     tokens: list[int]
-    salt: str = ""
+    salt: Hashable = ""
     media: tuple[MediumRows, ...] = ()
     written: int = 0
 
@@ -70,7 +71,7 @@ class CachePool:
         return len(self._finished)
 
     def open(
-        self, tokens: list[int], *, reuse: bool = True, salt: str = "", media: tuple[MediumRows, ...] = ()
+        self, tokens: list[int], *, reuse: bool = True, salt: Hashable = "", media: tuple[MediumRows, ...] = ()
     ) -> Sequence:
         """A sequence for `tokens`, with the longest prefix of them that a finished sequence of the same salt holds.
 

@@ -42,6 +42,10 @@ FLOAT_FORMATS: tuple[Format, ...] = ("F32", "F16", "BF16")
 """The formats of weights that are not quantized."""
 
 
+BASE_MODEL = "Load its base model, and the adapter by LLM(lora={name: path}) or --lora NAME=PATH"
+"""What to do with a LoRA adapter that is named in place of a model."""
+
+
 def bytes_as(shape: tuple[int, ...], format: Format) -> int:
     """Bytes of a tensor of this shape, whose rows are whole blocks, in this format."""
     weights, size = BLOCKS[format]

@@ -48,6 +48,14 @@ def expected_shapes(config: ModelConfig | AssistantConfig) -> dict[str, tuple[in
     return shapes | _shapes(AFTER_LAYERS, sizes)
 
 
+def unused_tensors(config: ModelConfig | AssistantConfig) -> set[str]:
+    """Neutral names of what published checkpoints hold and no pass reads: the key and value projections of layers that
+    share another layer's cache."""
+    layers = config.text.layers if isinstance(config, AssistantConfig) else config.layers
+    shared = [f"layers.{index}." for index, layer in enumerate(layers) if layer.kv_source != index]
+    return {layer + name for layer in shared for name in _KV_TENSORS}
+
+
 def _shapes(rows: tuple[Known, ...], sizes: Mapping[str, int], prefix: str = "") -> dict[str, tuple[int, ...]]:
     there = [row for row in rows if all(sizes[name] for name in row.sizes)]
     return {f"{prefix}{row.neutral}": tuple(sizes[name] for name in row.shape) for row in there}
@@ -95,9 +103,7 @@ def _misfits(
     config: ModelConfig | AssistantConfig, expected: Mapping[str, tuple[int, ...]], tensors: Mapping[str, Tensor]
 ) -> Iterator[_Problem]:
     """Tensors that are unknown, missing, or not as expected."""
-    layers = config.text.layers if isinstance(config, AssistantConfig) else config.layers
-    shared = [f"layers.{index}." for index, layer in enumerate(layers) if layer.kv_source != index]
-    unused = {layer + name for layer in shared for name in _KV_TENSORS}
+    unused = unused_tensors(config)
     for name in tensors:
         if name in expected or name in unused or (name in _HEADS and _equal(tensors[name], tensors.get(_EMBEDDING))):
             continue

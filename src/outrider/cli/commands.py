@@ -17,7 +17,7 @@ from outrider.errors import UsageError
 
 _SETTINGS = (
     *("max_tokens", "min_tokens", "temperature", "top_k", "top_p", "min_p", "typical_p", "repetition_penalty"),
-    *("presence_penalty", "frequency_penalty", "seed", "stop", "draft"),
+    *("presence_penalty", "frequency_penalty", "seed", "stop", "draft", "lora"),
 )
 """Fields of SamplingParams that /set changes."""
 
@@ -61,7 +61,9 @@ def _set(session: Session, argument: str) -> None:
         session.thinking = _flag(value.strip())
     elif value.strip():
         change: dict[str, Any] = {name: _value(value.strip())}
-        session.params = replace(session.params, **change)
+        changed = replace(session.params, **change)
+        session.llm.parts.prompts.check_adapter(changed.lora)
+        session.params = changed
     values = {field: getattr(session.params, field) for field in _SETTINGS} | {"thinking": session.thinking}
     for shown in [name] if name else names:
         note(f"  {shown} {json.dumps(values[shown], ensure_ascii=False)}")

@@ -18,10 +18,14 @@ from outrider.console import (
     LogLevel,
     LogLevelOption,
     LookupOption,
+    LoraDrafterOption,
+    LoraOption,
     ModelArgument,
     Quantize,
     QuantizeOption,
     ThreadsOption,
+    adapter_drafters,
+    adapters,
 )
 from outrider.errors import UsageError
 
@@ -54,6 +58,8 @@ def run(
         typer.Option(parser=draft_setting, metavar="auto|off|K", help="Draft length: adaptive, 0, or K tokens."),
     ] = "auto",
     lookup: LookupOption = True,
+    lora: LoraOption = None,
+    lora_drafter: LoraDrafterOption = None,
     max_tokens: Annotated[
         int | None,
         typer.Option(help="Maximum number of tokens of an answer.", show_default="128; in a chat, the context"),
@@ -103,7 +109,10 @@ def run(
     log_level: LogLevelOption = LogLevel.warning,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Generate from PROMPT and piped text, or chat in the terminal; statistics go to standard error."""
+    """Generate from PROMPT and piped text, or chat in the terminal; statistics go to standard error.
+
+    Answers use the first adapter that --lora names; in a session, /set lora NAME changes it.
+    """
     # Nothing heavy is imported before a command runs, so help and usage errors take no time.
     from outrider import SamplingParams
     from outrider.cli.answer import note
@@ -119,6 +128,7 @@ def run(
         "typical_p": typical_p,
         "repetition_penalty": repetition_penalty,
     }
+    named = adapters(lora)
     given = {name: value for name, value in options.items() if value is not None}
     params = SamplingParams(
         **given,
@@ -129,6 +139,7 @@ def run(
         seed=seed,
         stop=tuple(stop or ()),
         draft=draft,
+        lora=next(iter(named), None) if isinstance(named, dict) else None,
     )
     text = prompt_text(prompt, session=not as_json)
     if text is None:
@@ -143,6 +154,8 @@ def run(
         lookup=lookup,
         threads=threads,
         context=context,
+        lora=named,
+        lora_drafters=adapter_drafters(lora_drafter),
     )
     if not as_json and drafter == "auto":
         note(f"drafter: {llm.drafter.why}")

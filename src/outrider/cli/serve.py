@@ -17,10 +17,14 @@ from outrider.console import (
     LogLevel,
     LogLevelOption,
     LookupOption,
+    LoraDrafterOption,
+    LoraOption,
     ModelArgument,
     Quantize,
     QuantizeOption,
     ThreadsOption,
+    adapter_drafters,
+    adapters,
 )
 from outrider.errors import UsageError
 
@@ -89,6 +93,8 @@ def serve(
             metavar="NAME", help="Model name in the API; several for aliases.", show_default="MODEL, or its file's name"
         ),
     ] = None,
+    lora: LoraOption = None,
+    lora_drafter: LoraDrafterOption = None,
     ignore_media: Annotated[
         bool, typer.Option("--ignore-media", help='Read images and other media in messages as "[image]" and the like.')
     ] = False,
@@ -120,6 +126,9 @@ def serve(
         logging.getLogger("outrider.engine").setLevel(logging.WARNING)
     if shared_history and not lookup:
         raise UsageError("--shared-history drafts by lookup, which --no-lookup switches off: leave one of them out")
+    named, (name, *aliases) = adapters(lora), served_model_name or [served_name(model)]
+    if isinstance(named, dict) and (taken := named.keys() & {name, *aliases}):
+        raise UsageError(f"--lora {min(taken)} has the name of the model: choose another, or --served-model-name")
     keys = read_keys(api_key, api_key_file)
     store = ResponseStore(response_store)
     listeners = bind(host, port)
@@ -134,11 +143,12 @@ def serve(
         prefix_cache_bytes=None if prefix_cache is None else int(prefix_cache * (1 << 30)),
         threads=threads,
         context=context,
+        lora=named,
+        lora_drafters=adapter_drafters(lora_drafter),
     )
     metrics = Metrics()
     limits = Limits(waiting=queue_timeout or None, running=timeout or None, idle=keep_alive)
     scheduler = Scheduler(llm, running=running, waiting=waiting, limits=limits, finished=metrics.finished)
-    name, *aliases = served_model_name or [served_name(model)]
     loopback = host if all(is_loopback(listener.getsockname()[0]) for listener in listeners) else None
     service = Service(
         llm, scheduler, metrics, name=name, aliases=aliases, keys=keys, limits=limits, ignore_media=ignore_media
@@ -147,6 +157,8 @@ def serve(
     used = f"{llm.parts.threads} thread(s) ({'as asked' if threads else 'all usable cores'})"
     console = error_console()
     console.print(f"{used}; drafter: {llm.drafter.why}", style="dim", markup=False)
+    if names := ", ".join(llm.parts.adapters):
+        console.print(f"adapters: {names}", style="dim", markup=False)
     console.print(f"{name} at {url}/v1, and a page to try it at {url}/", markup=False)
     console.print("Ctrl-C stops it; running requests may finish", style="dim", markup=False)
     run_until_stopped(

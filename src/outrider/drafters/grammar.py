@@ -51,7 +51,7 @@ class GrammarDrafter(Drafter):
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
-        self._habits: defaultdict[int, Counter[int]] = defaultdict(Counter)
+        self._habits: defaultdict[tuple[str | None, int], Counter[int]] = defaultdict(Counter)  # by adapter, kind
         self._own: dict[int, defaultdict[int, Counter[int]]] = {}  # by sequence
         self._read: dict[int, int] = {}  # tokens of a sequence that are counted
 
@@ -76,7 +76,7 @@ class GrammarDrafter(Drafter):
             before, token = tokens[at - 1], tokens[at]
             own[before][token] += 1
             if self._is_punctuation(token):
-                self._habits[self._kind(before)][token] += 1
+                self._habits[sequence.lora, self._kind(before)][token] += 1
         self._read[sequence.number] = len(tokens)
 
     def _grow(self, ask: Ask) -> None:
@@ -93,7 +93,7 @@ class GrammarDrafter(Drafter):
             for token in path[ask.draft.nodes[node].depth + 1 if node != ROOT else 0 :]:
                 node, reach = self._add(ask, node, reach, token, (_FORCED,), _FORCED_GUESS)
             before = path[-1] if path else ask.sequence.tokens[-1]
-            for token, features, guess in self._alternatives(ask.sequence.number, before, allowed):
+            for token, features, guess in self._alternatives(ask.sequence, before, allowed):
                 child, chance = self._add(ask, node, reach, token, features, guess)
                 if len(path) + 1 < ask.budget and (ask.fixed or ask.pays(chance, 0.0)):
                     heapq.heappush(places, (-chance, child, [*path, token]))
@@ -119,14 +119,15 @@ class GrammarDrafter(Drafter):
         return (path, chooser.packed(path)) if allowed is None else (longer, allowed)
 
     def _alternatives(
-        self, sequence: int, before: int, allowed: PackedMask
+        self, sequence: SequenceState, before: int, allowed: PackedMask
     ) -> Iterator[tuple[int, tuple[int, ...], float]]:
         """Tokens that may come next and are likely to, with the features of each and a first guess of its chance."""
         number = int(np.bitwise_count(allowed).sum())
         if number > _MANY:
             return
         counts: Counter[int] = Counter()
-        for weight, habits in ((1, self._habits[self._kind(before)]), (_OWN_WEIGHT, self._own[sequence][before])):
+        of_all, own = self._habits[sequence.lora, self._kind(before)], self._own[sequence.number][before]
+        for weight, habits in ((1, of_all), (_OWN_WEIGHT, own)):
             counts.update({token: weight * count for token, count in habits.items() if _has(allowed, token)})
         if total := counts.total():
             for rank, (token, count) in enumerate(counts.most_common(_BRANCHES)):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 
 from outrider.drafters.lookup import add_chain
@@ -33,7 +33,9 @@ class HistoryDrafter(Drafter):
 
     def __init__(self, capacity: int) -> None:
         self._capacity, self._half = capacity, capacity // 2
-        self._generations: OrderedDict[str, list[SuffixIndex]] = OrderedDict()  # by scope, least recently used first
+        self._generations: OrderedDict[Hashable, list[SuffixIndex]] = (
+            OrderedDict()
+        )  # by scope, least recently used first
         self._kept = 0  # tokens in all of them
         self._readings: dict[int, _Reading] = {}
 
@@ -70,7 +72,7 @@ class HistoryDrafter(Drafter):
         while self._kept > self._capacity or len(self._generations) > _MOST_SCOPES:
             self._drop_oldest(next(iter(self._generations)))
 
-    def _drop_oldest(self, scope: str) -> None:
+    def _drop_oldest(self, scope: Hashable) -> None:
         """Drops the oldest generation of a scope, and with its last one the scope."""
         generations = self._generations[scope]
         self._kept -= len(generations.pop(0))
@@ -99,5 +101,5 @@ class _Reading:
     """A sequence that is compared with its scope's history; `cursors` with the tokens that each has read."""
 
     tokens: list[int]
-    scope: str
+    scope: Hashable
     cursors: list[tuple[Cursor, int]] = field(default_factory=list)

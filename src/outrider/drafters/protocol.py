@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal, Protocol
 
@@ -27,6 +27,7 @@ class SequenceState:
         chooser: how the target will choose.
         limit: most tokens, prompt and answer together.
         draft: "auto", "off" or a fixed draft length.
+        lora: the adapter that the target computes it with; None for none.
         scope: a drafter may use other sequences of the same scope and no others. None: it may use none, and must drop
             all of this sequence at its end.
         prediction: tokens that the answer will mostly repeat, as the client expects; empty for none.
@@ -38,7 +39,8 @@ class SequenceState:
     chooser: TokenChooser
     limit: int
     draft: Literal["auto", "off"] | int = "auto"
-    scope: str | None = None
+    lora: str | None = None
+    scope: Hashable | None = None
     prediction: Sequence[int] = ()
 
     @property

@@ -8,6 +8,7 @@ from typing import Any
 
 from outrider.assembly import cpu_drafter
 from outrider.checkpoints.config import AssistantConfig, ModelConfig
+from outrider.drafters.by_adapter import MtpByAdapter
 from outrider.drafters.grammar import GrammarDrafter
 from outrider.drafters.history import HistoryDrafter
 from outrider.drafters.lookup import LookupDrafter
@@ -28,6 +29,7 @@ class Settings:
         history: tokens of earlier requests that lookup also covers; 0 for none.
         tokenizer: of the target; None leaves out what needs one.
         recorded: kind -> what its `record` returned.
+        by_adapter: adapter with a drafter of its own -> the same for that.
     """
 
     vocabulary: int
@@ -35,6 +37,7 @@ class Settings:
     history: int = 0
     tokenizer: Tokenizer | None = None
     recorded: Mapping[str, Any] = field(default_factory=dict)
+    by_adapter: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -59,14 +62,16 @@ class Kind:
     taps: Callable[[ModelConfig, Any], Iterable[int]] = lambda _target, _drafter: ()
 
 
+def _mtp(settings: Settings) -> Drafter | None:
+    recorded: list[tuple[str | None, Mapping[str, Any]]] = [(None, settings.recorded), *settings.by_adapter.items()]
+    drafters = {lora: MtpDrafter(of["mtp"], settings.vocabulary) for lora, of in recorded if "mtp" in of}
+    return MtpByAdapter(drafters) if drafters.keys() - {None} else drafters.get(None)
+
+
 KINDS = [
     Kind("prediction", lambda _: PredictionDrafter()),
     Kind("grammar", lambda s: GrammarDrafter(s.tokenizer) if s.tokenizer is not None else None),
-    Kind(
-        "mtp",
-        lambda s: MtpDrafter(s.recorded["mtp"], s.vocabulary) if "mtp" in s.recorded else None,
-        *(AssistantConfig, check_pair, cpu_drafter),
-    ),
+    Kind("mtp", _mtp, AssistantConfig, check_pair, cpu_drafter),
     Kind("lookup", lambda s: LookupDrafter() if s.lookup else None),
     Kind("history", lambda s: HistoryDrafter(s.history) if s.lookup and s.history else None),
 ]
@@ -83,14 +88,15 @@ def kind_of(config: object) -> Kind | None:
     return next((kind for kind in KINDS if kind.config is not None and isinstance(config, kind.config)), None)
 
 
-def tapped_layers(target: ModelConfig, drafter: object | None) -> tuple[int, ...]:
+def tapped_layers(target: ModelConfig, drafters: Iterable[object]) -> tuple[int, ...]:
     """The layers of the target that the kinds tap, ascending.
 
     Args:
-        drafter: config of the drafter's checkpoint; None without one.
+        drafters: configs of the drafters' checkpoints.
     """
     layers: set[int] = set()
     for kind in KINDS:
-        if kind.config is None or isinstance(drafter, kind.config):
-            layers.update(kind.taps(target, None if kind.config is None else drafter))
+        own = [None] if kind.config is None else [one for one in drafters if isinstance(one, kind.config)]
+        for drafter in own:
+            layers.update(kind.taps(target, drafter))
     return tuple(sorted(layers))

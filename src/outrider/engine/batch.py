@@ -80,7 +80,8 @@ def certain_rows(request: Request, most: int, *, every_output: bool) -> Slot:
     chooses = cache.length + len(fresh) == len(tokens)
     outputs = list(range(len(fresh))) if every_output else [last] if chooses else []
     embeddings = embeddings_within(request.media, cache.length, cache.length + len(fresh))
-    return Slot(request, Rows(cache, fresh, list(range(-1, last)), outputs, embeddings), last, chooses)
+    rows = Rows(cache, fresh, list(range(-1, last)), outputs, embeddings, request.params.lora)
+    return Slot(request, rows, last, chooses)
 
 
 @dataclass(eq=False)

@@ -19,7 +19,7 @@ from outrider.engine.request import Request
 from outrider.engine.target import Target
 from outrider.errors import OutriderError
 from outrider.sampling.constraint import GrammarCompiler
-from outrider.sampling.params import SamplingParams
+from outrider.sampling.params import SamplingParams, Scope
 from outrider.speculation.planner import DraftPlanner
 from outrider.speculation.walk import walk
 from outrider.tokenizer import Tokenizer
@@ -91,7 +91,9 @@ class Engine:
         keys = tuple(medium.key for medium in media)
         with self.target.gate:
             self._count += 1
-            sequence = self._caches.open(list(prompt), reuse=reuse, salt=params.cache_salt, media=keys)
+            sequence = self._caches.open(
+                list(prompt), reuse=reuse, salt=Scope(params.cache_salt, params.lora), media=keys
+            )
             given = self._count, params, sequence, media, self.tokenizer, self._end_tokens, self.context, self._grammars
             try:
                 request = Request(*given)

@@ -63,6 +63,7 @@ class Request:
         self.state = SequenceState(
             *(number, sequence.tokens, sequence.cache, self.chooser, limit),
             draft=params.draft,
+            lora=params.lora,
             scope=params.scope,
             prediction=tokenizer.encode(prediction, add_bos=False) if isinstance(prediction, str) else prediction,
         )

@@ -14,6 +14,7 @@ from outrider.engine.engine import Engine
 from outrider.engine.target import chain
 from outrider.errors import OutriderError
 from outrider.sampling.logprobs import TokenLogprobs, logprob_of, logprobs_of
+from outrider.sampling.params import SamplingParams, Scope
 
 _ROWS = 64
 """Rows of one pass: 64 rows of 262,144 float32 logits are 67 MB."""
@@ -53,31 +54,33 @@ class ScoredToken:
     rank: int
 
 
-def logits_of(model: Scorable, token_ids: Sequence[int], *, chunk: int | None = None) -> Floats:
+def logits_of(
+    model: Scorable, token_ids: Sequence[int], *, chunk: int | None = None, lora: str | None = None
+) -> Floats:
     """(tokens, vocabulary) float32: the logits after each token of a text, in passes of at most `chunk` rows."""
     parts: list[Floats] = []
-    _run(model, token_ids, chunk or model.engine.target.max_rows, lambda logits: parts.append(logits.copy()))
+    _run(model, token_ids, chunk or model.engine.target.max_rows, lambda logits: parts.append(logits.copy()), lora)
     return np.concatenate(parts)
 
 
-def score(model: Scorable, token_ids: Sequence[int]) -> list[float]:
+def score(model: Scorable, token_ids: Sequence[int], lora: str | None = None) -> list[float]:
     """Natural log p(token[i] | tokens before i), for i from 1 on: the numbers of `SamplingParams.logprobs`."""
     following, scores = iter(token_ids[1:]), list[float]()
 
     def take(logits: Floats) -> None:
         scores.extend(logprob_of(row, next(following)) for row in logits)
 
-    _run(model, token_ids[:-1], _ROWS, take)
+    _run(model, token_ids[:-1], _ROWS, take, lora)
     return scores
 
 
 def score_tokens(
-    model: Scorable, token_ids: Sequence[int], count: int, salt: str | None, cancelled: Callable[[], bool]
+    model: Scorable, token_ids: Sequence[int], count: int, params: SamplingParams, cancelled: Callable[[], bool]
 ) -> list[ScoredToken]:
     """As `score`, with the `count` most likely tokens in each position.
 
     Args:
-        salt: keep the keys and values in the prefix cache of this salt; None for not at all.
+        params: their adapter, and their scope, in whose prefix cache the keys and values are kept.
         cancelled: asked before each pass.
 
     Raises:
@@ -90,7 +93,7 @@ def score_tokens(
             token = next(following)
             found.append(ScoredToken(logprobs_of(row, token, count), 1 + int((row > row[token]).sum())))
 
-    _run(model, token_ids[:-1], _ROWS, take, salt, cancelled)
+    _run(model, token_ids[:-1], _ROWS, take, params.lora, params.scope, cancelled)
     return found
 
 
@@ -99,7 +102,8 @@ def _run(
     token_ids: Sequence[int],
     rows: int,
     take: Callable[[Floats], None],
-    salt: str | None = None,
+    lora: str | None,
+    scope: Scope | None = None,
     cancelled: Callable[[], bool] = lambda: False,
 ) -> None:
     """Calls `take` with the logits of each pass over a text, (rows, vocabulary) float32, valid until it returns.
@@ -110,7 +114,7 @@ def _run(
 
     def passes() -> Generator[None, None, None]:
         target, keep = model.engine.target, False
-        sequence = model.caches.open(list(token_ids), reuse=False, salt=salt or "")
+        sequence = model.caches.open(list(token_ids), reuse=False, salt=scope)
         try:
             for begin in range(0, len(token_ids), rows):
                 yield
@@ -119,11 +123,11 @@ def _run(
                 tokens = token_ids[begin : begin + rows]
                 with target.gate:
                     outputs = list(range(len(tokens)))
-                    (logits,) = target.run([chain(sequence.cache, tokens, outputs)], logits=True).logits
+                    (logits,) = target.run([chain(sequence.cache, tokens, outputs, lora)], logits=True).logits
                     sequence.cache.commit(np.arange(len(tokens), dtype=np.int32))
                     assert logits is not None
                     take(logits)
-            keep = salt is not None
+            keep = scope is not None
         finally:
             model.caches.close(sequence, keep=keep)
 

@@ -13,18 +13,21 @@ from outrider.backends import cpu
 from outrider.engine.gate import Gate
 from outrider.models.gemma import Forward
 
+NO_ADAPTER = -1
+
 
 @dataclass
 class Rows:
     """The rows of one sequence in a pass: `parents` are row numbers within it, -1 for the last committed token;
     `outputs` are the rows whose choice is wanted, ascending. `embeddings` are runs of rows that carry an embedding: the
-    first row, and (rows, hidden_size) float32."""
+    first row, and (rows, hidden_size) float32. `lora` names the adapter."""
 
     cache: cpu.KvCache
     tokens: list[int]
     parents: list[int]
     outputs: list[int]
     embeddings: list[tuple[int, Floats]] = field(default_factory=list)
+    lora: str | None = None
 
 
 @dataclass
@@ -38,10 +41,15 @@ class PassResult:
 
 
 class Target:
-    """A recorded model, ready to run."""
+    """A recorded model, ready to run.
 
-    def __init__(self, forward: Forward) -> None:
+    Args:
+        adapters: the names of its adapters, in the order of their numbers.
+    """
+
+    def __init__(self, forward: Forward, adapters: Sequence[str] = ()) -> None:
         self.forward = forward
+        self._adapters: dict[str | None, int] = {None: NO_ADAPTER, **{name: i for i, name in enumerate(adapters)}}
         self.config = forward.config
         self.max_rows = forward.program.max_rows
         self.vocabulary = forward.program.vocabulary
@@ -71,7 +79,7 @@ class Target:
             started = time.perf_counter()
             best, _ = self.forward.program.run(
                 *(token, sequence, np.concatenate(parent), wanted, [s.cache for s in sequences], buffer),
-                _embeddings(sequences, offsets),
+                *(_embeddings(sequences, offsets), self._adapter(sequences)),
             )
             seconds = time.perf_counter() - started
         ends = np.cumsum([len(s.outputs) for s in sequences])[:-1]
@@ -87,15 +95,22 @@ class Target:
         """Tapped layer -> hidden states after it of the last pass's first `rows` rows, (rows, hidden_size) float32."""
         return {layer: self.forward.program.read(buffer, rows) for layer, buffer in self.forward.taps.items()}
 
+    def _adapter(self, sequences: Sequence[Rows]) -> Ints | None:
+        """The number of each row's adapter as an executor takes it; None if no row has one."""
+        if all(s.lora is None for s in sequences):
+            return None
+        numbers = np.array([self._adapters[s.lora] for s in sequences], np.int32)
+        return np.repeat(numbers, [len(s.tokens) for s in sequences])
+
     def _logits_for(self, rows: int) -> Floats:
         if len(self._logits) < rows:
             self._logits = np.empty((rows, self.vocabulary), np.float32)
         return self._logits[:rows]
 
 
-def chain(cache: cpu.KvCache, tokens: Sequence[int], outputs: list[int]) -> Rows:
+def chain(cache: cpu.KvCache, tokens: Sequence[int], outputs: list[int], lora: str | None = None) -> Rows:
     """Rows that follow each other."""
-    return Rows(cache, list(tokens), list(range(-1, len(tokens) - 1)), outputs)
+    return Rows(cache, list(tokens), list(range(-1, len(tokens) - 1)), outputs, lora=lora)
 
 
 def _embeddings(sequences: Sequence[Rows], offsets: Ints) -> tuple[Ints, Floats] | None:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from numbers import Integral, Real
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from outrider.errors import UsageError, given
 from outrider.sampling.grammar import Grammar
@@ -28,6 +28,13 @@ _MOST_BIAS = 1e30
 _INTEGERS = ("max_tokens", "top_k", "min_tokens", "seed", "n")
 _NUMBERS = ("temperature", "top_p", "min_p", "typical_p", "repetition_penalty", "presence_penalty", "frequency_penalty")
 _FLAGS = ("ignore_end", "cache_prompt")
+
+
+class Scope(NamedTuple):
+    """Requests of equal scopes may share keys, values and texts; others never do."""
+
+    salt: str
+    lora: str | None
 
 
 @dataclass(frozen=True)
@@ -71,6 +78,8 @@ class SamplingParams:
             are the same.
         cache_salt: the prefix cache and the shared history of requests are separate for each salt. Requests of
             different salts never share anything.
+        lora: the adapter, by its name in `LLM(lora=...)`; None for the model as it is. Requests of different adapters
+            never share anything either.
 
     Raises:
         UsageError: a value out of its range or of a wrong type; the message names it.
@@ -100,6 +109,7 @@ class SamplingParams:
     stop_token_ids: tuple[int, ...] = ()
     thoughts: Thoughts | None = None
     prediction: str | tuple[int, ...] = ""
+    lora: str | None = None
 
     def __post_init__(self) -> None:
         self._convert()
@@ -169,6 +179,8 @@ class SamplingParams:
         if not isinstance(prediction, str):
             ids = tuple(_integer("an entry of prediction", token) for token in prediction)
             self._set("prediction", ids)
+        known = self.lora is None or isinstance(self.lora, str)
+        _require(known, f"lora must be the name of an adapter, or None, not {given(self.lora)}")
         known = self.thoughts is None or isinstance(self.thoughts, Thoughts)
         _require(known, f"thoughts must be a Thoughts or None, not {given(self.thoughts)}")
 
@@ -182,9 +194,9 @@ class SamplingParams:
         return [replace(self, n=1, seed=(self.seed + number) % 2**64) for number in range(self.n)]
 
     @property
-    def scope(self) -> str | None:
-        """The salt whose requests share a prefix cache and a history with this one; None if it shares nothing."""
-        return self.cache_salt if self.cache_prompt else None
+    def scope(self) -> Scope | None:
+        """The scope whose requests share a prefix cache and a history with this one; None if it shares nothing."""
+        return Scope(self.cache_salt, self.lora) if self.cache_prompt else None
 
     @property
     def filters(self) -> bool:

@@ -31,7 +31,8 @@ def chat_generation(
             raise ApiError(400, str(error), param="tools") from error
     field, answer = sampling.constraint()
     room = service.context - len(turn.ids)
-    params = sampling.params(room, service.sampling, cache_salt, logprobs=logprobs, grammar=answer)
+    lora = service.adapter(sampling.model)
+    params = sampling.params(room, service.sampling, cache_salt, logprobs=logprobs, grammar=answer, lora=lora)
     with about(field or "tools"):
         whole = turn.params(params)
     # The format by itself comes first: errors are then about what the client sent.

@@ -49,7 +49,7 @@ REFUSED: Refused = {
         "the order of the filters is fixed; leave it out",
     ),
     "sampler_seq": ((), "the order of the filters is fixed; leave it out"),
-    "lora": (([],), "the served model has no adapters"),
+    "lora": (([],), "name an adapter as the model; GET /v1/models lists them"),
     "options": (({},), "give its fields at the top level of the request"),
     "format": (("",), "use response_format"),
     "guided_whitespace_pattern": ((), "use grammar"),
@@ -185,13 +185,14 @@ class SamplingFields(StructuredOutput):
         *,
         logprobs: int | None = None,
         grammar: Grammar | None = None,
+        lora: str | None = None,
     ) -> SamplingParams:
         """The engine's parameters of one answer.
 
         Args:
             room: tokens that fit into the context after the prompt.
             defaults: fields of `SamplingParams` that the checkpoint recommends.
-            cache_salt, logprobs, grammar: as in `SamplingParams`.
+            cache_salt, logprobs, grammar, lora: as in `SamplingParams`.
         """
         max_tokens = min(self.max_tokens, room) if self.max_tokens > 0 else room
         names = ("temperature", "top_p", "top_k", "min_p", "typical_p", "repetition_penalty")
@@ -218,4 +219,5 @@ class SamplingFields(StructuredOutput):
             cache_prompt=self.cache_prompt,
             cache_salt=cache_salt,
             prediction=self.prediction,
+            lora=lora,
         )

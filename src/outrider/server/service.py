@@ -46,7 +46,7 @@ class Service:
     """One served model.
 
     Args:
-        name: the model's, in the API. aliases: other names for it.
+        name: the model's, in the API. aliases: other names for it. Its adapters have their own.
         keys: API keys, of which clients send one as bearer token.
         limits: the scheduler's.
         ignore_media: put "[image]" and the like in the place of content that is no text.
@@ -69,7 +69,7 @@ class Service:
         self.parts, self.tokenizer, self.context = llm.parts, llm.tokenizer, llm.context
         self.scheduler, self.metrics, self.sampling = scheduler, metrics, llm.parts.sampling
         self.ignore_media = ignore_media
-        self.name, self.names = name, (name, *aliases)
+        self.name, self.names, self.adapters = name, (name, *aliases), tuple(llm.parts.adapters)
         self.keys, self.limits = keys or ApiKeys(), limits or Limits()
         self._encoders = ThreadPoolExecutor(_ENCODERS, "outrider-encode")
         self._compilers = ThreadPoolExecutor(_COMPILERS, "outrider-compile")
@@ -115,8 +115,8 @@ class Service:
             model, ended = _Scorable(self.scheduler, self.parts.engine, self.parts.caches), threading.Event()
             try:
                 for ids, params in generation.prompts:
-                    count, salt = generation.prompt_logprobs, params.scope
-                    scored.append(await asyncio.to_thread(score_tokens, model, ids, count, salt, ended.is_set))
+                    count = generation.prompt_logprobs
+                    scored.append(await asyncio.to_thread(score_tokens, model, ids, count, params, ended.is_set))
             finally:
                 ended.set()
         return scored
@@ -126,10 +126,15 @@ class Service:
         return replace(self.parts.prompts.fit(replace(params, grammar=None)), grammar=params.grammar)
 
     def check_model(self, name: str, param: str | None = "model") -> None:
-        """Raises ApiError if a request names another model; no name is the served one."""
-        if name and name not in self.names:
-            message = f"there is no model {name}: this is {' or '.join(self.names)}"
+        """Raises ApiError if a request names another model or adapter; no name is the served model."""
+        names = (*self.names, *self.adapters)
+        if name and name not in names:
+            message = f"there is no model {name}: this is {' or '.join(names)}"
             raise ApiError(404, message, kind="not_found_error", param=param, code="model_not_found")
+
+    def adapter(self, model: str) -> str | None:
+        """`SamplingParams.lora` of a request that names this model."""
+        return model if model in self.adapters else None
 
     def error(self, error: Exception) -> ApiError:
         """What a client gets for an error; counts those that a limit caused."""

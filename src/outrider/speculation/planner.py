@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -37,7 +38,8 @@ class DraftPlanner:
 
     def __init__(self, cost: VerifyCost, drafters: Sequence[Drafter]) -> None:
         self.costs = VerifyCosts(cost)
-        self.calibration = Calibration()
+        self.calibrations = defaultdict[str | None, Calibration](Calibration)
+        """By adapter, each of which chooses other tokens."""
         self.drafters = list(drafters)
         self._pace = Pace()
         self._acceptance: dict[int, Acceptance] = {}
@@ -56,7 +58,7 @@ class DraftPlanner:
 
     def open(self, sequence: SequenceState) -> None:
         """Begins a sequence."""
-        self._acceptance[sequence.number] = Acceptance(self.calibration)
+        self._acceptance[sequence.number] = Acceptance(self.calibrations[sequence.lora])
         self._probing[sequence.number] = {drafter.name: _Probing() for drafter in self.drafters}
         for drafter in self.drafters:
             drafter.open(sequence)

@@ -9,6 +9,7 @@ from typing import Literal, get_args
 from outrider.backends.cpu._native import (
     KvCache,
     KvShape,
+    LowRank,
     Program,
     Sampler,
     Table,
@@ -43,6 +44,7 @@ __all__ = [
     "KvCache",
     "KvFormat",
     "KvShape",
+    "LowRank",
     "Program",
     "Sampler",
     "Table",

@@ -7,16 +7,19 @@ the quantization of activations in front of quantized matrices (csrc/program/pro
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
 from outrider.arrays import Floats, Ints
 from outrider.backends.cpu import KvFormat, kv_shapes
 from outrider.backends.cpu import _native as native
-from outrider.backends.cpu.weights import WeightStore
+from outrider.backends.cpu.weights import WeightStore, low_rank
+from outrider.checkpoints.adapters import LowRank
 from outrider.program import (
     TARGET,
+    Adapt,
     Add,
     Attention,
     ClusterLinear,
@@ -50,6 +53,7 @@ class CpuExecutor:
         max_rows: the most rows of one pass.
         kv_format: storage of keys and values: "float16", "float32" or "int8".
         target_weights: of a drafter's target.
+        adapters: by number, what each adds to matrices, by neutral name.
     """
 
     def __init__(
@@ -61,11 +65,13 @@ class CpuExecutor:
         max_rows: int,
         kv_format: KvFormat,
         target_weights: WeightStore | None = None,
+        adapters: Sequence[Mapping[str, LowRank]] = (),
     ) -> None:
         self.native = native.Program(max_rows, kv_shapes(program.kv_layers), kv_format, pool, program.cross_attention)
         """The recorded calls."""
         self._buffers: dict[str, int] = {}
-        _Lowering(program, weights, target_weights, self.native, self._buffers).run()
+        additions = _packed(adapters, pool)
+        _Lowering(program, weights, target_weights, additions, self.native, self._buffers).run()
         self.max_rows = max_rows
         self.vocabulary: int = self.native.vocabulary
 
@@ -78,9 +84,11 @@ class CpuExecutor:
         caches: Sequence[native.KvCache],
         logits: Floats | None = None,
         embeddings: tuple[Ints, Floats] | None = None,
+        adapter: Ints | None = None,
     ) -> tuple[Ints, Floats]:
         """See `Executor.run`. Raises ValueError if the rows do not fit, RuntimeError if another thread runs a pass."""
-        return self.native.run(token, sequence, parent, outputs, list(caches), logits, *(embeddings or (None, None)))
+        index, values = embeddings or (None, None)
+        return self.native.run(token, sequence, parent, outputs, list(caches), logits, index, values, adapter)
 
     def read(self, buffer: str, rows: int) -> Floats:
         """See `Executor.read`."""
@@ -99,19 +107,35 @@ class CpuExecutor:
         self.native.prefetch_weights()
 
 
+class _Projection(NamedTuple):
+    """A Linear, whether an Adapt follows it, and the index behind them."""
+
+    op: Linear
+    adapts: bool
+    end: int
+
+
 class _Lowering:
-    """Records the native calls of a program, each from one or a few operations."""
+    """Records the native calls of a program, each from one or a few operations.
+
+    An Adapt belongs to the call of the Linear in front of it: the additions join its products while they are in the
+    processor's caches, and a pass without adapters skips them.
+
+    Args:
+        additions: by weight, what adapters add to its products.
+    """
 
     def __init__(
         self,
         program: Program,
         weights: WeightStore,
         target_weights: WeightStore | None,
+        additions: Mapping[str, list[native.LowRank]],
         core: native.Program,
         buffers: dict[str, int],
     ) -> None:
         self.program, self.weights, self.target_weights = program, weights, target_weights
-        self.core, self.buffers = core, buffers
+        self.additions, self.core, self.buffers = additions, core, buffers
 
     def run(self) -> None:
         """Records all calls, in order."""
@@ -125,35 +149,55 @@ class _Lowering:
     def gated(self, at: int) -> int:
         """Fuses gate projection, up projection and GELU gate into one call, without buffers between them.
 
-        Returns the number of operations: 3, or 0 if those at `at` are others.
+        Returns the number of operations, or 0 if those at `at` are others.
         """
-        match self.program.ops[at : at + 3]:
-            case [Linear(src, gate_weight), Linear(_, up_weight), GeluGate(_, _, dst)] if self.is_gated(at):
-                weights = self.weights.matrix(gate_weight), self.weights.matrix(up_weight)
-                self.core.gated_linear(self.buffer(src), *weights, self.buffer(dst))
-                return 3
+        size = self.gated_size(at)
+        if size:
+            (gate, up), gelu = self.linears(at)[:2], self.program.ops[at + size - 1]
+            assert isinstance(gelu, GeluGate)
+            weights = self.weights.matrix(gate.op.weight), self.weights.matrix(up.op.weight)
+            added = [self.added(gate), self.added(up)]
+            self.core.gated_linear(self.buffer(gate.op.src), *weights, self.buffer(gelu.dst), added)
+        return size
+
+    def gated_size(self, at: int) -> int:
+        """Operations of a gate projection, an up projection and their GELU gate; 0 if those at `at` are others."""
+        pair = self.linears(at)[:2]
+        end = pair[-1].end if pair else at
+        match [one.op for one in pair], self.program.ops[end : end + 1]:
+            case [Linear(dst=gate), Linear(dst=up)], [GeluGate(first, second, dst, 0)]:
+                fused = (first, second) == (gate, up) and not self.live_after(end + 1, {gate, up} - {dst})
+                return end + 1 - at if fused else 0
         return 0
 
-    def is_gated(self, at: int) -> bool:
-        match self.program.ops[at : at + 3]:
-            case [Linear(src, _, gate), Linear(other, _, up), GeluGate(first, second, dst, 0)]:
-                same = src == other and (first, second) == (gate, up)
-                return same and not self.live_after(at + 3, {gate, up} - {dst})
-        return False
-
     def projections(self, at: int) -> int:
-        """Fuses consecutive projections of the same input into one call with one barrier. Returns their number."""
-        first = self.program.ops[at]
-        if not isinstance(first, Linear):
-            return 0
-        group = [first]
-        for number, op in enumerate(self.program.ops[at + 1 :], start=at + 1):
-            if not isinstance(op, Linear) or op.src != first.src or group[-1].dst == first.src or self.is_gated(number):
+        """Fuses consecutive projections of the same input into one call with one barrier. Returns the number of
+        operations."""
+        group, end = list[_Projection](), at
+        for one in self.linears(at):
+            if group and self.gated_size(end):
                 break
-            group.append(op)
-        weights = [self.weights.matrix(op.weight) for op in group]
-        self.core.linear(self.buffer(first.src), weights, [self.buffer(op.dst) for op in group])
-        return len(group)
+            group.append(one)
+            end = one.end
+        if group:
+            weights, dst = [self.weights.matrix(one.op.weight) for one in group], [one.op.dst for one in group]
+            added = [self.added(one) for one in group]
+            self.core.linear(self.buffer(group[0].op.src), weights, [self.buffer(name) for name in dst], added)
+        return end - at
+
+    def linears(self, at: int) -> list[_Projection]:
+        """The consecutive projections at `at` of one input, which none of them changes."""
+        found, ops = list[_Projection](), self.program.ops
+        while at < len(ops) and isinstance(op := ops[at], Linear):
+            if found and (op.src != found[0].op.src or found[-1].op.dst == op.src):
+                break
+            adapts = ops[at + 1 : at + 2] == (Adapt(op.src, op.weight, op.dst),)
+            at += 1 + adapts
+            found.append(_Projection(op, adapts, at))
+        return found
+
+    def added(self, one: _Projection) -> list[native.LowRank]:
+        return self.additions[one.op.weight] if one.adapts else []
 
     def live_after(self, at: int, names: set[str]) -> bool:
         return bool(names & set(_live(self.program.ops[at:]))) or bool(names & self.program.every_row)
@@ -238,6 +282,15 @@ class _Lowering:
 
     def head(self, op: Head) -> None:
         self.core.head(self.buffer(op.src), self.weights.matrix(op.weight), op.softcap)
+
+
+def _packed(adapters: Sequence[Mapping[str, LowRank]], pool: native.ThreadPool) -> dict[str, list[native.LowRank]]:
+    """By weight, what adapters add to its products."""
+    packed: dict[str, list[native.LowRank]] = {}
+    for number, adapter in enumerate(adapters):
+        for weight, part in adapter.items():
+            packed.setdefault(weight, []).append(low_rank(number, part, pool))
+    return packed
 
 
 def _first_on_outputs(program: Program) -> int | None:

@@ -23,6 +23,7 @@ import numpy.typing as npt
 
 from outrider.arrays import Floats
 from outrider.backends import cpu
+from outrider.checkpoints.adapters import LowRank
 from outrider.checkpoints.checkpoint import Tensor
 
 Progress = Callable[[int], None]
@@ -91,6 +92,25 @@ class WeightStore:
     def packed_bytes(self) -> int:
         """Bytes held by all packed matrices."""
         return sum(weight.nbytes for weight in self._packed.values())
+
+
+def low_rank(number: int, part: LowRank, pool: cpu.ThreadPool) -> cpu.LowRank:
+    """Packs what adapter `number` adds to a matrix, in the format in which it is stored."""
+    a, b, (rank, width) = part.a, part.b, part.a.shape
+    count = _ranges(width)
+    ranges = a.data.reshape(rank, count, a.row_bytes // count).transpose(1, 0, 2).reshape(-1)
+    return cpu.LowRank(
+        number,
+        cpu.pack(a.format, rank, width // count, ranges, pool, count=count),
+        cpu.pack(b.format, b.shape[0], rank, b.data, pool),
+        part.scale,
+    )
+
+
+def _ranges(width: int) -> int:
+    """The ranges into which a low-rank sum over an input of this width is divided, so that threads can share it: of
+    512 columns or more, whatever the number of threads, since the ranges decide the order of additions."""
+    return next(count for count in (16, 8, 4, 2, 1) if count == 1 or (width % count == 0 and width // count >= 512))
 
 
 def release_pages(data: npt.NDArray[np.uint8]) -> None:

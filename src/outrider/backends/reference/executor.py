@@ -10,9 +10,11 @@ import numpy as np
 
 from outrider.arrays import Floats, Ints
 from outrider.backends.reference.cache import ReferenceCache
+from outrider.checkpoints.adapters import LowRank
 from outrider.checkpoints.checkpoint import Tensor
 from outrider.program import (
     TARGET,
+    Adapt,
     Add,
     Attention,
     ClusterLinear,
@@ -43,6 +45,7 @@ class ReferenceExecutor:
     Args:
         tensors: the checkpoint's tensors by neutral name, in floating point.
         target_tensors: those of a drafter's target.
+        adapters: by number, what each adds to matrices, by neutral name.
         max_rows: the most rows of one pass.
     """
 
@@ -52,10 +55,11 @@ class ReferenceExecutor:
         tensors: Mapping[str, Tensor],
         *,
         target_tensors: Mapping[str, Tensor] | None = None,
+        adapters: Sequence[Mapping[str, LowRank]] = (),
         max_rows: int = 64,
     ) -> None:
         self._program, self._tensors = program, tensors
-        self._target_tensors = target_tensors or {}
+        self._target_tensors, self._adapters = target_tensors or {}, adapters
         self._values: dict[str, Any] = {}  # by buffer, of the last pass
         self._cached: dict[str, Floats] = {}
         self.max_rows = max_rows
@@ -71,10 +75,11 @@ class ReferenceExecutor:
         caches: list[ReferenceCache],
         logits: Floats | None = None,
         embeddings: tuple[Ints, Floats] | None = None,
+        adapter: Ints | None = None,
     ) -> tuple[Ints, Floats]:
         """See `Executor.run`."""
         self._token, self._outputs = token, outputs
-        self._embeddings = embeddings
+        self._embeddings, self._adapter = embeddings, adapter
         self._rows = [_Row(caches[s], r, int(np.flatnonzero(sequence == s)[0])) for r, s in enumerate(sequence)]
         for row, parent_row in zip(self._rows, parent.tolist(), strict=True):
             if self._program.cross_attention:
@@ -182,6 +187,13 @@ class ReferenceExecutor:
 
     def _linear(self, op: Linear) -> None:
         self._values[op.dst] = self._values[op.src] @ self._weight(op.weight).T
+
+    def _adapt(self, op: Adapt) -> None:
+        for number, low_rank in enumerate(self._adapters):
+            if self._adapter is not None and (part := low_rank.get(op.weight)) is not None:
+                rows = self._adapter == number
+                projected = np.float32(part.scale) * (self._values[op.src][rows] @ part.a.float32().T)
+                self._values[op.dst][rows] += projected @ part.b.float32().T
 
     def _copy(self, op: Copy) -> None:
         source, width = self._values[op.src], self._program.buffer(op.dst).width

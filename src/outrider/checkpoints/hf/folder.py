@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from outrider.arrays import Bytes
-from outrider.checkpoints.checkpoint import FLOAT_FORMATS, TOKEN_ORDERING, Checkpoint, Tensor
+from outrider.checkpoints.checkpoint import BASE_MODEL, FLOAT_FORMATS, TOKEN_ORDERING, Checkpoint, Tensor
 from outrider.checkpoints.config import AssistantConfig, ModelConfig
 from outrider.checkpoints.hf.compressed import check_scheme, unpacked
 from outrider.checkpoints.hf.config import hf_config
@@ -36,6 +36,8 @@ def open_folder(path: Path) -> Checkpoint:
     """
     config_path, generation_path = path / "config.json", path / "generation_config.json"
     if not config_path.is_file():
+        if (path / "adapter_config.json").is_file():
+            raise CheckpointError("is a LoRA adapter, not a model", path=path, remedy=BASE_MODEL)
         remedy = "Pass the folder that holds config.json and the *.safetensors files"
         raise CheckpointError("has no config.json", path=path, remedy=remedy)
     generation, described = read_json(generation_path), read_json(config_path)

@@ -147,6 +147,7 @@ class MessagesRequest(Prompted):
     def sampling(self) -> SamplingFields:
         """How tokens are chosen."""
         fields = {
+            "model": self.model,
             "max_tokens": self.max_tokens,
             "temperature": self.temperature,
             "top_p": self.top_p,

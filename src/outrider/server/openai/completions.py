@@ -92,9 +92,8 @@ class CompletionRequest(SamplingFields):
         for prompt in self.prompt:
             with about("prompt"):
                 ids = self._ids(service.tokenizer, service.parts.prompts, prompt)
-            params = self.params(
-                service.context - len(ids), service.sampling, salt, logprobs=self.logprobs, grammar=grammar
-            )
+            given: dict[str, Any] = {"logprobs": self.logprobs, "grammar": grammar, "lora": service.adapter(self.model)}
+            params = self.params(service.context - len(ids), service.sampling, salt, **given)
             prompts.append((ids, params))
         fitted = service.checked(prompts[0][1])
         prompts = [(ids, replace(params, prediction=fitted.prediction)) for ids, params in prompts]

@@ -8,7 +8,7 @@ from fastapi import APIRouter
 from pydantic import BaseModel
 from starlette.responses import Response
 
-from outrider.server.openai.shapes import ERRORS
+from outrider.server.openai.shapes import ERRORS, omitted
 from outrider.server.route import ApiRoute, Call, json_response
 from outrider.server.service import Service
 
@@ -23,7 +23,8 @@ class Abilities(BaseModel):
 
 
 class Model(BaseModel):
-    """The served model, in OpenAI's fields and in Anthropic's."""
+    """The served model or an adapter of it, in OpenAI's fields and in Anthropic's. `parent`: as vLLM names an adapter's
+    model."""
 
     id: str
     object: Literal["model"] = "model"
@@ -33,6 +34,7 @@ class Model(BaseModel):
     display_name: str
     created_at: str = "1970-01-01T00:00:00Z"
     max_model_len: int
+    parent: str | None = omitted()
     outrider: Abilities
 
 
@@ -48,8 +50,8 @@ class ModelList(BaseModel):
 
 @router.get("", response_model=ModelList)
 async def models(call: Call) -> Response:
-    """The served model."""
-    names = call.service.names
+    """The served model and its adapters."""
+    names = (*call.service.names, *call.service.adapters)
     data = [_described(call.service, name) for name in names]
     return json_response(ModelList(data=data, first_id=names[0], last_id=names[-1]))
 
@@ -63,4 +65,5 @@ async def model(call: Call, model: str) -> Response:
 
 def _described(service: Service, name: str) -> Model:
     abilities = Abilities(chat=service.parts.chat is not None, drafters=service.parts.engine.planner.sources)
-    return Model(id=name, display_name=name, max_model_len=service.context, outrider=abilities)
+    parent = service.name if name in service.adapters else None
+    return Model(id=name, display_name=name, max_model_len=service.context, parent=parent, outrider=abilities)

@@ -47,7 +47,7 @@ async def create(call: Call, asked: ResponsesRequest) -> Response:
     """The model's next turn."""
     service, responses = call.service, _responses(call)
     service.check_model(asked.model)
-    response = asked.response(service.name, service.sampling)
+    response = asked.response(asked.model or service.name, service.sampling)
     prepared = await service.in_thread(_prepared, call, asked, response.id, asked.logprobs)
     run = await service.begin(prepared.generation)
     writer = ResponseWriter(
