@@ -48,10 +48,11 @@ class Talk:
             self.chooser.push(token)
             self.proposed()
 
-    def proposed(self) -> set[str]:
+    def proposed(self, budget: int = 15) -> set[str]:
         """The texts of all paths of a draft."""
-        ask = Ask(self.state, 15, Half(), fixed=True)
+        ask = Ask(self.state, budget, Half(), fixed=True)
         self.drafter.propose([ask])
+        assert all(node.depth < budget for node in ask.draft)
         paths: list[str] = []
         for node in ask.draft:
             before = "" if node.parent < 0 else paths[node.parent]
@@ -81,6 +82,13 @@ def test_nothing_is_proposed_within_a_free_text(llm):
     talk = Talk(llm, Grammar.json_schema(SCHEMA))
     talk.say('{"name": "An')
     assert talk.proposed() == set()
+
+
+@pytest.mark.parametrize("budget", [1, 2, 3])
+def test_a_draft_keeps_to_its_budget(llm, budget):
+    talk = Talk(llm, Grammar.regex("[ab] that which must follow in any case[.]"))
+    talk.say("a")
+    assert talk.proposed(budget)
 
 
 def test_white_space_is_proposed_as_the_answer_has_it(llm):

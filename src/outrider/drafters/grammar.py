@@ -90,8 +90,10 @@ class GrammarDrafter(Drafter):
             path, allowed = self._along_forced(ask.sequence.chooser, path)
             if allowed is None:
                 continue
-            for token in path[ask.draft.nodes[node].depth + 1 if node != ROOT else 0 :]:
+            for token in path[ask.draft.nodes[node].depth + 1 if node != ROOT else 0 : ask.budget]:
                 node, reach = self._add(ask, node, reach, token, (_FORCED,), _FORCED_GUESS)
+            if len(path) >= ask.budget:
+                continue
             before = path[-1] if path else ask.sequence.tokens[-1]
             for token, features, guess in self._alternatives(ask.sequence, before, allowed):
                 child, chance = self._add(ask, node, reach, token, features, guess)
