@@ -88,7 +88,7 @@ def test_all_kinds_of_grammar_and_sizes_of_tool_sets():
     kinds = [prompt.grammar.kind for prompt in HELD if prompt.grammar is not None]
     assert {kind: kinds.count(kind) for kind in kinds} == {"json_schema": 12, "regex": 4, "lark": 4}
     sets = {prompt.tools.text for prompt in HELD if prompt.tools is not None}
-    assert sorted(len(json.loads(text)) for text in sets) == [3, 4, 5, 6, 7, 8, 10]
+    assert sorted(len(json.loads(text)) for text in sets) == [3, 4, 5, 6, 7, 8, 12]
     choices = [prompt.tools.function is None for prompt in HELD if prompt.tools is not None]
     assert choices.count(True) > choices.count(False) > 4
 
