@@ -111,6 +111,9 @@ class FakeLLM:
     def encode(self, prompt: str | list[int]) -> list[int]:
         return self.tokenizer.encode(prompt) if isinstance(prompt, str) else prompt
 
+    def check(self, _params: SamplingParams) -> None:
+        """It has no vocabulary and no grammars."""
+
     def generate(self, prompts: str | list[list[int]], params: SamplingParams) -> list[RequestOutput]:
         prompt = prompts if isinstance(prompts, str) else prompts[0]
         pieces = list(self.stream(prompt, params))

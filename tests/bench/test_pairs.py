@@ -89,8 +89,8 @@ def test_answers_that_differ_are_not_identical(fake):
 def test_a_prompt_that_does_not_fit_is_named_before_anything_is_decoded(fake):
     llm = fake("demo")
     llm.context = 90
-    assert longest_prompt(PROMPTS, llm, 64) == 2
+    assert longest_prompt(PROMPTS, llm, SamplingParams(max_tokens=64)) == 2
     talk = Prompt("talk", messages=(Message("user", "Hello"),), further=("And?",))
     with pytest.raises(UsageError, match=r"prompt 2 \(talk\), 'Hello'\.\.\.: turn 2 can have 9\d tokens"):
-        longest_prompt([PROMPTS[0], talk], llm, 64)
+        longest_prompt([PROMPTS[0], talk], llm, SamplingParams(max_tokens=64))
     assert llm.asked == []

@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from outrider import SamplingParams
 from outrider.bench.prompt import Message, Prompt, PromptFormat, render
 
 TALK = Prompt(
@@ -102,5 +103,7 @@ def test_the_form_can_be_asked_for(fake, call, talk_file):
 def test_a_text_is_not_read_as_control_tokens(fake):
     """A base prompt is encoded as text; only a conversation goes through the template."""
     llm = fake("demo")
-    assert render(TEXT, llm) == llm.tokenizer.encode("Once upon")
-    assert render(TEXT.in_format(PromptFormat.chat), llm) == llm.tokenizer.encode("user=Once upon")
+    sampling = SamplingParams(max_tokens=8)
+    assert render(TEXT, llm, sampling) == (llm.tokenizer.encode("Once upon"), sampling)
+    chat = TEXT.in_format(PromptFormat.chat)
+    assert render(chat, llm, sampling) == (llm.tokenizer.encode("user=Once upon"), sampling)

@@ -1,4 +1,4 @@
-"""The prompts that ship: thirteen categories in two formats, twenty of each, and every one of its own."""
+"""The prompts that ship: sixteen categories in two formats, twenty of each, and every one of its own."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from itertools import combinations
 
 import pytest
 
+from outrider.bench.agent_prompts import AGENT_CATEGORIES
 from outrider.bench.prompt import PromptFormat
 from outrider.bench.suite import (
     CATEGORIES,
@@ -23,8 +24,11 @@ from outrider.bench.suite import (
 FORMS = pytest.mark.parametrize("prompt_format", [PromptFormat.base, PromptFormat.chat])
 
 
+ALL = (*CATEGORIES, *AGENT_CATEGORIES)
+
+
 def all_prompts(prompt_format):
-    return shipped_prompts(categories=CATEGORIES, prompt_format=prompt_format)
+    return shipped_prompts(categories=ALL, prompt_format=prompt_format)
 
 
 def said(prompt):
@@ -35,7 +39,7 @@ def said(prompt):
 @FORMS
 def test_twenty_prompts_of_every_category(prompt_format):
     assert list(Counter(prompt.category for prompt in all_prompts(prompt_format)).items()) == [
-        (name, 20) for name in CATEGORIES
+        (name, 20) for name in ALL
     ]
 
 
@@ -112,7 +116,14 @@ def test_the_drafters_figures_are_over_short_categories_that_ship():
 @FORMS
 def test_usually_four_of_each_are_decoded(prompt_format):
     chosen = Counter(prompt.category for prompt in choose_prompts("shipped", (), None)(prompt_format))
-    assert chosen == {name: 4 for name in CATEGORIES}
+    assert chosen == dict.fromkeys(CATEGORIES, 4)
+
+
+@FORMS
+def test_what_agents_send_is_decoded_when_it_is_named(prompt_format):
+    named = ["rewrites", "prose", "tool-calls"]
+    chosen = Counter(prompt.category for prompt in choose_prompts("shipped", named, 20)(prompt_format))
+    assert list(chosen.items()) == [("prose", 20), ("tool-calls", 20), ("rewrites", 20)]
 
 
 def test_the_whole_suite_goes_through_the_command(fake, call):

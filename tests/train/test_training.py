@@ -271,13 +271,14 @@ def test_prompts_are_read_and_bad_ones_named(tmp_path):
 
 
 def test_shipped_openings_are_none_of_the_benchmarks():
+    from outrider.bench.agent_prompts import AGENT_CATEGORIES
     from outrider.bench.prompt import PromptFormat
     from outrider.bench.suite import CATEGORIES, shipped_prompts
 
     openings = [opening for opening in shipped_openings() if opening]
     assert len(openings) > 100
     for form in PromptFormat.base, PromptFormat.chat:
-        for prompt in shipped_prompts(categories=CATEGORIES, prompt_format=form):
+        for prompt in shipped_prompts(categories=(*CATEGORIES, *AGENT_CATEGORIES), prompt_format=form):
             said = [prompt.text, *(message.content for message in prompt.messages)]
             assert not [opening for opening in openings for text in said if len(opening) > 12 and opening in text]
 

@@ -49,25 +49,25 @@ class PairDecoder:
     """A model, and a peer if there is one, with the same prompts.
 
     Args:
-        sampling: of this engine's answers, which an end token may end before `max_tokens`. The peer decodes
-            `max_tokens` tokens greedily.
+        sampling: of this engine's answers, which an end token may end before `max_tokens`; a prompt may add a grammar,
+            tools and so on. The peer decodes `max_tokens` tokens greedily, and none of those hold it.
     """
 
     def __init__(self, llm: LLM, peer: LlamaCpp | None, sampling: SamplingParams) -> None:
         self.llm, self.peer, self.sampling = llm, peer, sampling
         # Both arms compute the prompt: what the first leaves in the prefix cache would change the second's prefill.
-        drafted = replace(sampling, cache_prompt=False)
-        self._params = {"plain": replace(drafted, draft="off"), "drafted": drafted}
-        self.arms: tuple[str, ...] = (*self._params, *(("peer",) if peer else ()))
+        self._alike = replace(sampling, cache_prompt=False)
+        self.arms: tuple[str, ...] = ("plain", "drafted", *(("peer",) if peer else ()))
 
     def decode(self, prompt: Prompt, order: Sequence[str]) -> Pair:
         """One prompt in all arms, in the given order."""
-        token_ids = render(prompt, self.llm)
+        token_ids, drafted = render(prompt, self.llm, self._alike)
+        params = {"plain": replace(drafted, draft="off"), "drafted": drafted}
         answers: dict[str, RequestOutput] = {}
         peer_speed = None
         for arm in order:
-            if arm in self._params:
-                answers[arm] = self.llm.generate([token_ids], self._params[arm])[0]
+            if arm in params:
+                answers[arm] = self.llm.generate([token_ids], params[arm])[0]
             elif self.peer is not None:
                 peer_speed = self.peer.decode(token_ids, self.sampling.max_tokens)
         return Pair(prompt, answers["plain"], answers["drafted"], peer_speed)
@@ -80,21 +80,21 @@ class PairDecoder:
             following = following.answered(pair.plain.text)
 
 
-def longest_prompt(prompts: Sequence[Prompt], llm: LLM, max_tokens: int) -> int:
-    """Tokens of the longest prompt; of a later turn, the most with answers of `max_tokens` tokens.
+def longest_prompt(prompts: Sequence[Prompt], llm: LLM, sampling: SamplingParams) -> int:
+    """Tokens of the longest prompt; of a later turn, the most with answers of `sampling.max_tokens` tokens.
 
     Called before anything is measured, so that no run fails after minutes.
 
     Raises:
-        UsageError: a prompt does not fit into the context, or as LLM.chat_prompt; the message names the prompt.
+        UsageError: a prompt does not fit into the context, or as `render`; the message names the prompt.
     """
     longest = 0
     for number, prompt in enumerate(prompts, 1):
         try:
-            length, answers, following = len(render(prompt, llm)), 0, prompt.answered("...")
+            length, answers, following = len(render(prompt, llm, sampling)[0]), 0, prompt.answered("...")
             while following is not None:
                 answers += 1
-                length = len(render(following, llm)) + answers * max_tokens
+                length = len(render(following, llm, sampling)[0]) + answers * sampling.max_tokens
                 following = following.answered("...")
             if length >= llm.context:
                 raise UsageError(

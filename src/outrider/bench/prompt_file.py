@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from outrider.bench.prompt import Message, Prompt
+from outrider.bench.prompt_fields import FIELDS, read_fields
 from outrider.errors import UsageError
 
 MAX_BYTES = 32 << 20
@@ -40,8 +41,14 @@ def read_prompt_file(path: str | Path) -> list[Prompt]:
       prompt of its own. A base model gets the first only. (Others, vLLM among them, use the first turn only: compare
       with care.) Answers there have up to 1024 tokens; here `--max-tokens` sets the limit.
 
-    and optionally `category`, a name under which its figures are shown. Other keys, such as Spec-Bench's
-    `question_id`, are ignored.
+    and optionally `category`, a name under which its figures are shown, and, except with `turns`:
+
+    - `grammar`: an object with one of `json_schema`, `regex` and `lark`, which holds the answer.
+    - `tools` and `tool_choice`: as in OpenAI's API. A base model reads of them in the text, and calls them in JSON.
+    - `prediction`: a text that the answer will mostly repeat.
+    - `stop`: a text that ends the answer, or a list of such.
+
+    Other keys, such as Spec-Bench's `question_id`, are ignored.
 
     Raises:
         UsageError: the file cannot be read, is larger than 32 MiB, holds no prompts, or has a line that is no such
@@ -90,14 +97,25 @@ def _prompt(line: bytes, where: str, category: str) -> Prompt:
         raise UsageError(
             f'{where}: "category": expected a name, on one line and of at most {LONGEST_CATEGORY} characters'
         )
+    fields = _fields(found, where)
     match found:
         case {"prompt": text} if _is_text(text):
-            return Prompt(category, text)
+            return Prompt(category, text, **fields)
         case {"turns": [first, *further]} if all(map(_is_text, (first, *further))):
             return Prompt(category, messages=(Message("user", first),), further=tuple(further))
         case {"messages": [*messages]} if conversation := _conversation(messages):
-            return Prompt(category, messages=conversation)
+            return Prompt(category, messages=conversation, **fields)
     raise UsageError(f'{where}: "{kinds[0]}": expected {_EXPECTED[kinds[0]]}')
+
+
+def _fields(line: dict[str, Any], where: str) -> dict[str, Any]:
+    named = [name for name in FIELDS if name in line]
+    if named and "turns" in line:
+        raise UsageError(f'{where}: "{named[0]}": expected with "prompt" or "messages", not with "turns"')
+    try:
+        return read_fields(line)
+    except UsageError as error:
+        raise UsageError(f"{where}: {error}") from error
 
 
 def _conversation(found: list[Any]) -> tuple[Message, ...]:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import random
 from collections.abc import Callable, Sequence
 from functools import cache
-from importlib.resources import files
 from typing import Any
 
+from outrider.bench.agent_prompts import AGENT_CATEGORIES, agent_prompts
 from outrider.bench.prompt import Message, Prompt, PromptFormat
 from outrider.bench.prompt_file import read_prompt_file, read_prompt_lines
+from outrider.bench.shipped_text import shipped_lines, shipped_text
 from outrider.errors import UsageError
 
 CATEGORIES = (
@@ -28,7 +28,7 @@ CATEGORIES = (
     "code-edit",
     "copy-edit",
 )
-"""Those that ship, in the order of the tables: free text first, at the end what repeats its prompt."""
+"""Those decoded by default, in the order of the tables: free text first, at the end what repeats its prompt."""
 
 DRAFTER_CATEGORIES = (
     "prose",
@@ -61,9 +61,11 @@ def shipped_prompts(
     for category in categories:
         if category == "retrieval":
             of_category = retrieval_prompts(prompt_format)
+        elif category in AGENT_CATEGORIES:
+            of_category = agent_prompts(category, prompt_format)
         else:
             name = f"{prompt_format.value}/{category}.jsonl"
-            of_category = read_prompt_lines(_text(name).encode(), name, category)
+            of_category = read_prompt_lines(shipped_text(name).encode(), name, category)
         found += of_category[:limit]
     return found
 
@@ -73,15 +75,16 @@ def choose_prompts(suite: str, categories: Sequence[str], limit: int | None) -> 
 
     Args:
         suite: "shipped", or the path of the user's own file (see `prompt_file.read_prompt_file`).
-        categories: none for all.
+        categories: none for all of a file, and for `CATEGORIES` of what ships.
         limit: most of each category; None for the usual number of what ships, and for all of a file.
 
     Raises:
         UsageError: the file cannot be used, or there is no such category; the message names those there are.
     """
     if suite == "shipped":
-        _check_categories(categories, CATEGORIES, "the shipped suite")
-        wanted = [category for category in CATEGORIES if not categories or category in categories]
+        there = (*CATEGORIES, *AGENT_CATEGORIES)
+        _check_categories(categories, there, "the shipped suite")
+        wanted = [category for category in there if category in (categories or CATEGORIES)]
         most = USUAL_PROMPTS if limit is None else limit
         return lambda prompt_format: shipped_prompts(most, categories=wanted, prompt_format=prompt_format)
     by_category: dict[str, list[Prompt]] = {}
@@ -134,13 +137,9 @@ def compose(document: str, passage: str, depth: float, seed: int) -> str:
 @cache
 def sections(document: str) -> tuple[str, ...]:
     """A document's title, then its sections, in the order of the file."""
-    return tuple(_text(f"documents/{document}.txt").split("\n\n"))
+    return tuple(shipped_text(f"documents/{document}.txt").split("\n\n"))
 
 
 def questions() -> list[dict[str, Any]]:
     """Objects with `document`, `passage` (the answer), `depth`, and the question as `base` and as `chat`."""
-    return [json.loads(line) for line in _text("retrieval.jsonl").split("\n")]
-
-
-def _text(name: str) -> str:
-    return (files("outrider.bench") / "prompts" / name).read_text("utf-8").strip()
+    return shipped_lines("retrieval.jsonl")

@@ -98,7 +98,11 @@ def decode(
         ),
     ] = "shipped",
     category: Annotated[
-        list[str] | None, typer.Option(help="Category to decode; may be repeated.", show_default="all")
+        list[str] | None,
+        typer.Option(
+            help="Category to decode; may be repeated.",
+            show_default="all; of those that ship, all but tool-calls, schemas and rewrites",
+        ),
     ] = None,
     prompts: Annotated[
         int | None, typer.Option(min=1, help="Prompts of each category; 20 ship.", show_default="4; all of a FILE")
@@ -146,7 +150,7 @@ def decode(
     )
     prompt_format = format_for(llm, prompt_format)
     chosen = prompts_in(prompt_format)
-    longest = longest_prompt(chosen, llm, max_tokens)
+    longest = longest_prompt(chosen, llm, sampling)
     with open_peer(against, llm, context=longest + max_tokens) as peer:
         started = monotonic()
         if report is not None:
