@@ -31,7 +31,10 @@ def show_error(problem: BaseException | str) -> None:
 
 
 ModelArgument = Annotated[
-    str, typer.Argument(help='"demo", a .gguf file, a folder with config.json, or a hub id.', show_default=False)
+    str,
+    typer.Argument(
+        help='"demo", a .gguf file, a folder with config.json, a hub id, or ollama:NAME.', show_default=False
+    ),
 ]
 LookupOption = Annotated[
     bool, typer.Option("--lookup/--no-lookup", help="Also draft by prompt lookup (n-gram matches).")

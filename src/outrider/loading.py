@@ -31,6 +31,7 @@ from outrider.models.gemma import kv_layers
 from outrider.prompts import Prompts
 from outrider.quant import QUANTIZATIONS, Packed, Quantization, WeightStore, quantized
 from outrider.sampling.constraint import GrammarCompiler
+from outrider.sampling.params import params_with
 from outrider.speculation.costs import MOST_ROWS
 from outrider.speculation.planner import DraftPlanner
 from outrider.tokenizer import Tokenizer, open_tokenizer
@@ -99,7 +100,7 @@ class Loaded:
     tokenizer: Tokenizer
     prompts: Prompts
     grammars: GrammarCompiler
-    sampling: Mapping[str, float]
+    sampling: Mapping[str, Any]
     target: Target
     drafter: FoundDrafter
     caches: CachePool
@@ -142,6 +143,7 @@ def load(source: str | Path, options: LoadOptions, progress: Progress) -> Loaded
         vocabulary=target.vocabulary,
         context=context,
         most_context=config.context_length,
+        defaults=params_with(checkpoint.sampling),
     )
     recorded = record_drafter(drafter_checkpoint, config, weights, pool, options)
     progress("measuring pass costs", 1.0)
@@ -177,9 +179,8 @@ def load(source: str | Path, options: LoadOptions, progress: Progress) -> Loaded
 def open_target(source: str | Path) -> tuple[Checkpoint, ModelConfig, TokenizerTables | Path]:
     """A model's checkpoint, with its config and its tokenizer's source. Raises CheckpointError."""
     if not isinstance(source, str | Path):
-        raise UsageError(
-            f'model must be "demo", a path or an id of the hub (a str or a pathlib.Path), not {given(source)}'
-        )
+        expected = '"demo", a path, an id of the hub or "ollama:NAME" (a str or a pathlib.Path)'
+        raise UsageError(f"model must be {expected}, not {given(source)}")
     checkpoint = open_checkpoint(source)
     if isinstance(checkpoint.config, AssistantConfig):
         raise CheckpointError("is a drafter, not a model", path=checkpoint.path, remedy="Pass it as the drafter")

@@ -1,4 +1,4 @@
-"""From what a person names (the demo, a file, a folder, an id of the hub) to an opened checkpoint."""
+"""From what a person names (the demo, a file, a folder, a hub id, a model of Ollama's) to an opened checkpoint."""
 
 from __future__ import annotations
 
@@ -11,10 +11,13 @@ from outrider.checkpoints.gguf.file import is_gguf
 from outrider.checkpoints.gguf.reader import open_gguf
 from outrider.checkpoints.hf.folder import open_folder
 from outrider.checkpoints.hub import fetch, parse_hub_id
+from outrider.checkpoints.ollama import is_ollama, open_ollama
 from outrider.errors import CheckpointError
 
 _log = logging.getLogger("outrider.checkpoints")
-_ACCEPTED = 'Pass "demo", a .gguf file, a folder with config.json and *.safetensors, or a hub id (owner/name)'
+_ACCEPTED = (
+    'Pass "demo", a .gguf file, a folder with config.json and *.safetensors, a hub id (owner/name), or ollama:NAME'
+)
 
 
 def open_checkpoint(source: str | Path) -> Checkpoint:
@@ -22,7 +25,7 @@ def open_checkpoint(source: str | Path) -> Checkpoint:
 
     Args:
         source: "demo", a GGUF file (which needs no suffix, as in Ollama's store), a folder with config.json and
-            *.safetensors, or, if no such path exists, a hub id (see `hub`).
+            *.safetensors, "ollama:NAME" (see `ollama`), or, if no such path exists, a hub id (see `hub`).
 
     Raises:
         CheckpointError: `source` is none of these, or cannot be loaded.
@@ -37,6 +40,8 @@ def open_checkpoint(source: str | Path) -> Checkpoint:
 def _opened(source: str | Path) -> Checkpoint:
     if source == "demo":
         return open_gguf(demo_path())
+    if isinstance(source, str) and is_ollama(source):
+        return open_ollama(source)
     try:
         path = Path(source).expanduser()
         is_folder, is_file = path.is_dir(), path.is_file()

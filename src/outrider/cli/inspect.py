@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated, Any
@@ -135,7 +136,10 @@ def _lines(found: dict[str, Any]) -> Iterator[tuple[str, str]]:
     template = ", with a chat template" if found["chat_template"] else ""
     yield "tokenizer", f"present{template}" if found["tokenizer"] else "none"
     if sampling := found["sampling"]:
-        yield "sampling", ", ".join(f"{name} {value:g}" for name, value in sampling.items())
+        yield (
+            "sampling",
+            ", ".join(f"{name} {json.dumps(value, ensure_ascii=False)}" for name, value in sampling.items()),
+        )
     if found["left_out_tensors"]:
         yield "left out", f"{found['left_out_tensors']} tensors of the vision and audio encoders"
     for name, entry in found["formats"].items():
