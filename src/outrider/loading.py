@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import os
 import time
 import warnings
 from collections.abc import Callable, Mapping
@@ -14,7 +13,7 @@ from typing import Any
 
 from outrider.assembly import cpu_target
 from outrider.backends import cpu
-from outrider.cache import CachePool, available_bytes
+from outrider.cache import CachePool
 from outrider.chat.template import ChatTemplate, chat_template_of
 from outrider.checkpoints import open_checkpoint
 from outrider.checkpoints.checkpoint import Checkpoint
@@ -27,6 +26,7 @@ from outrider.engine.engine import Engine
 from outrider.engine.measure import Measure
 from outrider.engine.target import Target
 from outrider.errors import CheckpointError, UsageError, given
+from outrider.machine import available_bytes, usable_cores
 from outrider.models.gemma import kv_layers
 from outrider.prompts import Prompts
 from outrider.quant import QUANTIZATIONS, Packed, Quantization, WeightStore, quantized
@@ -282,13 +282,6 @@ def make_planner(measure: Measure, target: Target, recorded: dict[str, Any], opt
     """The planner, with the cost of passes measured now."""
     settings = Settings(target.vocabulary, options.lookup, options.lookup_history, recorded)
     return DraftPlanner(measure.cost_curve(), make_drafters(settings))
-
-
-def usable_cores() -> int:
-    """Cores that this process may run on."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def too_many_threads(threads: int) -> str | None:

@@ -91,7 +91,7 @@ def plan(
 def _hardware(
     subject: Subject, name: str, bandwidth: float | None, arithmetic: float | None, threads: int | None
 ) -> Hardware:
-    from outrider.loading import usable_cores
+    from outrider.machine import usable_cores
     from outrider.roofline.hardware import Hardware, accelerator
     from outrider.roofline.measured import measure_hardware
 
