@@ -24,7 +24,7 @@ LAYERS = [  # low to high; those of one line do not import each other
     {"speculation"},
     {"engine"},
     {"roofline"},
-    {"prompts", "progress"},
+    {"fit", "progress", "prompts"},
     {"loading"},
     {"llm"},
     {"outrider"},

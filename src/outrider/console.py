@@ -185,9 +185,10 @@ def load_model(
 def _needs(model: str) -> str:
     """What a model's weights take, for a sentence; nothing if that cannot be found out."""
     from outrider.checkpoints import open_checkpoint
+    from outrider.fit import packed_bytes
 
     try:
-        weights = sum(tensor.nbytes for tensor in open_checkpoint(model).tensors.values())
+        weights = packed_bytes(open_checkpoint(model).tensors)
     except (MemoryError, OSError, RuntimeError, OutriderError):
         return ""
     return f" (its weights alone take {weights / (1 << 30):.2f} GiB)"

@@ -24,9 +24,11 @@ from outrider.drafters.registry import Settings, kind_of, make_drafters, tapped_
 from outrider.engine.driver import Driver
 from outrider.engine.engine import Engine
 from outrider.engine.measure import Measure
+from outrider.engine.prefill import PREFILL_CHUNK
 from outrider.engine.target import Target
 from outrider.errors import CheckpointError, UsageError, given
-from outrider.machine import available_bytes, usable_cores
+from outrider.fit import Footprint, Setting, check_fit
+from outrider.machine import available_bytes, memory, usable_cores
 from outrider.models.gemma import kv_layers
 from outrider.prompts import Prompts
 from outrider.quant import QUANTIZATIONS, Packed, Quantization, WeightStore, quantized
@@ -35,9 +37,6 @@ from outrider.sampling.params import params_with
 from outrider.speculation.costs import MOST_ROWS
 from outrider.speculation.planner import DraftPlanner
 from outrider.tokenizer import Tokenizer, open_tokenizer
-
-PREFILL_CHUNK = 256
-"""Prompt tokens of one pass: enough to amortize reading the weights, few enough for their rows to stay in cache."""
 
 Progress = Callable[[str, float], None]
 """Called with the step and the fraction done, from 0 to 1."""
@@ -129,6 +128,7 @@ def load(source: str | Path, options: LoadOptions, progress: Progress) -> Loaded
     context, pool = context_of(config, options.context), open_pool(options.threads)
     drafter = choose_drafter(source, checkpoint.path, config, options.drafter)
     drafter_checkpoint = open_drafter(drafter.path, config)
+    check_memory(checkpoint, config, drafter_checkpoint, options)
     weights, packed = open_weights(checkpoint, options.quantize, pool, progress)
     target = record_target(config, drafter_checkpoint, weights, pool, options)
     weight_bytes = weights.packed_bytes
@@ -194,6 +194,14 @@ def context_of(config: ModelConfig, wanted: int | None) -> int:
     if wanted is not None and wanted > config.context_length:
         raise UsageError(f"context must lie between 2 and the model's {config.context_length}, not {wanted}")
     return wanted or config.context_length
+
+
+def check_memory(checkpoint: Checkpoint, config: ModelConfig, drafter: Checkpoint | None, options: LoadOptions) -> None:
+    """Refuses a model that does not fit into memory, before its weights are read. Raises UsageError."""
+    footprint = Footprint(config, checkpoint.tensors, {} if drafter is None else drafter.tensors)
+    context = options.context or config.context_length
+    setting = Setting(context, options.kv_cache_dtype, options.quantize)
+    check_fit(checkpoint.path.name, footprint, setting, memory(), asked=options.context is not None)
 
 
 def open_pool(wanted: int | None) -> cpu.ThreadPool:

@@ -52,6 +52,16 @@ def available_bytes() -> int:
     return memory().available
 
 
+def size(count: int) -> str:
+    """Bytes for a person, in powers of 1000."""
+    value = float(count)
+    for unit in ("B", "kB", "MB"):
+        if value < 1000:
+            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
+        value /= 1000
+    return f"{value:.2f} GB"
+
+
 def usable_cores() -> int:
     """Cores that this process can keep busy: those it may run on, or fewer if a container has a quota of their time.
 

@@ -17,13 +17,14 @@ from __future__ import annotations
 import math
 import mmap
 from collections.abc import Callable, Mapping
+from functools import cache
 
 import numpy as np
 import numpy.typing as npt
 
 from outrider.arrays import Floats
 from outrider.backends import cpu
-from outrider.checkpoints.checkpoint import Tensor
+from outrider.checkpoints.checkpoint import Format, Tensor
 
 Progress = Callable[[int], None]
 
@@ -91,6 +92,14 @@ class WeightStore:
     def packed_bytes(self) -> int:
         """Bytes held by all packed matrices."""
         return sum(weight.nbytes for weight in self._packed.values())
+
+
+@cache
+def packed_bytes_per_weight(format: Format) -> float:
+    """Bytes that a weight takes once it is packed; some formats grow a little (see above)."""
+    tensor = Tensor("", format, (16, 256), lambda: np.zeros(0, np.uint8))
+    blocks = np.zeros(tensor.nbytes, np.uint8)
+    return cpu.pack(format, 16, 256, blocks, cpu.ThreadPool(1)).nbytes / (16 * 256)
 
 
 def release_pages(data: npt.NDArray[np.uint8]) -> None:
