@@ -320,6 +320,26 @@ def test_recommended_sampling_of_a_gguf_file(tiny: Callable[[str], Tiny], tmp_pa
     assert open_checkpoint(tiny("gemma3").gguf).sampling == {}
 
 
+@pytest.mark.parametrize("temperature", [{}, {"temperature": 1.0}])
+def test_a_folder_and_its_gguf_file_recommend_the_same(
+    temperature: dict[str, float], tiny: Callable[[str], Tiny], copy_of: Callable[[Path], Path], tmp_path: Path
+) -> None:
+    """As Gemma 3 (without a temperature) and Gemma 4 are published and converted."""
+    folder = copy_of(tiny("gemma3").folder)
+    generation = {"do_sample": True, "top_k": 64, "top_p": 0.95, "cache_implementation": "hybrid", **temperature}
+    (folder / "generation_config.json").write_text(json.dumps(generation))
+
+    def edit(writer: gguf.GGUFWriter) -> None:
+        writer.add_int32("general.sampling.top_k", 64)
+        writer.add_float32("general.sampling.top_p", 0.95)
+        for value in temperature.values():
+            writer.add_float32("general.sampling.temp", value)
+
+    path = tiny_files.save_gguf(tiny("gemma3").model, tmp_path / "model.gguf", edit=edit)
+    expected = {"temperature": 1.0, "top_k": 64, "top_p": 0.95}
+    assert open_checkpoint(folder).sampling == open_checkpoint(path).sampling == expected
+
+
 def test_sampling_settings_that_are_not_supported_are_named_once(
     tiny: Callable[[str], Tiny], copy_of: Callable[[Path], Path], caplog: pytest.LogCaptureFixture
 ) -> None:
