@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import tiny_checkpoints as tiny_files
 import torch
+import transformers
 from gguf import GGMLQuantizationType as Type
 from published_configs import PUBLISHED
 from safetensors.numpy import load_file, save_file
@@ -344,7 +345,8 @@ def test_sampling_settings_that_are_not_supported_are_named_once(
     tiny: Callable[[str], Tiny], copy_of: Callable[[Path], Path], caplog: pytest.LogCaptureFixture
 ) -> None:
     folder = copy_of(tiny("gemma3").folder)
-    neutral = {"num_beams": 1, "no_repeat_ngram_size": 0, "eos_token_id": 1, "use_cache": False, "guidance_scale": 1.0}
+    neutral = transformers.GenerationConfig()._get_default_generation_params()
+    neutral |= {"num_beams": 1, "eos_token_id": 1, "use_cache": False, "guidance_scale": 1.0}
     (folder / "generation_config.json").write_text(json.dumps(neutral))
     open_checkpoint(folder)
     assert not caplog.messages

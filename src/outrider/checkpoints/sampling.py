@@ -69,10 +69,10 @@ GENERATION_CONFIG = Dialect(
         early_stopping length_penalty diversity_penalty num_beam_groups renormalize_logits remove_invalid_values
         transformers_version _from_model_config use_cache cache_implementation cache_config max_cache_len use_mtp
         num_return_sequences output_attentions output_hidden_states output_scores output_logits is_assistant
-        return_dict_in_generate
-        num_assistant_tokens num_assistant_tokens_schedule assistant_confidence_threshold prompt_lookup_num_tokens
-        max_matching_ngram_size assistant_early_exit assistant_lookbehind target_lookbehind assistant_ensemble_weight
-        speculation_type compile_config disable_compile continuous_batching_config low_memory prefill_chunk_size
+        return_dict_in_generate num_assistant_tokens num_assistant_tokens_schedule prompt_lookup_num_tokens
+        assistant_confidence_threshold assistant_early_exit assistant_lookbehind assistant_ensemble_weight
+        target_lookbehind max_matching_ngram_size speculation_type compile_config disable_compile low_memory
+        continuous_batching_config prefill_chunk_size
         """.split()  # noqa: SIM905 (a list would take a line per word)
     ),
     {"num_beams": (1,), "encoder_repetition_penalty": (1,), "guidance_scale": (1,)},
@@ -133,7 +133,7 @@ def sampling_of(settings: Settings, dialect: Dialect, others: SamplingDefaults =
     sampled = settings.raw("do_sample")
     if sampled is False:
         return found | {"temperature": 0.0}
-    if sampled and not settings.has("top_k"):
+    if sampled is True and not settings.has("top_k"):
         found["top_k"] = _TRANSFORMERS_TOP_K
     if any(name in found for name in _FILTERS):
         found.setdefault("temperature", 1.0)
