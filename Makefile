@@ -6,7 +6,7 @@ PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 NATIVE := $(filter-out csrc/tests/%,$(wildcard csrc/*/*.cpp csrc/*/*.h)) csrc/sources.cmake CMakeLists.txt pyproject.toml
 PROMPT ?= The three most important inventions of the nineteenth century were
 
-.PHONY: run test fast fuzz endurance clients lint sanitize arm64 bench report setup clean check-tools
+.PHONY: run test fast fuzz mutations endurance clients lint sanitize arm64 bench report setup clean check-tools
 
 run: $(VENV)/.installed
 	$(BIN)/outrider run demo "$(PROMPT)" --max-tokens 96
@@ -22,6 +22,10 @@ fast: $(VENV)/.installed-test
 # Looks for a request whose answer depends on drafting: 20,000 of them, some 25 minutes. ARGS="--requests 500 --seed 7"
 fuzz: $(VENV)/.installed-test
 	PYTHONPATH=tests $(BIN)/python tests/lossless/fuzz.py $(ARGS)
+
+# Looks for a damaged checkpoint that ends in neither loading nor a sentence: 10,000, some half an hour. ARGS="--mutations 500 --seed 7"
+mutations: $(VENV)/.installed-test
+	PYTHONPATH=tests $(BIN)/python tests/checkpoints/mutate.py $(ARGS)
 
 # Sends a server mixed requests over all APIs, some of whose clients leave: 10,000, some five minutes. ARGS="--requests 500 --seed 7"
 endurance: $(VENV)/.installed-test

@@ -10,7 +10,7 @@ import pytest
 SOURCE = Path(__file__).parent.parent / "src" / "outrider"
 
 LAYERS = [  # low to high; those of one line do not import each other
-    {"arrays", "atomic_file", "errors", "user_cache"},
+    {"arrays", "atomic_file", "errors", "machine", "user_cache"},
     {"checkpoints"},
     {"tokenizer"},
     {"executor", "program", "rope"},
@@ -24,7 +24,7 @@ LAYERS = [  # low to high; those of one line do not import each other
     {"speculation"},
     {"engine"},
     {"roofline"},
-    {"prompts", "progress"},
+    {"fit", "progress", "prompts"},
     {"loading"},
     {"llm"},
     {"outrider"},

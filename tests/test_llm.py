@@ -100,7 +100,10 @@ def test_the_cheapest_call_there_is(llm):
         (lambda llm: llm.chat([{"content": "Hello"}]), "messages must be a list of messages"),
         (lambda llm: llm.chat([{"role": "user", "content": "Hello"}]), "is a base model without a chat template"),
         (lambda llm: llm.score(None), "prompts must be a text"),
-        (lambda _: LLM(None), 'model must be "demo", a path or an id of the hub (a str or a pathlib.Path), not None'),
+        (
+            lambda _: LLM(None),
+            'model must be "demo", a path, an id of the hub or "ollama:NAME" (a str or a pathlib.Path)',
+        ),
         (lambda _: LLM("demo", threads="2"), "threads must be None or a number from 1 to 256, not '2' (str)"),
         (lambda _: LLM("demo", threads=0), "threads must be None or a number from 1 to 256, not 0"),
         (lambda _: LLM("demo", context=1), "context must be None or a number of tokens from 2, not 1"),
@@ -117,6 +120,25 @@ def test_wrong_use_gets_a_sentence(llm, call, said):
 
 
 # -- chat ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_call_without_parameters_gets_what_the_checkpoint_recommends(llm, tiny, tmp_path):
+    assert llm.get_default_sampling_params() == SamplingParams()
+
+    def edit(writer):
+        writer.add_float32("general.sampling.temp", 0.9)
+        writer.add_int32("general.sampling.top_k", 20)
+
+    with LLM(save_gguf(tiny("gemma4-dense").model, tmp_path / "m.gguf", edit=edit), threads=1) as recommending:
+        params = recommending.get_default_sampling_params()
+        assert params == SamplingParams(temperature=0.9, top_k=20)
+        found, expected, greedy = (
+            recommending.generate([[2, 300, 301]], *given)[0].token_ids
+            for given in ((), (params,), (SamplingParams(),))
+        )
+        assert found == expected != greedy
+        streamed = [token for piece in recommending.stream([2, 300, 301]) for token in piece.token_ids]
+        assert streamed == list(expected)
 
 
 def test_a_conversation_and_a_list_of_them(chat_llm):

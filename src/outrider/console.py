@@ -31,7 +31,10 @@ def show_error(problem: BaseException | str) -> None:
 
 
 ModelArgument = Annotated[
-    str, typer.Argument(help='"demo", a .gguf file, a folder with config.json, or a hub id.', show_default=False)
+    str,
+    typer.Argument(
+        help='"demo", a .gguf file, a folder with config.json, a hub id, or ollama:NAME.', show_default=False
+    ),
 ]
 LookupOption = Annotated[
     bool, typer.Option("--lookup/--no-lookup", help="Also draft by prompt lookup (n-gram matches).")
@@ -223,9 +226,10 @@ def load_model(
 def _needs(model: str) -> str:
     """What a model's weights take, for a sentence; nothing if that cannot be found out."""
     from outrider.checkpoints import open_checkpoint
+    from outrider.fit import packed_bytes
 
     try:
-        weights = sum(tensor.nbytes for tensor in open_checkpoint(model).tensors.values())
+        weights = packed_bytes(open_checkpoint(model).tensors)
     except (MemoryError, OSError, RuntimeError, OutriderError):
         return ""
     return f" (its weights alone take {weights / (1 << 30):.2f} GiB)"

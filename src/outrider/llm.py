@@ -26,7 +26,8 @@ class LLM:
     token. A stream belongs to one thread at a time, and to the process that began it.
 
     Args:
-        model: "demo", a .gguf file, a folder with config.json and *.safetensors, or an id of the hub ("owner/name").
+        model: "demo", a .gguf file, a folder with config.json and *.safetensors, an id of the hub
+            ("owner/name"), or a model of Ollama's ("ollama:NAME").
         drafter: the MTP drafter, named like a model; "auto" finds the model's own (see `drafters.pairing`); "off" or
             None for none. `LLM.drafter` has its path, and the reason.
         lookup: also draft by prompt lookup (n-gram matches).
@@ -88,12 +89,17 @@ class LLM:
             raise UsageError(f"{self.path.name} was closed: load it again")
         return parts
 
+    def get_default_sampling_params(self) -> SamplingParams:
+        """What the checkpoint recommends (see docs/serving.md), else `SamplingParams()`: greedy, 128 tokens. A call
+        without `sampling_params` uses it; `SamplingParams(...)` is taken as it is."""
+        return self.parts.prompts.defaults
+
     def generate(self, prompts: str | Iterable[Prompt], sampling_params: ParamsForAll = None) -> list[RequestOutput]:
         """Answers prompts as one batch: one output per prompt, in their order.
 
         Args:
             prompts: a text, texts, or lists of token ids (taken as they are: no BOS is added).
-            sampling_params: for all prompts, or a list with one for each.
+            sampling_params: for all prompts, or a list with one for each; None for `get_default_sampling_params()`.
 
         Raises:
             UsageError: a prompt is empty, too long for the context, or has ids outside the vocabulary; the grammar

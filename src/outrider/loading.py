@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import os
 import time
 import warnings
 from collections.abc import Callable, Mapping
@@ -14,7 +13,7 @@ from typing import Any
 
 from outrider.assembly import cpu_target
 from outrider.backends import cpu
-from outrider.cache import CachePool, available_bytes
+from outrider.cache import CachePool
 from outrider.chat.template import ChatTemplate, chat_template_of
 from outrider.checkpoints import open_checkpoint
 from outrider.checkpoints.adapters import Adapter, merged, open_adapter
@@ -26,18 +25,19 @@ from outrider.drafters.registry import Settings, kind_of, make_drafters, tapped_
 from outrider.engine.driver import Driver
 from outrider.engine.engine import Engine
 from outrider.engine.measure import Measure
+from outrider.engine.prefill import PREFILL_CHUNK
 from outrider.engine.target import Target
 from outrider.errors import CheckpointError, UsageError, given
+from outrider.fit import Footprint, Setting, check_fit
+from outrider.machine import available_bytes, memory, usable_cores
 from outrider.models.gemma import kv_layers
 from outrider.prompts import Prompts
 from outrider.quant import QUANTIZATIONS, Packed, Quantization, WeightStore, quantized
 from outrider.sampling.constraint import GrammarCompiler
+from outrider.sampling.params import params_with
 from outrider.speculation.costs import MOST_ROWS
 from outrider.speculation.planner import DraftPlanner
 from outrider.tokenizer import Tokenizer, open_tokenizer
-
-PREFILL_CHUNK = 256
-"""Prompt tokens of one pass: enough to amortize reading the weights, few enough for their rows to stay in cache."""
 
 Progress = Callable[[str, float], None]
 """Called with the step and the fraction done, from 0 to 1."""
@@ -115,7 +115,7 @@ class Loaded:
     tokenizer: Tokenizer
     prompts: Prompts
     grammars: GrammarCompiler
-    sampling: Mapping[str, float]
+    sampling: Mapping[str, Any]
     target: Target
     adapters: Mapping[str, Adapter]
     drafter: FoundDrafter
@@ -146,6 +146,7 @@ def load(source: str | Path, options: LoadOptions, progress: Progress) -> Loaded
     drafter = choose_drafter(source, checkpoint.path, config, options.drafter)
     drafters = open_drafters(drafter.path, config, options)
     checkpoint, adapters = open_adapters(checkpoint, config, options)
+    check_memory(checkpoint, config, drafters, options)
     weights, packed = open_weights(checkpoint, options.quantize, pool, progress)
     target = record_target(config, drafters, adapters, weights, pool, options)
     weight_bytes = weights.packed_bytes
@@ -161,6 +162,7 @@ def load(source: str | Path, options: LoadOptions, progress: Progress) -> Loaded
         context=context,
         most_context=config.context_length,
         adapters=tuple(adapters),
+        defaults=params_with(checkpoint.sampling),
     )
     recorded = {lora: record_drafter(of, config, weights, pool, options) for lora, of in drafters.items()}
     progress("measuring pass costs", 1.0)
@@ -197,9 +199,8 @@ def load(source: str | Path, options: LoadOptions, progress: Progress) -> Loaded
 def open_target(source: str | Path) -> tuple[Checkpoint, ModelConfig, TokenizerTables | Path]:
     """A model's checkpoint, with its config and its tokenizer's source. Raises CheckpointError."""
     if not isinstance(source, str | Path):
-        raise UsageError(
-            f'model must be "demo", a path or an id of the hub (a str or a pathlib.Path), not {given(source)}'
-        )
+        expected = '"demo", a path, an id of the hub or "ollama:NAME" (a str or a pathlib.Path)'
+        raise UsageError(f"model must be {expected}, not {given(source)}")
     checkpoint = open_checkpoint(source)
     if isinstance(checkpoint.config, AssistantConfig):
         raise CheckpointError("is a drafter, not a model", path=checkpoint.path, remedy="Pass it as the drafter")
@@ -222,6 +223,17 @@ def context_of(config: ModelConfig, wanted: int | None) -> int:
     if wanted is not None and wanted > config.context_length:
         raise UsageError(f"context must lie between 2 and the model's {config.context_length}, not {wanted}")
     return wanted or config.context_length
+
+
+def check_memory(
+    checkpoint: Checkpoint, config: ModelConfig, drafters: Mapping[str | None, Checkpoint], options: LoadOptions
+) -> None:
+    """Refuses a model that does not fit into memory, before its weights are read. Raises UsageError."""
+    of_drafters = {f"{lora}: {name}": tensor for lora, of in drafters.items() for name, tensor in of.tensors.items()}
+    footprint = Footprint(config, checkpoint.tensors, of_drafters)
+    context = options.context or config.context_length
+    setting = Setting(context, options.kv_cache_dtype, options.quantize)
+    check_fit(checkpoint.path.name, footprint, setting, memory(), asked=options.context is not None)
 
 
 def open_pool(wanted: int | None) -> cpu.ThreadPool:
@@ -325,13 +337,6 @@ def make_planner(
     own = recorded.get(None, {})
     settings = Settings(target.vocabulary, options.lookup, options.lookup_history, tokenizer, own, by_adapter)
     return DraftPlanner(measure.cost_curve(), make_drafters(settings))
-
-
-def usable_cores() -> int:
-    """Cores that this process may run on."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def too_many_threads(threads: int) -> str | None:

@@ -45,6 +45,7 @@ class Prompts:
         vocabulary: token ids that the model has logits for.
         context: most positions of one request. most_context: the model's own limit.
         adapters: names of the model's adapters.
+        defaults: what a prompt without parameters gets.
     """
 
     tokenizer: Tokenizer
@@ -54,6 +55,7 @@ class Prompts:
     vocabulary: int
     context: int
     most_context: int
+    defaults: SamplingParams
     adapters: Collection[str] = ()
 
     def encode_all(self, prompts: str | Iterable[Prompt]) -> list[list[int]]:
@@ -165,12 +167,12 @@ class Prompts:
         """The parameters of each of `count` prompts.
 
         Args:
-            sampling_params: None for the defaults, one for all, or a list with one for each prompt.
+            sampling_params: None for `defaults`, one for all, or a list with one for each prompt.
 
         Raises:
             UsageError: as `check`; or the list has another length.
         """
-        wanted: Any = SamplingParams() if sampling_params is None else sampling_params
+        wanted: Any = self.defaults if sampling_params is None else sampling_params
         several: list[Any] = list(wanted) if isinstance(wanted, list | tuple) else [wanted] * count
         if len(several) != count:
             counts = f"sampling_params has {len(several)} entries for {count} prompts"

@@ -13,7 +13,7 @@ from tiny_checkpoints import VOCAB, WINDOW, save_gguf
 
 from outrider import LLM, SamplingParams
 from outrider.backends import cpu
-from outrider.cache import CachePool, available_bytes, cache_bytes, memory
+from outrider.cache import CachePool, cache_bytes
 from outrider.errors import UsageError
 
 SHAPES = [cpu.KvShape(2, 32, WINDOW), cpu.KvShape(1, 64, 0)]
@@ -213,21 +213,6 @@ def test_estimated_bytes_are_what_the_system_gives():
         assert resident() - before == pytest.approx(cache_bytes(shapes, 3000, 256, kv_format), rel=0.03)
     assert cache_bytes(shapes, 100, 256, "float16") < cache_bytes(shapes, 1000, 256, "float16") < cache.reserved_bytes
     assert cache_bytes([shapes[0]], 900, 256, "float16") == cache_bytes([shapes[0]], 5000, 256, "float16")
-
-
-def test_what_is_available_knows_containers(tmp_path, monkeypatch):
-    (tmp_path / "meminfo").write_text("MemTotal: 100 kB\nMemAvailable: 64 kB\n")
-    monkeypatch.setattr(memory, "_MEMINFO", tmp_path / "meminfo")
-    monkeypatch.setattr(memory, "_CGROUP", tmp_path)
-    assert available_bytes() == 64 * 1024
-    (tmp_path / "memory.max").write_text("max\n")
-    (tmp_path / "memory.current").write_text("1000\n")
-    assert available_bytes() == 64 * 1024
-    (tmp_path / "memory.max").write_text("9000\n")
-    assert available_bytes() == 8000
-    monkeypatch.setattr(memory, "_MEMINFO", tmp_path / "none")
-    monkeypatch.setattr(memory, "_CGROUP", tmp_path / "none")
-    assert available_bytes() > 1 << 20
 
 
 def test_a_negative_bound_is_refused(tiny):

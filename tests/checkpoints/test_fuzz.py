@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import gguf
 import numpy as np
 import pytest
+from checkpoints.mutate import EDGES, VALUES, damaged, numbers_of, paths_in
 from tiny_checkpoints import Tiny
 
 from outrider.checkpoints import open_checkpoint
@@ -24,8 +24,6 @@ from outrider.errors import CheckpointError
 SECONDS = 2.0
 ALLOCATED_BYTES = 24 << 20
 GROWN_BYTES = 400 << 20
-
-EDGES = [0, 1, 2, 7, 8, 9, 12, 30, 255, 2**16, 2**24, 2**31 - 1, 2**32 - 1, 2**40, 2**62, 2**63 - 1, 2**63, 2**64 - 1]
 
 
 @pytest.fixture(autouse=True)
@@ -62,31 +60,6 @@ def opens_or_refuses(source: Path) -> bool:
     return refusal is None
 
 
-def damaged(raw: bytes, header_bytes: int, rng: np.random.Generator) -> bytes:
-    """`raw` with one to three injuries to its header, or cut off anywhere."""
-    data = bytearray(raw)
-    for _ in range(rng.integers(1, 4)):
-        at = int(rng.integers(0, max(1, min(header_bytes, len(data)) - 8)))
-        edge = int(EDGES[rng.integers(len(EDGES))])
-        some = int(rng.integers(1, 40))
-        match rng.integers(6):
-            case 0:
-                data[at] = int(rng.integers(256))
-            case 1:
-                data[at : at + 8] = edge.to_bytes(8, "little")
-            case 2:
-                data[at : at + 4] = (edge & 0xFFFFFFFF).to_bytes(4, "little")
-            case 3:
-                del data[int(rng.integers(0, len(data))) :]
-            case 4:
-                del data[at : at + some]
-            case 5:
-                data[at:at] = data[at : at + some]
-        if len(data) < 16:
-            break
-    return bytes(data)
-
-
 @pytest.mark.parametrize("variant", ["gemma3", "gemma4-moe", "assistant-centroids"])
 def test_damaged_gguf_headers(variant: str, tiny: Callable[[str], Tiny], tmp_path: Path) -> None:
     source, path = tiny(variant).gguf, tmp_path / "model.gguf"
@@ -100,7 +73,7 @@ def test_every_number_in_a_gguf_header(tiny: Callable[[str], Tiny], tmp_path: Pa
     """Every count, length, type and offset that the reader looks at, each replaced by the edges of its range."""
     source, path = tiny("gemma4-dense").gguf, tmp_path / "model.gguf"
     raw = source.read_bytes()
-    numbers = sorted(set(_numbers_of(source)))
+    numbers = sorted(set(numbers_of(source)))
     assert len(numbers) > 400
     rng = np.random.default_rng(0)
     opened = 0
@@ -110,19 +83,6 @@ def test_every_number_in_a_gguf_header(tiny: Callable[[str], Tiny], tmp_path: Pa
         path.write_bytes(data)
         opened += opens_or_refuses(path)
     assert opened < 200
-
-
-def _numbers_of(source: Path) -> list[tuple[int, int]]:
-    """(offset, bytes) of the numbers in a header, as the gguf package finds them; of arrays their first items."""
-    reader = gguf.GGUFReader(source)
-    numbers: list[tuple[int, int]] = []
-    for field in [*reader.fields.values(), *(tensor.field for tensor in reader.tensors)]:
-        at = field.offset
-        for part in field.parts[:12]:
-            if part.dtype != np.uint8 or len(part) == 1:  # not the bytes of a string
-                numbers += [(at + index * part.itemsize, part.itemsize) for index in range(len(part))]
-            at += part.nbytes
-    return numbers
 
 
 @pytest.mark.parametrize("seed", range(40))
@@ -165,10 +125,6 @@ def test_safetensors_headers_that_parse_but_lie(tiny: Callable[[str], Tiny], cop
             assert not opens_or_refuses(folder)
 
 
-NUMBERS: list[Any] = [-1, 0, 1, 3, 1 << 40, 10**400, 1e308, float("nan"), -1.5]
-VALUES: list[Any] = [*NUMBERS, None, "x", "", [], [1], {}, {"a": 1}, True]
-
-
 @pytest.mark.parametrize("variant", ["gemma3-scaled", "gemma4-e2b", "gemma4-moe", "assistant-centroids"])
 def test_every_config_key_takes_every_kind_of_value(
     variant: str, tiny: Callable[[str], Tiny], copy_of: Callable[[Path], Path]
@@ -176,7 +132,7 @@ def test_every_config_key_takes_every_kind_of_value(
     folder = copy_of(tiny(variant).folder)
     path = folder / "config.json"
     whole = json.loads(path.read_text())
-    for keys in _paths(whole):
+    for keys in paths_in(whole):
         for value in VALUES:
             config = json.loads(json.dumps(whole))
             section = config
@@ -186,11 +142,3 @@ def test_every_config_key_takes_every_kind_of_value(
             path.write_text(json.dumps(config))
             with contextlib.suppress(CheckpointError):
                 open_checkpoint(folder)
-
-
-def _paths(section: dict[str, Any]) -> Iterator[list[str]]:
-    """The keys that lead to each value of a nested object."""
-    for key, value in section.items():
-        yield [key]
-        if isinstance(value, dict):
-            yield from ([key, *rest] for rest in _paths(value))

@@ -12,18 +12,19 @@ import numpy as np
 import pytest
 import tiny_checkpoints as tiny_files
 import torch
+import transformers
 from gguf import GGMLQuantizationType as Type
 from published_configs import PUBLISHED
 from safetensors.numpy import load_file, save_file
 from tiny_checkpoints import Tiny
 
-from outrider import SamplingParams
 from outrider.checkpoints import AssistantConfig, Checkpoint, ModelConfig, Tensor, TokenizerTables, open_checkpoint
 from outrider.checkpoints.checkpoint import BLOCKS
 from outrider.checkpoints.gguf.file import TENSOR_TYPES, GGUFFile
 from outrider.checkpoints.gguf.names import ROPE_FREQS, gguf_name, neutral_name
 from outrider.checkpoints.hf.config import hf_config
 from outrider.checkpoints.settings import Settings
+from outrider.sampling.params import params_with
 
 ALL = [*tiny_files.VARIANTS, *tiny_files.ASSISTANTS]
 
@@ -282,6 +283,11 @@ def test_a_folder_reports_what_is_left_out(
         ({"top_k": 64, "top_p": 0.95, "do_sample": True}, {"temperature": 1.0, "top_k": 64, "top_p": 0.95}),
         ({"temperature": 0.7, "min_p": 0.1}, {"temperature": 0.7, "min_p": 0.1}),
         ({"do_sample": False, "top_k": 50}, {"temperature": 0.0, "top_k": 50}),
+        ({"do_sample": True}, {"temperature": 1.0, "top_k": 50}),
+        ({"do_sample": True, "top_k": 0, "top_p": 0.9}, {"temperature": 1.0, "top_k": 0, "top_p": 0.9}),
+        ({"repetition_penalty": 1.2, "max_new_tokens": 99}, {"repetition_penalty": 1.2, "max_tokens": 99}),
+        ({"stop_strings": "###", "min_new_tokens": 2}, {"stop": ("###",), "min_tokens": 2}),
+        ({"stop_strings": ["a", "b"]}, {"stop": ("a", "b")}),
         ({"top_p": 1.5, "top_k": "many", "repetition_penalty": None}, {}),
     ],
 )
@@ -297,7 +303,7 @@ def test_recommended_sampling(
     (folder / "generation_config.json").write_text(json.dumps(generation))
     found = open_checkpoint(folder).sampling
     assert found == expected
-    SamplingParams(**found)  # type: ignore[arg-type]
+    params_with(found)
     assert ("top_p is 1.5, not a number from 1e-06 to 1" in caplog.text) == ("many" in generation.values())
 
 
@@ -311,8 +317,60 @@ def test_recommended_sampling_of_a_gguf_file(tiny: Callable[[str], Tiny], tmp_pa
     path = tiny_files.save_gguf(tiny("gemma3").model, tmp_path / "model.gguf", edit=edit)
     found = open_checkpoint(path).sampling
     assert found == {"temperature": 1.0, "top_k": 64, "top_p": 0.95, "repetition_penalty": 1.1}
-    SamplingParams(**found)  # type: ignore[arg-type]
+    params_with(found)
     assert open_checkpoint(tiny("gemma3").gguf).sampling == {}
+
+
+@pytest.mark.parametrize("temperature", [{}, {"temperature": 1.0}])
+def test_a_folder_and_its_gguf_file_recommend_the_same(
+    temperature: dict[str, float], tiny: Callable[[str], Tiny], copy_of: Callable[[Path], Path], tmp_path: Path
+) -> None:
+    """As Gemma 3 (without a temperature) and Gemma 4 are published and converted."""
+    folder = copy_of(tiny("gemma3").folder)
+    generation = {"do_sample": True, "top_k": 64, "top_p": 0.95, "cache_implementation": "hybrid", **temperature}
+    (folder / "generation_config.json").write_text(json.dumps(generation))
+
+    def edit(writer: gguf.GGUFWriter) -> None:
+        writer.add_int32("general.sampling.top_k", 64)
+        writer.add_float32("general.sampling.top_p", 0.95)
+        for value in temperature.values():
+            writer.add_float32("general.sampling.temp", value)
+
+    path = tiny_files.save_gguf(tiny("gemma3").model, tmp_path / "model.gguf", edit=edit)
+    expected = {"temperature": 1.0, "top_k": 64, "top_p": 0.95}
+    assert open_checkpoint(folder).sampling == open_checkpoint(path).sampling == expected
+
+
+def test_sampling_settings_that_are_not_supported_are_named_once(
+    tiny: Callable[[str], Tiny], copy_of: Callable[[Path], Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = copy_of(tiny("gemma3").folder)
+    neutral = transformers.GenerationConfig()._get_default_generation_params()
+    neutral |= {"num_beams": 1, "eos_token_id": 1, "use_cache": False, "guidance_scale": 1.0}
+    (folder / "generation_config.json").write_text(json.dumps(neutral))
+    open_checkpoint(folder)
+    assert not caplog.messages
+    used = {"forced_eos_token_id": 1, "num_beams": 4, "no_repeat_ngram_size": 3, "temperature": 0.5, "unheard_of": "x"}
+    (folder / "generation_config.json").write_text(json.dumps(used))
+    assert open_checkpoint(folder).sampling == {"temperature": 0.5}
+    (said,) = caplog.messages
+    assert said.endswith("not used: forced_eos_token_id, no_repeat_ngram_size, num_beams, unheard_of")
+
+
+def test_samplers_of_a_gguf_file_that_are_not_supported_are_named_once(
+    tiny: Callable[[str], Tiny], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def edit(writer: gguf.GGUFWriter) -> None:
+        writer.add_int32("general.sampling.mirostat", 2)
+        writer.add_float32("general.sampling.mirostat_tau", 5.0)
+        writer.add_float32("general.sampling.xtc_probability", 0.0)
+        writer.add_int32("general.sampling.penalty_last_n", 64)
+        writer.add_array("general.sampling.sequence", [1, 2])
+
+    assert open_checkpoint(tiny_files.save_gguf(tiny("gemma3").model, tmp_path / "m.gguf", edit=edit)).sampling == {}
+    (said,) = caplog.messages
+    names = [f"general.sampling.{name}" for name in ("mirostat", "penalty_last_n", "sequence")]
+    assert said.endswith(f"not used: {', '.join(names)}")
 
 
 def test_tokenizer_of_a_folder_is_its_file(tiny: Callable[[str], Tiny], copy_of: Callable[[Path], Path]) -> None:

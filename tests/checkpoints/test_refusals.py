@@ -80,7 +80,7 @@ def test_a_path_that_does_not_exist() -> None:
 
 
 def test_a_file_of_another_kind(tmp_path: Path) -> None:
-    path = tmp_path / "model.bin"
+    path = tmp_path / "model.onnx"
     path.write_bytes(b"x")
     refused(path, str(path), "not a kind of file", ".gguf")
 

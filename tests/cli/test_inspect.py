@@ -32,6 +32,13 @@ def test_text_names_what_matters(tiny, call):
         assert said in ran.out
 
 
+def test_the_sampling_defaults_are_shown(tiny, call, copy_of):
+    folder = copy_of(tiny("gemma3").folder)
+    (folder / "generation_config.json").write_text('{"top_p": 0.95, "stop_strings": ["END"]}')
+    assert 'top_p 0.95, stop ["END"], temperature 1.0' in call("inspect", str(folder)).out
+    assert json.loads(call("inspect", str(folder), "--json").out)["sampling"]["stop"] == ["END"]
+
+
 def test_a_token_reads_only_its_experts(tiny):
     checkpoint = open_checkpoint(tiny("gemma4-moe").gguf)
     traffic = weight_traffic(checkpoint.tensors, checkpoint.config)

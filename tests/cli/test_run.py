@@ -208,10 +208,19 @@ def test_a_chat_model_is_sampled_as_it_recommends(chat_fake, call, monkeypatch):
     assert first[1].max_tokens == 128
 
 
-def test_a_base_model_is_greedy_by_itself(fake, call, monkeypatch):
-    monkeypatch.setattr(fake, "sampling", {"temperature": 1.0})
+def test_a_base_model_is_sampled_as_it_recommends_else_greedy(fake, call, monkeypatch):
     call("run", "demo", "Hi")
-    assert fake.made[0].asked[0][1].greedy
+    monkeypatch.setattr(fake, "sampling", {"temperature": 1.0, "stop": ("\n",), "max_tokens": 9, "min_tokens": 3})
+    call("run", "demo", "Hi")
+    call("run", "demo", "Hi", "--greedy", "--stop", "x", "--max-tokens", "2")
+    by_itself, recommended, given = (llm.asked[0][1] for llm in fake.made)
+    assert by_itself.greedy
+    assert (recommended.temperature, recommended.stop, recommended.max_tokens) == (1.0, ("\n",), 9)
+    assert (given.temperature, given.stop, given.max_tokens, given.min_tokens) == (0.0, ("x",), 2, 2)
+    assert call("run", "demo", "Hi", "--greedy", "--temperature", "0").code == 0
+    refused = call("run", "demo", "Hi", "--greedy", "--temperature", "0.5")
+    assert (refused.code, refused.out) == (2, "")
+    assert "--greedy is temperature 0, and --temperature is 0.5" in refused.err
 
 
 def test_thoughts_are_no_part_of_piped_output(chat_fake, call, monkeypatch):

@@ -11,13 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from published_configs import PUBLISHED
 
+from outrider.backends.cpu.weights import packed_bytes_per_weight
 from outrider.checkpoints import open_checkpoint
 from outrider.checkpoints.hf.config import hf_config
 from outrider.checkpoints.settings import Settings
 from outrider.checkpoints.traffic import weight_traffic
 from outrider.roofline.sizes import SIZES, published_size
 from outrider.roofline.subject import checkpoint_subject, is_size, sized_subject
-from outrider.roofline.work import Matrix, Work, drafter_work, packed_bytes_per_weight, target_work
+from outrider.roofline.work import Matrix, Work, drafter_work, target_work
 
 
 @pytest.mark.parametrize("size", SIZES)

@@ -123,11 +123,15 @@ def test_other_names(served):
     assert served()[1].state.service.name == "demo"
 
 
-def test_the_start_says_what_runs_and_where(served):
+def test_the_start_says_what_runs_and_where(served, monkeypatch):
     _, _, said = served("--threads", "2")
     assert "2 thread(s) (as asked); drafter: no MTP drafter found" in said
     assert re.search(r"demo at http://127\.0\.0\.1:\d+/v1, and a page to try it at http://127\.0\.0\.1:\d+/", said)
-    assert "all usable cores" in served()[2]
+    monkeypatch.setattr("outrider.machine._quota", lambda: None)
+    assert "thread(s) (all usable cores); " in served()[2]
+    monkeypatch.setattr("outrider.machine._quota", lambda: 1.0)
+    monkeypatch.setattr("outrider.machine._allowed_cores", lambda: 8)
+    assert "thread(s) (a CPU quota of 1 of 8 cores); " in served()[2]
 
 
 # -- the configuration file ------------------------------------------------------------------------------------------

@@ -194,6 +194,12 @@ def test_the_checkpoints_sampling_is_the_default():
     params = SamplingFields(temperature=0, top_k=-1, top_p=1).params(10, recommended, "")
     assert (params.temperature, params.top_k, params.top_p) == (0, 0, 1)
     assert SamplingFields().params(10, {}, "").temperature == 1
+    recommended = {"max_tokens": 5, "min_tokens": 3, "stop": ("\n",), "presence_penalty": 0.5}
+    params = SamplingFields().params(10, recommended, "")
+    assert (params.max_tokens, params.min_tokens, params.stop, params.presence_penalty) == (5, 3, ("\n",), 0.5)
+    params = SamplingFields(max_tokens=2, stop=["x"], presence_penalty=0).params(10, recommended, "")
+    assert (params.max_tokens, params.min_tokens, params.stop, params.presence_penalty) == (2, 2, ("x",), 0)
+    assert SamplingFields().params(4, recommended, "").max_tokens == 4
 
 
 def test_numbers_of_thousands_of_digits(url):

@@ -15,6 +15,7 @@ from serving import serving
 
 from outrider.chat.template import ChatTemplate
 from outrider.prompts import Prompts
+from outrider.sampling.params import SamplingParams
 from outrider.tokenizer import Tokenizer
 
 CLOSE = 259 + SPECIAL.index("<channel|>")
@@ -38,7 +39,16 @@ def template(json_llm, monkeypatch):
 def tokenizer_with_bos(json_llm, tmp_path):
     """The prompts of a model with a tokenizer of its own."""
     tokenizer = Tokenizer.from_file(save_tokenizer(tmp_path / "tokenizer.json"))
-    return Prompts(tokenizer, None, json_llm.parts.grammars, name="x", vocabulary=512, context=64, most_context=64)
+    return Prompts(
+        tokenizer,
+        None,
+        json_llm.parts.grammars,
+        name="x",
+        vocabulary=512,
+        context=64,
+        most_context=64,
+        defaults=SamplingParams(),
+    )
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Reads GGUF files, safetensors folders, hub ids and the built-in demo into configs and tensors of one naming."""
+"""Reads GGUF files, folders of safetensors, hub ids, Ollama's models and the demo into configs and named tensors."""
 
 from outrider.checkpoints.checkpoint import Checkpoint, Format, Tensor
 from outrider.checkpoints.config import AssistantConfig, Layer, ModelConfig

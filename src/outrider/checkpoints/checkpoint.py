@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -116,5 +116,5 @@ class Checkpoint:
     tensors: Mapping[str, Tensor]
     tokenizer: TokenizerTables | Path | None
     files: tuple[Path, ...]
-    sampling: Mapping[str, float]
+    sampling: Mapping[str, Any]
     left_out: int

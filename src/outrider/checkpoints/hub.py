@@ -18,6 +18,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from outrider.checkpoints.gguf.listing import models_and_drafters
 from outrider.checkpoints.gguf.split import part_names
 from outrider.errors import CheckpointError
 
@@ -26,8 +27,6 @@ _ID = re.compile(
 )
 _FOLDER = ["*.json", "*.jinja", "*.safetensors"]
 _PREFERRED = ("Q4_0", "Q4_K_M", "Q8_0")
-_DRAFTER = re.compile(r"(.*[-_./])?(mtp|assistant)[-_./].*", re.IGNORECASE)  # mtp-x.gguf, x-MTP.gguf, MTP/x.gguf
-_NO_MODEL = re.compile(r".*(mmproj|imatrix)[^/]*", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -107,11 +106,9 @@ def _gguf_named(wanted: HubId, files: list[str]) -> list[str]:
     Raises:
         CheckpointError: no file, or more than one, is meant.
     """
-    weights = [f for f in sorted(files) if f.lower().endswith(".gguf") and not _NO_MODEL.fullmatch(f)]
-    weights = [f for f in weights if part_names(f)[0] == f]
-    drafters = [f for f in weights if _DRAFTER.fullmatch(f)]
-    fitting = [f for f in weights if (wanted.variant or "").lower() in f.lower()]
-    models = [f for f in fitting if f not in drafters] or fitting
+    models, drafters = models_and_drafters(files)
+    variant = (wanted.variant or "").lower()
+    models = next(filter(None, ([f for f in names if variant in f.lower()] for names in (models, drafters))), [])
     if (model := _one_of(models, () if wanted.variant else _PREFERRED)) is not None:
         drafters = [] if model in drafters else drafters
         drafter = _one_of(drafters, (wanted.variant or "Q8_0", "Q8_0")) or next(iter(drafters), None)

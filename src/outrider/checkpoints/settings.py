@@ -113,15 +113,19 @@ class Settings:
         """Mark keys as understood although nothing reads them."""
         self._read.update(self.name(key) for key in keys)
 
-    def refuse_unread(self, ignorable: Collection[str] = ()) -> None:
-        """Refuse the settings under the prefix that were not read, except null and those named in `ignorable`.
+    def unread(self, ignorable: Collection[str] = ()) -> list[str]:
+        """Full names of the settings under the prefix that were not read, except null and those named in `ignorable`.
 
         A name that ends in a dot stands for all keys that begin with it.
         """
         known = self._read | {self.name(key) for key in ignorable}
         sections = tuple(key for key in known if key.endswith("."))
         there = {key for key, value in self._values.items() if key.startswith(self._prefix) and value is not None}
-        if left := sorted(key for key in there - known if not key.startswith(sections)):
+        return sorted(key for key in there - known if not key.startswith(sections))
+
+    def refuse_unread(self, ignorable: Collection[str] = ()) -> None:
+        """Refuse the settings that `unread` finds."""
+        if left := self.unread(ignorable):
             shown = ", ".join(left[:6]) + (", ..." if len(left) > 6 else "")
             raise self.fault(
                 f"has settings that are not understood ({shown}), which could change what the model computes",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,13 +11,16 @@ import typer
 
 from outrider.console import JsonOption, ModelArgument, print_result
 from outrider.errors import UsageError
+from outrider.machine import size
 
 if TYPE_CHECKING:
-    from outrider.checkpoints import Checkpoint, Layer
+    from outrider.backends.cpu import KvFormat
+    from outrider.checkpoints import Checkpoint, Layer, ModelConfig
     from outrider.program import Program
 
 
 _CONTEXTS = (8192, 32768, 131072)
+_KV_FORMATS: tuple[KvFormat, ...] = ("float16", "int8")
 
 
 def inspect(
@@ -51,12 +55,9 @@ def program_of(checkpoint: Checkpoint) -> Program:
 
 def describe(checkpoint: Checkpoint) -> dict[str, Any]:
     """The facts as plain data; sizes in bytes."""
-    from outrider.cache import cache_bytes
     from outrider.checkpoints import AssistantConfig
     from outrider.checkpoints.chat_template import stored_template
     from outrider.checkpoints.traffic import kv_bytes_per_position, weight_traffic
-    from outrider.loading import PREFILL_CHUNK
-    from outrider.models.gemma import kv_layers
 
     drafter = checkpoint.config if isinstance(checkpoint.config, AssistantConfig) else None
     config = checkpoint.config.text if isinstance(checkpoint.config, AssistantConfig) else checkpoint.config
@@ -67,8 +68,7 @@ def describe(checkpoint: Checkpoint) -> dict[str, Any]:
         of_format["bytes"] += tensor.nbytes
     traffic = weight_traffic(checkpoint.tensors, checkpoint.config)
     weights = sum(entry["bytes"] for entry in formats.values())
-    contexts = [length for length in _CONTEXTS if length < config.context_length] + [config.context_length]
-    kv = {str(length): cache_bytes(kv_layers(config), length, PREFILL_CHUNK, "float16") for length in contexts}
+    memory = {} if drafter else _memory(checkpoint, config)
     return {
         "path": str(checkpoint.path),
         "architecture": config.architecture,
@@ -86,12 +86,36 @@ def describe(checkpoint: Checkpoint) -> dict[str, Any]:
         "bytes_read_per_token": traffic.per_token,
         "gathered_table_bytes": traffic.gathered,
         "kv_bytes_per_position": dict(kv_bytes_per_position(config)),
-        "context_bytes": None if drafter else kv,
-        "memory_bytes": None if drafter else {at: size + weights - traffic.gathered for at, size in kv.items()},
+        **memory,
         "left_out_tensors": checkpoint.left_out,
         "sampling": dict(checkpoint.sampling),
         "tokenizer": checkpoint.tokenizer is not None,
         "chat_template": checkpoint.tokenizer is not None and stored_template(checkpoint.tokenizer) is not None,
+    }
+
+
+def _memory(checkpoint: Checkpoint, config: ModelConfig) -> dict[str, Any]:
+    """What it takes at some contexts, and how long a request may be here, as stored and quantized on load."""
+    from outrider.fit import Footprint, Setting
+    from outrider.machine import memory
+
+    footprint, here = Footprint(config, checkpoint.tensors, {}), memory()
+    contexts = [length for length in _CONTEXTS if length < config.context_length] + [config.context_length]
+    needs = {str(length): footprint.needs(Setting(length)) for length in contexts}
+    fits = {
+        to or "as stored": {
+            "weight_bytes": footprint.needs(Setting(0, quantize=to)).weights,
+            **{kv: footprint.largest_context(here.available, kv, to) for kv in _KV_FORMATS},
+        }
+        for to in (None, *footprint.quantizations())
+    }
+    return {
+        "context_bytes": {length: of.cache for length, of in needs.items()},
+        "buffer_bytes": needs[str(contexts[0])].buffers,
+        "memory_bytes": {length: of.total for length, of in needs.items()},
+        "available_bytes": here.available,
+        "in_container": here.contained,
+        "longest_context": fits,
     }
 
 
@@ -135,7 +159,10 @@ def _lines(found: dict[str, Any]) -> Iterator[tuple[str, str]]:
     template = ", with a chat template" if found["chat_template"] else ""
     yield "tokenizer", f"present{template}" if found["tokenizer"] else "none"
     if sampling := found["sampling"]:
-        yield "sampling", ", ".join(f"{name} {value:g}" for name, value in sampling.items())
+        yield (
+            "sampling",
+            ", ".join(f"{name} {json.dumps(value, ensure_ascii=False)}" for name, value in sampling.items()),
+        )
     if found["left_out_tensors"]:
         yield "left out", f"{found['left_out_tensors']} tensors of the vision and audio encoders"
     for name, entry in found["formats"].items():
@@ -150,15 +177,24 @@ def _lines(found: dict[str, Any]) -> Iterator[tuple[str, str]]:
         for length, whole in found["memory_bytes"].items():
             of_these = size(found["context_bytes"][length])
             yield f"at {int(length):,} tokens", f"{size(whole)} of memory, {of_these} of it keys and values"
+        container = " of the container's limit" if found["in_container"] else ""
+        yield "available here", f"{size(found['available_bytes'])}{container}"
+        for how, fits in found["longest_context"].items():
+            packed = f"weights of {size(fits['weight_bytes'])}"
+            yield (
+                how if how == "as stored" else f"--quantize {how}",
+                f"{packed}: {_longest(fits, found['context_length'])}",
+            )
     if "drafter_why" in found:
         yield "drafter", found["drafter_why"]
 
 
-def size(count: int) -> str:
-    """Bytes for a person, in powers of 1000."""
-    value = float(count)
-    for unit in ("B", "kB", "MB"):
-        if value < 1000:
-            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
-        value /= 1000
-    return f"{value:.2f} GB"
+def _longest(fits: dict[str, Any], limit: int) -> str:
+    """Which contexts fit, for a person."""
+    if fits["float16"] == limit:
+        return f"all {limit:,} tokens fit"
+    if not fits["int8"]:
+        return "does not fit"
+    plain = f"{fits['float16']:,} tokens fit" if fits["float16"] else "fits only"
+    whole = "all" if fits["int8"] == limit else f"{fits['int8']:,}"
+    return f"{plain}, with --kv-cache-dtype int8 {whole}"

@@ -36,7 +36,7 @@ def plan(
     model: Annotated[
         str,
         typer.Argument(
-            help='E2B, E4B, 12B, 26B-A4B or 31B, without a download; or "demo", a .gguf file, a folder, or a hub id.',
+            help="E2B, E4B, 12B, 26B-A4B or 31B, without a download; or what the other commands take.",
             show_default=False,
         ),
     ],
@@ -91,7 +91,7 @@ def plan(
 def _hardware(
     subject: Subject, name: str, bandwidth: float | None, arithmetic: float | None, threads: int | None
 ) -> Hardware:
-    from outrider.loading import usable_cores
+    from outrider.machine import usable_cores
     from outrider.roofline.hardware import Hardware, accelerator
     from outrider.roofline.measured import measure_hardware
 

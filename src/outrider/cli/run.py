@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -33,7 +32,7 @@ if TYPE_CHECKING:
     from outrider import LLM, SamplingParams
     from outrider.cli.messages import Message
 
-_RECOMMENDED = "the chat model's, else {}"
+_RECOMMENDED = "the checkpoint's, else {}"
 
 
 def draft_setting(value: str) -> str | int:
@@ -62,11 +61,15 @@ def run(
     lora_drafter: LoraDrafterOption = None,
     max_tokens: Annotated[
         int | None,
-        typer.Option(help="Maximum number of tokens of an answer.", show_default="128; in a chat, the context"),
+        typer.Option(
+            help="Maximum number of tokens of an answer.",
+            show_default="the checkpoint's, else 128; in a chat, the context",
+        ),
     ] = None,
     temperature: Annotated[
         float | None, typer.Option(help="Sampling temperature; 0 is greedy.", show_default=_RECOMMENDED.format(0))
     ] = None,
+    greedy: Annotated[bool, typer.Option("--greedy", help="The most likely token each time: temperature 0.")] = False,
     top_k: Annotated[
         int | None, typer.Option(help="Top-k sampling; 0: off.", show_default=_RECOMMENDED.format(0))
     ] = None,
@@ -85,11 +88,20 @@ def run(
             help="Divides positive logits of tokens in prompt or answer; 1: off.", show_default=_RECOMMENDED.format(1)
         ),
     ] = None,
-    presence_penalty: Annotated[float, typer.Option(help="Subtracted once from logits of tokens in the answer.")] = 0.0,
+    presence_penalty: Annotated[
+        float | None,
+        typer.Option(help="Subtracted once from logits of tokens in the answer.", show_default=_RECOMMENDED.format(0)),
+    ] = None,
     frequency_penalty: Annotated[
-        float, typer.Option(help="Subtracted from logits once per occurrence in the answer.")
-    ] = 0.0,
-    min_tokens: Annotated[int, typer.Option(help="Minimum number of tokens of an answer.")] = 0,
+        float | None,
+        typer.Option(
+            help="Subtracted from logits once per occurrence in the answer.", show_default=_RECOMMENDED.format(0)
+        ),
+    ] = None,
+    min_tokens: Annotated[
+        int | None,
+        typer.Option(help="Minimum number of tokens of an answer.", show_default=_RECOMMENDED.format(0)),
+    ] = None,
     logprobs: Annotated[
         int | None, typer.Option(help="With --json: log-probabilities of the tokens and of the N likeliest ones.")
     ] = None,
@@ -117,30 +129,29 @@ def run(
     from outrider import SamplingParams
     from outrider.cli.answer import note
     from outrider.console import load_model, log_to_stderr
+    from outrider.sampling.params import params_with
 
     log_to_stderr(log_level)
+    if greedy and temperature not in (None, 0):
+        raise UsageError(f"--greedy is temperature 0, and --temperature is {temperature:g}: leave one of them out")
     options: dict[str, Any] = {
         "max_tokens": max_tokens,
-        "temperature": temperature,
+        "temperature": 0.0 if greedy else temperature,
         "top_k": top_k,
         "top_p": top_p,
         "min_p": min_p,
         "typical_p": typical_p,
         "repetition_penalty": repetition_penalty,
+        "presence_penalty": presence_penalty,
+        "frequency_penalty": frequency_penalty,
+        "min_tokens": min_tokens,
+        "stop": tuple(stop) if stop else None,
     }
     named = adapters(lora)
     given = {name: value for name, value in options.items() if value is not None}
-    params = SamplingParams(
-        **given,
-        presence_penalty=presence_penalty,
-        frequency_penalty=frequency_penalty,
-        min_tokens=min_tokens,
-        logprobs=logprobs,
-        seed=seed,
-        stop=tuple(stop or ()),
-        draft=draft,
-        lora=next(iter(named), None) if isinstance(named, dict) else None,
-    )
+    given |= {"logprobs": logprobs, "seed": seed, "draft": draft}
+    given["lora"] = next(iter(named), None) if isinstance(named, dict) else None
+    SamplingParams(**given)  # checks them before anything is loaded
     text = prompt_text(prompt, session=not as_json)
     if text is None:
         from outrider.cli.chat import keyboard
@@ -163,9 +174,8 @@ def run(
     if not chat and (system or thinking):
         option = "--system" if system else "--thinking"
         raise UsageError(f"{option} is for chat models, and {llm.path.name} is a base model: put it into the prompt")
-    if chat:
-        recommended: dict[str, Any] = {"max_tokens": llm.context} if text is None else {}
-        params = replace(params, **{**recommended, **llm.parts.sampling, **given})
+    session_limit = {"max_tokens": llm.context} if chat and text is None else {}
+    params = params_with({**session_limit, **llm.parts.sampling}, **given)
     if text is None:
         from outrider.cli.chat import converse
         from outrider.cli.session import Session

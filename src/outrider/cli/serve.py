@@ -120,6 +120,7 @@ def serve(
     except ImportError as error:
         raise UsageError(f"serving needs {error.name}: pip install 'outrider[serve]'") from error
     from outrider.console import error_console, load_model, log_to_stderr
+    from outrider.machine import which_cores
 
     log_to_stderr(log_level)
     if log_level is LogLevel.info:  # the access log has a line for each request
@@ -154,7 +155,7 @@ def serve(
         llm, scheduler, metrics, name=name, aliases=aliases, keys=keys, limits=limits, ignore_media=ignore_media
     )
     url = f"http://{address(host, listeners[0].getsockname()[1])}"
-    used = f"{llm.parts.threads} thread(s) ({'as asked' if threads else 'all usable cores'})"
+    used = f"{llm.parts.threads} thread(s) ({'as asked' if threads else which_cores()})"
     console = error_console()
     console.print(f"{used}; drafter: {llm.drafter.why}", style="dim", markup=False)
     if names := ", ".join(llm.parts.adapters):

@@ -12,6 +12,7 @@ from pathlib import Path
 from outrider.checkpoints import open_checkpoint
 from outrider.checkpoints.config import ModelConfig
 from outrider.checkpoints.hub import parse_hub_id
+from outrider.checkpoints.ollama import find_ollama, is_ollama
 from outrider.drafters.registry import kind_of
 from outrider.errors import CheckpointError
 
@@ -32,10 +33,10 @@ class FoundDrafter:
 def find_drafter(source: str | Path, model: Path, config: ModelConfig) -> FoundDrafter:
     """The drafter of the model at `model`, which the caller named `source`.
 
-    Searched in this order: `mtp-*.gguf` and `*-assistant*.gguf` beside a .gguf file or in a folder; a subfolder
-    `assistant`; a folder beside the model, named like it with `-assistant` at the end; this package, for the demo's
-    file, wherever it lies; `NAME-assistant` on the hub, for a model from there. One that cannot be read or does not fit
-    is skipped, and `why` names the problem.
+    Searched in this order: the draft layer of a model of Ollama's; `mtp-*.gguf` and `*-assistant*.gguf` beside a .gguf
+    file or in a folder; a subfolder `assistant`; a folder beside the model, named like it with `-assistant` at the end;
+    this package, for the demo's file, wherever it lies; `NAME-assistant` on the hub, for a model from there. One that
+    cannot be read or does not fit is skipped, and `why` names the problem.
     """
     skipped = []
     for path, where in _candidates(source, model):
@@ -63,6 +64,8 @@ def _candidates(source: str | Path, model: Path) -> Iterator[tuple[Path | str, s
         if shipped[0].is_file():
             yield shipped
         return
+    if isinstance(source, str) and is_ollama(source) and (draft := find_ollama(source).draft) is not None:
+        yield draft, f"the draft layer of {source}"
     folder, where = (model, "in the model's folder") if model.is_dir() else (model.parent, "beside the model")
     for pattern in ("mtp-*.gguf", "*-assistant*.gguf", "*-[Mm][Tt][Pp]*.gguf", "[Mm][Tt][Pp]/*.gguf"):
         yield from ((path, where) for path in sorted(folder.glob(pattern)) if path != model)

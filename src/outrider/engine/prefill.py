@@ -11,6 +11,8 @@ from collections.abc import Sequence
 
 from outrider.speculation.costs import VerifyCost
 
+PREFILL_CHUNK = 256
+"""Prompt tokens of one pass: enough to amortize reading the weights, few enough for their rows to stay in cache."""
 _MEMORY = 0.8
 
 

@@ -75,7 +75,7 @@ def quantized(
     Raises:
         CheckpointError: a weight is not a finite number, or the pack cannot be written or is damaged.
     """
-    formats = {name: wanted for name, tensor in checkpoint.tensors.items() if (wanted := _wanted(tensor, to))}
+    formats = {name: wanted for name, tensor in checkpoint.tensors.items() if (wanted := block_format(tensor, to))}
     if not formats:
         return Packed(checkpoint.tensors, None, 0.0, ("", 0.0))
     folder = user_cache("packs")
@@ -98,7 +98,7 @@ def quantized(
     return Packed(dict(checkpoint.tensors) | made, path, report["error"], (worst, errors[worst]))
 
 
-def _wanted(tensor: Tensor, to: Quantization) -> Format | None:
+def block_format(tensor: Tensor, to: Quantization) -> Format | None:
     """The format that a tensor is to be quantized to; None if it stays as stored."""
     matrix = len(tensor.shape) > 1 and not tensor.name.endswith(_AS_STORED)
     if not matrix or tensor.format not in FLOAT_FORMATS or tensor.shape[-1] % _WEIGHTS_PER_BLOCK:

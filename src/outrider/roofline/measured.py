@@ -8,9 +8,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from outrider.backends import cpu
+from outrider.backends.cpu.weights import packed_bytes_per_weight
 from outrider.checkpoints.checkpoint import BLOCKS, Format
 from outrider.roofline.hardware import Hardware
-from outrider.roofline.work import packed_bytes_per_weight
 from outrider.speculation.costs import MOST_ROWS
 
 _COLUMNS = 1536

@@ -5,11 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import cache
 
-import numpy as np
-
-from outrider.backends import cpu
+from outrider.backends.cpu.weights import packed_bytes_per_weight
 from outrider.checkpoints.checkpoint import Format, Tensor
 from outrider.checkpoints.config import AssistantConfig, Layer, ModelConfig, own_kv_layers
 from outrider.checkpoints.traffic import chosen_of, is_swept
@@ -96,11 +93,3 @@ def _work(
             sweeps += not name.endswith(_JOINED)
     attentions = tuple(Attention(text.heads, layer.kv_heads, layer.head_dim, layer.window or 0) for layer in layers)
     return Work(tuple(matrices), attentions, sweeps)
-
-
-@cache
-def packed_bytes_per_weight(format: Format) -> float:
-    """Bytes that a weight takes once it is packed; some formats grow a little (see quant/packing.py)."""
-    tensor = Tensor("", format, (16, 256), lambda: np.zeros(0, np.uint8))
-    blocks = np.zeros(tensor.nbytes, np.uint8)
-    return cpu.pack(format, 16, 256, blocks, cpu.ThreadPool(1)).nbytes / (16 * 256)

@@ -209,6 +209,21 @@ class SamplingParams:
         return self.temperature == 0
 
 
+def params_with(defaults: Mapping[str, Any], **given: Any) -> SamplingParams:
+    """Parameters of which `given` are set; the others are what a checkpoint recommends, else the field's own default.
+
+    Args:
+        defaults: fields of SamplingParams, as in `Checkpoint.sampling`.
+
+    Raises:
+        UsageError: as SamplingParams. A recommended `min_tokens` gives way to a smaller `max_tokens`.
+    """
+    chosen = {**defaults, **given}
+    if "min_tokens" not in given and "min_tokens" in defaults:
+        chosen["min_tokens"] = min(defaults["min_tokens"], chosen.get("max_tokens", SamplingParams.max_tokens))
+    return SamplingParams(**chosen)
+
+
 def _require(holds: bool, problem: str) -> None:
     if not holds:
         raise UsageError(problem)

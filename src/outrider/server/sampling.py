@@ -9,7 +9,7 @@ from typing import Annotated, Any, ClassVar
 from pydantic import BeforeValidator, Field, WithJsonSchema
 
 from outrider import Grammar, SamplingParams
-from outrider.sampling.params import MAX_DRAFT
+from outrider.sampling.params import MAX_DRAFT, params_with
 from outrider.server.fields import Fields, Integer, Number, Refused
 from outrider.server.structured_output import StructuredOutput
 
@@ -17,6 +17,11 @@ MAX_BIASES = 1024
 MAX_STOP_TEXTS, MAX_STOP_TOKENS = 16, 128
 MAX_CLIENT_SALT = 256
 MAX_CHOICES = 128
+_BY_CHECKPOINT = (
+    *("temperature", "top_p", "top_k", "min_p", "typical_p"),
+    *("repetition_penalty", "presence_penalty", "frequency_penalty", "min_tokens"),
+)
+"""Fields that the checkpoint's recommendation sets where a request does not; so are `stop` and `max_tokens`."""
 _LEAST_TOP_P = 1e-6
 """Keeps the most likely token alone."""
 
@@ -148,8 +153,8 @@ class SamplingFields(StructuredOutput):
     n: Annotated[Integer, Field(ge=1, le=MAX_CHOICES)] = 1
     stop: StopTexts = Field(default_factory=list)
     seed: Seed = -1
-    presence_penalty: Annotated[Number, Field(ge=-2, le=2)] = 0.0
-    frequency_penalty: Annotated[Number, Field(ge=-2, le=2)] = 0.0
+    presence_penalty: Annotated[Number, Field(ge=-2, le=2)] | None = None
+    frequency_penalty: Annotated[Number, Field(ge=-2, le=2)] | None = None
     logit_bias: Biases = Field(default_factory=dict)
     stream: bool = False
     stream_options: StreamOptions = Field(default_factory=StreamOptions)
@@ -158,7 +163,7 @@ class SamplingFields(StructuredOutput):
     min_p: Annotated[Number, Field(ge=0, le=1)] | None = None
     typical_p: Annotated[Number, Field(gt=0, le=1)] | None = None
     repetition_penalty: Annotated[Number, Field(ge=0.01, le=100)] | None = None
-    min_tokens: Annotated[Integer, Field(ge=0)] = 0
+    min_tokens: Annotated[Integer, Field(ge=0)] | None = None
     stop_token_ids: Annotated[list[Integer], Field(max_length=MAX_STOP_TOKENS)] = Field(default_factory=list)
     ignore_eos: bool = False
     cache_salt: Annotated[str, Field(max_length=MAX_CLIENT_SALT)] = ""
@@ -180,7 +185,7 @@ class SamplingFields(StructuredOutput):
     def params(
         self,
         room: int,
-        defaults: Mapping[str, float],
+        defaults: Mapping[str, Any],
         cache_salt: str,
         *,
         logprobs: int | None = None,
@@ -194,24 +199,24 @@ class SamplingFields(StructuredOutput):
             defaults: fields of `SamplingParams` that the checkpoint recommends.
             cache_salt, logprobs, grammar, lora: as in `SamplingParams`.
         """
-        max_tokens = min(self.max_tokens, room) if self.max_tokens > 0 else room
-        names = ("temperature", "top_p", "top_k", "min_p", "typical_p", "repetition_penalty")
-        chosen: dict[str, Any] = {"temperature": 1.0, **defaults}
-        chosen |= {name: value for name in names if (value := getattr(self, name)) is not None}
-        if "top_p" in chosen:
-            chosen["top_p"] = max(chosen["top_p"], _LEAST_TOP_P)
-        if "top_k" in chosen:
-            chosen["top_k"] = min(chosen["top_k"], 2**31 - 1)
-        return SamplingParams(
-            **chosen,
+        wanted = defaults.get("max_tokens", room) if self.max_tokens == -1 else self.max_tokens
+        max_tokens = min(wanted, room) if wanted > 0 else room
+        given = {name: value for name in _BY_CHECKPOINT if (value := getattr(self, name)) is not None}
+        if "top_p" in given:
+            given["top_p"] = max(given["top_p"], _LEAST_TOP_P)
+        if "top_k" in given:
+            given["top_k"] = min(given["top_k"], 2**31 - 1)
+        if "min_tokens" in given:
+            given["min_tokens"] = min(given["min_tokens"], max_tokens)
+        if self.stop:
+            given["stop"] = tuple(self.stop)
+        return params_with(
+            {"temperature": 1.0, **defaults},
+            **given,
             max_tokens=max_tokens,
-            presence_penalty=self.presence_penalty,
-            frequency_penalty=self.frequency_penalty,
             logit_bias=self.logit_bias,
-            min_tokens=min(self.min_tokens, max_tokens),
             logprobs=logprobs,
             seed=secrets.randbits(63) if self.seed == -1 else self.seed % 2**64,
-            stop=tuple(self.stop),
             stop_token_ids=tuple(self.stop_token_ids),
             ignore_end=self.ignore_eos,
             grammar=grammar,

@@ -17,7 +17,7 @@ from outrider.arrays import Bytes, Floats
 from outrider.backends import cpu
 from outrider.checkpoints.gguf.names import ROPE_FREQS, gguf_name
 from outrider.checkpoints.hf.names import neutral_name
-from outrider.loading import usable_cores
+from outrider.machine import usable_cores
 from outrider.train.model import FULL, SLIDING
 
 _ARCHITECTURE = "gemma4-assistant"

@@ -38,7 +38,7 @@ class Recipe:
     """One run.
 
     Args:
-        model: the target: "demo", a .gguf file, a folder or a hub id.
+        model: the target: "demo", a .gguf file, a folder, a hub id or "ollama:NAME".
         out: folder for `data/`, `training/`, `drafter/` (as Hugging Face publishes it), `drafter.gguf` and `curve.png`.
         prompts: a .jsonl or text file; None for the openings in the package.
         tokens: that the target generates for training.

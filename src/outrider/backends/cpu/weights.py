@@ -17,6 +17,7 @@ from __future__ import annotations
 import math
 import mmap
 from collections.abc import Callable, Mapping
+from functools import cache
 
 import numpy as np
 import numpy.typing as npt
@@ -24,7 +25,7 @@ import numpy.typing as npt
 from outrider.arrays import Floats
 from outrider.backends import cpu
 from outrider.checkpoints.adapters import LowRank
-from outrider.checkpoints.checkpoint import Tensor
+from outrider.checkpoints.checkpoint import Format, Tensor
 
 Progress = Callable[[int], None]
 
@@ -111,6 +112,14 @@ def _ranges(width: int) -> int:
     """The ranges into which a low-rank sum over an input of this width is divided, so that threads can share it: of
     512 columns or more, whatever the number of threads, since the ranges decide the order of additions."""
     return next(count for count in (16, 8, 4, 2, 1) if count == 1 or (width % count == 0 and width // count >= 512))
+
+
+@cache
+def packed_bytes_per_weight(format: Format) -> float:
+    """Bytes that a weight takes once it is packed; some formats grow a little (see above)."""
+    tensor = Tensor("", format, (16, 256), lambda: np.zeros(0, np.uint8))
+    blocks = np.zeros(tensor.nbytes, np.uint8)
+    return cpu.pack(format, 16, 256, blocks, cpu.ThreadPool(1)).nbytes / (16 * 256)
 
 
 def release_pages(data: npt.NDArray[np.uint8]) -> None:

@@ -27,6 +27,15 @@ _DESCRIPTIVE = ("vocab_size", "block_size", "rope.scaling.original_context_lengt
 _END_TOKENS = ("<eos>", "<end_of_turn>", "<turn|>", "<|tool_response>")
 
 
+_OTHER_KINDS = {
+    "adapter": ("is a LoRA adapter, not a model", "Pass the model with the adapter merged into it"),
+    "mmproj": ("is a projector (the encoder of images or audio), not a model", "Pass the model's own GGUF file"),
+    "imatrix": ("is an importance matrix, not a model", "Pass the model's own GGUF file"),
+    "vocab": ("holds a vocabulary and no weights", "Pass the model's own GGUF file"),
+}
+"""`general.type` of files that are no models -> what they are, what to do."""
+
+
 def gguf_config(file: GGUFFile) -> ModelConfig | AssistantConfig:
     """The config that a GGUF file's metadata and tensor table describe.
 
@@ -34,7 +43,10 @@ def gguf_config(file: GGUFFile) -> ModelConfig | AssistantConfig:
         CheckpointError: an architecture that is not supported, a setting that is missing, out of range, or not
             understood.
     """
-    architecture = Settings(file.values, file.path).text("general.architecture")
+    general = Settings(file.values, file.path, "general.")
+    architecture = general.text("architecture")
+    if (other := _OTHER_KINDS.get("mmproj" if architecture == "clip" else general.text("type", "model"))) is not None:
+        raise file.fault(*other)
     if architecture not in _SUPPORTED:
         problem = f"holds a model of architecture {architecture!r}, which is not supported"
         raise file.fault(problem, f"Use a model of one of the architectures {', '.join(_SUPPORTED)}")

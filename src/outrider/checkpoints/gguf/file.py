@@ -22,6 +22,7 @@ import numpy as np
 
 from outrider.arrays import Bytes
 from outrider.checkpoints.checkpoint import BLOCKS, WEIGHT_FORMATS, Tensor, bytes_as
+from outrider.checkpoints.foreign import beginning
 from outrider.errors import CheckpointError
 
 _DAMAGED = "The file is damaged or incomplete: download or convert it again"
@@ -91,6 +92,8 @@ class GGUFFile:
         except OSError as error:
             raise self.fault(f"cannot be read ({error.strerror or error})", "Check the path and permissions") from error
         if start[:4] != b"GGUF":
+            if (known := beginning(self.path)) is not None:
+                raise self.fault(*known)
             problem = f"is not a GGUF file (it begins with {start[:4]!r}, not b'GGUF')"
             raise self.fault(problem, "Pass a .gguf model file")
         if mapping is None:

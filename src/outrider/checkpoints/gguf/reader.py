@@ -14,13 +14,10 @@ from outrider.checkpoints.gguf.config import gguf_config
 from outrider.checkpoints.gguf.file import GGUFFile
 from outrider.checkpoints.gguf.names import ROPE_FREQS, neutral_name
 from outrider.checkpoints.gguf.split import open_parts
-from outrider.checkpoints.sampling import sampling_of
+from outrider.checkpoints.sampling import GGUF, sampling_of
 from outrider.checkpoints.settings import Settings
 from outrider.checkpoints.tokenizer_tables import TokenizerTables
 from outrider.checkpoints.validate import validate
-
-_SAMPLING = {"temperature": "temp", "repetition_penalty": "penalty_repeat"}
-"""Fields of `SamplingParams` that have another name in GGUF files."""
 
 
 def open_gguf(path: Path) -> Checkpoint:
@@ -45,7 +42,7 @@ def open_gguf(path: Path) -> Checkpoint:
         left_out += name is None and tensor.name != ROPE_FREQS
     files = tuple(part.path for part in parts)
     tensors = validate(config, tensors, path)
-    recommended = sampling_of(Settings(file.values, file.path, "general.sampling."), _SAMPLING)
+    recommended = sampling_of(Settings(file.values, file.path, "general.sampling."), GGUF)
     return Checkpoint(file.path, config, tensors, _tokenizer_tables(file, config), files, recommended, left_out)
 
 

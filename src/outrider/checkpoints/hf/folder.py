@@ -15,7 +15,7 @@ from outrider.checkpoints.hf.config import hf_config
 from outrider.checkpoints.hf.json_file import DAMAGED, read_json
 from outrider.checkpoints.hf.names import neutral_name
 from outrider.checkpoints.hf.safetensors_file import StoredTensor, read_safetensors
-from outrider.checkpoints.sampling import sampling_of
+from outrider.checkpoints.sampling import GENERATION_CONFIG, sampling_of
 from outrider.checkpoints.settings import Settings
 from outrider.checkpoints.validate import expected_shapes, validate
 from outrider.errors import CheckpointError
@@ -47,7 +47,10 @@ def open_folder(path: Path) -> Checkpoint:
     files, stored = _read_weights(path)
     named = [(name, tensor) for tensor in stored if (name := neutral_name(tensor.name)) is not None]
     tensors = validate(config, _tensors(path, config, named, packed=quantization is not None), path)
-    tokenizer, recommended = path / "tokenizer.json", sampling_of(Settings(generation, generation_path))
+    tokenizer, recommended = (
+        path / "tokenizer.json",
+        sampling_of(Settings(generation, generation_path), GENERATION_CONFIG),
+    )
     return Checkpoint(
         path,
         config,

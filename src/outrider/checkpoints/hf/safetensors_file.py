@@ -15,6 +15,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from outrider.arrays import Bytes
+from outrider.checkpoints.foreign import beginning
 from outrider.errors import CheckpointError
 
 _ITEM_BYTES = {"F32": 4, "F16": 2, "BF16": 2, "I32": 4, "I64": 8, "F64": 8, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
@@ -44,8 +45,9 @@ def read_safetensors(path: Path) -> dict[str, StoredTensor]:
         # The package has checked that the file is longer than its length field and its header.
         mapping = np.memmap(path, mode="r").view(np.ndarray)
     except (SafetensorError, OSError, ValueError, OverflowError) as error:
-        problem = f"is not a safetensors file that can be read ({error})"
-        raise CheckpointError(problem, path=path, remedy=_AGAIN) from error
+        foreign = beginning(path) if path.is_file() else None
+        problem, remedy = foreign or (f"is not a safetensors file that can be read ({error})", _AGAIN)
+        raise CheckpointError(problem, path=path, remedy=remedy) from error
     offset = 8 + int(mapping[:8].view("<u8")[0])
     tensors = {}
     for name, dtype, shape in entries:

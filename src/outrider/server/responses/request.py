@@ -164,7 +164,7 @@ class ResponsesRequest(Prompted):
         """Whether thoughts come as `encrypted_content` too."""
         return _ENCRYPTED in self.include
 
-    def response(self, model: str, defaults: Mapping[str, float]) -> ResponseObject:
+    def response(self, model: str, defaults: Mapping[str, Any]) -> ResponseObject:
         """The response before its first token; `defaults` as in `SamplingFields.params`."""
         form = self.text.format or TextFormat()
         return ResponseObject(
