@@ -11,7 +11,7 @@ from outrider.arrays import Bytes
 from outrider.checkpoints.checkpoint import FLOAT_FORMATS, TOKEN_ORDERING, Checkpoint, Tensor
 from outrider.checkpoints.config import AssistantConfig, ModelConfig
 from outrider.checkpoints.hf.compressed import check_scheme, unpacked
-from outrider.checkpoints.hf.config import hf_config
+from outrider.checkpoints.hf.config import hf_config, is_untied
 from outrider.checkpoints.hf.json_file import DAMAGED, read_json
 from outrider.checkpoints.hf.names import neutral_name
 from outrider.checkpoints.hf.safetensors_file import StoredTensor, read_safetensors
@@ -42,9 +42,10 @@ def open_folder(path: Path) -> Checkpoint:
     if (quantization := described.pop("quantization_config", None)) is not None:
         check_scheme(quantization if isinstance(quantization, dict) else {}, config_path)
     config = hf_config(Settings(described, config_path), Settings(generation, generation_path))
+    untied = is_untied(Settings(described, config_path))
     files, stored = _read_weights(path)
     named = [(name, tensor) for tensor in stored if (name := neutral_name(tensor.name)) is not None]
-    tensors = validate(config, _tensors(path, config, named, packed=quantization is not None), path)
+    tensors = validate(config, _tensors(path, config, named, packed=quantization is not None), path, untied=untied)
     tokenizer, recommended = path / "tokenizer.json", sampling_of(Settings(generation, generation_path))
     return Checkpoint(
         path,
