@@ -46,13 +46,15 @@ class LookupDrafter(Drafter):
 
 
 def add_chain(ask: Ask, tokens: Sequence[int], match: Match, source: str) -> None:
-    """Adds the tokens that followed a match.
+    """Adds the tokens that followed a match, up to one that is never chosen.
 
     Each accepted token makes the match longer, so the coarse feature is match length plus depth. The fine one is the
     depth, or that several tokens followed such text.
     """
     parent = ROOT
     for depth, token in enumerate(tokens):
+        if token in ask.sequence.chooser.suppressed:
+            return
         fine = min(depth.bit_length(), 4) if depth or match.successors == 1 else _AMBIGUOUS
         features = (_bucket(match.length + depth), fine)
         chance = ask.chances.chance(source, features, _FIRST_GUESS)

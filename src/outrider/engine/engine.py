@@ -94,7 +94,7 @@ class Engine:
             sequence = self._caches.open(list(prompt), reuse=reuse, salt=params.cache_salt, media=keys)
             given = self._count, params, sequence, media, self.tokenizer, self._end_tokens, self.context, self._grammars
             try:
-                request = Request(*given)
+                request = Request(*given, self.target.config.suppressed)
                 self.planner.open(request.state)
             except Exception:
                 self._caches.close(sequence)

@@ -11,7 +11,16 @@ from typing import cast
 
 import numpy as np
 
-from outrider.checkpoints.config import AssistantConfig, Experts, Kind, ModelConfig, Rope, kv_sources, make_layers
+from outrider.checkpoints.config import (
+    AssistantConfig,
+    Experts,
+    Kind,
+    ModelConfig,
+    Rope,
+    Suppressed,
+    kv_sources,
+    make_layers,
+)
 from outrider.checkpoints.gguf.file import GGUFFile
 from outrider.checkpoints.gguf.names import ROPE_FREQS, gguf_name
 from outrider.checkpoints.settings import MAX_LAYERS, Settings
@@ -81,6 +90,7 @@ def _text(file: GGUFFile, settings: Settings, *, gemma4: bool, reads_target: boo
         context_length=settings.integer("context_length", low=1),
         bos_token_id=tokenizer.integer("bos_token_id", high=vocab_size - 1),
         end_token_ids=_end_token_ids(tokenizer),
+        suppressed=Suppressed(always=tokenizer.token_ids("suppress_tokens")).within(vocab_size),
     )
 
 

@@ -8,16 +8,24 @@ spellings are both read: `global_head_dim` and `num_global_key_value_heads` or `
 from __future__ import annotations
 
 import math
-from typing import Any
+from dataclasses import replace
 
-from outrider.checkpoints.config import AssistantConfig, Experts, Kind, Layer, ModelConfig, kv_sources, make_layers
+from outrider.checkpoints.config import (
+    AssistantConfig,
+    Experts,
+    Kind,
+    Layer,
+    ModelConfig,
+    Suppressed,
+    kv_sources,
+    make_layers,
+)
 from outrider.checkpoints.hf.rope import ropes
 from outrider.checkpoints.settings import MAX_LAYERS, MAX_SIZE, Settings
 
 _MODELS = ("gemma3", "gemma4", "gemma4_unified")
 _ASSISTANTS = ("gemma4_assistant", "gemma4_unified_assistant")
 _TEXT = tuple(f"{model}_text" for model in _MODELS)
-_MAX_END_TOKENS = 64
 _KINDS: dict[str, Kind] = {"sliding_attention": "sliding", "full_attention": "full"}
 
 # Keys of any transformers config that do not affect a forward pass: provenance, training, memory layout.
@@ -41,15 +49,25 @@ _MULTIMODAL = frozenset(
 
 
 def hf_config(config: Settings, generation: Settings) -> ModelConfig | AssistantConfig:
-    """The config that config.json describes; end tokens are those of generation_config.json too.
+    """The config that config.json describes, with the end tokens and the suppressed ones of generation_config.json.
 
     Raises:
         CheckpointError: a model type that is not supported, a setting that is missing, out of range, or not
             understood.
     """
+    found = _described(config)
+    text = found.text if isinstance(found, AssistantConfig) else found
+    ends = {*text.end_token_ids, *generation.token_ids("eos_token_id")}
+    suppressed = Suppressed(generation.token_ids("suppress_tokens"), generation.token_ids("begin_suppress_tokens"))
+    # Without any, transformers' default.
+    text = replace(text, end_token_ids=tuple(sorted(ends)) or (1,), suppressed=suppressed.within(text.vocab_size))
+    return replace(found, text=text) if isinstance(found, AssistantConfig) else text
+
+
+def _described(config: Settings) -> ModelConfig | AssistantConfig:
     kind = config.text("model_type")
     if kind in _TEXT:
-        return _text(config, kind, _end_token_ids(config, generation), reads_target=False)
+        return _text(config, kind, config.token_ids("eos_token_id"), reads_target=False)
     if kind not in (*_MODELS, *_ASSISTANTS):
         known = ", ".join((*_MODELS, *_ASSISTANTS, *_TEXT))
         problem = f"describes a model of type {kind!r}, which is not supported"
@@ -58,7 +76,8 @@ def hf_config(config: Settings, generation: Settings) -> ModelConfig | Assistant
     if (nested := text.text("model_type", text_kind)) != text_kind:
         raise config.fault(f"nests a {nested!r} text model in a {kind!r} model")
     config.skip("bos_token_id")
-    model = _text(text, text_kind, _end_token_ids(config, generation, text), reads_target=kind in _ASSISTANTS)
+    ends = config.token_ids("eos_token_id") + text.token_ids("eos_token_id")
+    model = _text(text, text_kind, ends, reads_target=kind in _ASSISTANTS)
     config.skip("tie_word_embeddings")
     found = _assistant(config, model) if kind in _ASSISTANTS else model
     config.refuse_unread(_DESCRIPTIVE | _MULTIMODAL)
@@ -193,15 +212,3 @@ def _refuse_other_arithmetic(config: Settings, *, gemma4: bool) -> None:
         raise config.fault("attends in both directions, so it is an encoder and cannot generate text")
     if gemma4 and raw is False:
         raise config.fault('sets use_bidirectional_attention to false; Gemma 4 allows null, "vision" and "all"')
-
-
-def _end_token_ids(*configs: Settings) -> tuple[int, ...]:
-    """The end tokens that any of the configs names."""
-    ids: set[int] = set()
-    for config in configs:
-        raw: Any = config.raw("eos_token_id")
-        found = raw if isinstance(raw, list) else [] if raw is None else [raw]
-        if len(found) > _MAX_END_TOKENS or not all(type(item) is int and item >= 0 for item in found):
-            raise config.fault("has an eos_token_id that is no token id or list of token ids")
-        ids.update(found)
-    return tuple(sorted(ids)) or (1,)
