@@ -8,7 +8,7 @@ import os
 import time
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from outrider.backends import cpu
 from outrider.cache import CachePool, available_bytes
 from outrider.chat.template import ChatTemplate, chat_template_of
 from outrider.checkpoints import open_checkpoint
+from outrider.checkpoints.chat_template import special_tokens
 from outrider.checkpoints.checkpoint import Checkpoint
 from outrider.checkpoints.config import AssistantConfig, ModelConfig
 from outrider.checkpoints.tokenizer_tables import TokenizerTables
@@ -34,6 +35,7 @@ from outrider.sampling.constraint import GrammarCompiler
 from outrider.speculation.costs import MOST_ROWS
 from outrider.speculation.planner import DraftPlanner
 from outrider.tokenizer import Tokenizer, open_tokenizer
+from outrider.tokenizer.end_tokens import end_tokens
 
 PREFILL_CHUNK = 256
 """Prompt tokens of one pass: enough to amortize reading the weights, few enough for their rows to stay in cache."""
@@ -125,15 +127,17 @@ def load(source: str | Path, options: LoadOptions, progress: Progress) -> Loaded
     """
     started = time.perf_counter()
     checkpoint, config, tables = open_target(source)
+    progress("building the tokenizer", 1.0)
+    template = chat_template_of(tables)
+    tokenizer = open_tokenizer(tables, path=checkpoint.path, written="" if template is None else template.written)
+    ends = end_tokens(config.end_token_ids, tokenizer, special_tokens(tables).get("eos_token"))
+    config = replace(config, end_token_ids=ends)
     context, pool = context_of(config, options.context), open_pool(options.threads)
     drafter = choose_drafter(source, checkpoint.path, config, options.drafter)
     drafter_checkpoint = open_drafter(drafter.path, config)
     weights, packed = open_weights(checkpoint, options.quantize, pool, progress)
     target = record_target(config, drafter_checkpoint, weights, pool, options)
     weight_bytes = weights.packed_bytes
-    progress("building the tokenizer", 1.0)
-    template = chat_template_of(tables)
-    tokenizer = open_tokenizer(tables, path=checkpoint.path, written="" if template is None else template.written)
     tokenizer.pad(target.vocabulary)
     grammars = grammar_compiler(tokenizer, target.vocabulary)
     prompts = Prompts(

@@ -24,6 +24,20 @@ class StoredTemplate:
     tokens: Mapping[str, str]
 
 
+def special_tokens(tokenizer: TokenizerTables | Path) -> Mapping[str, str]:
+    """The texts of special tokens by the variables that templates read them from. Raises as `stored_template`."""
+    if isinstance(tokenizer, TokenizerTables):
+        return tokenizer.specials
+    tokens = {"bos_token": "<bos>"}
+    for key, value in (
+        read_json(tokenizer.with_name("special_tokens_map.json")) | _tokenizer_config(tokenizer)
+    ).items():
+        text = value.get("content") if isinstance(value, dict) else value
+        if key.endswith("_token") and isinstance(text, str):
+            tokens[key] = text
+    return tokens
+
+
 def stored_template(tokenizer: TokenizerTables | Path) -> StoredTemplate | None:
     """The chat template of a checkpoint; None if it has none.
 
@@ -35,18 +49,18 @@ def stored_template(tokenizer: TokenizerTables | Path) -> StoredTemplate | None:
             cannot be read the source is one that refuses every conversation: completions need none.
     """
     if isinstance(tokenizer, TokenizerTables):
-        return None if tokenizer.chat_template is None else StoredTemplate(tokenizer.chat_template, tokenizer.specials)
-    config = read_json(tokenizer.with_name("tokenizer_config.json"))
-    tokens = {"bos_token": "<bos>"}
-    for key, value in (read_json(tokenizer.with_name("special_tokens_map.json")) | config).items():
-        text = value.get("content") if isinstance(value, dict) else value
-        if key.endswith("_token") and isinstance(text, str):
-            tokens[key] = text
-    try:
-        source = one_source(_templates(tokenizer.parent, config))
-    except (CheckpointError, OSError, UnicodeDecodeError) as error:
-        source = refusing(str(error))
-    return None if source is None else StoredTemplate(source, tokens)
+        source = tokenizer.chat_template
+    else:
+        config = _tokenizer_config(tokenizer)
+        try:
+            source = one_source(_templates(tokenizer.parent, config))
+        except (CheckpointError, OSError, UnicodeDecodeError) as error:
+            source = refusing(str(error))
+    return None if source is None else StoredTemplate(source, special_tokens(tokenizer))
+
+
+def _tokenizer_config(tokenizer: Path) -> dict[str, Any]:
+    return read_json(tokenizer.with_name("tokenizer_config.json"))
 
 
 def one_source(named: Mapping[str, Any]) -> str | None:

@@ -27,6 +27,9 @@ def sampling_of(settings: Settings, spelled: Mapping[str, str] = MappingProxyTyp
     Without `do_sample`, or with it true, the temperature is 1 where only others are set; with it false, it is 0. A
     value that is out of its range is not used, which is logged.
 
+    Raises:
+        CheckpointError: `do_sample` is neither true nor false.
+
     Args:
         spelled: field -> key, where the two differ.
     """
@@ -40,7 +43,7 @@ def sampling_of(settings: Settings, spelled: Mapping[str, str] = MappingProxyTyp
                 found[name] = settings.number(key, low=low, high=high)
         except CheckpointError as error:
             _log.warning("A sampling default is not used: %s", error)
-    sampled = settings.raw("do_sample")
+    sampled = settings.flag("do_sample") if settings.has("do_sample") else None
     if sampled is False:
         return found | {"temperature": 0.0}
     return {"temperature": 1.0} | found if found or sampled else found

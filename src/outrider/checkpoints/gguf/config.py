@@ -23,17 +23,11 @@ from outrider.checkpoints.config import (
 )
 from outrider.checkpoints.gguf.file import GGUFFile
 from outrider.checkpoints.gguf.names import ROPE_FREQS, gguf_name
+from outrider.checkpoints.ignored import GGUF_MODEL, keys
 from outrider.checkpoints.settings import MAX_LAYERS, Settings
 
 _SUPPORTED = ("gemma3", "gemma4", "gemma4-assistant")
 _GEMMA3_27B_LAYERS = 62
-
-# Keys that do not affect what the text model computes; "vision." stands for all keys of the vision encoder.
-_DESCRIPTIVE = ("vocab_size", "block_size", "rope.scaling.original_context_length", "vision.", "audio.", "mm.")
-
-# Tokens that end an answer. Published configs list several, but a converter writes only one of them (<end_of_turn> for
-# an instruction-tuned Gemma 3), so, as in llama.cpp, the others are found by their text.
-_END_TOKENS = ("<eos>", "<end_of_turn>", "<turn|>", "<|tool_response>")
 
 
 def gguf_config(file: GGUFFile) -> ModelConfig | AssistantConfig:
@@ -43,7 +37,10 @@ def gguf_config(file: GGUFFile) -> ModelConfig | AssistantConfig:
         CheckpointError: an architecture that is not supported, a setting that is missing, out of range, or not
             understood.
     """
-    architecture = Settings(file.values, file.path).text("general.architecture")
+    general = Settings(file.values, file.path, "general.")
+    if (kind := general.text("type", "model")) != "model":
+        raise file.fault(f"holds no model but a file of type {kind!r}", "Use the file of the model itself")
+    architecture = general.text("architecture")
     if architecture not in _SUPPORTED:
         problem = f"holds a model of architecture {architecture!r}, which is not supported"
         raise file.fault(problem, f"Use a model of one of the architectures {', '.join(_SUPPORTED)}")
@@ -53,7 +50,7 @@ def gguf_config(file: GGUFFile) -> ModelConfig | AssistantConfig:
         if architecture == "gemma4-assistant"
         else _text(file, settings, gemma4=architecture == "gemma4", reads_target=False)
     )
-    settings.refuse_unread(_DESCRIPTIVE)
+    settings.refuse_unread(keys(GGUF_MODEL))
     return config
 
 
@@ -61,6 +58,8 @@ def _text(file: GGUFFile, settings: Settings, *, gemma4: bool, reads_target: boo
     count = settings.integer("block_count", low=1, high=MAX_LAYERS)
     heads, hidden_size = settings.size("attention.head_count"), settings.size("embedding_length")
     tokenizer, vocab_size = Settings(file.values, file.path, "tokenizer.ggml."), _vocab_size(file)
+    if (stated := settings.integer("vocab_size", vocab_size)) != vocab_size:
+        raise settings.fault(f"states {stated} tokens, but its embedding has {vocab_size} rows")
     kinds = _kinds(settings, count, period=None if gemma4 else 6)
     shared = settings.integer("attention.shared_kv_layers", 0, high=count) if gemma4 else 0
     sources = kv_sources(kinds, None if reads_target else shared, settings.fault)
@@ -204,6 +203,4 @@ def _vocab_size(file: GGUFFile) -> int:
 def _end_token_ids(tokenizer: Settings) -> tuple[int, ...]:
     ids = {tokenizer.integer("eos_token_id")}
     ids |= {tokenizer.integer(key) for key in ("eot_token_id", "eom_token_id") if tokenizer.has(key)}
-    tokens = tokenizer.texts("tokens") if tokenizer.has("tokens") else []
-    ids |= {tokens.index(text) for text in _END_TOKENS if text in tokens}
     return tuple(sorted(ids))

@@ -21,31 +21,13 @@ from outrider.checkpoints.config import (
     make_layers,
 )
 from outrider.checkpoints.hf.rope import ropes
+from outrider.checkpoints.ignored import CONFIG, MODALITIES, keys
 from outrider.checkpoints.settings import MAX_LAYERS, MAX_SIZE, Settings
 
 _MODELS = ("gemma3", "gemma4", "gemma4_unified")
 _ASSISTANTS = ("gemma4_assistant", "gemma4_unified_assistant")
 _TEXT = tuple(f"{model}_text" for model in _MODELS)
 _KINDS: dict[str, Kind] = {"sliding_attention": "sliding", "full_attention": "full"}
-
-# Keys of any transformers config that do not affect a forward pass: provenance, training, memory layout.
-_DESCRIPTIVE = frozenset(
-    """
-    _attn_implementation _attn_implementation_autoset _from_model_config _name_or_path _sliding_window_pattern
-    architectures attention_dropout auto_map cache_implementation chunk_size_feed_forward dtype finetuning_task
-    id2label initializer_range is_decoder is_encoder_decoder label2id model_name model_type output_attentions
-    output_hidden_states pad_token_id prefix problem_type return_dict task_specific_params tokenizer_class torch_dtype
-    transformers_version unsloth_fixed unsloth_version use_cache
-    """.split()  # noqa: SIM905 (a list would take a line per word)
-)
-# Keys beside a text_config: the vision and audio encoders, and the ids of their placeholder tokens.
-_MULTIMODAL = frozenset(
-    """
-    audio_config audio_token_id audio_token_index boa_token_id boa_token_index boi_token_id boi_token_index
-    eoa_token_id eoa_token_index eoi_token_id eoi_token_index image_token_id image_token_index mm_tokens_per_image
-    video_token_id video_token_index vision_config vision_soft_tokens_per_image
-    """.split()  # noqa: SIM905 (a list would take a line per word)
-)
 
 
 def hf_config(config: Settings, generation: Settings) -> ModelConfig | AssistantConfig:
@@ -80,7 +62,7 @@ def _described(config: Settings) -> ModelConfig | AssistantConfig:
     model = _text(text, text_kind, ends, reads_target=kind in _ASSISTANTS)
     config.skip("tie_word_embeddings")
     found = _assistant(config, model) if kind in _ASSISTANTS else model
-    config.refuse_unread(_DESCRIPTIVE | _MULTIMODAL)
+    config.refuse_unread(keys(CONFIG, MODALITIES))
     return found
 
 
@@ -98,7 +80,8 @@ def _assistant(config: Settings, text: ModelConfig) -> AssistantConfig:
 
 def _text(config: Settings, kind: str, ends: tuple[int, ...], *, reads_target: bool) -> ModelConfig:
     gemma4, has_ple = kind != "gemma3_text", kind == "gemma4_text"
-    heads, vocab_size = config.size("num_attention_heads"), config.size("vocab_size")
+    heads = config.size("num_attention_heads", 8)
+    vocab_size = config.size("vocab_size", 262144 if gemma4 else 262208)
     ple_width = config.integer("hidden_size_per_layer_input", 256 if has_ple else 0, high=MAX_SIZE if has_ple else 0)
     ple_vocab = config.integer("vocab_size_per_layer_input", vocab_size) if gemma4 else vocab_size
     if ple_width and ple_vocab != vocab_size:
@@ -119,7 +102,7 @@ def _text(config: Settings, kind: str, ends: tuple[int, ...], *, reads_target: b
         bos_token_id=config.integer("bos_token_id", 2, high=vocab_size - 1),
         end_token_ids=ends,
     )
-    config.refuse_unread(_DESCRIPTIVE)
+    config.refuse_unread(keys(CONFIG))
     return model
 
 
@@ -150,7 +133,7 @@ def _layers(config: Settings, *, gemma4: bool, reads_target: bool, heads: int) -
 
 
 def _layer_kinds(config: Settings, count: int) -> tuple[Kind, ...]:
-    period = config.integer("sliding_window_pattern", 6, low=1)
+    period = config.integer("sliding_window_pattern", config.integer("_sliding_window_pattern", 6, low=1), low=1)
     if not config.has("layer_types"):
         return tuple("sliding" if (index + 1) % period else "full" for index in range(count))
     names = config.texts("layer_types")
@@ -169,7 +152,7 @@ def _head_shapes(
     def kv_heads_of(layer: Settings, key: str, default: int | None = None) -> int:
         return layer.integer(key, default, low=1, high=heads)
 
-    sliding = full = config.size("head_dim", 256, low=2), kv_heads_of(config, "num_key_value_heads")
+    sliding = full = config.size("head_dim", 256, low=2), kv_heads_of(config, "num_key_value_heads", 4)
     if gemma4:
         # As in the reference: num_global_key_value_heads applies only where keys are values.
         global_heads = kv_heads_of(config, "num_global_key_value_heads", sliding[1])

@@ -12,6 +12,7 @@ from outrider.checkpoints.checkpoint import FLOAT_FORMATS, TOKEN_ORDERING, Check
 from outrider.checkpoints.config import AssistantConfig, ModelConfig
 from outrider.checkpoints.hf.compressed import check_scheme, unpacked
 from outrider.checkpoints.hf.config import hf_config, is_untied
+from outrider.checkpoints.hf.generation import refuse_other_generation
 from outrider.checkpoints.hf.json_file import DAMAGED, read_json
 from outrider.checkpoints.hf.names import neutral_name
 from outrider.checkpoints.hf.safetensors_file import StoredTensor, read_safetensors
@@ -38,15 +39,16 @@ def open_folder(path: Path) -> Checkpoint:
     if not config_path.is_file():
         remedy = "Pass the folder that holds config.json and the *.safetensors files"
         raise CheckpointError("has no config.json", path=path, remedy=remedy)
-    generation, described = read_json(generation_path), read_json(config_path)
+    generation, described = Settings(read_json(generation_path), generation_path), read_json(config_path)
     if (quantization := described.pop("quantization_config", None)) is not None:
         check_scheme(quantization if isinstance(quantization, dict) else {}, config_path)
-    config = hf_config(Settings(described, config_path), Settings(generation, generation_path))
+    config, recommended = hf_config(Settings(described, config_path), generation), sampling_of(generation)
+    refuse_other_generation(generation)
     untied = is_untied(Settings(described, config_path))
     files, stored = _read_weights(path)
     named = [(name, tensor) for tensor in stored if (name := neutral_name(tensor.name)) is not None]
     tensors = validate(config, _tensors(path, config, named, packed=quantization is not None), path, untied=untied)
-    tokenizer, recommended = path / "tokenizer.json", sampling_of(Settings(generation, generation_path))
+    tokenizer = path / "tokenizer.json"
     return Checkpoint(
         path,
         config,
