@@ -25,9 +25,24 @@ CONFIG: Reasons = {
     ),
     "each tensor has a type of its own": ("dtype", "torch_dtype"),
     "texts are not padded": ("pad_token_id",),
+    '"vision" concerns the tokens of images; what concerns text is refused': ("use_bidirectional_attention",),
     "`layer_types` says more, and is used where both are there": ("_sliding_window_pattern", "sliding_window_pattern"),
 }
 """Of config.json, at every level."""
+
+DRAFTER: Reasons = {
+    "a drafter has no keys and values; it counts for `num_global_key_value_heads`": ("attention_k_eq_v",),
+}
+"""Of config.json, in the text_config of a drafter."""
+
+ONLY_WITH: Reasons = {
+    "enable_moe_block": ("num_experts", "top_k_experts", "moe_intermediate_size"),
+    "use_ordered_embeddings": ("num_centroids", "centroid_intermediate_top_k"),
+    "num_kv_shared_layers": ("use_double_wide_mlp",),
+    "hidden_size_per_layer_input": ("vocab_size_per_layer_input",),
+    "attention_k_eq_v": ("num_global_key_value_heads",),
+}
+"""Of config.json: keys that count only where the key before them is set, as in transformers."""
 
 MODALITIES: Reasons = {
     "only the text model is loaded": (
@@ -36,6 +51,7 @@ MODALITIES: Reasons = {
         *("image_token_index", "mm_tokens_per_image", "video_token_id", "video_token_index", "vision_config"),
         "vision_soft_tokens_per_image",
     ),
+    "`text_config` has it": ("bos_token_id",),
 }
 """Of config.json, beside a text_config."""
 

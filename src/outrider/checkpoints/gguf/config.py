@@ -122,9 +122,9 @@ def _kinds(settings: Settings, count: int, *, period: int | None) -> tuple[Kind,
 
 
 def _gemma3_ropes(settings: Settings) -> dict[Kind, Rope]:
-    dims = _head_dim(settings, default=256)
+    dims = _head_dim(settings)
     return {
-        "full": Rope(settings.number("rope.freq_base", 1e6, low=1.0), dims, dims, _linear_factor(settings)),
+        "full": Rope(settings.number("rope.freq_base", low=1.0), dims, dims, _linear_factor(settings)),
         "sliding": Rope(settings.number("rope.freq_base_swa", 1e4, low=1.0), dims, dims),
     }
 
@@ -139,13 +139,13 @@ def _gemma4_ropes(file: GGUFFile, settings: Settings) -> dict[Kind, Rope]:
     }
 
 
-def _head_dim(settings: Settings, suffix: str = "", *, default: int | None = None) -> int:
+def _head_dim(settings: Settings, suffix: str = "") -> int:
     """The one size of queries, keys, values and rotary embedding; a file in which they differ is refused."""
-    keys = f"attention.key_length{suffix}"
-    head_dim = settings.size(keys, default, low=2)
+    key_length = f"attention.key_length{suffix}"
+    head_dim = settings.size(key_length, low=2)
     for key in (f"attention.value_length{suffix}", f"rope.dimension_count{suffix}"):
         if (other := settings.integer(key, head_dim)) != head_dim:
-            sizes = f"{settings.name(key)} to {other} and {settings.name(keys)} to {head_dim}"
+            sizes = f"{settings.name(key)} to {other} and {settings.name(key_length)} to {head_dim}"
             raise settings.fault(f"sets {sizes}, which must be equal")
     return head_dim
 

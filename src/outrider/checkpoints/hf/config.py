@@ -21,12 +21,15 @@ from outrider.checkpoints.config import (
     make_layers,
 )
 from outrider.checkpoints.hf.rope import ropes
-from outrider.checkpoints.ignored import CONFIG, MODALITIES, keys
+from outrider.checkpoints.ignored import CONFIG, MODALITIES, ONLY_WITH, keys
 from outrider.checkpoints.settings import MAX_LAYERS, MAX_SIZE, Settings
 
 _MODELS = ("gemma3", "gemma4", "gemma4_unified")
 _ASSISTANTS = ("gemma4_assistant", "gemma4_unified_assistant")
 _TEXT = tuple(f"{model}_text" for model in _MODELS)
+_WINDOW = {"gemma3_text": 4096, "gemma4_text": 512, "gemma4_unified_text": 1024}
+_CONTEXT = {"gemma3_text": 131072, "gemma4_text": 131072, "gemma4_unified_text": 262144}
+"""transformers' defaults, by type."""
 _KINDS: dict[str, Kind] = {"sliding_attention": "sliding", "full_attention": "full"}
 
 
@@ -57,7 +60,6 @@ def _described(config: Settings) -> ModelConfig | AssistantConfig:
     text, text_kind = config.section("text_config"), f"{kind.removesuffix('_assistant')}_text"
     if (nested := text.text("model_type", text_kind)) != text_kind:
         raise config.fault(f"nests a {nested!r} text model in a {kind!r} model")
-    config.skip("bos_token_id")
     ends = config.token_ids("eos_token_id") + text.token_ids("eos_token_id")
     model = _text(text, text_kind, ends, reads_target=kind in _ASSISTANTS)
     config.skip("tie_word_embeddings")
@@ -92,13 +94,13 @@ def _text(config: Settings, kind: str, ends: tuple[int, ...], *, reads_target: b
         vocab_size=vocab_size,
         hidden_size=config.size("hidden_size"),
         heads=heads,
-        layers=_layers(config, gemma4=gemma4, reads_target=reads_target, heads=heads),
+        layers=_layers(config, kind, reads_target=reads_target, heads=heads),
         rms_norm_eps=config.number("rms_norm_eps", 1e-6),
         attention_scale=1.0 if gemma4 else 1 / math.sqrt(config.number("query_pre_attn_scalar", 256, low=1e-3)),
         logit_softcap=config.number("final_logit_softcapping", 0.0) or None,
         ple_width=ple_width,
         experts=_experts(config) if gemma4 else None,
-        context_length=config.integer("max_position_embeddings", 131072, low=1),
+        context_length=config.integer("max_position_embeddings", _CONTEXT[kind], low=1),
         bos_token_id=config.integer("bos_token_id", 2, high=vocab_size - 1),
         end_token_ids=ends,
     )
@@ -106,13 +108,14 @@ def _text(config: Settings, kind: str, ends: tuple[int, ...], *, reads_target: b
     return model
 
 
-def _layers(config: Settings, *, gemma4: bool, reads_target: bool, heads: int) -> tuple[Layer, ...]:
+def _layers(config: Settings, kind: str, *, reads_target: bool, heads: int) -> tuple[Layer, ...]:
+    gemma4 = kind != "gemma3_text"
     count = config.integer("num_hidden_layers", low=1, high=MAX_LAYERS)
     kinds = _layer_kinds(config, count)
     if gemma4 and kinds[-1] != "full":
         raise config.fault("ends in a sliding layer; the last layer of Gemma 4 has full attention")
     width = config.size("intermediate_size")
-    window = config.integer("sliding_window", 512 if gemma4 else 4096, low=1)
+    window = config.integer("sliding_window", _WINDOW[kind], low=1)
     k_eq_v = config.flag("attention_k_eq_v", False) if gemma4 else False
     heads_of = _head_shapes(config, kinds, heads, gemma4=gemma4, k_eq_v=k_eq_v)
     shared = config.integer("num_kv_shared_layers", 0, high=count) if gemma4 else 0
@@ -174,7 +177,7 @@ def _head_shapes(
 
 def _experts(config: Settings) -> Experts | None:
     if not config.flag("enable_moe_block", False):
-        config.skip("num_experts", "top_k_experts", "moe_intermediate_size")
+        config.skip(*ONLY_WITH["enable_moe_block"])
         return None
     count = config.size("num_experts")
     return Experts(count, config.integer("top_k_experts", low=1, high=count), config.size("moe_intermediate_size"))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -39,25 +39,42 @@ def open_folder(path: Path) -> Checkpoint:
     if not config_path.is_file():
         remedy = "Pass the folder that holds config.json and the *.safetensors files"
         raise CheckpointError("has no config.json", path=path, remedy=remedy)
-    generation, described = Settings(read_json(generation_path), generation_path), read_json(config_path)
+    described = read_json(config_path)
     if (quantization := described.pop("quantization_config", None)) is not None:
         check_scheme(quantization if isinstance(quantization, dict) else {}, config_path)
-    config, recommended = hf_config(Settings(described, config_path), generation), sampling_of(generation)
-    refuse_other_generation(generation)
-    untied = is_untied(Settings(described, config_path))
+    found = settings_of(Settings(described, config_path), Settings(read_json(generation_path), generation_path))
     files, stored = _read_weights(path)
     named = [(name, tensor) for tensor in stored if (name := neutral_name(tensor.name)) is not None]
-    tensors = validate(config, _tensors(path, config, named, packed=quantization is not None), path, untied=untied)
+    tensors = _tensors(path, found.config, named, packed=quantization is not None)
     tokenizer = path / "tokenizer.json"
     return Checkpoint(
         path,
-        config,
-        tensors,
+        found.config,
+        validate(found.config, tensors, path, untied=found.untied),
         tokenizer if tokenizer.is_file() else None,
         (config_path, *files),
-        recommended,
+        found.sampling,
         left_out=len(stored) - len(named),
     )
+
+
+class FolderSettings(NamedTuple):
+    """What config.json and generation_config.json say; `untied`: the head is not the embedding."""
+
+    config: ModelConfig | AssistantConfig
+    untied: bool
+    sampling: dict[str, float]
+
+
+def settings_of(config: Settings, generation: Settings) -> FolderSettings:
+    """The settings of a folder.
+
+    Raises:
+        CheckpointError: one is missing, out of range, or neither used nor listed in `ignored`.
+    """
+    found = FolderSettings(hf_config(config, generation), is_untied(config), sampling_of(generation))
+    refuse_other_generation(generation)
+    return found
 
 
 def _tensors(
