@@ -17,7 +17,7 @@ from outrider.backends import cpu
 from outrider.cache import CachePool, available_bytes
 from outrider.chat.template import ChatTemplate, chat_template_of
 from outrider.checkpoints import open_checkpoint
-from outrider.checkpoints.chat_template import special_tokens
+from outrider.checkpoints.chat_template import is_refusing, special_tokens
 from outrider.checkpoints.checkpoint import Checkpoint
 from outrider.checkpoints.config import AssistantConfig, ModelConfig
 from outrider.checkpoints.tokenizer_tables import TokenizerTables
@@ -114,8 +114,9 @@ class Loaded:
 
     @property
     def chat(self) -> ChatTemplate | None:
-        """The model's chat template; None for a base model."""
-        return self.prompts.template
+        """The model's chat template; None for a base model, and for a template that cannot be used."""
+        template = self.prompts.template
+        return None if template is None or is_refusing(template.source) else template
 
 
 def load(source: str | Path, options: LoadOptions, progress: Progress) -> Loaded:

@@ -83,7 +83,7 @@ TOKENIZER_CONFIG: Reasons = {
     "tokenizer.json determines ids and texts": (
         *("add_bos_token", "add_eos_token", "add_prefix_space", "added_tokens_decoder", "backend"),
         *("clean_up_tokenization_spaces", "extra_special_tokens", "is_local", "legacy", "local_files_only"),
-        *("model_specific_special_tokens", "sp_model_kwargs", "spaces_between_special_tokens", "tokenizer_class"),
+        *("sp_model_kwargs", "spaces_between_special_tokens", "tokenizer_class"),
         *("use_default_system_prompt", "use_fast"),
     ),
     "texts are neither padded nor truncated": ("model_max_length", "padding_side", "truncation_side"),
