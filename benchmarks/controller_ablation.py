@@ -178,7 +178,7 @@ def decode_in_turn(traces: list[Trace], curve: str, setting: str | int, seed: in
     tokens: dict[str, int] = defaultdict(int)
     for number, trace in enumerate(traces):
         text, end = [*trace.prompt, trace.answer[0]], len(trace.prompt) + len(trace.answer)
-        chooser: Any = SimpleNamespace(draws=trace.draws)
+        chooser: Any = SimpleNamespace(draws=trace.draws, suppressed=frozenset())
         cache: Any = SimpleNamespace(length=0)
         sequence = SequenceState(number, text, cache, chooser, end, setting)  # type: ignore[arg-type]
         drafter.trace = trace

@@ -209,12 +209,13 @@ def _dense_assistant(target: dict[str, Any], unified: bool = False) -> dict[str,
     text = target["text_config"]
     shared = ("num_attention_heads", "num_global_key_value_heads", "num_key_value_heads", "sliding_window")
     kind = "gemma4_unified" if unified else "gemma4"
+    common = {name: value for name, value in _E2B_ASSISTANT["text_config"].items() if name not in _NO_EXPERTS}
     return {
         **_E2B_ASSISTANT,
         "backbone_hidden_size": text["hidden_size"],
         "model_type": f"{kind}_assistant",
         "text_config": {
-            **_E2B_ASSISTANT["text_config"],
+            **(common if unified else _E2B_ASSISTANT["text_config"]),
             **{name: text[name] for name in shared},
             "attention_k_eq_v": True,
             "hidden_size": 1024,
@@ -230,7 +231,7 @@ _E4B_ASSISTANT = {
     "backbone_hidden_size": 2560,
     "text_config": {**_E2B_ASSISTANT["text_config"], "num_key_value_heads": 2},
 }
-_GEMMA3_4B = {
+_GEMMA3_MODALITIES: dict[str, Any] = {
     "architectures": ["Gemma3ForConditionalGeneration"],
     "boi_token_index": 255999,
     "eoi_token_index": 256000,
@@ -239,20 +240,76 @@ _GEMMA3_4B = {
     "initializer_range": 0.02,
     "mm_tokens_per_image": 256,
     "model_type": "gemma3",
-    "text_config": {
-        "hidden_size": 2560,
-        "intermediate_size": 10240,
-        "model_type": "gemma3_text",
-        "num_attention_heads": 8,
-        "num_hidden_layers": 34,
-        "num_key_value_heads": 4,
-        "rope_scaling": {"factor": 8.0, "rope_type": "linear"},
-        "sliding_window": 1024,
-        "vocab_size": 262208,
-    },
     "torch_dtype": "bfloat16",
     "transformers_version": "4.50.0.dev0",
     "vision_config": {"model_type": "siglip_vision_model"},
+}
+_GEMMA3_4B = {
+    **_GEMMA3_MODALITIES,
+    "text_config": {  # what is transformers' default is left out
+        "hidden_size": 2560,
+        "intermediate_size": 10240,
+        "model_type": "gemma3_text",
+        "num_hidden_layers": 34,
+        "rope_scaling": {"factor": 8.0, "rope_type": "linear"},
+        "sliding_window": 1024,
+    },
+}
+_GEMMA3_12B = {
+    **_GEMMA3_MODALITIES,
+    "text_config": {
+        **_GEMMA3_4B["text_config"],
+        "hidden_size": 3840,
+        "intermediate_size": 15360,
+        "num_attention_heads": 16,
+        "num_hidden_layers": 48,
+        "num_key_value_heads": 8,
+    },
+}
+_GEMMA3_27B = {
+    **_GEMMA3_MODALITIES,
+    "text_config": {
+        **_GEMMA3_4B["text_config"],
+        "head_dim": 128,
+        "hidden_size": 5376,
+        "intermediate_size": 21504,
+        "num_attention_heads": 32,
+        "num_hidden_layers": 62,
+        "num_key_value_heads": 16,
+        "query_pre_attn_scalar": 168,
+    },
+}
+_GEMMA3_1B = {
+    "architectures": ["Gemma3ForCausalLM"],
+    "attention_bias": False,
+    "attention_dropout": 0.0,
+    "attn_logit_softcapping": None,
+    "bos_token_id": 2,
+    "cache_implementation": "hybrid",
+    "eos_token_id": [1, 106],
+    "final_logit_softcapping": None,
+    "head_dim": 256,
+    "hidden_activation": "gelu_pytorch_tanh",
+    "hidden_size": 1152,
+    "initializer_range": 0.02,
+    "intermediate_size": 6912,
+    "max_position_embeddings": 32768,
+    "model_type": "gemma3_text",
+    "num_attention_heads": 4,
+    "num_hidden_layers": 26,
+    "num_key_value_heads": 1,
+    "pad_token_id": 0,
+    "query_pre_attn_scalar": 256,
+    "rms_norm_eps": 1e-06,
+    "rope_local_base_freq": 10000,
+    "rope_scaling": None,
+    "rope_theta": 1000000,
+    "sliding_window": 512,
+    "sliding_window_pattern": 6,
+    "torch_dtype": "bfloat16",
+    "transformers_version": "4.50.0.dev0",
+    "use_cache": True,
+    "vocab_size": 262144,
 }
 _GEMMA3_270M = {
     "_sliding_window_pattern": 6,
@@ -300,6 +357,90 @@ PUBLISHED: dict[str, tuple[dict[str, Any], tuple[int, int, int, int, int]]] = {
     "gemma-4-31B-it": (_31B, (60, 512, 4, 16, 59)),
     "gemma-4-31B-it-assistant": (_dense_assistant(_31B), (4, 512, 4, 16, -1)),
     "gemma-3-4b-it": (_GEMMA3_4B, (34, 256, 4, 4, 29)),
+    "gemma-3-12b-it": (_GEMMA3_12B, (48, 256, 8, 8, 47)),
+    "gemma-3-27b-it": (_GEMMA3_27B, (62, 128, 16, 16, 59)),
+    "gemma-3-1b-it": (_GEMMA3_1B, (26, 256, 1, 1, 23)),
     "gemma-3-270m": (_GEMMA3_270M, (18, 256, 1, 1, 17)),
 }
 """Name -> config, and (layers; head_dim and kv_heads of the last full layer; kv_heads of the first; kv_source)."""
+
+GENERATION: dict[str, dict[str, Any]] = {
+    "gemma-3": {
+        "bos_token_id": 2,
+        "cache_implementation": "hybrid",
+        "do_sample": True,
+        "eos_token_id": [1, 106],
+        "pad_token_id": 0,
+        "top_k": 64,
+        "top_p": 0.95,
+        "transformers_version": "4.50.0.dev0",
+    },
+    "gemma-4": {
+        "bos_token_id": 2,
+        "do_sample": True,
+        "eos_token_id": [1, 106, 50],
+        "pad_token_id": 0,
+        "suppress_tokens": [258883, 258882],
+        "temperature": 1.0,
+        "top_k": 64,
+        "top_p": 0.95,
+        "transformers_version": "5.10.0.dev0",
+    },
+}
+"""generation_config.json of the -it models."""
+
+TOKENIZER_CONFIG: dict[str, dict[str, Any]] = {
+    "gemma-3": {
+        "add_bos_token": True,
+        "add_eos_token": False,
+        "added_tokens_decoder": {"1": {"content": "<eos>", "special": True}},
+        "boi_token": "<start_of_image>",
+        "bos_token": "<bos>",
+        "clean_up_tokenization_spaces": False,
+        "eoi_token": "<end_of_image>",
+        "eos_token": "<eos>",
+        "extra_special_tokens": {"boi_token": "<start_of_image>"},
+        "image_token": "<image_soft_token>",
+        "model_max_length": 10**30,
+        "pad_token": "<pad>",
+        "processor_class": "Gemma3Processor",
+        "sp_model_kwargs": None,
+        "spaces_between_special_tokens": False,
+        "tokenizer_class": "GemmaTokenizer",
+        "unk_token": "<unk>",
+        "use_default_system_prompt": False,
+    },
+    "gemma-4": {
+        "audio_token": "<|audio|>",
+        "backend": "tokenizers",
+        "boa_token": "<|audio>",
+        "boi_token": "<|image>",
+        "bos_token": "<bos>",
+        "eoa_token": "<audio|>",
+        "eoc_token": "<channel|>",
+        "eoi_token": "<image|>",
+        "eos_token": "<eos>",
+        "eot_token": "<turn|>",
+        "escape_token": '<|"|>',
+        "etc_token": "<tool_call|>",
+        "etd_token": "<tool|>",
+        "etr_token": "<tool_response|>",
+        "extra_special_tokens": ["<|video|>"],
+        "image_token": "<|image|>",
+        "mask_token": "<mask>",
+        "model_max_length": 10**30,
+        "pad_token": "<pad>",
+        "padding_side": "left",
+        "processor_class": "Gemma4Processor",
+        "response_schema": {"type": "object"},
+        "soc_token": "<|channel>",
+        "sot_token": "<|turn>",
+        "stc_token": "<|tool_call>",
+        "std_token": "<|tool>",
+        "str_token": "<|tool_response>",
+        "think_token": "<|think|>",
+        "tokenizer_class": "GemmaTokenizer",
+        "unk_token": "<unk>",
+    },
+}
+"""tokenizer_config.json."""

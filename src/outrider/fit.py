@@ -105,7 +105,7 @@ def packed_bytes(tensors: Mapping[str, Tensor], quantize: Quantization | None = 
     """Bytes of the matrices that passes read whole, once they are packed."""
     total = 0.0
     for name, tensor in tensors.items():
-        if is_swept(name, tensor):
+        if is_swept(name, tensors):
             to = block_format(tensor, quantize) if quantize else None
             total += math.prod(tensor.shape) * packed_bytes_per_weight(to or tensor.format)
     return round(total)

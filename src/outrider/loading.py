@@ -7,7 +7,7 @@ import math
 import time
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from outrider.cache import CachePool
 from outrider.chat.template import ChatTemplate, chat_template_of
 from outrider.checkpoints import open_checkpoint
 from outrider.checkpoints.adapters import Adapter, merged, open_adapter
+from outrider.checkpoints.chat_template import is_refusing, special_tokens
 from outrider.checkpoints.checkpoint import Checkpoint
 from outrider.checkpoints.config import AssistantConfig, ModelConfig
 from outrider.checkpoints.tokenizer_tables import TokenizerTables
@@ -38,6 +39,7 @@ from outrider.sampling.params import params_with
 from outrider.speculation.costs import MOST_ROWS
 from outrider.speculation.planner import DraftPlanner
 from outrider.tokenizer import Tokenizer, open_tokenizer
+from outrider.tokenizer.end_tokens import end_tokens
 
 Progress = Callable[[str, float], None]
 """Called with the step and the fraction done, from 0 to 1."""
@@ -129,8 +131,9 @@ class Loaded:
 
     @property
     def chat(self) -> ChatTemplate | None:
-        """The model's chat template; None for a base model."""
-        return self.prompts.template
+        """The model's chat template; None for a base model, and for a template that cannot be used."""
+        template = self.prompts.template
+        return None if template is None or is_refusing(template.source) else template
 
 
 def load(source: str | Path, options: LoadOptions, progress: Progress) -> Loaded:
@@ -142,6 +145,11 @@ def load(source: str | Path, options: LoadOptions, progress: Progress) -> Loaded
     """
     started = time.perf_counter()
     checkpoint, config, tables = open_target(source)
+    progress("building the tokenizer", 1.0)
+    template = chat_template_of(tables)
+    tokenizer = open_tokenizer(tables, path=checkpoint.path, written="" if template is None else template.written)
+    ends = end_tokens(config.end_token_ids, tokenizer, special_tokens(tables).get("eos_token"))
+    config = replace(config, end_token_ids=ends)
     context, pool = context_of(config, options.context), open_pool(options.threads)
     drafter = choose_drafter(source, checkpoint.path, config, options.drafter)
     drafters = open_drafters(drafter.path, config, options)
@@ -150,9 +158,6 @@ def load(source: str | Path, options: LoadOptions, progress: Progress) -> Loaded
     weights, packed = open_weights(checkpoint, options.quantize, pool, progress)
     target = record_target(config, drafters, adapters, weights, pool, options)
     weight_bytes = weights.packed_bytes
-    progress("building the tokenizer", 1.0)
-    template = chat_template_of(tables)
-    tokenizer = open_tokenizer(tables, path=checkpoint.path, written="" if template is None else template.written)
     tokenizer.pad(target.vocabulary)
     grammars = grammar_compiler(tokenizer, target.vocabulary)
     prompts = Prompts(

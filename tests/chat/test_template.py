@@ -86,9 +86,18 @@ NAMED = [
 ]
 
 
+VARIABLES = (
+    "{{ documents is none }} {{ image_token }} {{ audio_token }} {{ soc_token }} {{ tools is none }} {{ cls_token }}"
+)
+MODELS_OWN = {"extra_special_tokens": {"image_token": "<eos>"}, "soc_token": "<pad>"}
+NESTED = {"model_specific_special_tokens": {"audio_token": "<bos>"}}
+
+
 @pytest.mark.parametrize(
     "files",
     [
+        {"tokenizer_config.json": {"chat_template": VARIABLES, **MODELS_OWN}},
+        {"tokenizer_config.json": {"chat_template": VARIABLES, **NESTED}},
         {"chat_template.jinja": SPELLED},
         {"tokenizer_config.json": {"chat_template": SPELLED}},
         {"tokenizer_config.json": {"chat_template": NAMED}},

@@ -18,7 +18,7 @@ def test_demo_opens_with_its_known_facts() -> None:
     assert config.layers[5].rope.theta == 1e6
     assert config.rms_norm_eps == 1e-6
     assert config.attention_scale == 256**-0.5
-    assert config.end_token_ids == (1, 106)
+    assert config.end_token_ids == (1,)
     formats = {tensor.format for tensor in checkpoint.tensors.values()}
     assert formats == {"F32", "Q8_0", "Q5_0", "Q4_K", "Q6_K"}
     assert isinstance(tables, TokenizerTables)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from outrider import SamplingParams
 from outrider.drafters.protocol import Ask, Drafter, Features, SequenceState
+from outrider.sampling.choice import TokenChooser
 
 
 class Half:
@@ -16,8 +18,9 @@ class Half:
 
 
 def sequence(number: int, tokens: list[int], scope: str | None = "") -> SequenceState:
-    """A sequence whose text is `tokens`, without cache and sampling."""
-    return SequenceState(number, tokens, None, None, len(tokens) + 1000, scope=scope)  # type: ignore[arg-type]
+    """A sequence whose text is `tokens`, without cache, chosen greedily."""
+    chooser = TokenChooser(SamplingParams())
+    return SequenceState(number, tokens, None, chooser, len(tokens) + 1000, scope=scope)  # type: ignore[arg-type]
 
 
 def proposed(drafter: Drafter, state: SequenceState, budget: int) -> list[int]:

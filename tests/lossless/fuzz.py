@@ -5,11 +5,11 @@ usage: make fuzz, or PYTHONPATH=tests python tests/lossless/fuzz.py [--requests 
 
 Every round takes a model (tiny ones of all variants with random weights and drafters of every kind, or the demo), some
 requests with random prompts, embeddings in them, adapters, sampling parameters, stops, grammars, tools, thoughts and
-budgets, and how to draft: predictions, sources, tree shapes, draft lengths, drafts that are right, wrong or random,
-prompt chunks, requests in the batch, reused prefixes. Each request is answered alone without drafting, then all of them
-together with it. Not one token, text, log-probability, finish or stop reason may differ; some log-probabilities are
-compared with those of scoring, too. A difference is printed with the round's seed, which repeats it: --seed S
---requests 1.
+budgets, suppressed tokens, and how to draft: predictions, sources, tree shapes, draft lengths, drafts that are right,
+wrong or random, prompt chunks, requests in the batch, reused prefixes. Each request is answered alone without drafting,
+then all of them together with it. Not one token, text, log-probability, finish or stop reason may differ; some log-
+probabilities are compared with those of scoring, too. A difference is printed with the round's seed, which repeats it:
+--seed S --requests 1.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,7 @@ from word_tokenizer import speak_words
 
 from outrider import LLM, Grammar, SamplingParams
 from outrider.chat import grammar, json_calls
+from outrider.checkpoints.config import Suppressed
 from outrider.drafters import mtp
 from outrider.engine.media import Medium
 from outrider.engine.request import Request
@@ -227,6 +229,13 @@ def random_prediction(rng: random.Random, answer: list[int], vocabulary: int) ->
     return tuple(rng.choice([answer, wrong, expected, expected]))
 
 
+def random_suppressed(rng: random.Random, vocabulary: int) -> Suppressed:
+    """Mostly none; else a few tokens, as checkpoints have them, or many, so that they are often the likeliest."""
+    counts = [rng.choice([0, 0, 2, min(99, vocabulary // 5)]) for _ in range(2)]
+    always, first = (tuple(sorted(rng.sample(range(vocabulary), count))) for count in counts)
+    return Suppressed(always, first)
+
+
 def given_back(request: Request) -> tuple[Any, ...]:
     """All that must not depend on drafting."""
     out = request.output()
@@ -268,6 +277,8 @@ def fuzz_round(
     engine, planner = llm.parts.engine, llm.parts.engine.planner
     ends = {rng.randrange(llm.parts.target.vocabulary) for _ in range(rng.choice([0, 1, 20]))}
     engine._end_tokens = frozenset(ends)
+    suppressed = random_suppressed(rng, llm.parts.target.vocabulary)
+    llm.parts.target.config = replace(llm.config, suppressed=suppressed)
     stand_in = StandInDrafter(rng, llm.parts.target.vocabulary, rng.choice([0.0, 0.5, 0.9, 1.0]))
     expected = []
     for (prompt, params), given in zip(cases, media, strict=True):
@@ -277,8 +288,9 @@ def fuzz_round(
         if rng.random() < 0.3:
             params["prediction"] = random_prediction(rng, plain.answer, llm.parts.target.vocabulary)
         if params.get("logprobs") is not None and not given and rng.random() < 0.2:
-            scores = llm.score([plain.tokens], lora=params.get("lora"))[0][len(prompt) - 1 :]
-            if scores != [entry.logprob for entry in plain.output().logprobs or ()]:
+            first = bool(suppressed.first)  # the scores of a text do not depend on where an answer begins
+            scores = llm.score([plain.tokens], lora=params.get("lora"))[0][len(prompt) - 1 + first :]
+            if scores != [entry.logprob for entry in plain.output().logprobs or ()][first:]:
                 return len(cases), 0, f"{llm.path.name}, {params}, prompt {prompt}:\n{scores}\n{expected[-1]}"
     own, chunk = planner.drafters, engine.chunk
     branches = mtp.BRANCHES
@@ -297,6 +309,7 @@ def fuzz_round(
     finally:
         planner.drafters, engine.chunk, mtp.BRANCHES = own, chunk, branches
         engine._end_tokens = frozenset(llm.config.end_token_ids)
+        llm.parts.target.config = llm.config
     for request, plain, (prompt, params), draft in zip(running, expected, cases, drafts, strict=True):
         if (drafted := given_back(request)) != plain:
             what = f"{llm.path.name}, {llm.parts.threads} threads, draft={draft}, {params}, prompt {prompt}"

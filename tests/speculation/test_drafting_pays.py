@@ -10,8 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from outrider import SamplingParams
 from outrider.drafters.protocol import SequenceState
 from outrider.drafters.registry import Settings, make_drafters
+from outrider.sampling.choice import TokenChooser
 from outrider.speculation.costs import VerifyCost
 from outrider.speculation.planner import DraftPlanner
 from outrider.speculation.walk import walk
@@ -68,7 +70,8 @@ def seconds(text: list[int], curve: list[float], setting: str | int) -> float:
     total = 0.0
     for number, begin in enumerate(range(len(text) // 5, len(text) - 150, 150)):
         tokens = text[:begin][-600:]
-        sequence = SequenceState(number, tokens, NoCache(), None, len(tokens) + 150, setting, "")  # type: ignore[arg-type]
+        chooser, end = TokenChooser(SamplingParams()), len(tokens) + 150
+        sequence = SequenceState(number, tokens, NoCache(), chooser, end, setting, "")  # type: ignore[arg-type]
         rest = iter(text[begin : begin + 150])
         planner.open(sequence)
         while sequence.room > 0:

@@ -61,7 +61,7 @@ def drafter_for(llm, folder, seed=0):
     tensor = open_checkpoint(llm.path).tensors["embed_tokens.weight"]
     embedding = cpu.dequantize(tensor.format, *tensor.shape, tensor.data)
     drafter = Drafter(assistant_config(llm.config, SHAPE), torch.from_numpy(embedding), torch.arange(VOCAB))
-    start_near(drafter, embedding, samples_of(Dataset(folder), VOCAB))
+    start_near(drafter, embedding, embedding, samples_of(Dataset(folder), VOCAB))
     return drafter
 
 

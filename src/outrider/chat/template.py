@@ -100,7 +100,13 @@ class ChatTemplate:
         if template is None:
             tagged = TaggedTemplate(self._environment, self.source, known, self._tokens)
             template = self._tagged[known] = tagged
-        given = {**variables, "messages": messages, "tools": tools, "add_generation_prompt": generation}
+        given = {
+            "documents": None,
+            **variables,
+            "messages": messages,
+            "tools": tools,
+            "add_generation_prompt": generation,
+        }
         try:
             return template.render(given)
         except (jinja2.TemplateError, TypeError, ValueError, LookupError, AttributeError, ArithmeticError) as error:

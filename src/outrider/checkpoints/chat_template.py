@@ -24,6 +24,18 @@ class StoredTemplate:
     tokens: Mapping[str, str]
 
 
+def special_tokens(tokenizer: TokenizerTables | Path) -> Mapping[str, str]:
+    """The texts of special tokens by the variables that templates read them from. Raises as `stored_template`."""
+    if isinstance(tokenizer, TokenizerTables):
+        return tokenizer.specials
+    config = read_json(tokenizer.with_name("special_tokens_map.json")) | _tokenizer_config(tokenizer)
+    found = {key: value for key, value in config.items() if key.endswith("_token")}
+    for of_model in ("model_specific_special_tokens", "extra_special_tokens"):
+        found |= named if isinstance(named := config.get(of_model), dict) else {}
+    texts = {key: value.get("content") if isinstance(value, dict) else value for key, value in found.items()}
+    return {"bos_token": "<bos>"} | {key: text for key, text in texts.items() if isinstance(text, str)}
+
+
 def stored_template(tokenizer: TokenizerTables | Path) -> StoredTemplate | None:
     """The chat template of a checkpoint; None if it has none.
 
@@ -35,18 +47,18 @@ def stored_template(tokenizer: TokenizerTables | Path) -> StoredTemplate | None:
             cannot be read the source is one that refuses every conversation: completions need none.
     """
     if isinstance(tokenizer, TokenizerTables):
-        return None if tokenizer.chat_template is None else StoredTemplate(tokenizer.chat_template, tokenizer.specials)
-    config = read_json(tokenizer.with_name("tokenizer_config.json"))
-    tokens = {"bos_token": "<bos>"}
-    for key, value in (read_json(tokenizer.with_name("special_tokens_map.json")) | config).items():
-        text = value.get("content") if isinstance(value, dict) else value
-        if key.endswith("_token") and isinstance(text, str):
-            tokens[key] = text
-    try:
-        source = one_source(_templates(tokenizer.parent, config))
-    except (CheckpointError, OSError, UnicodeDecodeError) as error:
-        source = refusing(str(error))
-    return None if source is None else StoredTemplate(source, tokens)
+        source = tokenizer.chat_template
+    else:
+        config = _tokenizer_config(tokenizer)
+        try:
+            source = one_source(_templates(tokenizer.parent, config))
+        except (CheckpointError, OSError, UnicodeDecodeError) as error:
+            source = refusing(str(error))
+    return None if source is None else StoredTemplate(source, special_tokens(tokenizer))
+
+
+def _tokenizer_config(tokenizer: Path) -> dict[str, Any]:
+    return read_json(tokenizer.with_name("tokenizer_config.json"))
 
 
 def one_source(named: Mapping[str, Any]) -> str | None:
@@ -64,10 +76,18 @@ def one_source(named: Mapping[str, Any]) -> str | None:
     return f"{{% if tools %}}\n{sources['tool_use']}{{%+ else %}}\n{sources['default']}{{%+ endif %}}"
 
 
+_REFUSAL = "{{ raise_exception("
+
+
 def refusing(problem: str) -> str:
     """A template that refuses every conversation with this sentence, which is logged too."""
     _log.warning("Only completions work: %s", problem)
-    return f"{{{{ raise_exception({json.dumps(problem)}) }}}}"
+    return f"{_REFUSAL}{json.dumps(problem)}) }}}}"
+
+
+def is_refusing(source: str) -> bool:
+    """Whether a template refuses every conversation, as those of `refusing` do."""
+    return source.startswith(_REFUSAL)
 
 
 def _templates(folder: Path, config: Mapping[str, Any]) -> dict[str, Any]:

@@ -63,6 +63,22 @@ class Experts:
 
 
 @dataclass(frozen=True)
+class Suppressed:
+    """Tokens that are never chosen: `always`, and `first`, as the first token of an answer. Each ascending."""
+
+    always: tuple[int, ...] = ()
+    first: tuple[int, ...] = ()
+
+    def within(self, vocab_size: int) -> Suppressed:
+        """Without ids beyond the vocabulary, which cannot be chosen anyway."""
+        always, first = ([token for token in tokens if token < vocab_size] for tokens in (self.always, self.first))
+        return Suppressed(tuple(always), tuple(first))
+
+
+NONE_SUPPRESSED = Suppressed()
+
+
+@dataclass(frozen=True)
 class ModelConfig:
     """A Gemma 3 or Gemma 4 text model.
 
@@ -73,6 +89,7 @@ class ModelConfig:
         ple_width: of the per-layer embedding of each layer; 0 without one.
         context_length: positions that the model was trained for.
         end_token_ids: tokens that end an answer, ascending.
+        suppressed: tokens that are never chosen.
     """
 
     architecture: Literal["gemma3", "gemma4"]
@@ -88,6 +105,7 @@ class ModelConfig:
     context_length: int
     bos_token_id: int
     end_token_ids: tuple[int, ...]
+    suppressed: Suppressed = NONE_SUPPRESSED
 
     @property
     def value_norm(self) -> bool:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from outrider.checkpoints.ignored import GENERATION, keys
 from outrider.checkpoints.settings import Settings
 from outrider.errors import CheckpointError
 
@@ -62,22 +63,10 @@ GENERATION_CONFIG = Dialect(
         "min_new_tokens": "min_tokens",
         "stop_strings": "stop",
     },
-    # Read elsewhere (token ids), lengths that count the prompt, or how transformers runs the model and what it returns.
-    frozenset(
-        """
-        do_sample eos_token_id bos_token_id pad_token_id suppress_tokens decoder_start_token_id max_length
-        early_stopping length_penalty diversity_penalty num_beam_groups renormalize_logits remove_invalid_values
-        transformers_version _from_model_config use_cache cache_implementation cache_config max_cache_len use_mtp
-        num_return_sequences output_attentions output_hidden_states output_scores output_logits is_assistant
-        return_dict_in_generate num_assistant_tokens num_assistant_tokens_schedule prompt_lookup_num_tokens
-        assistant_confidence_threshold assistant_early_exit assistant_lookbehind assistant_ensemble_weight
-        target_lookbehind max_matching_ngram_size speculation_type compile_config disable_compile low_memory
-        continuous_batching_config prefill_chunk_size
-        """.split()  # noqa: SIM905 (a list would take a line per word)
-    ),
+    frozenset({*keys(GENERATION), "do_sample", "eos_token_id", "suppress_tokens", "begin_suppress_tokens"}),
     {"num_beams": (1,), "encoder_repetition_penalty": (1,), "guidance_scale": (1,)},
 )
-"""generation_config.json of transformers. Beams are refused by `num_beams`, on which their other settings depend."""
+"""generation_config.json of transformers. The harmless ones are ignored, or read elsewhere."""
 
 _LLAMA_CPP = {"penalty_last_n": (-1,), "repeat_last_n": (-1,), "tfs_z": (1,)}
 GGUF = Dialect(
@@ -130,7 +119,7 @@ def sampling_of(settings: Settings, dialect: Dialect, others: SamplingDefaults =
     if found.get("max_tokens", 1) < 1:
         del found["max_tokens"]
     _report_unsupported(settings, dialect)
-    sampled = settings.raw("do_sample")
+    sampled = settings.flag("do_sample") if settings.has("do_sample") else None
     if sampled is False:
         return found | {"temperature": 0.0}
     if sampled is True and not settings.has("top_k"):

@@ -94,6 +94,14 @@ class Settings:
         items = [value] * count if isinstance(value, int) else self._items(key, count)
         return tuple(self._integer(key, item, 1, high) for item in items)
 
+    def token_ids(self, key: str) -> tuple[int, ...]:
+        """One token id or a list of them, ascending and each once; empty if the key is missing."""
+        value = self.raw(key, [])
+        found = value.tolist() if isinstance(value, np.ndarray) else value if isinstance(value, list) else [value]
+        if len(found) > MAX_SIZE or not all(type(token) is int and 0 <= token < _MAX_INTEGER for token in found):
+            raise self._unlike(key, value, "a token id or a list of token ids")
+        return tuple(sorted(set(found)))
+
     def array(self, key: str, dtype: type[np.generic]) -> np.ndarray[Any, Any]:
         """A one-dimensional array of exactly this dtype."""
         value = self._get(key)

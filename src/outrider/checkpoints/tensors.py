@@ -6,7 +6,10 @@ if its condition (a size, or none) and its shape have no size that is 0.
 
 from __future__ import annotations
 
+from collections.abc import Container
 from typing import NamedTuple
+
+EMBEDDING, OWN_HEAD = "embed_tokens.weight", "lm_head.weight"
 
 
 class Known(NamedTuple):
@@ -60,8 +63,14 @@ layer_scalar                           layer_output_scale.weight    one         
 
 AFTER_LAYERS = _rows("""
 norm.weight                            output_norm.weight           hidden
+lm_head.weight                         output.weight                vocabulary,hidden         untied
 pre_projection.weight                  nextn.pre_projection.weight  hidden,2*backbone
 post_projection.weight                 nextn.post_projection.weight backbone,hidden
 masked_embedding.centroids.weight      masked_embd_centroids.weight clusters,hidden
 masked_embedding.token_ordering        masked_embd_ordering         vocabulary                clusters
 """)
+
+
+def head_of(names: Container[str]) -> str:
+    """The matrix that makes logits, of a checkpoint with these tensors: its own head, else the embedding."""
+    return OWN_HEAD if OWN_HEAD in names else EMBEDDING

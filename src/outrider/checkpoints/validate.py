@@ -10,24 +10,27 @@ import numpy as np
 
 from outrider.checkpoints.checkpoint import FLOAT_FORMATS, TOKEN_ORDERING, WEIGHT_FORMATS, Tensor
 from outrider.checkpoints.config import AssistantConfig, Experts, ModelConfig
-from outrider.checkpoints.tensors import AFTER_LAYERS, BEFORE_LAYERS, LAYER, Known
+from outrider.checkpoints.tensors import AFTER_LAYERS, BEFORE_LAYERS, EMBEDDING, LAYER, OWN_HEAD, Known
 from outrider.errors import CheckpointError
 
 _KV_TENSORS = [f"self_attn.{name}.weight" for name in ("k_proj", "v_proj", "k_norm", "v_norm")]
 _AGAIN = "download or convert it again"
 _Problem = tuple[str, str]  # what is wrong, what to do
-_EMBEDDING = "embed_tokens.weight"
-_HEADS = ("lm_head.weight", "output.weight")
 _COMPARED_BYTES = 1 << 24
 
 
-def expected_shapes(config: ModelConfig | AssistantConfig) -> dict[str, tuple[int, ...]]:
-    """Neutral name -> shape of every tensor that a checkpoint of this config holds, in order of layer."""
+def expected_shapes(config: ModelConfig | AssistantConfig, *, untied: bool = False) -> dict[str, tuple[int, ...]]:
+    """Neutral name -> shape of every tensor that a checkpoint of this config holds, in order of layer.
+
+    Args:
+        untied: its head is a matrix of its own, not the embedding.
+    """
     drafter, text = (config, config.text) if isinstance(config, AssistantConfig) else (None, config)
     experts = text.experts or Experts(count=0, top_k=0, width=0)
     sizes = {
         "one": 1,
         "gemma4": int(text.architecture == "gemma4"),
+        "untied": int(untied),
         "vocabulary": text.vocab_size,
         "hidden": text.hidden_size,
         "ple": text.ple_width,
@@ -61,20 +64,26 @@ def _shapes(rows: tuple[Known, ...], sizes: Mapping[str, int], prefix: str = "")
     return {f"{prefix}{row.neutral}": tuple(sizes[name] for name in row.shape) for row in there}
 
 
-def validate(config: ModelConfig | AssistantConfig, tensors: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
+def validate(
+    config: ModelConfig | AssistantConfig, tensors: Mapping[str, Tensor], path: Path, *, untied: bool = False
+) -> dict[str, Tensor]:
     """The model's tensors in order of layer: none missing, none unknown, each of its shape and a possible format.
 
-    Left out are an output head that equals the embedding, and key and value projections of layers that share another
-    layer's cache, which no pass reads although published checkpoints hold them.
+    Left out are a head that equals the embedding, and key and value projections of layers that share another layer's
+    cache, which no pass reads although published checkpoints hold them. A head that differs is used, as in
+    transformers and llama.cpp, also where the settings call it tied: merged fine-tunes keep the base model's flag.
 
     Args:
         path: the checkpoint, for errors.
+        untied: the settings say that the head is not the embedding, so it must be there.
 
     Raises:
         CheckpointError: settings contradict each other, or a tensor is missing, unknown, or of another shape or format
             than the config implies; the first such tensor is named.
     """
-    expected = expected_shapes(config)
+    head = tensors.get(OWN_HEAD)
+    own = untied if head is None else not _equal(head, tensors.get(EMBEDDING))
+    expected = expected_shapes(config, untied=own)
     for problem, remedy in chain(_contradictions(config), _misfits(config, expected, tensors)):
         raise CheckpointError(problem, path=path, remedy=remedy)
     return {name: tensors[name] for name in expected}
@@ -105,11 +114,8 @@ def _misfits(
     """Tensors that are unknown, missing, or not as expected."""
     unused = unused_tensors(config)
     for name in tensors:
-        if name in expected or name in unused or (name in _HEADS and _equal(tensors[name], tensors.get(_EMBEDDING))):
+        if name in expected or name in unused or name == OWN_HEAD:
             continue
-        if name in _HEADS:
-            problem = f"has an output head ({name}) that differs from its embedding, which is not supported"
-            yield problem, "Use a checkpoint with a tied head, as Gemma is published"
         remedy = "Use a checkpoint of a plain Gemma 3 or Gemma 4 model, with adapters merged into it"
         yield f"holds the tensor {name}, which is no part of the Gemma models that are supported", remedy
     for name, shape in expected.items():

@@ -66,12 +66,14 @@ def _match_after(index: SuffixIndex, path: Sequence[int]) -> Match | None:
 
 
 def add_chain(ask: Ask, tokens: Sequence[int], match: Match, source: str, parent: int = ROOT) -> None:
-    """Adds the tokens that followed a match, under a node.
+    """Adds the tokens that followed a match, under a node and up to one that is never chosen.
 
     Each accepted token makes the match longer, so the coarse feature is match length plus depth. The fine one is the
     depth, or that several tokens followed such text.
     """
     for depth, token in enumerate(tokens):
+        if token in ask.sequence.chooser.suppressed:
+            return
         fine = min(depth.bit_length(), 4) if depth or match.successors == 1 else _AMBIGUOUS
         features = (_bucket(match.length + depth), fine)
         chance = ask.chances.chance(source, features, _FIRST_GUESS)

@@ -96,7 +96,7 @@ class Engine:
             )
             given = self._count, params, sequence, media, self.tokenizer, self._end_tokens, self.context, self._grammars
             try:
-                request = Request(*given)
+                request = Request(*given, self.target.config.suppressed)
                 self.planner.open(request.state)
             except Exception:
                 self._caches.close(sequence)

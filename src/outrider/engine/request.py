@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 
 from outrider.arrays import Floats, Ints
 from outrider.cache import Sequence as CachedSequence
+from outrider.checkpoints.config import Suppressed
 from outrider.drafters.protocol import SequenceState
 from outrider.drafters.tree import Draft, reported
 from outrider.engine.media import Medium
@@ -37,6 +38,7 @@ class Request:
         end_tokens: frozenset[int],
         context: int,
         grammars: GrammarCompiler,
+        suppressed: Suppressed,
     ) -> None:
         self.number, self.params, self.sequence, self.media = number, params, sequence, media
         self.prompt_length = len(sequence.tokens)
@@ -57,7 +59,7 @@ class Request:
         if thoughts is not None and (form is not None or thoughts.budget is not None):
             constraint = ThoughtConstraint(thoughts, form, grammars.text_tokens)
         self._thought = ThoughtState(thoughts is not None and thoughts.opened)
-        self.chooser = TokenChooser(params, sequence.tokens, self._end_tokens, constraint)
+        self.chooser = TokenChooser(params, sequence.tokens, self._end_tokens, constraint, suppressed)
         limit = min(self.prompt_length + params.max_tokens, context)
         prediction = params.prediction
         self.state = SequenceState(
@@ -113,6 +115,8 @@ class Request:
             if self.finish_reason is not None:
                 return None
             row = None if logits is None else logits[node + 1]
+            if row is not None:
+                self.chooser.suppress(row)
             own = row.copy() if row is not None and self.params.logprobs is not None else None
             token = self.chooser.choose(int(most_likely[node + 1]), row, len(self.tokens))
             if token is None:

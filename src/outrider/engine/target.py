@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -33,7 +33,7 @@ class Rows:
 @dataclass
 class PassResult:
     """One pass. By sequence: `choices`, the most likely token of each output, int32; `logits`, (outputs, vocabulary)
-    float32 after softcap, or None if not requested."""
+    float32 after softcap, or None if not requested. Suppressed tokens are no choices, and have logits of -infinity."""
 
     choices: list[Ints]
     logits: list[Floats | None]
@@ -75,16 +75,41 @@ class Target:
             outputs.append(np.asarray(s.outputs, np.int32) + np.int32(offset))
         wanted = np.concatenate(outputs)
         buffer = self._logits_for(len(wanted)) if logits and len(wanted) else None
+        rows = token, sequence, np.concatenate(parent), wanted, [s.cache for s in sequences]
+        others = _embeddings(sequences, offsets), self._adapter(sequences)
+
+        def run(into: Floats | None) -> Ints:
+            best, _ = self.forward.program.run(*rows, into, *others)
+            return best
+
         with self.gate:
             started = time.perf_counter()
-            best, _ = self.forward.program.run(
-                *(token, sequence, np.concatenate(parent), wanted, [s.cache for s in sequences], buffer),
-                *(_embeddings(sequences, offsets), self._adapter(sequences)),
-            )
+            best = self._choices(run, buffer, len(wanted))
             seconds = time.perf_counter() - started
         ends = np.cumsum([len(s.outputs) for s in sequences])[:-1]
         parts: list[Floats | None] = [None] * len(sequences) if buffer is None else list(np.split(buffer, ends))
         return PassResult(np.split(best, ends), parts, seconds)
+
+    def _choices(self, run: Callable[[Floats | None], Ints], logits: Floats | None, outputs: int) -> Ints:
+        """The most likely token of each output that is not suppressed, ties to the lower id.
+
+        A suppressed token is so rarely the likeliest that repeating the pass then, for its logits, costs less than
+        logits in every pass.
+
+        Args:
+            run: runs the pass, with its logits or without.
+            logits: (outputs, vocabulary) float32, to fill; None if they are not wanted.
+        """
+        best, suppressed = run(logits), list(self.config.suppressed.always)
+        wrong = [at for at, token in enumerate(best.tolist()) if token in suppressed]
+        if wrong and logits is None:
+            logits = self._logits_for(outputs)
+            best = run(logits)
+        if logits is not None:
+            logits[:, suppressed] = -np.inf
+            for at in wrong:
+                best[at] = logits[at].argmax()
+        return best
 
     def hidden(self, outputs: int) -> Floats:
         """The final hidden states of the last pass's first `outputs` output rows, (outputs, hidden_size) float32."""

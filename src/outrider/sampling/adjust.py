@@ -1,4 +1,4 @@
-"""Changes of logits before a token is chosen: biases, penalties, and end tokens masked up to a minimum length."""
+"""Changes of logits before a token is chosen: biases, penalties, and tokens masked."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from outrider.arrays import Floats, Ints
+from outrider.checkpoints.config import NONE_SUPPRESSED, Suppressed
 from outrider.sampling.params import SamplingParams
 
 Ids = npt.NDArray[np.int64]
@@ -22,15 +23,25 @@ class LogitAdjustments:
 
     Args:
         end_tokens: those that would end this request.
+        suppressed: by the checkpoint.
     """
 
-    def __init__(self, params: SamplingParams, prompt: Sequence[int], end_tokens: Collection[int]) -> None:
+    def __init__(
+        self,
+        params: SamplingParams,
+        prompt: Sequence[int],
+        end_tokens: Collection[int],
+        suppressed: Suppressed = NONE_SUPPRESSED,
+    ) -> None:
         self._params = params
+        self.suppressed = frozenset(suppressed.always)
+        self._never = np.array(suppressed.always, np.int64)
+        self._not_first = np.array(suppressed.first, np.int64)
         self._biased = np.fromiter(params.logit_bias, np.int64, len(params.logit_bias))
         self._bias = np.fromiter(params.logit_bias.values(), np.float32, len(params.logit_bias))
         self._ends = np.fromiter(end_tokens if params.min_tokens else (), np.int64)
         self._penal = (params.repetition_penalty, params.presence_penalty, params.frequency_penalty) != (1.0, 0.0, 0.0)
-        self.needed = self._penal or len(self._biased) > 0 or len(self._ends) > 0
+        self._of_request = self._penal or len(self._biased) > 0 or len(self._ends) > 0
         self._length = 0  # tokens of the answer
         self._slots: dict[int, int] = {}  # token -> its index in the arrays below
         self._tokens = np.zeros(64, np.int64)
@@ -38,6 +49,17 @@ class LogitAdjustments:
         if self._penal:
             for token in prompt:
                 self._slot(token)
+
+    @property
+    def needed(self) -> bool:
+        """Whether the next token's logits change, once those of suppressed tokens are -infinity."""
+        return self._of_request or (self._length == 0 and len(self._not_first) > 0)
+
+    def suppress(self, logits: Floats, tokens: Ints | None = None) -> None:
+        """Masks the tokens that the checkpoint suppresses; arguments as of `apply`."""
+        for masked in (self._never, self._not_first if self._length == 0 else self._never[:0]):
+            if len(masked):
+                logits[_indices(masked, tokens)[0]] = -np.inf
 
     def push(self, token: int) -> None:
         """Appends a token to the answer."""

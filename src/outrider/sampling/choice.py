@@ -9,6 +9,7 @@ import numpy as np
 
 from outrider.arrays import Floats, Ints
 from outrider.backends import cpu
+from outrider.checkpoints.config import NONE_SUPPRESSED, Suppressed
 from outrider.sampling.adjust import LogitAdjustments
 from outrider.sampling.constraint import Constraint, PackedMask
 from outrider.sampling.params import SamplingParams
@@ -22,7 +23,7 @@ class TokenChooser:
     logits are of plain decoding or of a draft's row does not matter, nor how often `choose` is called.
 
     Args:
-        prompt, end_tokens: see `LogitAdjustments`.
+        prompt, end_tokens, suppressed: see `LogitAdjustments`.
         constraint: of the request's grammar and thinking budget, if it has any.
     """
 
@@ -32,9 +33,10 @@ class TokenChooser:
         prompt: Sequence[int] = (),
         end_tokens: Collection[int] = (),
         constraint: Constraint | ThoughtConstraint | None = None,
+        suppressed: Suppressed = NONE_SUPPRESSED,
     ) -> None:
         self._params, self._constraint = params, constraint
-        self._adjustments = LogitAdjustments(params, prompt, end_tokens)
+        self._adjustments = LogitAdjustments(params, prompt, end_tokens, suppressed)
         self._sampler = cpu.Sampler()
 
     @property
@@ -57,12 +59,25 @@ class TokenChooser:
         """Why the grammar cannot continue, if it cannot."""
         return None if self._constraint is None else self._constraint.problem
 
+    @property
+    def suppressed(self) -> frozenset[int]:
+        """Tokens that are never chosen."""
+        return self._adjustments.suppressed
+
+    def suppress(self, logits: Floats) -> None:
+        """Masks tokens that the checkpoint suppresses: the model's log-probabilities at this position are without them.
+
+        Args:
+            logits: (vocabulary,) float32 of the next token, changed in place.
+        """
+        self._adjustments.suppress(logits)
+
     def choose(self, most_likely: int, logits: Floats | None, position: int) -> int | None:
         """The token at `position` (its index in the sequence); None if the grammar allows none.
 
         Args:
-            most_likely: the argmax of the logits before softcap, ties to the lower id.
-            logits: (vocabulary,) float32, changed in place; may be None unless `needs_logits`.
+            most_likely: the argmax of the logits before softcap, ties to the lower id; no suppressed token.
+            logits: (vocabulary,) float32 after `suppress`, changed in place; may be None unless `needs_logits`.
         """
         if not self.needs_logits:
             return most_likely
@@ -110,9 +125,9 @@ class TokenChooser:
             guess weighs e times less for each unit of logit that it lacks to the first.
         """
         p = self._params
-        if self._adjustments.needed:
-            with self._adjustments.along(path):
-                self._adjustments.apply(logits, tokens)
+        with self._adjustments.along(path):
+            self._adjustments.suppress(logits, tokens)
+            self._adjustments.apply(logits, tokens)
         allowed = None if self._constraint is None else self._constraint.after(path)
         if allowed is not None:
             logits[~(allowed if tokens is None else allowed[tokens])] = -np.inf
@@ -148,10 +163,12 @@ class TokenChooser:
         if constraint.problem is not None or not allowed.any():
             return None
         logits[~allowed] = -np.inf
-        if own is not None and not np.isfinite(logits[allowed]).any():  # biases against a grammar
-            fitting = np.flatnonzero(allowed)
-            return int(fitting[np.argmax(own[fitting])])
-        return self._sample(logits, position)
+        if logits.max() > -np.inf:
+            return self._sample(logits, position)
+        if own is None:  # all that fit are suppressed
+            return None
+        own[~allowed] = -np.inf  # biases against a grammar
+        return int(own.argmax()) if own.max() > -np.inf else None
 
     def _sample(self, logits: Floats, position: int) -> int:
         p = self._params

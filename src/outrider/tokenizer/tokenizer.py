@@ -173,6 +173,11 @@ class Tokenizer:
             self._special_ids = {self._texts[token]: token for token in self.hidden if self._texts.get(token)}
         return self._special_ids
 
+    def id_of(self, text: str) -> int | None:
+        """The id of the token with this text; None if there is none."""
+        token: int | None = self._special.token_to_id(text)
+        return token
+
     def special_tokens(self, texts: Iterable[str]) -> frozenset[int]:
         """The ids of the control tokens with these texts; other texts are skipped."""
         return frozenset(self.control_ids[text] for text in texts if text in self.control_ids)

@@ -181,7 +181,7 @@ class Drafter(nn.Module):
 
 
 @torch.no_grad()
-def start_near(drafter: Drafter, embedding: Floats, samples: Samples) -> None:
+def start_near(drafter: Drafter, embedding: Floats, head: Floats, samples: Samples) -> None:
     """Initialize a drafter as the best linear drafter for its target, instead of at random.
 
     The logits of the target are E h. The error of a low-rank approximation is weighted by D, the tokens' shares of the
@@ -191,7 +191,7 @@ def start_near(drafter: Drafter, embedding: Floats, samples: Samples) -> None:
     projection as h = L V z, and the input projection as the least-squares prediction of the next z.
 
     Args:
-        embedding: (vocabulary, backbone) of the target.
+        embedding, head: (vocabulary, backbone) of the target; one matrix if they are tied.
     """
     a, rank = drafter.assistant, drafter.assistant.model.embed_tokens.weight.shape[1]
     following = samples.following.astype(np.float64)
@@ -199,7 +199,7 @@ def start_near(drafter: Drafter, embedding: Floats, samples: Samples) -> None:
     spread = np.sqrt(np.maximum(values, 1e-6 * values[-1]))
     root, inverse = vectors * spread, (vectors / spread).T
     share = samples.shares / samples.shares.sum()
-    centred = (embedding - share @ embedding).astype(np.float32)  # a shift of all logits changes nothing
+    centred = (head - share @ head).astype(np.float32)  # a shift of all logits changes nothing
     used = np.flatnonzero(share > 0)
     weighted = centred[used] * np.sqrt(share[used, None])
     _, right = np.linalg.eigh(root.T @ (weighted.T @ weighted) @ root)
@@ -215,9 +215,9 @@ def start_near(drafter: Drafter, embedding: Floats, samples: Samples) -> None:
     a.pre_projection.weight.copy_(torch.from_numpy(guess.T))
     # The final norm scales predictions to unit RMS; `trust` restores their own, so that weak ones give flat logits.
     trust = float(np.sqrt(np.mean((given @ guess) ** 2)))
-    head = torch.from_numpy((centred @ (trust * back)).astype(np.float32))
-    a.model.embed_tokens.weight.copy_(head)
-    drafter.active_head.copy_(head[drafter.active])
+    low_rank = torch.from_numpy((centred @ (trust * back)).astype(np.float32))
+    a.model.embed_tokens.weight.copy_(low_rank)
+    drafter.active_head.copy_(low_rank[drafter.active])
     a.post_projection.weight.copy_(torch.from_numpy(trust * back))
     for layer in a.model.layers:
         nn.init.constant_(layer.self_attn.q_norm.weight, layer.self_attn.head_dim**-0.5)

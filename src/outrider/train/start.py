@@ -14,6 +14,7 @@ from outrider.backends import cpu
 from outrider.checkpoints import Checkpoint, open_checkpoint
 from outrider.checkpoints.config import AssistantConfig, ModelConfig
 from outrider.checkpoints.hf.names import neutral_name
+from outrider.checkpoints.tensors import EMBEDDING, head_of
 from outrider.errors import CheckpointError
 from outrider.models.assistant import check_pair
 from outrider.train.dataset import Dataset
@@ -24,7 +25,7 @@ _SAMPLES = 60_000
 
 def target_embedding(checkpoint: Checkpoint) -> Floats:
     """(vocabulary, backbone) float32 embedding of the target."""
-    return _values(checkpoint, "embed_tokens.weight")
+    return _values(checkpoint, EMBEDDING)
 
 
 def active_tokens(data: Dataset) -> torch.Tensor:
@@ -38,9 +39,9 @@ def active_tokens(data: Dataset) -> torch.Tensor:
 def new_drafter(target: Checkpoint, data: Dataset, shape: DrafterShape) -> Drafter:
     """A drafter initialized from its target; see `start_near`."""
     assert isinstance(target.config, ModelConfig)
-    embedding = target_embedding(target)
+    embedding, head = target_embedding(target), _values(target, head_of(target.tensors))
     drafter = Drafter(assistant_config(target.config, shape), torch.from_numpy(embedding), active_tokens(data))
-    start_near(drafter, embedding, samples_of(data, target.config.vocab_size))
+    start_near(drafter, embedding, head, samples_of(data, target.config.vocab_size))
     return drafter
 
 
@@ -96,7 +97,7 @@ def known_drafter(target: Checkpoint, data: Dataset, known: Checkpoint, shape: D
             values = _values(known, name)
         state[name].copy_(torch.from_numpy(values).view_as(state[name]))
     with torch.no_grad():
-        drafter.active_head.copy_(state["embed_tokens.weight"][drafter.active])
+        drafter.active_head.copy_(state[EMBEDDING][drafter.active])
     return drafter
 
 

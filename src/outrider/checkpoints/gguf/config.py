@@ -11,20 +11,23 @@ from typing import cast
 
 import numpy as np
 
-from outrider.checkpoints.config import AssistantConfig, Experts, Kind, ModelConfig, Rope, kv_sources, make_layers
+from outrider.checkpoints.config import (
+    AssistantConfig,
+    Experts,
+    Kind,
+    ModelConfig,
+    Rope,
+    Suppressed,
+    kv_sources,
+    make_layers,
+)
 from outrider.checkpoints.gguf.file import GGUFFile
 from outrider.checkpoints.gguf.names import ROPE_FREQS, gguf_name
+from outrider.checkpoints.ignored import GGUF_MODEL, keys
 from outrider.checkpoints.settings import MAX_LAYERS, Settings
 
 _SUPPORTED = ("gemma3", "gemma4", "gemma4-assistant")
 _GEMMA3_27B_LAYERS = 62
-
-# Keys that do not affect what the text model computes; "vision." stands for all keys of the vision encoder.
-_DESCRIPTIVE = ("vocab_size", "block_size", "rope.scaling.original_context_length", "vision.", "audio.", "mm.")
-
-# Tokens that end an answer. Published configs list several, but a converter writes only one of them (<end_of_turn> for
-# an instruction-tuned Gemma 3), so, as in llama.cpp, the others are found by their text.
-_END_TOKENS = ("<eos>", "<end_of_turn>", "<turn|>", "<|tool_response>")
 
 
 _OTHER_KINDS = {
@@ -45,8 +48,10 @@ def gguf_config(file: GGUFFile) -> ModelConfig | AssistantConfig:
     """
     general = Settings(file.values, file.path, "general.")
     architecture = general.text("architecture")
-    if (other := _OTHER_KINDS.get("mmproj" if architecture == "clip" else general.text("type", "model"))) is not None:
-        raise file.fault(*other)
+    kind = "mmproj" if architecture == "clip" else general.text("type", "model")
+    if kind != "model":
+        what = f"holds no model but a file of type {kind!r}", "Use the file of the model itself"
+        raise file.fault(*_OTHER_KINDS.get(kind, what))
     if architecture not in _SUPPORTED:
         problem = f"holds a model of architecture {architecture!r}, which is not supported"
         raise file.fault(problem, f"Use a model of one of the architectures {', '.join(_SUPPORTED)}")
@@ -56,7 +61,7 @@ def gguf_config(file: GGUFFile) -> ModelConfig | AssistantConfig:
         if architecture == "gemma4-assistant"
         else _text(file, settings, gemma4=architecture == "gemma4", reads_target=False)
     )
-    settings.refuse_unread(_DESCRIPTIVE)
+    settings.refuse_unread(keys(GGUF_MODEL))
     return config
 
 
@@ -64,6 +69,8 @@ def _text(file: GGUFFile, settings: Settings, *, gemma4: bool, reads_target: boo
     count = settings.integer("block_count", low=1, high=MAX_LAYERS)
     heads, hidden_size = settings.size("attention.head_count"), settings.size("embedding_length")
     tokenizer, vocab_size = Settings(file.values, file.path, "tokenizer.ggml."), _vocab_size(file)
+    if (stated := settings.integer("vocab_size", vocab_size)) != vocab_size:
+        raise settings.fault(f"states {stated} tokens, but its embedding has {vocab_size} rows")
     kinds = _kinds(settings, count, period=None if gemma4 else 6)
     shared = settings.integer("attention.shared_kv_layers", 0, high=count) if gemma4 else 0
     sources = kv_sources(kinds, None if reads_target else shared, settings.fault)
@@ -93,6 +100,7 @@ def _text(file: GGUFFile, settings: Settings, *, gemma4: bool, reads_target: boo
         context_length=settings.integer("context_length", low=1),
         bos_token_id=tokenizer.integer("bos_token_id", high=vocab_size - 1),
         end_token_ids=_end_token_ids(tokenizer),
+        suppressed=Suppressed(always=tokenizer.token_ids("suppress_tokens")).within(vocab_size),
     )
 
 
@@ -125,9 +133,9 @@ def _kinds(settings: Settings, count: int, *, period: int | None) -> tuple[Kind,
 
 
 def _gemma3_ropes(settings: Settings) -> dict[Kind, Rope]:
-    dims = _head_dim(settings, default=256)
+    dims = _head_dim(settings)
     return {
-        "full": Rope(settings.number("rope.freq_base", 1e6, low=1.0), dims, dims, _linear_factor(settings)),
+        "full": Rope(settings.number("rope.freq_base", low=1.0), dims, dims, _linear_factor(settings)),
         "sliding": Rope(settings.number("rope.freq_base_swa", 1e4, low=1.0), dims, dims),
     }
 
@@ -142,13 +150,13 @@ def _gemma4_ropes(file: GGUFFile, settings: Settings) -> dict[Kind, Rope]:
     }
 
 
-def _head_dim(settings: Settings, suffix: str = "", *, default: int | None = None) -> int:
+def _head_dim(settings: Settings, suffix: str = "") -> int:
     """The one size of queries, keys, values and rotary embedding; a file in which they differ is refused."""
-    keys = f"attention.key_length{suffix}"
-    head_dim = settings.size(keys, default, low=2)
+    key_length = f"attention.key_length{suffix}"
+    head_dim = settings.size(key_length, low=2)
     for key in (f"attention.value_length{suffix}", f"rope.dimension_count{suffix}"):
         if (other := settings.integer(key, head_dim)) != head_dim:
-            sizes = f"{settings.name(key)} to {other} and {settings.name(keys)} to {head_dim}"
+            sizes = f"{settings.name(key)} to {other} and {settings.name(key_length)} to {head_dim}"
             raise settings.fault(f"sets {sizes}, which must be equal")
     return head_dim
 
@@ -206,6 +214,4 @@ def _vocab_size(file: GGUFFile) -> int:
 def _end_token_ids(tokenizer: Settings) -> tuple[int, ...]:
     ids = {tokenizer.integer("eos_token_id")}
     ids |= {tokenizer.integer(key) for key in ("eot_token_id", "eom_token_id") if tokenizer.has(key)}
-    tokens = tokenizer.texts("tokens") if tokenizer.has("tokens") else []
-    ids |= {tokens.index(text) for text in _END_TOKENS if text in tokens}
     return tuple(sorted(ids))

@@ -14,6 +14,7 @@ from outrider.checkpoints.gguf.config import gguf_config
 from outrider.checkpoints.gguf.file import GGUFFile
 from outrider.checkpoints.gguf.names import ROPE_FREQS, neutral_name
 from outrider.checkpoints.gguf.split import open_parts
+from outrider.checkpoints.ignored import GGUF_TOKENIZER, keys
 from outrider.checkpoints.sampling import GGUF, sampling_of
 from outrider.checkpoints.settings import Settings
 from outrider.checkpoints.tokenizer_tables import TokenizerTables
@@ -64,6 +65,11 @@ def _tokenizer_tables(file: GGUFFile, config: ModelConfig | AssistantConfig) -> 
         settings.integer(key, high=size - 1) if settings.has(key) else None
         for key in ("unknown_token_id", "padding_token_id")
     )
+    add_space_prefix = settings.flag("add_space_prefix", model == "llama")  # the default of SentencePiece vocabularies
+    merges = settings.texts("merges") if settings.has("merges") else None
+    bos, eos = (settings.integer(key, high=size - 1) for key in ("bos_token_id", "eos_token_id"))
+    settings.skip("eot_token_id", "eom_token_id", "suppress_tokens")  # the config has them
+    settings.refuse_unread(keys(GGUF_TOKENIZER))
     key = "tokenizer.chat_template"
     templates = {"default": file.values.get(key), "tool_use": file.values.get(f"{key}.tool_use")}
     return TokenizerTables(
@@ -71,14 +77,13 @@ def _tokenizer_tables(file: GGUFFile, config: ModelConfig | AssistantConfig) -> 
         tokens=tokens,
         scores=scores,
         token_types=types,
-        merges=settings.texts("merges") if settings.has("merges") else None,
-        bos_token_id=settings.integer("bos_token_id", high=size - 1),
-        eos_token_id=settings.integer("eos_token_id", high=size - 1),
+        merges=merges,
+        bos_token_id=bos,
+        eos_token_id=eos,
         unknown_token_id=unknown,
         # Every Gemma needs it. Some converters write `add_bos_token` false because the chat template writes the token.
         add_bos=True,
-        # The default of SentencePiece vocabularies; Gemma's files always set it.
-        add_space_prefix=settings.flag("add_space_prefix", model == "llama"),
+        add_space_prefix=add_space_prefix,
         chat_template=one_source({name: source for name, source in templates.items() if source is not None}),
         padding_token_id=padding,
     )

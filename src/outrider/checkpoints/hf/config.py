@@ -8,48 +8,51 @@ spellings are both read: `global_head_dim` and `num_global_key_value_heads` or `
 from __future__ import annotations
 
 import math
-from typing import Any
+from dataclasses import replace
 
-from outrider.checkpoints.config import AssistantConfig, Experts, Kind, Layer, ModelConfig, kv_sources, make_layers
+from outrider.checkpoints.config import (
+    AssistantConfig,
+    Experts,
+    Kind,
+    Layer,
+    ModelConfig,
+    Suppressed,
+    kv_sources,
+    make_layers,
+)
 from outrider.checkpoints.hf.rope import ropes
+from outrider.checkpoints.ignored import CONFIG, MODALITIES, ONLY_WITH, keys
 from outrider.checkpoints.settings import MAX_LAYERS, MAX_SIZE, Settings
 
 _MODELS = ("gemma3", "gemma4", "gemma4_unified")
 _ASSISTANTS = ("gemma4_assistant", "gemma4_unified_assistant")
 _TEXT = tuple(f"{model}_text" for model in _MODELS)
-_MAX_END_TOKENS = 64
+_WINDOW = {"gemma3_text": 4096, "gemma4_text": 512, "gemma4_unified_text": 1024}
+_CONTEXT = {"gemma3_text": 131072, "gemma4_text": 131072, "gemma4_unified_text": 262144}
+"""transformers' defaults, by type."""
 _KINDS: dict[str, Kind] = {"sliding_attention": "sliding", "full_attention": "full"}
-
-# Keys of any transformers config that do not affect a forward pass: provenance, training, memory layout.
-_DESCRIPTIVE = frozenset(
-    """
-    _attn_implementation _attn_implementation_autoset _from_model_config _name_or_path _sliding_window_pattern
-    architectures attention_dropout auto_map cache_implementation chunk_size_feed_forward dtype finetuning_task
-    id2label initializer_range is_decoder is_encoder_decoder label2id model_name model_type output_attentions
-    output_hidden_states pad_token_id prefix problem_type return_dict task_specific_params tokenizer_class torch_dtype
-    transformers_version unsloth_fixed unsloth_version use_cache
-    """.split()  # noqa: SIM905 (a list would take a line per word)
-)
-# Keys beside a text_config: the vision and audio encoders, and the ids of their placeholder tokens.
-_MULTIMODAL = frozenset(
-    """
-    audio_config audio_token_id audio_token_index boa_token_id boa_token_index boi_token_id boi_token_index
-    eoa_token_id eoa_token_index eoi_token_id eoi_token_index image_token_id image_token_index mm_tokens_per_image
-    video_token_id video_token_index vision_config vision_soft_tokens_per_image
-    """.split()  # noqa: SIM905 (a list would take a line per word)
-)
 
 
 def hf_config(config: Settings, generation: Settings) -> ModelConfig | AssistantConfig:
-    """The config that config.json describes; end tokens are those of generation_config.json too.
+    """The config that config.json describes, with the end tokens and the suppressed ones of generation_config.json.
 
     Raises:
         CheckpointError: a model type that is not supported, a setting that is missing, out of range, or not
             understood.
     """
+    found = _described(config)
+    text = found.text if isinstance(found, AssistantConfig) else found
+    ends = {*text.end_token_ids, *generation.token_ids("eos_token_id")}
+    suppressed = Suppressed(generation.token_ids("suppress_tokens"), generation.token_ids("begin_suppress_tokens"))
+    # Without any, transformers' default.
+    text = replace(text, end_token_ids=tuple(sorted(ends)) or (1,), suppressed=suppressed.within(text.vocab_size))
+    return replace(found, text=text) if isinstance(found, AssistantConfig) else text
+
+
+def _described(config: Settings) -> ModelConfig | AssistantConfig:
     kind = config.text("model_type")
     if kind in _TEXT:
-        return _text(config, kind, _end_token_ids(config, generation), reads_target=False)
+        return _text(config, kind, config.token_ids("eos_token_id"), reads_target=False)
     if kind not in (*_MODELS, *_ASSISTANTS):
         known = ", ".join((*_MODELS, *_ASSISTANTS, *_TEXT))
         problem = f"describes a model of type {kind!r}, which is not supported"
@@ -57,12 +60,18 @@ def hf_config(config: Settings, generation: Settings) -> ModelConfig | Assistant
     text, text_kind = config.section("text_config"), f"{kind.removesuffix('_assistant')}_text"
     if (nested := text.text("model_type", text_kind)) != text_kind:
         raise config.fault(f"nests a {nested!r} text model in a {kind!r} model")
-    config.skip("bos_token_id")
-    model = _text(text, text_kind, _end_token_ids(config, generation, text), reads_target=kind in _ASSISTANTS)
-    _refuse_untied(config)
+    ends = config.token_ids("eos_token_id") + text.token_ids("eos_token_id")
+    model = _text(text, text_kind, ends, reads_target=kind in _ASSISTANTS)
+    config.skip("tie_word_embeddings")
     found = _assistant(config, model) if kind in _ASSISTANTS else model
-    config.refuse_unread(_DESCRIPTIVE | _MULTIMODAL)
+    config.refuse_unread(keys(CONFIG, MODALITIES))
     return found
+
+
+def is_untied(config: Settings) -> bool:
+    """Whether config.json, at one of its levels, says that the head is not the embedding. Raises as `hf_config`."""
+    levels = [config, config.section("text_config")] if config.has("text_config") else [config]
+    return not all([level.flag("tie_word_embeddings", True) for level in levels])
 
 
 def _assistant(config: Settings, text: ModelConfig) -> AssistantConfig:
@@ -73,7 +82,8 @@ def _assistant(config: Settings, text: ModelConfig) -> AssistantConfig:
 
 def _text(config: Settings, kind: str, ends: tuple[int, ...], *, reads_target: bool) -> ModelConfig:
     gemma4, has_ple = kind != "gemma3_text", kind == "gemma4_text"
-    heads, vocab_size = config.size("num_attention_heads"), config.size("vocab_size")
+    heads = config.size("num_attention_heads", 8)
+    vocab_size = config.size("vocab_size", 262144 if gemma4 else 262208)
     ple_width = config.integer("hidden_size_per_layer_input", 256 if has_ple else 0, high=MAX_SIZE if has_ple else 0)
     ple_vocab = config.integer("vocab_size_per_layer_input", vocab_size) if gemma4 else vocab_size
     if ple_width and ple_vocab != vocab_size:
@@ -84,27 +94,28 @@ def _text(config: Settings, kind: str, ends: tuple[int, ...], *, reads_target: b
         vocab_size=vocab_size,
         hidden_size=config.size("hidden_size"),
         heads=heads,
-        layers=_layers(config, gemma4=gemma4, reads_target=reads_target, heads=heads),
+        layers=_layers(config, kind, reads_target=reads_target, heads=heads),
         rms_norm_eps=config.number("rms_norm_eps", 1e-6),
         attention_scale=1.0 if gemma4 else 1 / math.sqrt(config.number("query_pre_attn_scalar", 256, low=1e-3)),
         logit_softcap=config.number("final_logit_softcapping", 0.0) or None,
         ple_width=ple_width,
         experts=_experts(config) if gemma4 else None,
-        context_length=config.integer("max_position_embeddings", 131072, low=1),
+        context_length=config.integer("max_position_embeddings", _CONTEXT[kind], low=1),
         bos_token_id=config.integer("bos_token_id", 2, high=vocab_size - 1),
         end_token_ids=ends,
     )
-    config.refuse_unread(_DESCRIPTIVE)
+    config.refuse_unread(keys(CONFIG))
     return model
 
 
-def _layers(config: Settings, *, gemma4: bool, reads_target: bool, heads: int) -> tuple[Layer, ...]:
+def _layers(config: Settings, kind: str, *, reads_target: bool, heads: int) -> tuple[Layer, ...]:
+    gemma4 = kind != "gemma3_text"
     count = config.integer("num_hidden_layers", low=1, high=MAX_LAYERS)
     kinds = _layer_kinds(config, count)
     if gemma4 and kinds[-1] != "full":
         raise config.fault("ends in a sliding layer; the last layer of Gemma 4 has full attention")
     width = config.size("intermediate_size")
-    window = config.integer("sliding_window", 512 if gemma4 else 4096, low=1)
+    window = config.integer("sliding_window", _WINDOW[kind], low=1)
     k_eq_v = config.flag("attention_k_eq_v", False) if gemma4 else False
     heads_of = _head_shapes(config, kinds, heads, gemma4=gemma4, k_eq_v=k_eq_v)
     shared = config.integer("num_kv_shared_layers", 0, high=count) if gemma4 else 0
@@ -125,7 +136,7 @@ def _layers(config: Settings, *, gemma4: bool, reads_target: bool, heads: int) -
 
 
 def _layer_kinds(config: Settings, count: int) -> tuple[Kind, ...]:
-    period = config.integer("sliding_window_pattern", 6, low=1)
+    period = config.integer("sliding_window_pattern", config.integer("_sliding_window_pattern", 6, low=1), low=1)
     if not config.has("layer_types"):
         return tuple("sliding" if (index + 1) % period else "full" for index in range(count))
     names = config.texts("layer_types")
@@ -144,7 +155,7 @@ def _head_shapes(
     def kv_heads_of(layer: Settings, key: str, default: int | None = None) -> int:
         return layer.integer(key, default, low=1, high=heads)
 
-    sliding = full = config.size("head_dim", 256, low=2), kv_heads_of(config, "num_key_value_heads")
+    sliding = full = config.size("head_dim", 256, low=2), kv_heads_of(config, "num_key_value_heads", 4)
     if gemma4:
         # As in the reference: num_global_key_value_heads applies only where keys are values.
         global_heads = kv_heads_of(config, "num_global_key_value_heads", sliding[1])
@@ -166,7 +177,7 @@ def _head_shapes(
 
 def _experts(config: Settings) -> Experts | None:
     if not config.flag("enable_moe_block", False):
-        config.skip("num_experts", "top_k_experts", "moe_intermediate_size")
+        config.skip(*ONLY_WITH["enable_moe_block"])
         return None
     count = config.size("num_experts")
     return Experts(count, config.integer("top_k_experts", low=1, high=count), config.size("moe_intermediate_size"))
@@ -174,7 +185,7 @@ def _experts(config: Settings) -> Experts | None:
 
 def _refuse_other_arithmetic(config: Settings, *, gemma4: bool) -> None:
     """Refuse settings whose arithmetic is not implemented."""
-    _refuse_untied(config)
+    config.skip("tie_word_embeddings")
     if config.text("hidden_activation", "gelu_pytorch_tanh") != "gelu_pytorch_tanh":
         raise config.fault("uses another activation than gelu_pytorch_tanh, which is not supported")
     if config.flag("attention_bias", False):
@@ -187,21 +198,3 @@ def _refuse_other_arithmetic(config: Settings, *, gemma4: bool) -> None:
         raise config.fault("attends in both directions, so it is an encoder and cannot generate text")
     if gemma4 and raw is False:
         raise config.fault('sets use_bidirectional_attention to false; Gemma 4 allows null, "vision" and "all"')
-
-
-def _refuse_untied(config: Settings) -> None:
-    if not config.flag("tie_word_embeddings", True):
-        problem = "has an output head of its own (tie_word_embeddings is false), which is not supported"
-        raise config.fault(problem, "Use a checkpoint with a tied head, as Gemma is published")
-
-
-def _end_token_ids(*configs: Settings) -> tuple[int, ...]:
-    """The end tokens that any of the configs names."""
-    ids: set[int] = set()
-    for config in configs:
-        raw: Any = config.raw("eos_token_id")
-        found = raw if isinstance(raw, list) else [] if raw is None else [raw]
-        if len(found) > _MAX_END_TOKENS or not all(type(item) is int and item >= 0 for item in found):
-            raise config.fault("has an eos_token_id that is no token id or list of token ids")
-        ids.update(found)
-    return tuple(sorted(ids)) or (1,)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -11,7 +12,7 @@ from outrider.arrays import Bytes
 from outrider.checkpoints.checkpoint import BASE_MODEL, FLOAT_FORMATS, TOKEN_ORDERING, Checkpoint, Tensor
 from outrider.checkpoints.config import AssistantConfig, ModelConfig
 from outrider.checkpoints.hf.compressed import check_scheme, unpacked
-from outrider.checkpoints.hf.config import hf_config
+from outrider.checkpoints.hf.config import hf_config, is_untied
 from outrider.checkpoints.hf.json_file import DAMAGED, read_json
 from outrider.checkpoints.hf.names import neutral_name
 from outrider.checkpoints.hf.safetensors_file import StoredTensor, read_safetensors
@@ -40,26 +41,42 @@ def open_folder(path: Path) -> Checkpoint:
             raise CheckpointError("is a LoRA adapter, not a model", path=path, remedy=BASE_MODEL)
         remedy = "Pass the folder that holds config.json and the *.safetensors files"
         raise CheckpointError("has no config.json", path=path, remedy=remedy)
-    generation, described = read_json(generation_path), read_json(config_path)
+    described = read_json(config_path)
     if (quantization := described.pop("quantization_config", None)) is not None:
         check_scheme(quantization if isinstance(quantization, dict) else {}, config_path)
-    config = hf_config(Settings(described, config_path), Settings(generation, generation_path))
+    found = settings_of(Settings(described, config_path), Settings(read_json(generation_path), generation_path))
     files, stored = _read_weights(path)
     named = [(name, tensor) for tensor in stored if (name := neutral_name(tensor.name)) is not None]
-    tensors = validate(config, _tensors(path, config, named, packed=quantization is not None), path)
-    tokenizer, recommended = (
-        path / "tokenizer.json",
-        sampling_of(Settings(generation, generation_path), GENERATION_CONFIG),
-    )
+    tensors = _tensors(path, found.config, named, packed=quantization is not None)
+    tokenizer = path / "tokenizer.json"
     return Checkpoint(
         path,
-        config,
-        tensors,
+        found.config,
+        validate(found.config, tensors, path, untied=found.untied),
         tokenizer if tokenizer.is_file() else None,
         (config_path, *files),
-        recommended,
+        found.sampling,
         left_out=len(stored) - len(named),
     )
+
+
+class FolderSettings(NamedTuple):
+    """What config.json and generation_config.json say; `untied`: the head is not the embedding."""
+
+    config: ModelConfig | AssistantConfig
+    untied: bool
+    sampling: Mapping[str, Any]
+
+
+def settings_of(config: Settings, generation: Settings) -> FolderSettings:
+    """The settings of a folder.
+
+    Raises:
+        CheckpointError: one of config.json is missing, out of range, or neither used nor listed in `ignored`. Of
+            generation_config.json such a setting is named in a warning.
+    """
+    model = hf_config(config, generation)
+    return FolderSettings(model, is_untied(config), sampling_of(generation, GENERATION_CONFIG))
 
 
 def _tensors(

@@ -18,14 +18,13 @@ def ropes(config: Settings, head_dims: Mapping[Kind, int], *, gemma4: bool) -> d
     Raises:
         CheckpointError: a scaling that is not supported, or a parameter that is not understood.
     """
-    # The reference's defaults, for a kind that the config does not list.
+    # The reference's defaults, for a config without parameters.
     rotated = {kind: _DEFAULT_PARTIAL if gemma4 and kind == "full" else 1.0 for kind in head_dims}
     found = {kind: Rope(_THETA[kind], dim, 2 * int(rotated[kind] * dim // 2)) for kind, dim in head_dims.items()}
     if config.has("rope_parameters"):
         sections = config.section("rope_parameters")
         for kind in head_dims:
-            if sections.has(_SECTIONS[kind]):
-                found[kind] = _rope(sections.section(_SECTIONS[kind]), head_dims[kind], _THETA[kind])
+            found[kind] = _rope(sections.section(_SECTIONS[kind]), head_dims[kind])
         sections.refuse_unread(_SECTIONS.values())
     elif not gemma4:
         return {kind: _gemma3_keys(config, kind, dim) for kind, dim in head_dims.items()}
@@ -42,8 +41,12 @@ def _gemma3_keys(config: Settings, kind: Kind, dim: int) -> Rope:
     return Rope(theta, dim, dim)
 
 
-def _rope(section: Settings, dim: int, theta: float) -> Rope:
-    """One set of parameters: of type default, linear (with a factor) or proportional (a part of the dims rotates)."""
+def _rope(section: Settings, dim: int, theta: float | None = None) -> Rope:
+    """One set of parameters: of type default, linear (with a factor) or proportional (a part of the dims rotates).
+
+    Args:
+        theta: where the section has none; None if it must.
+    """
     kind = section.text("rope_type", section.text("type", "default"))
     section.skip("type")
     theta = section.number("rope_theta", theta, low=1.0)
