@@ -10,10 +10,12 @@ import numpy as np
 from outrider.arrays import Bytes
 from outrider.checkpoints.checkpoint import FLOAT_FORMATS, TOKEN_ORDERING, Checkpoint, Tensor
 from outrider.checkpoints.config import AssistantConfig, ModelConfig
-from outrider.checkpoints.hf.compressed import check_scheme, unpacked
 from outrider.checkpoints.hf.config import hf_config
 from outrider.checkpoints.hf.json_file import DAMAGED, read_json
 from outrider.checkpoints.hf.names import neutral_name
+from outrider.checkpoints.hf.quantized.matrices import Named, quantized_matrices
+from outrider.checkpoints.hf.quantized.methods import scheme_of
+from outrider.checkpoints.hf.quantized.scheme import Scheme
 from outrider.checkpoints.hf.safetensors_file import StoredTensor, read_safetensors
 from outrider.checkpoints.sampling import sampling_of
 from outrider.checkpoints.settings import Settings
@@ -39,12 +41,11 @@ def open_folder(path: Path) -> Checkpoint:
         remedy = "Pass the folder that holds config.json and the *.safetensors files"
         raise CheckpointError("has no config.json", path=path, remedy=remedy)
     generation, described = read_json(generation_path), read_json(config_path)
-    if (quantization := described.pop("quantization_config", None)) is not None:
-        check_scheme(quantization if isinstance(quantization, dict) else {}, config_path)
+    scheme = scheme_of(path, described.pop("quantization_config", None))
     config = hf_config(Settings(described, config_path), Settings(generation, generation_path))
     files, stored = _read_weights(path)
     named = [(name, tensor) for tensor in stored if (name := neutral_name(tensor.name)) is not None]
-    tensors = validate(config, _tensors(path, config, named, packed=quantization is not None), path)
+    tensors = validate(config, _tensors(path, config, named, scheme), path)
     tokenizer, recommended = path / "tokenizer.json", sampling_of(Settings(generation, generation_path))
     return Checkpoint(
         path,
@@ -58,23 +59,19 @@ def open_folder(path: Path) -> Checkpoint:
 
 
 def _tensors(
-    path: Path, config: ModelConfig | AssistantConfig, named: list[tuple[str, StoredTensor]], *, packed: bool
+    path: Path, config: ModelConfig | AssistantConfig, named: Named, scheme: Scheme | None
 ) -> dict[str, Tensor]:
-    """The text model's tensors by neutral name. With `packed`, matrices may be stored in compressed-tensors' parts."""
+    """The text model's tensors by neutral name. With a scheme, matrices may be stored in several parts."""
     gemma3 = isinstance(config, ModelConfig) and config.architecture == "gemma3"
-    less_one = {name for name in expected_shapes(config) if gemma3 and name.endswith("norm.weight")}
-    tensors: dict[str, Tensor] = {}
-    parts: dict[str, dict[str, StoredTensor]] = {}
-    for name, tensor in named:
-        matrix, _, part = name.rpartition(".")
-        if packed and part.startswith(("weight_", "input_")):
-            parts.setdefault(f"{matrix}.weight", {})[part] = tensor
-            continue
+    expected = expected_shapes(config)
+    plain, tensors = quantized_matrices(named, scheme, expected, path) if scheme else (named, {})
+    for name, tensor in plain:
         if name in tensors:
             remedy = "Remove the files that are not the model's"
             raise CheckpointError(f"holds the tensor {name} twice", path=path, remedy=remedy)
-        tensors[name] = _tensor(name, tensor, path, less_one=name in less_one)
-    return tensors | {name: unpacked(name, of_matrix, path) for name, of_matrix in parts.items()}
+        less_one = gemma3 and name.endswith("norm.weight") and name in expected
+        tensors[name] = _tensor(name, tensor, path, less_one=less_one)
+    return tensors
 
 
 def _read_weights(path: Path) -> tuple[list[Path], list[StoredTensor]]:
@@ -125,7 +122,7 @@ def _tensor(name: str, stored: StoredTensor, path: Path, *, less_one: bool) -> T
         return Tensor(name, "I32", stored.shape, _frozen(ids.astype("<i4")))
     if stored.dtype not in (FLOAT_FORMATS if name != TOKEN_ORDERING else ("I32",)):
         problem = f"stores tensor {stored.name} as {stored.dtype}, which is not supported"
-        remedy = "Use a checkpoint stored as F32, F16 or BF16, as compressed-tensors integers, or as GGUF"
+        remedy = "Use a checkpoint stored as F32, F16 or BF16, or quantized with a config that says how"
         raise CheckpointError(problem, path=path, remedy=remedy)
     tensor = Tensor(name, stored.dtype, stored.shape, stored.data)
     return Tensor(name, "F32", stored.shape, _frozen(np.float32(1) + tensor.float32())) if less_one else tensor

@@ -1,0 +1,57 @@
+"""Experts that are stored one by one -> the stacks of the model.
+
+Tools quantize linear layers, so they split Gemma 4's stacks: expert i of a layer has experts.i.gate_proj, up_proj and
+down_proj. In the model's stack of gate and up projections, the rows of an expert's gate come first.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from outrider.checkpoints.checkpoint import Tensor
+from outrider.errors import CheckpointError
+
+_EXPERT = re.compile(r"(layers\.\d+\.experts\.)(\d+)\.(gate|up|down)_proj\.weight")
+_STACKS = {"gate_up_proj": ("gate", "up"), "down_proj": ("down",)}
+
+
+def stacked(tensors: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
+    """The tensors with all experts in stacks.
+
+    Raises:
+        CheckpointError: experts are missing, or differ in format or shape.
+    """
+    found: dict[str, dict[tuple[int, str], Tensor]] = {}
+    out: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        if expert := _EXPERT.fullmatch(name):
+            prefix, index, kind = expert.groups()
+            found.setdefault(prefix, {})[int(index), kind] = tensor
+        else:
+            out[name] = tensor
+    for prefix, of_layer in found.items():
+        count = 1 + max(index for index, _ in of_layer)
+        for stack, kinds in _STACKS.items():
+            wanted = [(index, kind) for index in range(count) for kind in kinds]
+            if missing := [key for key in wanted if key not in of_layer]:
+                index, kind = missing[0]
+                problem = f"lacks the tensor {prefix}{index}.{kind}_proj"
+                raise CheckpointError(problem, path=path, remedy="It is incomplete: download it again")
+            name = prefix + stack
+            out[name] = _stack(name, [of_layer[key] for key in wanted], count, path)
+    return out
+
+
+def _stack(name: str, matrices: list[Tensor], count: int, path: Path) -> Tensor:
+    """A stack of `count` matrices, each of the rows of `matrices` in turn."""
+    first = matrices[0]
+    if any((matrix.format, matrix.shape) != (first.format, first.shape) for matrix in matrices):
+        problem = f"stores the experts of {name} in different formats or shapes"
+        raise CheckpointError(problem, path=path, remedy="Quantize all experts of a layer alike")
+    rows, columns = first.shape
+    shape = count, rows * len(matrices) // count, columns
+    return Tensor(name, first.format, shape, lambda: np.concatenate([matrix.data for matrix in matrices]))

@@ -1,0 +1,126 @@
+"""Integer codes with a scale per group of columns -> a Tensor of the same values.
+
+weight[r, c] = (code[r, c] - zero[r, g]) * scale[r, g] with g the group of column c, in float32: one rounding. Codes of
+4 and 8 bits without zero points are Q4_0 and Q8_0 blocks if every scale is exact in float16. All others become float32.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from outrider.arrays import Bytes, Floats, Ints
+from outrider.checkpoints.checkpoint import BLOCKS, Format, Tensor
+from outrider.checkpoints.hf.quantized.bits import packed, unpacked
+from outrider.checkpoints.hf.quantized.parts import INSTEAD, Parts
+from outrider.checkpoints.hf.safetensors_file import StoredTensor
+
+_BLOCK, _ = BLOCKS["Q4_0"]  # as of Q8_0
+_BLOCKS_OF: dict[int, Format] = {4: "Q4_0", 8: "Q8_0"}
+
+
+@dataclass(frozen=True)
+class Integers:
+    """A matrix of (rows, columns) codes.
+
+    Attributes:
+        parts: where it is stored.
+        shape: (rows, columns).
+        bits: of a code: 2, 4 or 8 (see `widened` for others).
+        codes: returns (bytes,), packed row by row; unsigned.
+        scale: returns (rows, groups).
+        exact_halves: whether every scale is exact in float16.
+        zero: returns the codes (rows, groups) that stand for 0; None if that is 2 ** (bits - 1) everywhere.
+        group_of: the group of each column, (columns,); None for groups of equal size, one after another.
+    """
+
+    parts: Parts
+    shape: tuple[int, int]
+    bits: int
+    codes: Callable[[], Bytes]
+    scale: Callable[[], Floats]
+    groups: int
+    exact_halves: bool
+    zero: Callable[[], Ints] | None = None
+    group_of: Ints | None = None
+
+    def tensor(self) -> Tensor:
+        """The matrix."""
+        even = self.group_of is None and self.shape[1] % (self.groups * _BLOCK) == 0
+        if even and self.zero is None and self.exact_halves and self.bits in _BLOCKS_OF:
+            return Tensor(self.parts.matrix, _BLOCKS_OF[self.bits], self.shape, self._blocks)
+        return Tensor(self.parts.matrix, "F32", self.shape, self._float32)
+
+    def _blocks(self) -> Bytes:
+        """Q4_0 or Q8_0 blocks: a float16 scale, then the codes of 32 weights."""
+        codes, scale = self.codes(), self.scale().astype(np.float16)
+        out = np.empty((len(codes) * 8 // self.bits // _BLOCK, 2 + _BLOCK * self.bits // 8), np.uint8)
+        out[:, :2] = np.repeat(scale, self.shape[1] // _BLOCK // self.groups).view(np.uint8).reshape(-1, 2)
+        if self.bits == 8:
+            out[:, 2:] = codes.reshape(-1, _BLOCK) ^ np.uint8(0x80)
+        else:
+            low = unpacked(codes, 1, 2 * len(codes), 4).reshape(-1, 2, _BLOCK // 2)
+            out[:, 2:] = low[:, 0] | low[:, 1] << np.uint8(4)
+        return out.reshape(-1)
+
+    def _float32(self) -> Bytes:
+        rows, columns = self.shape
+        codes = unpacked(self.codes(), rows, columns, self.bits).astype(np.float32)
+        zero = self.zero() if self.zero else np.full((1, self.groups), 1 << (self.bits - 1), np.int32)
+        codes -= self._by_column(zero.astype(np.float32))
+        codes *= self._by_column(self.scale())
+        return codes.reshape(-1).view(np.uint8)
+
+    def _by_column(self, of_groups: Floats) -> Floats:
+        """(rows, columns) values from those of the groups."""
+        if self.group_of is not None:
+            return of_groups[:, self.group_of]
+        return np.repeat(of_groups, self.shape[1] // self.groups, axis=1)
+
+
+def widened(codes: Callable[[], Bytes], bits: int, *, centred: bool) -> tuple[Callable[[], Bytes], int]:
+    """Packed codes of 2, 4 or 8 bits, and which, from (rows, columns) codes of any width.
+
+    Args:
+        codes: returns the (rows, columns) codes.
+        bits: their width, 1 to 8.
+        centred: 2 ** (bits - 1) stands for 0, and shall be the middle of the wider codes.
+    """
+    width = next(width for width in (2, 4, 8) if width >= bits)
+    shift = np.uint8((1 << width >> 1) - (1 << bits >> 1) if centred else 0)
+    return lambda: packed(codes() + shift, width), width
+
+
+def exact_in_half(parts: Parts, scales: StoredTensor) -> bool:
+    """Whether float16 holds every one of these scales."""
+    if scales.dtype == "F16":
+        return True
+    values = parts.float32(scales)
+    with np.errstate(over="ignore"):
+        halves: npt.NDArray[np.float16] = values.astype(np.float16)
+    return np.array_equal(halves.astype(np.float32), values)
+
+
+def group_count(parts: Parts, columns: int, group_size: int) -> int:
+    """Groups of a row of `columns`; a size of -1 is a whole row, and the last group may be smaller."""
+    if group_size == -1:
+        return 1
+    if group_size < 1:
+        raise parts.fault(f"has a group size of {group_size} for {parts.matrix}")
+    return -(-columns // group_size)
+
+
+def group_of_column(columns: int, group_size: int) -> Ints | None:
+    """The group of each column, if the last group is smaller than the others."""
+    if group_size == -1 or columns % group_size == 0:
+        return None
+    return np.arange(columns, dtype=np.int32) // np.int32(group_size)
+
+
+def even_columns(parts: Parts, columns: int, bits: int) -> None:
+    """Refuse rows of codes that do not fill whole bytes: no layer of Gemma has such."""
+    if columns * bits % 8:
+        raise parts.fault(f"stores {parts.matrix} in rows of {columns} codes of {bits} bits", INSTEAD)

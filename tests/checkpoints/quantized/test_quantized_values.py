@@ -1,0 +1,86 @@
+"""Every value of a quantized matrix is what the maker's own decoder gives, for random codes and scales."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import example, given
+from hypothesis import settings as examples
+from hypothesis import strategies as st
+from native_model import dequantized_tensors
+from quantizers import CASES, Parts
+
+from outrider.checkpoints.hf.quantized.bits import E2M1, E4M3, packed, unpacked
+from outrider.checkpoints.hf.quantized.methods import scheme_of
+from outrider.checkpoints.hf.quantized.parts import Module
+from outrider.checkpoints.hf.quantized.parts import Parts as StoredParts
+from outrider.checkpoints.hf.safetensors_file import StoredTensor
+
+DTYPES = {
+    torch.float32: "F32",
+    torch.float16: "F16",
+    torch.bfloat16: "BF16",
+    torch.int64: "I64",
+    torch.int32: "I32",
+    torch.int8: "I8",
+    torch.uint8: "U8",
+    torch.float8_e4m3fn: "F8_E4M3",
+}
+ROUNDED_TWICE = ("ct-nvfp4", "modelopt-nvfp4")
+"""Their decoders round the product of two scales before that with the weight; one rounding is nearer to the truth."""
+
+
+def stored(parts: Parts) -> dict[str, StoredTensor]:
+    out = {}
+    for name, tensor in parts.items():
+        data = tensor.contiguous().reshape(-1).view(torch.uint8).numpy()
+        out[name] = StoredTensor(f"model.layers.0.mlp.up_proj.{name}", DTYPES[tensor.dtype], tuple(tensor.shape), data)
+    return out
+
+
+def read(config: dict[str, Any], parts: Parts) -> np.ndarray[Any, Any]:
+    """The values of a matrix, through the reader."""
+    scheme = scheme_of(Path("folder"), config)
+    module = Module("layers.0.mlp.up_proj", "model.layers.0.mlp.up_proj")
+    assert scheme
+    reader = scheme.reader(module)
+    assert reader
+    tensor = reader(StoredParts(module, f"{module.name}.weight", stored(parts), Path("folder")))
+    assert len(tensor.data) == tensor.nbytes
+    return dequantized_tensors({tensor.name: tensor})[tensor.name].float32()
+
+
+@pytest.mark.parametrize("name", CASES)
+@examples(max_examples=12)
+@given(rows=st.integers(1, 6), columns=st.integers(1, 4), seed=st.integers(0, 1 << 30))
+@example(rows=1, columns=1, seed=0)
+def test_every_value_is_the_reference_decoders(name: str, rows: int, columns: int, seed: int) -> None:
+    rows, columns = 32 * rows, 64 * columns
+    parts, values = CASES[name].draw(rows, columns, torch.Generator().manual_seed(seed))
+    found = read(CASES[name].config, parts)
+    assert found.shape == (rows, columns)
+    if name in ROUNDED_TWICE:
+        np.testing.assert_allclose(found, values.numpy(), rtol=3e-7, atol=0)
+    else:
+        np.testing.assert_array_equal(found, values.numpy())
+
+
+@given(st.integers(1, 8), st.integers(1, 40), st.integers(1, 5), st.integers(0, 1 << 30))
+def test_dense_codes_are_found_at_their_bits(bits: int, columns: int, rows: int, seed: int) -> None:
+    codes = np.random.default_rng(seed).integers(0, 1 << bits, (rows, columns)).astype(np.uint8)
+    whole = [sum(int(code) << index * bits for index, code in enumerate(row)) for row in codes]
+    size = -(-columns * bits // 8)
+    data = np.frombuffer(b"".join(row.to_bytes(size, "little") for row in whole), np.uint8)
+    np.testing.assert_array_equal(unpacked(data, rows, columns, bits), codes)
+    if bits in (2, 4, 8) and columns * bits % 8 == 0:
+        np.testing.assert_array_equal(packed(codes, bits), data)
+
+
+def test_small_floats_are_torchs() -> None:
+    codes = torch.arange(256, dtype=torch.uint8)
+    np.testing.assert_array_equal(E4M3, codes.view(torch.float8_e4m3fn).float().numpy())
+    assert E2M1.tolist() == [0, 0.5, 1, 1.5, 2, 3, 4, 6, 0, -0.5, -1, -1.5, -2, -3, -4, -6]
