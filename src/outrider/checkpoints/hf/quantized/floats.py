@@ -10,10 +10,11 @@ import numpy as np
 from outrider.arrays import Bytes, Floats
 from outrider.checkpoints.checkpoint import Tensor
 from outrider.checkpoints.hf.quantized.bits import E2M1, E4M3, unpacked
-from outrider.checkpoints.hf.quantized.parts import INSTEAD, Parts
+from outrider.checkpoints.hf.quantized.parts import INSTEAD, MAX_SCALE, Parts
 from outrider.checkpoints.hf.safetensors_file import StoredTensor
 
 _NOT_A_NUMBER = 0x7F  # of E4M3, without its sign
+_BIAS = 127  # of an exponent that is stored as a byte
 
 
 def float8(parts: Parts, weight: StoredTensor, scales: StoredTensor, tile: tuple[int, int]) -> Tensor:
@@ -47,7 +48,7 @@ def nvfp4(parts: Parts, codes: StoredTensor, scales: StoredTensor, factor: float
 
     `codes` are (rows, columns / 2) bytes, the even column in the low half; `scales` are (rows, columns / 16).
     """
-    if not math.isfinite(factor) or factor <= 0:
+    if not 0 < factor < MAX_SCALE:
         raise parts.fault(f"scales {parts.matrix} by {factor:g}")
     return _float4(parts, codes, lambda: _e4m3_scales(parts, scales) * np.float32(factor), 16)
 
@@ -83,6 +84,6 @@ def _e4m3_scales(parts: Parts, scales: StoredTensor) -> Floats:
 
 
 def _powers(parts: Parts, scales: StoredTensor) -> Floats:
-    if (scales.data == 0xFF).any():
-        raise parts.fault(f"scales {parts.matrix} by exponents that stand for no number")
-    return np.ldexp(np.float32(1), scales.data.astype(np.int32) - 127)
+    if (scales.data >= _BIAS + math.log2(MAX_SCALE)).any():
+        raise parts.fault(f"scales {parts.matrix} by exponents that stand for no number, or one too large")
+    return np.ldexp(np.float32(1), scales.data.astype(np.int32) - _BIAS)

@@ -18,6 +18,8 @@ from outrider.errors import CheckpointError
 DAMAGED = "The file is damaged, or an incompatible tool wrote it: download or quantize it again"
 INSTEAD = "Use the model unquantized (`--quantize q4_0` quantizes it on load), or a GGUF file"
 """What to do about a scheme that is not read."""
+MAX_SCALE = 2.0**100
+"""Codes are below 2**10, so that no weight overflows."""
 ACTIVATIONS = frozenset(
     "input_scale input_global_scale input_zero_point activation_scale act_scale k_scale v_scale q_scale".split()  # noqa: SIM905
 )
@@ -100,10 +102,10 @@ class Parts:
         return tensor
 
     def float32(self, scales: StoredTensor) -> Floats:
-        """The values of a part, in its shape. Refuses what is not a finite number."""
+        """The values of a part, in its shape. Refuses those of which weights could be made that are not finite."""
         values = Tensor(self.matrix, scales.dtype, scales.shape, scales.data).float32()  # type: ignore[arg-type]
-        if not np.isfinite(values).all():
-            raise self.fault(f"scales {self.matrix} by a number that is not finite")
+        if not (np.abs(values) < MAX_SCALE).all():
+            raise self.fault(f"scales {self.matrix} by a number that is not finite, or too large")
         return values
 
     def finish(self, ignored: Collection[str] = ()) -> None:
