@@ -12,7 +12,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from outrider.arrays import Bytes
-from outrider.checkpoints.checkpoint import Tensor
 from outrider.checkpoints.hf.quantized.bits import packed
 from outrider.checkpoints.hf.quantized.integers import (
     Integers,
@@ -23,7 +22,7 @@ from outrider.checkpoints.hf.quantized.integers import (
 )
 from outrider.checkpoints.hf.quantized.modules import transformers_modules
 from outrider.checkpoints.hf.quantized.parts import INSTEAD, Module, Parts
-from outrider.checkpoints.hf.quantized.scheme import Reader, Scheme
+from outrider.checkpoints.hf.quantized.scheme import Matrix, Reader, Scheme
 from outrider.checkpoints.hf.safetensors_file import StoredTensor
 from outrider.checkpoints.settings import MAX_SIZE, Settings
 
@@ -65,7 +64,7 @@ class AwqLayout:
     group_size: int
     has_zeros: bool
 
-    def read(self, parts: Parts) -> Tensor:
+    def read(self, parts: Parts) -> Matrix:
         """The matrix in these parts."""
         stored = parts.matrix_of("qweight", "I32")
         columns, rows = stored.shape[0], stored.shape[1] * 8
@@ -85,7 +84,7 @@ class AwqLayout:
             exact_halves=exact_in_half(parts, scales),
             zero=None if zeros is None or centred else lambda: _turned(zeros).astype(np.int32),
             group_of=group_of_column(columns, self.group_size),
-        ).tensor()
+        )
 
 
 def _turned(stored: StoredTensor) -> Bytes:

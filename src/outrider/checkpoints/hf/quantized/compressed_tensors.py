@@ -22,13 +22,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from outrider.arrays import Bytes, Ints
-from outrider.checkpoints.checkpoint import Tensor
 from outrider.checkpoints.hf.quantized.bits import unpacked
-from outrider.checkpoints.hf.quantized.floats import float8, fp4_groups, mxfp4, nvfp4
+from outrider.checkpoints.hf.quantized.floats import MXFP4_GROUP, NVFP4_GROUP, Float4, Float8, fp4_groups
 from outrider.checkpoints.hf.quantized.integers import Integers, even_columns, exact_in_half, group_count, widened
 from outrider.checkpoints.hf.quantized.modules import Modules, compressed_tensors_modules
 from outrider.checkpoints.hf.quantized.parts import INSTEAD, Module, Parts
-from outrider.checkpoints.hf.quantized.scheme import Reader, Scheme
+from outrider.checkpoints.hf.quantized.scheme import Matrix, Reader, Scheme
 from outrider.checkpoints.hf.safetensors_file import StoredTensor
 from outrider.checkpoints.settings import MAX_SIZE, Settings
 
@@ -141,7 +140,7 @@ def _block(config: Settings) -> tuple[int, int]:
     raise config.fault(f"has blocks of {found!r} weights")
 
 
-def _integers(parts: Parts, weights: _Weights, format: str) -> Tensor:
+def _integers(parts: Parts, weights: _Weights, format: str) -> Matrix:
     """Packed codes, or int8."""
     if format in _NAIVE or (not format and "weight_packed" not in parts):
         return _int8(parts, weights)
@@ -173,10 +172,10 @@ def _integers(parts: Parts, weights: _Weights, format: str) -> Tensor:
         exact_halves=exact_in_half(parts, scale),
         zero=zero,
         group_of=group_of,
-    ).tensor()
+    )
 
 
-def _int8(parts: Parts, weights: _Weights) -> Tensor:
+def _int8(parts: Parts, weights: _Weights) -> Matrix:
     """Signed codes, a byte each."""
     stored = parts.matrix_of("weight", "I8")
     rows, columns = stored.shape
@@ -196,7 +195,7 @@ def _int8(parts: Parts, weights: _Weights) -> Tensor:
         exact_halves=exact_in_half(parts, scale),
         zero=zero,
         group_of=group_of,
-    ).tensor()
+    )
 
 
 def _shifted(stored: StoredTensor) -> Bytes:
@@ -232,26 +231,26 @@ def _packed_along_rows(points: StoredTensor, rows: int, bits: int) -> Ints:
     return unpacked(turned.view(np.uint8).reshape(-1), points.shape[1], rows, bits).T.astype(np.int32)
 
 
-def _float8(parts: Parts, weights: _Weights) -> Tensor:
+def _float8(parts: Parts, weights: _Weights) -> Matrix:
     stored = parts.matrix_of("weight", "F8_E4M3")
     rows, columns = stored.shape
     tile = {"tensor": (rows, columns), "channel": (1, columns), "block": weights.block}.get(weights.strategy)
     tile = tile or (1, weights.group_size)
     scale = parts.of("weight_scale", "F32", "F16", "BF16")
     parts.finish()
-    return float8(parts, stored, scale, tile)
+    return Float8(parts, stored, scale, tile)
 
 
-def _float4(parts: Parts, format: str) -> Tensor:
+def _float4(parts: Parts, format: str) -> Matrix:
     codes = parts.matrix_of("weight_packed", "U8")
     if format == "mxfp4-pack-quantized":
-        scales = parts.scales("weight_scale", fp4_groups(parts, codes, 32), dtypes=("U8", "F8_E8M0"))
+        scales = parts.scales("weight_scale", fp4_groups(parts, codes, MXFP4_GROUP), dtypes=("U8", "F8_E8M0"))
         parts.finish()
-        return mxfp4(parts, codes, scales)
-    scales = parts.scales("weight_scale", fp4_groups(parts, codes, 16), dtypes=("F8_E4M3",))
+        return Float4(parts, codes, scales, MXFP4_GROUP)
+    scales = parts.scales("weight_scale", fp4_groups(parts, codes, NVFP4_GROUP), dtypes=("F8_E4M3",))
     divisor = float(parts.float32(parts.scales("weight_global_scale", (), (1,))).reshape(-1)[0])
     parts.finish()
-    return nvfp4(parts, codes, scales, 1 / divisor if divisor else 0.0)
+    return Float4(parts, codes, scales, NVFP4_GROUP, 1 / divisor if divisor else 0.0)
 
 
 def _shape(parts: Parts) -> tuple[int, int]:

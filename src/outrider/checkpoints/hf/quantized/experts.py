@@ -13,26 +13,27 @@ from pathlib import Path
 import numpy as np
 
 from outrider.checkpoints.checkpoint import Tensor
+from outrider.checkpoints.hf.quantized.scheme import Matrix
 from outrider.errors import CheckpointError
 
 _EXPERT = re.compile(r"(layers\.\d+\.experts\.)(\d+)\.(gate|up|down)_proj\.weight")
 _STACKS = {"gate_up_proj": ("gate", "up"), "down_proj": ("down",)}
 
 
-def stacked(tensors: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
-    """The tensors with all experts in stacks.
+def stacked(matrices: Mapping[str, Matrix], path: Path) -> dict[str, Tensor]:
+    """The tensors, with all experts in stacks.
 
     Raises:
-        CheckpointError: experts are missing, or differ in format or shape.
+        CheckpointError: experts are missing, or differ in shape.
     """
-    found: dict[str, dict[tuple[int, str], Tensor]] = {}
+    found: dict[str, dict[tuple[int, str], Matrix]] = {}
     out: dict[str, Tensor] = {}
-    for name, tensor in tensors.items():
+    for name, matrix in matrices.items():
         if expert := _EXPERT.fullmatch(name):
             prefix, index, kind = expert.groups()
-            found.setdefault(prefix, {})[int(index), kind] = tensor
+            found.setdefault(prefix, {})[int(index), kind] = matrix
         else:
-            out[name] = tensor
+            out[name] = matrix.tensor()
     for prefix, of_layer in found.items():
         count = 1 + max(index for index, _ in of_layer)
         for stack, kinds in _STACKS.items():
@@ -46,12 +47,15 @@ def stacked(tensors: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
     return out
 
 
-def _stack(name: str, matrices: list[Tensor], count: int, path: Path) -> Tensor:
-    """A stack of `count` matrices, each of the rows of `matrices` in turn."""
-    first = matrices[0]
-    if any((matrix.format, matrix.shape) != (first.format, first.shape) for matrix in matrices):
-        problem = f"stores the experts of {name} in different formats or shapes"
-        raise CheckpointError(problem, path=path, remedy="Quantize all experts of a layer alike")
+def _stack(name: str, matrices: list[Matrix], count: int, path: Path) -> Tensor:
+    """A stack of `count` matrices, each of the rows of `matrices` in turn; in float32 if they differ in format."""
+    tensors = [matrix.tensor() for matrix in matrices]
+    first = tensors[0]
+    if any(tensor.shape != first.shape for tensor in tensors):
+        problem = f"stores the experts of {name} in different shapes"
+        raise CheckpointError(problem, path=path, remedy="It is damaged: download or quantize it again")
+    if any(tensor.format != first.format for tensor in tensors):
+        tensors = [matrix.float32() for matrix in matrices]
     rows, columns = first.shape
-    shape = count, rows * len(matrices) // count, columns
-    return Tensor(name, first.format, shape, lambda: np.concatenate([matrix.data for matrix in matrices]))
+    shape = count, rows * len(tensors) // count, columns
+    return Tensor(name, tensors[0].format, shape, lambda: np.concatenate([tensor.data for tensor in tensors]))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -13,60 +13,93 @@ from outrider.checkpoints.hf.quantized.bits import E2M1, E4M3, unpacked
 from outrider.checkpoints.hf.quantized.parts import INSTEAD, MAX_SCALE, Parts
 from outrider.checkpoints.hf.safetensors_file import StoredTensor
 
+NVFP4_GROUP, MXFP4_GROUP = 16, 32
 _NOT_A_NUMBER = 0x7F  # of E4M3, without its sign
 _BIAS = 127  # of an exponent that is stored as a byte
 
 
-def float8(parts: Parts, weight: StoredTensor, scales: StoredTensor, tile: tuple[int, int]) -> Tensor:
+@dataclass(frozen=True)
+class Float8:
     """A matrix (or a stack of them) of E4M3, each tile of (rows, columns) with a scale of its own.
 
-    Args:
+    Attributes:
         parts: where it is stored.
         weight: (..., rows, columns).
         scales: one value for each tile in order, of any shape: (..., tile rows, tile columns) values.
         tile: rows and columns of a tile; those at the ends may be smaller.
     """
-    *stack, rows, columns = weight.shape
-    height, width = tile
-    grid = (math.prod(stack), -(-rows // height), -(-columns // width))
-    if math.prod(scales.shape) != math.prod(grid):
-        raise parts.misfit("the scales", scales.shape, str((*stack, *grid[1:])))
 
-    def values() -> Bytes:
-        if ((weight.data & np.uint8(_NOT_A_NUMBER)) == _NOT_A_NUMBER).any():
-            raise parts.fault(f"holds weights of {parts.matrix} that are no numbers")
-        out = E4M3[weight.data].reshape(grid[0], rows, columns)
-        scale = parts.float32(scales).reshape(grid)
+    parts: Parts
+    weight: StoredTensor
+    scales: StoredTensor
+    tile: tuple[int, int]
+
+    def __post_init__(self) -> None:
+        if math.prod(self.scales.shape) != math.prod(self._grid):
+            raise self.parts.misfit("the scales", self.scales.shape, f"{math.prod(self._grid)} values")
+
+    @property
+    def _grid(self) -> tuple[int, int, int]:
+        """(matrices, tile rows, tile columns)."""
+        *stack, rows, columns = self.weight.shape
+        return math.prod(stack), -(-rows // self.tile[0]), -(-columns // self.tile[1])
+
+    def tensor(self) -> Tensor:
+        """See `Matrix.tensor`."""
+        return self.float32()
+
+    def float32(self) -> Tensor:
+        """See `Matrix.float32`."""
+        return Tensor(self.parts.matrix, "F32", self.weight.shape, self._float32)
+
+    def _float32(self) -> Bytes:
+        if ((self.weight.data & np.uint8(_NOT_A_NUMBER)) == _NOT_A_NUMBER).any():
+            raise self.parts.fault(f"holds weights of {self.parts.matrix} that are no numbers")
+        (rows, columns), (height, width) = self.weight.shape[-2:], self.tile
+        out = E4M3[self.weight.data].reshape(-1, rows, columns)
+        scale = self.parts.float32(self.scales).reshape(self._grid)
         out *= np.repeat(np.repeat(scale, height, axis=1)[:, :rows], width, axis=2)[:, :, :columns]
         return out.reshape(-1).view(np.uint8)
 
-    return Tensor(parts.matrix, "F32", weight.shape, values)
 
+@dataclass(frozen=True)
+class Float4:
+    """A matrix of E2M1 in groups of columns, each with a scale.
 
-def nvfp4(parts: Parts, codes: StoredTensor, scales: StoredTensor, factor: float) -> Tensor:
-    """A matrix of E2M1 in groups of 16, each with a scale in E4M3; `factor` scales all of it.
-
-    `codes` are (rows, columns / 2) bytes, the even column in the low half; `scales` are (rows, columns / 16).
+    Attributes:
+        parts: where it is stored.
+        codes: (rows, columns / 2) bytes, the even column in the low half.
+        scales: (rows, columns / group): E4M3 (NVFP4, groups of 16), or exponents + 127 (MXFP4, groups of 32).
+        group: columns of a group.
+        factor: scales the whole matrix.
     """
-    if not 0 < factor < MAX_SCALE:
-        raise parts.fault(f"scales {parts.matrix} by {factor:g}")
-    return _float4(parts, codes, lambda: _e4m3_scales(parts, scales) * np.float32(factor), 16)
 
+    parts: Parts
+    codes: StoredTensor
+    scales: StoredTensor
+    group: int
+    factor: float = 1.0
 
-def mxfp4(parts: Parts, codes: StoredTensor, scales: StoredTensor) -> Tensor:
-    """A matrix of E2M1 in groups of 32, each with a power of two: `scales` are (rows, columns / 32), exponent + 127."""
-    return _float4(parts, codes, lambda: _powers(parts, scales), 32)
+    def __post_init__(self) -> None:
+        if not 0 < self.factor < MAX_SCALE:
+            raise self.parts.fault(f"scales {self.parts.matrix} by {self.factor:g}")
 
+    def tensor(self) -> Tensor:
+        """See `Matrix.tensor`."""
+        return self.float32()
 
-def _float4(parts: Parts, codes: StoredTensor, scales: Callable[[], Floats], group: int) -> Tensor:
-    rows, columns = codes.shape[0], 2 * codes.shape[1]
+    def float32(self) -> Tensor:
+        """See `Matrix.float32`."""
+        rows, half = self.codes.shape
+        return Tensor(self.parts.matrix, "F32", (rows, 2 * half), self._float32)
 
-    def values() -> Bytes:
-        out = E2M1[unpacked(codes.data, rows, columns, 4)]
-        out *= np.repeat(scales().reshape(rows, -1), group, axis=1)
+    def _float32(self) -> Bytes:
+        rows, half = self.codes.shape
+        out = E2M1[unpacked(self.codes.data, rows, 2 * half, 4)]
+        scales = _e4m3_scales if self.group == NVFP4_GROUP else _powers
+        out *= np.repeat(scales(self.parts, self.scales).reshape(rows, -1), self.group, axis=1)
+        out *= np.float32(self.factor)
         return out.reshape(-1).view(np.uint8)
-
-    return Tensor(parts.matrix, "F32", (rows, columns), values)
 
 
 def fp4_groups(parts: Parts, codes: StoredTensor, group: int) -> tuple[int, int]:

@@ -8,11 +8,10 @@ computed as floating point. Source: transformers, integrations/finegrained_fp8.p
 
 from __future__ import annotations
 
-from outrider.checkpoints.checkpoint import Tensor
-from outrider.checkpoints.hf.quantized.floats import float8
+from outrider.checkpoints.hf.quantized.floats import Float8
 from outrider.checkpoints.hf.quantized.modules import transformers_modules
 from outrider.checkpoints.hf.quantized.parts import INSTEAD, Module, Parts
-from outrider.checkpoints.hf.quantized.scheme import Reader, Scheme
+from outrider.checkpoints.hf.quantized.scheme import Matrix, Reader, Scheme
 from outrider.checkpoints.settings import Settings
 
 _DESCRIPTIVE = ("quant_method", "activation_scheme", "dequantize", "fmt")
@@ -35,13 +34,13 @@ def fp8(config: Settings) -> Scheme:
     left_out = transformers_modules([name for names in skipped for name in names], config)
     config.refuse_unread(_DESCRIPTIVE)
 
-    def read(parts: Parts) -> Tensor:
+    def read(parts: Parts) -> Matrix:
         weight = parts.of("weight", "F8_E4M3")
         if not 2 <= len(weight.shape) <= 3:
             raise parts.misfit("weight", weight.shape, "(rows, columns)")
         scales = parts.of("weight_scale_inv", "F32", "BF16", "F16")
         parts.finish()
-        return float8(parts, weight, scales, (block[0], block[1]) if block else weight.shape[-2:])  # type: ignore[arg-type]
+        return Float8(parts, weight, scales, (block[0], block[1]) if block else weight.shape[-2:])  # type: ignore[arg-type]
 
     def reader(module: Module) -> Reader | None:
         return None if module.kind == "Embedding" or module in left_out else read

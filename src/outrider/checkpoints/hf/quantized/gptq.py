@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 
 from outrider.arrays import Bytes, Ints
-from outrider.checkpoints.checkpoint import Tensor
 from outrider.checkpoints.hf.quantized.bits import unpacked
 from outrider.checkpoints.hf.quantized.integers import (
     Integers,
@@ -27,7 +26,7 @@ from outrider.checkpoints.hf.quantized.integers import (
 )
 from outrider.checkpoints.hf.quantized.modules import compiled, transformers_modules
 from outrider.checkpoints.hf.quantized.parts import INSTEAD, Module, Parts
-from outrider.checkpoints.hf.quantized.scheme import Reader, Scheme
+from outrider.checkpoints.hf.quantized.scheme import Matrix, Reader, Scheme
 from outrider.checkpoints.hf.safetensors_file import StoredTensor
 from outrider.checkpoints.settings import MAX_SIZE, Settings
 
@@ -93,7 +92,7 @@ class GptqLayout:
     zero_offset: bool
     desc_act: bool
 
-    def read(self, parts: Parts) -> Tensor:
+    def read(self, parts: Parts) -> Matrix:
         """The matrix in these parts."""
         stored = parts.matrix_of("qweight", "I32")
         rows, columns = stored.shape[1], stored.shape[0] * 32 // self.bits
@@ -122,7 +121,7 @@ class GptqLayout:
             exact_halves=exact_in_half(parts, scales),
             zero=None if centred else lambda: np.ascontiguousarray(zero().T),
             group_of=group_of,
-        ).tensor()
+        )
 
     def _zero_points(self, stored: StoredTensor) -> Callable[[], Ints]:
         """Returns (groups, rows)."""

@@ -48,10 +48,14 @@ class Integers:
     group_of: Ints | None = None
 
     def tensor(self) -> Tensor:
-        """The matrix."""
+        """See `Matrix.tensor`."""
         even = self.group_of is None and self.shape[1] % (self.groups * _BLOCK) == 0
         if even and self.zero is None and self.exact_halves and self.bits in _BLOCKS_OF:
             return Tensor(self.parts.matrix, _BLOCKS_OF[self.bits], self.shape, self._blocks)
+        return self.float32()
+
+    def float32(self) -> Tensor:
+        """See `Matrix.float32`."""
         return Tensor(self.parts.matrix, "F32", self.shape, self._float32)
 
     def _blocks(self) -> Bytes:

@@ -8,7 +8,7 @@ from pathlib import Path
 from outrider.checkpoints.checkpoint import FLOAT_FORMATS, Tensor
 from outrider.checkpoints.hf.quantized.experts import stacked
 from outrider.checkpoints.hf.quantized.parts import ACTIVATIONS, Module, Parts
-from outrider.checkpoints.hf.quantized.scheme import Scheme
+from outrider.checkpoints.hf.quantized.scheme import Matrix, Scheme
 from outrider.checkpoints.hf.safetensors_file import StoredTensor
 from outrider.errors import CheckpointError
 
@@ -54,7 +54,7 @@ def quantized_matrices(
             problem = f"holds the tensor {name} twice"
             raise CheckpointError(problem, path=path, remedy="Remove the files that are not the model's")
         of_module[part] = tensor
-    tensors: dict[str, Tensor] = {}
+    matrices: dict[str, Matrix] = {}
     for name, (module, stored_parts) in modules.items():
         if not stored_parts.keys() - ACTIVATIONS:
             continue
@@ -69,8 +69,8 @@ def quantized_matrices(
         if (reader := scheme.reader(module)) is None:
             part = min(stored_parts.keys() - ACTIVATIONS)
             raise parts.fault(f"stores {matrix} as {part}, although its config says that it is not quantized")
-        tensors[matrix] = reader(parts)
-    return plain, stacked(tensors, path)
+        matrices[matrix] = reader(parts)
+    return plain, stacked(matrices, path)
 
 
 def _split(name: str) -> tuple[str, str]:

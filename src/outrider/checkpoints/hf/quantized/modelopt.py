@@ -16,15 +16,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from outrider.checkpoints.checkpoint import Tensor
-from outrider.checkpoints.hf.quantized.floats import float8, fp4_groups, nvfp4
+from outrider.checkpoints.hf.quantized.floats import NVFP4_GROUP, Float4, Float8, fp4_groups
 from outrider.checkpoints.hf.quantized.modules import wildcard_modules
 from outrider.checkpoints.hf.quantized.parts import INSTEAD, Module, Parts
-from outrider.checkpoints.hf.quantized.scheme import Reader, Scheme
+from outrider.checkpoints.hf.quantized.scheme import Matrix, Reader, Scheme
 from outrider.checkpoints.settings import Settings
 
 _MIXED = "MIXED_PRECISION"
-_GROUP = 16
 # The groups repeat the algorithm in the words of compressed-tensors.
 _DESCRIPTIVE = ("quant_method", "kv_cache_scheme", "kv_cache_quant_algo", "producer", "config_groups")
 
@@ -38,8 +36,8 @@ def modelopt(config: Settings) -> Scheme:
     algorithm = config.text("quant_algo").upper()
     if algorithm != _MIXED and algorithm not in _READERS:
         raise config.fault(f"is quantized by modelopt's {algorithm}, which is not supported", INSTEAD)
-    if (size := config.integer("group_size", _GROUP)) != _GROUP:
-        raise config.fault(f"has groups of {size} columns, not of {_GROUP}")
+    if (size := config.integer("group_size", NVFP4_GROUP)) != NVFP4_GROUP:
+        raise config.fault(f"has groups of {size} columns, not of {NVFP4_GROUP}")
     skipped = [config.texts(key) for key in ("ignore", "exclude_modules") if config.has(key)]
     left_out = wildcard_modules([name for names in skipped for name in names], config)
     mixed = [(wildcard_modules([name], config), read) for name, read in _layers(config)] if algorithm == _MIXED else []
@@ -68,28 +66,28 @@ def _layers(config: Settings) -> list[tuple[str, Reader]]:
     for name in layers.present():
         layer = layers.section(name)
         algorithm = layer.text("quant_algo").upper()
-        if algorithm not in _READERS or layer.integer("group_size", _GROUP) != _GROUP:
+        if algorithm not in _READERS or layer.integer("group_size", NVFP4_GROUP) != NVFP4_GROUP:
             raise layer.fault(f"quantizes {name} by modelopt's {algorithm}, which is not supported", INSTEAD)
         layer.refuse_unread()
         found.append((name, _READERS[algorithm]))
     return found
 
 
-def _nvfp4(parts: Parts) -> Tensor:
+def _nvfp4(parts: Parts) -> Matrix:
     codes = parts.matrix_of("weight", "U8")
-    scales = parts.scales("weight_scale", fp4_groups(parts, codes, _GROUP), dtypes=("F8_E4M3",))
+    scales = parts.scales("weight_scale", fp4_groups(parts, codes, NVFP4_GROUP), dtypes=("F8_E4M3",))
     factor = float(parts.float32(parts.scales("weight_scale_2", (), (1,))).reshape(-1)[0])
     parts.finish()
-    return nvfp4(parts, codes, scales, factor)
+    return Float4(parts, codes, scales, NVFP4_GROUP, factor)
 
 
-def _float8(parts: Parts) -> Tensor:
+def _float8(parts: Parts) -> Matrix:
     weight = parts.matrix_of("weight", "F8_E4M3")
     rows, columns = weight.shape
     scales = parts.scales("weight_scale", (), (1,), (rows,), (rows, 1))
     parts.finish()
     one = scales.shape in ((), (1,)) and rows > 1
-    return float8(parts, weight, scales, (rows, columns) if one else (1, columns))
+    return Float8(parts, weight, scales, (rows, columns) if one else (1, columns))
 
 
 _READERS: dict[str, Reader] = {

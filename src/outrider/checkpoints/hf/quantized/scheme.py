@@ -4,13 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 from outrider.checkpoints.checkpoint import Tensor
 from outrider.checkpoints.hf.quantized.parts import Module, Parts
 
-Reader = Callable[[Parts], Tensor]
-"""Makes a matrix out of its parts. It reads only names, types and shapes, and small tensors; the rest is read when the
-tensor's data are."""
+
+class Matrix(Protocol):
+    """A matrix whose parts were found and fit. The parts themselves are read when the data of its tensor are."""
+
+    def tensor(self) -> Tensor:
+        """It in the smallest format that holds every value."""
+        ...
+
+    def float32(self) -> Tensor:
+        """It in float32."""
+        ...
+
+
+Reader = Callable[[Parts], Matrix]
+"""Makes a matrix out of its parts. Raises CheckpointError if they do not fit."""
 
 
 @dataclass(frozen=True)
