@@ -105,6 +105,12 @@ inline __m256 widen_bf16(const uint16_t* p) {
   return _mm256_castsi256_ps(_mm256_slli_epi32(wide, 16));
 }
 inline F load_bf16(const uint16_t* p) { return {widen_bf16(p), widen_bf16(p + 8)}; }
+inline F load_e4m3(const uint8_t* p) {  // divided by 256: the bits of a float16 with an exponent bias that is larger by 8
+  const __m256i wide = _mm256_cvtepu8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+  const __m256i sign = _mm256_slli_epi16(_mm256_and_si256(wide, _mm256_set1_epi16(0x80)), 8);
+  const __m256i half = _mm256_or_si256(sign, _mm256_slli_epi16(_mm256_and_si256(wide, _mm256_set1_epi16(0x7f)), 7));
+  return {_mm256_cvtph_ps(_mm256_castsi256_si128(half)), _mm256_cvtph_ps(_mm256_extracti128_si256(half, 1))};
+}
 inline F load_u8(const uint8_t* p) {
   return {_mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)))),
           _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p + 8))))};
@@ -129,10 +135,12 @@ inline Bytes shift(Bytes x, int by) { return {shift(x.a, by), shift(x.b, by)}; }
 
 // Weight codes as operands of maddubs, which multiplies unsigned by signed bytes and adds pairs of products in 16 bits with
 // saturation. Codes of up to 6 bits stay unsigned, and the kernel subtracts their zero point afterwards: a pair is at most
-// 2 * 63 * 127, so kPairs pairs can be added in 16 bits without overflow. For 8-bit codes the zero point is subtracted here
-// and the weight's sign is moved to the activation: |w| * (sign(w) * x), at most 2 * 128 * 127.
+// 2 * 63 * 128, so kPairs pairs can be added in 16 bits without overflow. For 8-bit codes the zero point is subtracted here
+// and the weight's sign is moved to the activation: |w| * (sign(w) * x), at most 2 * 128 * 127. An activation of -128 has no
+// negative in 8 bits, so there the kernel multiplies halves of 4 bits instead.
 template <int kBits> inline constexpr bool kUnsignedDot = kBits < 8;
-template <int kBits> inline constexpr int kPairs = kBits == 4 ? 8 : kBits == 5 ? 4 : kBits == 6 ? 2 : 1;
+template <int kBits> inline constexpr bool kAnyActivation = kBits < 8;  // whether activations of -128 are multiplied exactly
+template <int kBits> inline constexpr int kPairs = kBits <= 4 ? 8 : kBits == 5 ? 4 : kBits == 6 ? 2 : 1;
 struct Codes { __m256i a, b; };
 template <int kBits, int kZero> inline Codes codes(Bytes x) {
   if constexpr (kUnsignedDot<kBits>) return {x.a, x.b};
@@ -154,13 +162,13 @@ inline constexpr int kMaxRows = 8, kMaxDenseRows = 4;       // rows that share o
 inline constexpr bool kUnpackOnce = false;
 template <int kBits> inline constexpr int kRowBlock = kBits == 6 ? 2 : 4;
 // Whether each block of rows unpacks the codes again, if that costs less than spilling them to the stack.
-template <int kBits> inline constexpr bool kUnpackPerRowBlock = kBits == 4 || kBits == 8;
+template <int kBits> inline constexpr bool kUnpackPerRowBlock = kBits == 2 || kBits == 4 || kBits == 8;
 // sum[r] = the dot product of 4 * kCount columns, starting at quad `first` of 4 columns, with the activations x[r], per lane.
-// No activation may be -128.
+// See kAnyActivation.
 template <int kBits, int kCount, class Quads, int kRows>
 [[gnu::always_inline]] inline void dot_quads(const Quads& quads, int first, const int8_t* const (&x)[kRows], I (&sum)[kRows]) {
   constexpr int kStep = std::min(kPairs<kBits>, kCount);
-  static_assert(!kUnsignedDot<kBits> || kStep * 2 * ((1 << kBits) - 1) * 127 <= INT16_MAX);
+  static_assert(!kUnsignedDot<kBits> || kStep * 2 * ((1 << kBits) - 1) * 128 <= INT16_MAX);
   const __m256i ones = _mm256_set1_epi16(1);
 #pragma GCC unroll 8
   for (int j = 0; j < kCount; j += kStep) {

@@ -63,6 +63,12 @@ inline F load_bf16(const uint16_t* p) {
   const __m512i wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
   return {_mm512_castsi512_ps(_mm512_slli_epi32(wide, 16))};
 }
+inline F load_e4m3(const uint8_t* p) {  // divided by 256: the bits of a float16 with an exponent bias that is larger by 8
+  const __m256i wide = _mm256_cvtepu8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+  const __m256i sign = _mm256_slli_epi16(_mm256_and_si256(wide, _mm256_set1_epi16(0x80)), 8);
+  const __m256i rest = _mm256_slli_epi16(_mm256_and_si256(wide, _mm256_set1_epi16(0x7f)), 7);
+  return {_mm512_cvtph_ps(_mm256_or_si256(sign, rest))};
+}
 inline F load_u8(const uint8_t* p) {
   return {_mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))))};
 }
@@ -80,6 +86,7 @@ inline Bytes shift(Bytes a, int by) { return {by < 0 ? _mm512_srli_epi16(a.v, -b
 // Weight codes as operands of VNNI, which multiplies unsigned by signed bytes: the codes stay unsigned, and the kernel subtracts
 // their zero point afterwards.
 template <int kBits> inline constexpr bool kUnsignedDot = true;
+template <int kBits> inline constexpr bool kAnyActivation = true;  // whether activations of -128 are multiplied exactly
 struct Codes { __m512i v; };
 template <int kBits, int kZero> inline Codes codes(Bytes unsigned_codes) { return {unsigned_codes.v}; }
 // Forces the codes to stay in a register; otherwise the compiler reloads them for each row.

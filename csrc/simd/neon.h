@@ -133,6 +133,13 @@ inline void store_f16(uint16_t* p, F a) {
 inline F load_bf16(const uint16_t* p) {
   return quarters<F>([=](int i) { return vreinterpretq_f32_u32(vshll_n_u16(vld1_u16(p + 4 * i), 16)); });
 }
+inline F load_e4m3(const uint8_t* p) {  // divided by 256: the bits of a float16 with an exponent bias that is larger by 8
+  return quarters<F>([=](int i) {
+    uint16_t half[4];
+    for (int j = 0; j < 4; ++j) half[j] = static_cast<uint16_t>((p[4 * i + j] & 0x80) << 8 | (p[4 * i + j] & 0x7f) << 7);
+    return vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(half)));
+  });
+}
 inline F load_u8(const uint8_t* p) {
   const uint8x16_t b = vld1q_u8(p);
   const uint16x8_t low = vmovl_u8(vget_low_u8(b)), high = vmovl_u8(vget_high_u8(b));
@@ -163,6 +170,7 @@ inline Bytes shift(Bytes a, int by) {
 
 // Weight codes as operands of the dot-product instruction: signed bytes, zero point subtracted.
 template <int kBits> inline constexpr bool kUnsignedDot = false;
+template <int kBits> inline constexpr bool kAnyActivation = true;  // whether activations of -128 are multiplied exactly
 struct Codes { int8x16_t v[4]; };
 inline void keep_in_register(Codes&) {}
 template <int kBits, int kZero> inline Codes codes(Bytes b) {

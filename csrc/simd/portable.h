@@ -148,6 +148,9 @@ inline void store_f16(uint16_t* p, F a) {
 inline F load_bf16(const uint16_t* p) {
   return each([=](int i) { return bfloat16_to_float(p[i]); });
 }
+inline F load_e4m3(const uint8_t* p) {  // divided by 256: the bits of a float16 with an exponent bias that is larger by 8
+  return each([=](int i) { return half_to_float(static_cast<uint16_t>((p[i] & 0x80) << 8 | (p[i] & 0x7f) << 7)); });
+}
 inline F load_u8(const uint8_t* p) {
   return each([=](int i) { return static_cast<float>(p[i]); });
 }
@@ -170,7 +173,8 @@ inline Bytes shift(Bytes a, int by) {
   return each_byte([&](int i) { return by < 0 ? a.v[i] >> -by : a.v[i] << by; });
 }
 
-template <int kBits> inline constexpr bool kUnsignedDot = false;  // codes() subtracts the zero point
+template <int kBits> inline constexpr bool kUnsignedDot = false;   // codes() subtracts the zero point
+template <int kBits> inline constexpr bool kAnyActivation = true;  // whether activations of -128 are multiplied exactly
 struct Codes { int16_t v[64]; };
 inline void keep_in_register(Codes&) {}
 template <int kBits, int kZero> inline Codes codes(Bytes b) {

@@ -10,6 +10,8 @@ by byte):
 | Q4_K, Q5_K       | 4, 5 bits    | float16 pair per 256, 6-bit pairs per 32, packed as 8 | 4.5, 5.5 / 4.625, 5.625  |
 | Q6_K             | 6 bits       | float16 per 256, int8 per 16                          | 6.5625 / the same        |
 | F32, F16, BF16   | -            | -                                                     | the same                 |
+| I2, I4, I8       | 2, 4, 8 bits | float32 per row or per group of 32n columns           | the same                 |
+| F8_E4M3          | 8 bits       | float32 per row or per group of 32n columns           | the same                 |
 """
 
 from __future__ import annotations
@@ -21,9 +23,9 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import numpy.typing as npt
 
-from outrider.arrays import Floats
+from outrider.arrays import Bytes, Floats
 from outrider.backends import cpu
-from outrider.checkpoints.checkpoint import Tensor
+from outrider.checkpoints.checkpoint import GroupScales, Tensor
 
 Progress = Callable[[int], None]
 
@@ -55,7 +57,8 @@ class WeightStore:
         if name not in self._packed:
             tensor = self._tensors[name]
             count, rows, data = math.prod(tensor.shape[:-2]), tensor.shape[-2], tensor.data
-            self._packed[name] = cpu.pack(tensor.format, rows, tensor.shape[-1], data, self._pool, count=count)
+            scales = _arrays(tensor.scales)
+            self._packed[name] = cpu.pack(tensor.format, rows, tensor.shape[-1], data, self._pool, count, *scales)
             release_pages(data)
             self._progress(tensor.nbytes)
         return self._packed[name]
@@ -63,7 +66,7 @@ class WeightStore:
     def table(self, name: str) -> cpu.Table:
         """A table whose rows are read from the memory-mapped file, so that only the rows in use occupy memory."""
         tensor = self._tensors[name]
-        return cpu.table(tensor.format, tensor.shape[-2], tensor.shape[-1], tensor.data)
+        return cpu.table(tensor.format, tensor.shape[-2], tensor.shape[-1], tensor.data, *_arrays(tensor.scales))
 
     def vector(self, name: str) -> Floats:
         """A one-dimensional tensor as float32."""
@@ -77,11 +80,12 @@ class WeightStore:
 
     def reordered(self, name: str, order: npt.NDArray[np.int32]) -> cpu.Weight:
         """A (rows, columns) matrix as a stack of clusters: matrix i has the rows order[i]; `order` is (count, size)."""
-        tensor = self._tensors[name]
-        rows = tensor.data.reshape(tensor.shape[0], tensor.row_bytes)[order.reshape(-1)]
-        return cpu.pack(
-            tensor.format, order.shape[1], tensor.shape[1], rows.reshape(-1), self._pool, count=order.shape[0]
-        )
+        tensor, rows = self._tensors[name], order.reshape(-1)
+        data = tensor.data.reshape(tensor.shape[0], tensor.row_bytes)[rows].reshape(-1)
+        if (scales := tensor.scales) is not None:
+            scales = GroupScales(scales.scale[rows], None if scales.zero is None else scales.zero[rows])
+        count, size = order.shape
+        return cpu.pack(tensor.format, size, tensor.shape[1], data, self._pool, count, *_arrays(scales))
 
     def scalar(self, name: str) -> float:
         """The value of a tensor with one element."""
@@ -91,6 +95,11 @@ class WeightStore:
     def packed_bytes(self) -> int:
         """Bytes held by all packed matrices."""
         return sum(weight.nbytes for weight in self._packed.values())
+
+
+def _arrays(scales: GroupScales | None) -> tuple[Floats | None, Bytes | None]:
+    """The arguments `scale` and `zero` of the core."""
+    return (None, None) if scales is None else (scales.scale, scales.zero)
 
 
 def release_pages(data: npt.NDArray[np.uint8]) -> None:

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from outrider.arrays import Bytes
-from outrider.checkpoints.checkpoint import BLOCKS, WEIGHT_FORMATS, Tensor, bytes_as
+from outrider.checkpoints.checkpoint import BLOCKS, SCALED_FORMATS, WEIGHT_FORMATS, Tensor, bytes_as
 from outrider.errors import CheckpointError
 
 _DAMAGED = "The file is damaged or incomplete: download or convert it again"
@@ -49,7 +49,9 @@ TENSOR_TYPES = (  # noqa: SIM905 (a list would take 41 lines)
     "F32 F16 Q4_0 Q4_1 - - Q5_0 Q5_1 Q8_0 Q8_1 Q2_K Q3_K Q4_K Q5_K Q6_K Q8_K IQ2_XXS IQ2_XS IQ3_XXS IQ1_S IQ4_NL "
     "IQ3_S IQ2_S IQ4_XS I8 I16 I32 I64 F64 IQ1_M BF16 - - - TQ1_0 TQ2_0 - - - MXFP4 NVFP4 Q1_0"
 ).split()
-"""ggml's tensor types by number ("-": withdrawn). Those in BLOCKS are read; the others are only named in errors."""
+"""ggml's tensor types by number ("-": withdrawn). The others than `_READ` are only named in errors."""
+
+_READ = tuple(format for format in BLOCKS if format not in SCALED_FORMATS)
 
 
 def is_gguf(path: Path) -> bool:
@@ -202,10 +204,13 @@ class _Header:
 
     def _tensor(self, name: str, shape: tuple[int, ...], kind: int, offset: int) -> Tensor:
         known = TENSOR_TYPES[kind] if kind < len(TENSOR_TYPES) else "-"
-        if known not in BLOCKS:
+        if known not in _READ:
             shown = known if known != "-" else f"number {kind}"
             problem = f"stores tensor {name} as type {shown}, which is not supported"
-            raise self._fault(problem, f"Use a file quantized to one of {', '.join(WEIGHT_FORMATS)}")
+            raise self._fault(
+                problem,
+                f"Use a file quantized to one of {', '.join(f for f in _READ if f in WEIGHT_FORMATS)}",
+            )
         if 0 in shape:
             raise self._fault(f"gives tensor {name} the empty shape {shape}")
         if shape[-1] % (block := BLOCKS[known][0]):
