@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import random
 import warnings
 from collections.abc import Callable
@@ -10,7 +11,6 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from quantized_folders import change_config, quantize_folder
@@ -19,6 +19,7 @@ from safetensors.torch import load_file, save_file
 from tiny_checkpoints import Tiny
 
 from outrider.checkpoints import open_checkpoint
+from outrider.checkpoints.checkpoint import GroupScales, Tensor, bytes_as
 from outrider.errors import CheckpointError
 
 SCHEMES = [
@@ -96,7 +97,13 @@ def open_all(folder: Path) -> bool:
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             for tensor in open_checkpoint(folder).tensors.values():
-                assert len(tensor.data) == tensor.nbytes
+                assert len(tensor.data) == bytes_as(tensor.shape, tensor.format)
+                if tensor.scales:
+                    assert tensor.scales.scale.shape[0] == math.prod(tensor.shape[:-1])
+                    assert tensor.scales.zero is None or tensor.scales.zero.shape == tensor.scales.scale.shape
+                    assert (
+                        tensor.nbytes == len(tensor.data) + GroupScales(tensor.scales.scale, tensor.scales.zero).nbytes
+                    )
     except CheckpointError as error:
         refusal = error
     if refusal:
@@ -151,7 +158,6 @@ MATRIX = "model.layers.2.mlp.gate_proj"
     [
         ("ct-pack-4-group", "weight_scale", float("nan"), "not finite"),
         ("fp8-128", "weight_scale_inv", float("inf"), "not finite"),
-        ("fp8-128", "weight", float("nan"), "no numbers"),
         ("ct-nvfp4", "weight_scale", float("nan"), "no numbers"),
         ("ct-nvfp4", "weight_scale", -1.0, "negative"),
         ("ct-nvfp4", "weight_global_scale", 0.0, "scales"),
@@ -177,8 +183,16 @@ def test_values_that_cannot_be(
     flat[0] = torch.tensor(value, dtype=torch.float32).to(changed.dtype) if isinstance(value, float) else value
     save_file(stored | {f"{MATRIX}.{part}": changed}, folder / "model.safetensors")
     with pytest.raises(CheckpointError, match=message) as caught:
-        np.asarray(open_checkpoint(folder).tensors["layers.2.mlp.gate_proj.weight"].data)
+        read(open_checkpoint(folder).tensors["layers.2.mlp.gate_proj.weight"])
     assert "layers.2.mlp.gate_proj" in str(caught.value)
+
+
+def read(tensor: Tensor) -> None:
+    """As a matrix is packed."""
+    assert len(tensor.data)
+    if tensor.scales:
+        assert tensor.scales.scale.size
+        assert tensor.scales.zero is None or tensor.scales.zero.size
 
 
 def test_an_expert_that_is_missing(tiny: Callable[[str], Tiny], copy_of: Callable[[Path], Path]) -> None:

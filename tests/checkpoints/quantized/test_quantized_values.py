@@ -18,6 +18,7 @@ from outrider.checkpoints.hf.quantized.bits import E2M1, E4M3, packed, unpacked
 from outrider.checkpoints.hf.quantized.methods import scheme_of
 from outrider.checkpoints.hf.quantized.parts import Module
 from outrider.checkpoints.hf.quantized.parts import Parts as StoredParts
+from outrider.checkpoints.hf.quantized.scheme import Matrix
 from outrider.checkpoints.hf.safetensors_file import StoredTensor
 
 DTYPES = {
@@ -42,14 +43,19 @@ def stored(parts: Parts) -> dict[str, StoredTensor]:
     return out
 
 
-def read(config: dict[str, Any], parts: Parts) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-    """The values of a matrix, through the reader: in the format that it chooses, and in float32."""
+def matrix_of(config: dict[str, Any], parts: Parts) -> Matrix:
+    """The matrix of these parts, through the reader."""
     scheme = scheme_of(Path("folder"), config)
     module = Module("layers.0.mlp.up_proj", "model.layers.0.mlp.up_proj")
     assert scheme
     reader = scheme.reader(module)
     assert reader
-    matrix = reader(StoredParts(module, f"{module.name}.weight", stored(parts), Path("folder")))
+    return reader(StoredParts(module, f"{module.name}.weight", stored(parts), Path("folder")))
+
+
+def read(config: dict[str, Any], parts: Parts) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """The values of a matrix in the format that the reader chooses, and in float32."""
+    matrix = matrix_of(config, parts)
     tensor = matrix.tensor()
     return dequantized_tensors({tensor.name: tensor})[tensor.name].float32(), matrix.float32().float32()
 
@@ -67,6 +73,43 @@ def test_every_value_is_the_reference_decoders(name: str, rows: int, columns: in
             np.testing.assert_allclose(found, values.numpy(), rtol=3e-7, atol=0)
         else:
             np.testing.assert_array_equal(found, values.numpy())
+
+
+FORMATS = {
+    "ct-pack-2-channel": "I2",
+    "ct-pack-3-channel": "I4",
+    "ct-pack-4-channel": "I4",
+    "ct-pack-5-channel": "I8",
+    "ct-pack-4-group": "Q4_0",
+    "ct-pack-4-float32": "I4",
+    "ct-pack-4-group-16": "F32",
+    "ct-pack-4-zeros": "I4",
+    "ct-pack-8-group": "I8",
+    "ct-pack-act-order": "F32",
+    "ct-int8-channel": "I8",
+    "ct-float8-channel": "F8_E4M3",
+    "fp8-128": "F8_E4M3",
+    "fp8-tensor": "F8_E4M3",
+    "modelopt-fp8": "F8_E4M3",
+    "awq": "I4",
+    "awq-symmetric": "Q4_0",
+    "gptq-2": "I2",
+    "gptq-3": "I4",
+    "gptq-4": "I4",
+    "gptq-4-symmetric": "Q4_0",
+    "gptq-8": "I8",
+    "gptq-8-symmetric": "Q8_0",
+    "gptq-4-act-order": "F32",
+}
+"""The smallest format that holds every value."""
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_the_format_of_each_scheme(name: str) -> None:
+    parts, _ = CASES[name].draw(32, 256, torch.Generator().manual_seed(1))
+    if name == "gptq-8":  # a zero point of 256 does not fit a byte
+        parts["qzeros"] &= 0x7F7F7F7F
+    assert matrix_of(CASES[name].config, parts).tensor().format == FORMATS[name]
 
 
 @given(st.integers(1, 8), st.integers(1, 40), st.integers(1, 5), st.integers(0, 1 << 30))

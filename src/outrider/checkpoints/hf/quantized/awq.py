@@ -16,7 +16,6 @@ from outrider.checkpoints.hf.quantized.bits import packed
 from outrider.checkpoints.hf.quantized.integers import (
     Integers,
     even_columns,
-    exact_in_half,
     group_count,
     group_of_column,
 )
@@ -81,7 +80,7 @@ class AwqLayout:
             codes=lambda: packed(_turned(stored), _BITS),
             scale=lambda: np.ascontiguousarray(parts.float32(scales).T),
             groups=groups,
-            exact_halves=exact_in_half(parts, scales),
+            stored_scales=scales,
             zero=None if zeros is None or centred else lambda: _turned(zeros).astype(np.int32),
             group_of=group_of_column(columns, self.group_size),
         )

@@ -24,7 +24,7 @@ import numpy as np
 from outrider.arrays import Bytes, Ints
 from outrider.checkpoints.hf.quantized.bits import unpacked
 from outrider.checkpoints.hf.quantized.floats import MXFP4_GROUP, NVFP4_GROUP, Float4, Float8, fp4_groups
-from outrider.checkpoints.hf.quantized.integers import Integers, even_columns, exact_in_half, group_count, widened
+from outrider.checkpoints.hf.quantized.integers import Integers, dense, even_columns, group_count, widened
 from outrider.checkpoints.hf.quantized.modules import Modules, compressed_tensors_modules
 from outrider.checkpoints.hf.quantized.parts import INSTEAD, Module, Parts
 from outrider.checkpoints.hf.quantized.scheme import Matrix, Reader, Scheme
@@ -155,9 +155,8 @@ def _integers(parts: Parts, weights: _Weights, format: str) -> Matrix:
         packed_rows = -(-rows * bits // 32)
         points = parts.scales("weight_zero_point", (packed_rows, groups), dtypes=("I32",))
         zero = lambda: _packed_along_rows(points, rows, bits)  # noqa: E731
-    dense = stored.shape[1] * 32 == columns * bits
-    if dense and bits in (2, 4, 8):
-        codes, width = (lambda: stored.data), bits
+    if bits in (2, 4, 8) and stored.shape[1] * 32 == columns * bits:
+        codes, width = dense(lambda: stored.data, bits), bits
     else:
         codes, width = widened(lambda: unpacked(stored.data, rows, columns, bits), bits, centred=weights.symmetric)
     even_columns(parts, columns, width)
@@ -167,9 +166,9 @@ def _integers(parts: Parts, weights: _Weights, format: str) -> Matrix:
         shape=(rows, columns),
         bits=width,
         codes=codes,
+        stored_scales=scale,
         scale=lambda: np.broadcast_to(parts.float32(scale).reshape(-1, groups), (rows, groups)),
         groups=groups,
-        exact_halves=exact_in_half(parts, scale),
         zero=zero,
         group_of=group_of,
     )
@@ -189,10 +188,10 @@ def _int8(parts: Parts, weights: _Weights) -> Matrix:
         parts=parts,
         shape=(rows, columns),
         bits=8,
-        codes=lambda: _shifted(stored),
+        codes=lambda: stored.data,
+        stored_scales=scale,
         scale=lambda: np.broadcast_to(parts.float32(scale).reshape(-1, groups), (rows, groups)),
         groups=groups,
-        exact_halves=exact_in_half(parts, scale),
         zero=zero,
         group_of=group_of,
     )

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from outrider.checkpoints.checkpoint import Tensor
+from outrider.checkpoints.checkpoint import GroupScales, Tensor
+from outrider.checkpoints.hf.quantized.scales import StoredScales, stacked_scales
 from outrider.checkpoints.hf.quantized.scheme import Matrix
 from outrider.errors import CheckpointError
 
@@ -48,14 +49,20 @@ def stacked(matrices: Mapping[str, Matrix], path: Path) -> dict[str, Tensor]:
 
 
 def _stack(name: str, matrices: list[Matrix], count: int, path: Path) -> Tensor:
-    """A stack of `count` matrices, each of the rows of `matrices` in turn; in float32 if they differ in format."""
+    """A stack of `count` matrices, each of the rows of `matrices` in turn; in float32 if they differ in kind."""
     tensors = [matrix.tensor() for matrix in matrices]
     first = tensors[0]
     if any(tensor.shape != first.shape for tensor in tensors):
         problem = f"stores the experts of {name} in different shapes"
         raise CheckpointError(problem, path=path, remedy="It is damaged: download or quantize it again")
-    if any(tensor.format != first.format for tensor in tensors):
+    if len({(tensor.format, _kind(tensor.scales)) for tensor in tensors}) > 1:
         tensors = [matrix.float32() for matrix in matrices]
     rows, columns = first.shape
     shape = count, rows * len(tensors) // count, columns
-    return Tensor(name, tensors[0].format, shape, lambda: np.concatenate([tensor.data for tensor in tensors]))
+    scales = stacked_scales([tensor.scales for tensor in tensors if isinstance(tensor.scales, StoredScales)])
+    return Tensor(name, tensors[0].format, shape, lambda: np.concatenate([tensor.data for tensor in tensors]), scales)
+
+
+def _kind(scales: GroupScales | None) -> tuple[object, ...]:
+    """What the scales of matrices of one stack have in common."""
+    return (scales.shape, scales.has_zero) if isinstance(scales, StoredScales) else ()

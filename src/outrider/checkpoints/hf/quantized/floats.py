@@ -8,9 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from outrider.arrays import Bytes, Floats
-from outrider.checkpoints.checkpoint import Tensor
+from outrider.checkpoints.checkpoint import BLOCKS, Tensor
 from outrider.checkpoints.hf.quantized.bits import E2M1, E4M3, unpacked
 from outrider.checkpoints.hf.quantized.parts import INSTEAD, MAX_SCALE, Parts
+from outrider.checkpoints.hf.quantized.scales import StoredScales
 from outrider.checkpoints.hf.safetensors_file import StoredTensor
 
 NVFP4_GROUP, MXFP4_GROUP = 16, 32
@@ -45,21 +46,30 @@ class Float8:
         return math.prod(stack), -(-rows // self.tile[0]), -(-columns // self.tile[1])
 
     def tensor(self) -> Tensor:
-        """See `Matrix.tensor`."""
-        return self.float32()
+        """See `Matrix.tensor`. Every row of a tile has its scale, and so has every part of it that rows divide into."""
+        columns = self.weight.shape[-1]
+        width = math.gcd(columns, self.tile[1])
+        if width % BLOCKS["F8_E4M3"][0]:
+            return self.float32()
+        scales = StoredScales((math.prod(self.weight.shape[:-1]), columns // width), lambda: self._spread(width))
+        return Tensor(self.parts.matrix, "F8_E4M3", self.weight.shape, self.weight.data, scales)
 
     def float32(self) -> Tensor:
         """See `Matrix.float32`."""
         return Tensor(self.parts.matrix, "F32", self.weight.shape, self._float32)
 
     def _float32(self) -> Bytes:
-        if ((self.weight.data & np.uint8(_NOT_A_NUMBER)) == _NOT_A_NUMBER).any():
-            raise self.parts.fault(f"holds weights of {self.parts.matrix} that are no numbers")
-        (rows, columns), (height, width) = self.weight.shape[-2:], self.tile
-        out = E4M3[self.weight.data].reshape(-1, rows, columns)
-        scale = self.parts.float32(self.scales).reshape(self._grid)
-        out *= np.repeat(np.repeat(scale, height, axis=1)[:, :rows], width, axis=2)[:, :, :columns]
+        out = E4M3[self.weight.data].reshape(-1, self.weight.shape[-1])
+        out *= self._spread(1)
         return out.reshape(-1).view(np.uint8)
+
+    def _spread(self, width: int) -> Floats:
+        """(rows of all matrices, columns / width): the scale of every `width` columns, which divide a tile's."""
+        rows, columns = self.weight.shape[-2:]
+        scale = self.parts.float32(self.scales).reshape(self._grid)
+        by_row = np.repeat(scale, min(self.tile[0], rows), axis=1)[:, :rows]
+        of_tile = min(self.tile[1], columns) // width
+        return np.repeat(by_row, of_tile, axis=2)[:, :, : columns // width].reshape(-1, columns // width)
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,8 @@ from outrider.arrays import Bytes, Ints
 from outrider.checkpoints.hf.quantized.bits import unpacked
 from outrider.checkpoints.hf.quantized.integers import (
     Integers,
+    dense,
     even_columns,
-    exact_in_half,
     group_count,
     group_of_column,
     widened,
@@ -104,12 +104,13 @@ class GptqLayout:
         group_of = self._group_of(parts, columns, groups)
         parts.finish()
         zero = self._zero_points(zeros)
-        centred = all(bool((part == 1 << (self.bits - 1)).all()) for part in zero())
-        codes, width = _turned(stored), self.bits
-        if self.bits not in (2, 4, 8):
-            codes, width = widened(
-                lambda: unpacked(_turned(stored)(), rows, columns, self.bits), self.bits, centred=centred
-            )
+        points = zero()  # a 128th of the matrix
+        centred = bool((points == 1 << (self.bits - 1)).all())
+        if self.bits in (2, 4, 8):
+            codes, width = dense(_turned(stored), self.bits), self.bits
+        else:
+            read = lambda: unpacked(_turned(stored)(), rows, columns, self.bits)  # noqa: E731
+            codes, width = widened(read, self.bits, centred=centred)
         even_columns(parts, columns, width)
         return Integers(
             parts=parts,
@@ -118,8 +119,9 @@ class GptqLayout:
             codes=codes,
             scale=lambda: np.ascontiguousarray(parts.float32(scales).T),
             groups=groups,
-            exact_halves=exact_in_half(parts, scales),
+            stored_scales=scales,
             zero=None if centred else lambda: np.ascontiguousarray(zero().T),
+            zero_fits=bool(points.max() <= 0xFF),
             group_of=group_of,
         )
 

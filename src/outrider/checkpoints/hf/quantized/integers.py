@@ -1,7 +1,8 @@
 """Integer codes with a scale per group of columns -> a Tensor of the same values.
 
-weight[r, c] = (code[r, c] - zero[r, g]) * scale[r, g] with g the group of column c, in float32: one rounding. Codes of
-4 and 8 bits without zero points are Q4_0 and Q8_0 blocks if every scale is exact in float16. All others become float32.
+weight[r, c] = (code[r, c] - zero[r, g]) * scale[r, g] with g the group of column c, in float32: one rounding. Groups of
+32 columns without zero points, whose scales are exact in float16, are blocks of Q4_0 or Q8_0, which are smaller than I4
+and I8. Columns in no order, and groups of other than a multiple of 32, become float32.
 """
 
 from __future__ import annotations
@@ -16,10 +17,13 @@ from outrider.arrays import Bytes, Floats, Ints
 from outrider.checkpoints.checkpoint import BLOCKS, Format, Tensor
 from outrider.checkpoints.hf.quantized.bits import packed, unpacked
 from outrider.checkpoints.hf.quantized.parts import INSTEAD, Parts
+from outrider.checkpoints.hf.quantized.scales import StoredScales
 from outrider.checkpoints.hf.safetensors_file import StoredTensor
 
 _BLOCK, _ = BLOCKS["Q4_0"]  # as of Q8_0
 _BLOCKS_OF: dict[int, Format] = {4: "Q4_0", 8: "Q8_0"}
+_CODES_OF: dict[int, Format] = {2: "I2", 4: "I4", 8: "I8"}
+_SIGN = np.uint8(0x80)
 
 
 @dataclass(frozen=True)
@@ -30,10 +34,11 @@ class Integers:
         parts: where it is stored.
         shape: (rows, columns).
         bits: of a code: 2, 4 or 8 (see `widened` for others).
-        codes: returns (bytes,), packed row by row; unsigned.
-        scale: returns (rows, groups).
-        exact_halves: whether every scale is exact in float16.
-        zero: returns the codes (rows, groups) that stand for 0; None if that is 2 ** (bits - 1) everywhere.
+        codes: returns (bytes,), packed row by row; unsigned, but those of 8 bits are signed, less 128.
+        stored_scales: of one value for the matrix, each row or each group, in any order.
+        scale: returns them as (rows, groups).
+        zero: returns the unsigned codes (rows, groups) that stand for 0; None if that is 2 ** (bits - 1) everywhere.
+        zero_fits: whether each of them fits a byte.
         group_of: the group of each column, (columns,); None for groups of equal size, one after another.
     """
 
@@ -41,18 +46,24 @@ class Integers:
     shape: tuple[int, int]
     bits: int
     codes: Callable[[], Bytes]
+    stored_scales: StoredTensor
     scale: Callable[[], Floats]
     groups: int
-    exact_halves: bool
     zero: Callable[[], Ints] | None = None
+    zero_fits: bool = True
     group_of: Ints | None = None
 
     def tensor(self) -> Tensor:
         """See `Matrix.tensor`."""
-        even = self.group_of is None and self.shape[1] % (self.groups * _BLOCK) == 0
-        if even and self.zero is None and self.exact_halves and self.bits in _BLOCKS_OF:
-            return Tensor(self.parts.matrix, _BLOCKS_OF[self.bits], self.shape, self._blocks)
-        return self.float32()
+        name, rows, columns = self.parts.matrix, *self.shape
+        if self.group_of is not None or columns % (self.groups * _BLOCK) or not self.zero_fits:
+            return self.float32()
+        blocks = self.bits in _BLOCKS_OF and columns == self.groups * _BLOCK and self.zero is None
+        if blocks and _exact_in_half(self.parts, self.stored_scales):
+            return Tensor(name, _BLOCKS_OF[self.bits], self.shape, self._blocks)
+        zero = (lambda read=self.zero: read().astype(np.uint8)) if self.zero else None
+        scales = StoredScales((rows, self.groups), self.scale, zero)
+        return Tensor(name, _CODES_OF[self.bits], self.shape, self.codes, scales)
 
     def float32(self) -> Tensor:
         """See `Matrix.float32`."""
@@ -62,9 +73,9 @@ class Integers:
         """Q4_0 or Q8_0 blocks: a float16 scale, then the codes of 32 weights."""
         codes, scale = self.codes(), self.scale().astype(np.float16)
         out = np.empty((len(codes) * 8 // self.bits // _BLOCK, 2 + _BLOCK * self.bits // 8), np.uint8)
-        out[:, :2] = np.repeat(scale, self.shape[1] // _BLOCK // self.groups).view(np.uint8).reshape(-1, 2)
+        out[:, :2] = scale.reshape(-1).view(np.uint8).reshape(-1, 2)
         if self.bits == 8:
-            out[:, 2:] = codes.reshape(-1, _BLOCK) ^ np.uint8(0x80)
+            out[:, 2:] = codes.reshape(-1, _BLOCK)
         else:
             low = unpacked(codes, 1, 2 * len(codes), 4).reshape(-1, 2, _BLOCK // 2)
             out[:, 2:] = low[:, 0] | low[:, 1] << np.uint8(4)
@@ -72,7 +83,8 @@ class Integers:
 
     def _float32(self) -> Bytes:
         rows, columns = self.shape
-        codes = unpacked(self.codes(), rows, columns, self.bits).astype(np.float32)
+        unsigned = self.codes() ^ _SIGN if self.bits == 8 else self.codes()
+        codes = unpacked(unsigned, rows, columns, self.bits).astype(np.float32)
         zero = self.zero() if self.zero else np.full((1, self.groups), 1 << (self.bits - 1), np.int32)
         codes -= self._by_column(zero.astype(np.float32))
         codes *= self._by_column(self.scale())
@@ -85,8 +97,13 @@ class Integers:
         return np.repeat(of_groups, self.shape[1] // self.groups, axis=1)
 
 
+def dense(read: Callable[[], Bytes], bits: int) -> Callable[[], Bytes]:
+    """The `codes` of `Integers` from unsigned ones that are packed in 2, 4 or 8 bits."""
+    return read if bits < 8 else lambda: read() ^ _SIGN
+
+
 def widened(codes: Callable[[], Bytes], bits: int, *, centred: bool) -> tuple[Callable[[], Bytes], int]:
-    """Packed codes of 2, 4 or 8 bits, and which, from (rows, columns) codes of any width.
+    """The `codes` and `bits` of `Integers` from (rows, columns) codes of any width.
 
     Args:
         codes: returns the (rows, columns) codes.
@@ -95,10 +112,10 @@ def widened(codes: Callable[[], Bytes], bits: int, *, centred: bool) -> tuple[Ca
     """
     width = next(width for width in (2, 4, 8) if width >= bits)
     shift = np.uint8((1 << width >> 1) - (1 << bits >> 1) if centred else 0)
-    return lambda: packed(codes() + shift, width), width
+    return dense(lambda: packed(codes() + shift, width), width), width
 
 
-def exact_in_half(parts: Parts, scales: StoredTensor) -> bool:
+def _exact_in_half(parts: Parts, scales: StoredTensor) -> bool:
     """Whether float16 holds every one of these scales."""
     if scales.dtype == "F16":
         return True
