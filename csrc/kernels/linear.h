@@ -39,6 +39,7 @@ class Prefetcher {
 // Prefetch distance in groups for quantized weights: 5 to 8 kB, but 3 kB for one to three rows of 8-bit codes, which larger
 // distances slow down.
 constexpr int prefetch_distance(int bits, int rows) {
+  if (bits == 2) return 48;
   if (bits == 4) return 32;
   return bits == 8 && rows < 4 ? 6 : 16;
 }
@@ -49,6 +50,8 @@ template <Format kFormat> inline Codes quad(const uint8_t* p, int number) {
   constexpr int kLargest = largest_operand(f);
   if constexpr (f.bits == 8) {
     return codes<kLargest, f.zero>(load_bytes(p + 64 * number));
+  } else if constexpr (f.bits == 2) {
+    return codes<kLargest, f.zero>(and_bytes(shift(load_bytes(p + 64 * (number / 4)), -2 * (number % 4)), 0x03));
   } else {
     const Bytes pair = load_bytes(p + 64 * (number / 2));
     Bytes b = and_bytes(number % 2 ? shift(pair, -4) : pair, 0x0f);
@@ -85,8 +88,9 @@ template <Format kFormat> struct UnpackedQuads {
 // total - zero point * (sum of the group's activation codes), as integers. A subtraction with a memory operand runs in
 // parallel with the dot products; a multiplication would occupy the same execution ports.
 template <int kLargest, int kZero> inline I subtract_zero_point(I total, const ActivationGroup& x) {
-  static_assert(kZero == 0 || kZero == 8 || kZero == 16 || kZero == 128);
+  static_assert(kZero == 0 || kZero == 1 || kZero == 8 || kZero == 16 || kZero == 128);
   if constexpr (!kUnsignedDot<kLargest> || kZero == 0) return total;
+  if constexpr (kZero == 1) return isub(total, ibroadcast(&x.sum));
   if constexpr (kZero == 128) return isub(total, ibroadcast(&x.times128));
   const I once = isub(total, ibroadcast(&x.times8));
   if constexpr (kZero == 16) return isub(once, ibroadcast(&x.times8));
@@ -100,9 +104,10 @@ template <int kLargest, int kZero> inline F subtract_zero_point_of_half(I total,
 }
 
 // Accumulates group `g` for rows kFirst and on, in blocks of at most kRowBlock rows.
-// second: the group's minimum, or the scale of its upper half.
+// second: the group's minimum, or the scale of its upper half. minima: of the halves, if they have any.
 template <Format kFormat, int kFirst, class Quads, int kRows>
-OUTRIDER_INLINE_ROWS void add_rows(const Quads& quads, const QuantizedRow* x, int g, F scale, F second, F (&acc)[kRows]) {
+OUTRIDER_INLINE_ROWS void add_rows(const Quads& quads, const QuantizedRow* x, int g, F scale, F second, const F (&minima)[2],
+                                   F (&acc)[kRows]) {
   constexpr FormatInfo f = info(kFormat);
   constexpr int kLargest = largest_operand(f), kZero = f.zero, kLeft = kRows - kFirst;
   constexpr int kBlocks = (kLeft + kRowBlock<kLargest> - 1) / kRowBlock<kLargest>, kBlock = (kLeft + kBlocks - 1) / kBlocks;
@@ -122,6 +127,10 @@ OUTRIDER_INLINE_ROWS void add_rows(const Quads& quads, const QuantizedRow* x, in
       const F activation_scale = set1(group.scale);
       sum = fma(subtract_zero_point_of_half<kLargest, kZero>(low[i], group.half_sum[0]), mul(scale, activation_scale), sum);
       sum = fma(subtract_zero_point_of_half<kLargest, kZero>(high[i], group.half_sum[1]), mul(second, activation_scale), sum);
+      if constexpr (f.scales == Scales::kSuperHalfMin) {
+        sum = fma(minima[0], set1(group.scale * group.half_sum[0]), sum);
+        sum = fma(minima[1], set1(group.scale * group.half_sum[1]), sum);
+      }
     }
   } else {
     I total[kBlock];
@@ -136,7 +145,7 @@ OUTRIDER_INLINE_ROWS void add_rows(const Quads& quads, const QuantizedRow* x, in
   }
   if constexpr (kBlock < kLeft) {
     if constexpr (kUnpackPerRowBlock<kLargest>) asm volatile("" ::: "memory");  // makes the compiler reload the codes
-    add_rows<kFormat, kFirst + kBlock>(quads, x, g, scale, second, acc);
+    add_rows<kFormat, kFirst + kBlock>(quads, x, g, scale, second, minima, acc);
   }
 }
 
@@ -161,7 +170,7 @@ void quantized_tile(const Matrix& m, size_t tile, const uint8_t* next, const Qua
 #pragma GCC unroll 8
       for (int j = 0; j < 8; ++j) keep_in_register(quads.w[j]);
     }
-    F scale, second = zero();
+    F scale, second = zero(), minima[2] = {zero(), zero()};
     if constexpr (f.scales == Scales::kPlain) {
       scale = load_f16(reinterpret_cast<const uint16_t*>(scales_at));
       scales_at += 32;
@@ -181,7 +190,7 @@ void quantized_tile(const Matrix& m, size_t tile, const uint8_t* next, const Qua
         super_scale = load_f16(reinterpret_cast<const uint16_t*>(scales_at));
         if constexpr (f.unit != 1.0f) super_scale = mul(super_scale, set1(f.unit));
         scales_at += 32;
-        if constexpr (f.scales == Scales::kSuperMin) {
+        if constexpr (f.scales == Scales::kSuperMin || f.scales == Scales::kSuperHalfMin) {
           super_minimum = sub(zero(), load_f16(reinterpret_cast<const uint16_t*>(scales_at)));
           scales_at += 32;
         }
@@ -189,13 +198,20 @@ void quantized_tile(const Matrix& m, size_t tile, const uint8_t* next, const Qua
       if constexpr (f.scales == Scales::kSuperMin) {
         scale = mul(super_scale, load_u8(scales_at));
         second = mul(super_minimum, load_u8(scales_at + 16));
+      } else if constexpr (f.scales == Scales::kSuperHalfMin) {
+        scale = mul(super_scale, load_low_u4(scales_at));
+        second = mul(super_scale, load_low_u4(scales_at + 16));
+        minima[0] = mul(super_minimum, load_high_u4(scales_at));
+        minima[1] = mul(super_minimum, load_high_u4(scales_at + 16));
+      } else if constexpr (f.scales == Scales::kSuperOnly) {
+        scale = super_scale;
       } else {
         scale = mul(super_scale, load_i8(scales_at));
         if constexpr (f.scales == Scales::kSuperHalf) second = mul(super_scale, load_i8(scales_at + 16));
       }
-      scales_at += f.scales == Scales::kSuper ? 16 : 32;
+      scales_at += f.scales == Scales::kSuperOnly ? 0 : f.scales == Scales::kSuper ? 16 : 32;
     }
-    add_rows<kFormat, 0>(quads, x, g, scale, second, acc);
+    add_rows<kFormat, 0>(quads, x, g, scale, second, minima, acc);
   }
 #pragma GCC unroll 8
   for (int r = 0; r < kRows; ++r) store(out + r * stride, mul(acc[r], set1(m.factor)));
@@ -279,6 +295,8 @@ inline QuantizedTile quantized_for(Format f, int rows) {
     case Format::IQ3_S: return quantized_for<Format::IQ3_S>(rows);
     case Format::IQ3_XXS: return quantized_for<Format::IQ3_XXS>(rows);
     case Format::Q3_K: return quantized_for<Format::Q3_K>(rows);
+    case Format::Q2_K: return quantized_for<Format::Q2_K>(rows);
+    case Format::TQ2_0: return quantized_for<Format::TQ2_0>(rows);
     default: return nullptr;
   }
 }

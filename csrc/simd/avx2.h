@@ -116,6 +116,17 @@ inline F load_i8(const uint8_t* p) {
           _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p + 8))))};
 }
 
+// The low and the high 4 bits of 16 bytes.
+inline I widen_u8(const uint8_t* p) {
+  return {_mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))),
+          _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p + 8)))};
+}
+inline F load_low_u4(const uint8_t* p) {
+  const I bytes = widen_u8(p);
+  const __m256i mask = _mm256_set1_epi32(15);
+  return to_float(I{_mm256_and_si256(bytes.a, mask), _mm256_and_si256(bytes.b, mask)});
+}
+inline F load_high_u4(const uint8_t* p) { return to_float(ishift_right<4>(widen_u8(p))); }
 // Positive E4M3: as float16 the same bits are 2^-8 times the value.
 inline F load_f8(const uint8_t* p) {
   const __m256i half = _mm256_slli_epi16(_mm256_cvtepu8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))), 7);

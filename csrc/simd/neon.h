@@ -135,12 +135,15 @@ inline void store_f16(uint16_t* p, F a) {
 inline F load_bf16(const uint16_t* p) {
   return quarters<F>([=](int i) { return vreinterpretq_f32_u32(vshll_n_u16(vld1_u16(p + 4 * i), 16)); });
 }
-inline F load_u8(const uint8_t* p) {
-  const uint8x16_t b = vld1q_u8(p);
+inline F widen_u8(uint8x16_t b) {
   const uint16x8_t low = vmovl_u8(vget_low_u8(b)), high = vmovl_u8(vget_high_u8(b));
   return {{vcvtq_f32_u32(vmovl_u16(vget_low_u16(low))), vcvtq_f32_u32(vmovl_u16(vget_high_u16(low))),
            vcvtq_f32_u32(vmovl_u16(vget_low_u16(high))), vcvtq_f32_u32(vmovl_u16(vget_high_u16(high)))}};
 }
+inline F load_u8(const uint8_t* p) { return widen_u8(vld1q_u8(p)); }
+// The low and the high 4 bits of 16 bytes.
+inline F load_low_u4(const uint8_t* p) { return widen_u8(vandq_u8(vld1q_u8(p), vdupq_n_u8(15))); }
+inline F load_high_u4(const uint8_t* p) { return widen_u8(vshrq_n_u8(vld1q_u8(p), 4)); }
 inline F load_i8(const uint8_t* p) {
   const int8x16_t b = vld1q_s8(reinterpret_cast<const int8_t*>(p));
   const int16x8_t low = vmovl_s8(vget_low_s8(b)), high = vmovl_s8(vget_high_s8(b));

@@ -156,6 +156,12 @@ inline F load_i8(const uint8_t* p) {
   return each([=](int i) { return static_cast<float>(static_cast<int8_t>(p[i])); });
 }
 
+inline F load_low_u4(const uint8_t* p) {
+  return each([=](int i) { return static_cast<float>(p[i] & 15); });
+}
+inline F load_high_u4(const uint8_t* p) {
+  return each([=](int i) { return static_cast<float>(p[i] >> 4); });
+}
 inline F load_f8(const uint8_t* p) {
   return each([=](int i) { return float8_to_float(p[i]); });
 }

@@ -13,6 +13,8 @@ inline std::vector<int> half_offsets(Format f) {
   switch (f) {
     case Format::Q6_K: return {208};
     case Format::Q3_K: return {108};
+    case Format::Q2_K: return {80, 82};
+    case Format::TQ2_0: return {64};
     case Format::MXFP4:
     case Format::NVFP4: return {};
     default: break;

@@ -124,6 +124,13 @@ void group_quads(Format f, const uint8_t* row, size_t g, uint32_t (&quad)[8]) {
       for (int k = 0; k < 8; ++k)
         quad[k] = ((word_at(b + 32 + 32 * (j / 4) + 4 * k) >> (2 * (j % 4))) & kPairs) | ((word_at(b + 4 * k) >> j) & kOnes) << 2;
       break;
+    case Format::Q2_K:
+    case Format::TQ2_0:  // halves of 128 columns: 32 bytes of pairs
+      for (int k = 0; k < 8; ++k) {
+        const uint8_t* q = b + (f == Format::Q2_K ? 16 : 0) + 32 * (j / 4);
+        quad[k] = (word_at(q + 4 * k) >> (2 * (j % 4))) & kPairs;
+      }
+      break;
     default: break;
   }
 }
@@ -154,6 +161,8 @@ StoredScales stored_scales(Format f, const uint8_t* row, size_t g) {
     case Format::IQ3_S: return {half_at(b), 0, {static_cast<uint8_t>(1 + 2 * (b[106 + j / 2] >> (j % 2 * 4) & 15)), 0}};
     case Format::IQ3_XXS: return {half_at(b), 0, {static_cast<uint8_t>(1 + 2 * (b[69 + 4 * j] >> 4)), 0}};
     case Format::Q3_K: return {half_at(b + 108), 0, {q3_k_scale(b + 96, 2 * j), q3_k_scale(b + 96, 2 * j + 1)}};
+    case Format::Q2_K: return {half_at(b + 80), half_at(b + 82), {b[2 * j], b[2 * j + 1]}};
+    case Format::TQ2_0: return {half_at(b + 64), 0, {}};
     default: return {half_at(b), 0, {}};
   }
 }

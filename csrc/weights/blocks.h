@@ -17,7 +17,8 @@ void group_quads(Format f, const uint8_t* row, size_t g, uint32_t (&quad)[8]);
 // What scales a group, as the layouts of layout.h hold it.
 struct StoredScales {
   uint16_t scale, minimum;  // float16 (Scales::kBrain: bfloat16), of the group or of its 256 columns
-  uint8_t own[2];           // of the group: scale and minimum (kSuperMin), scale (kSuper), or the scales of its halves
+  uint8_t own[2];           // of the group: scale and minimum (kSuperMin), scale (kSuper), or the scales (kSuperHalfMin:
+                            // and minima) of its halves
 };
 StoredScales stored_scales(Format f, const uint8_t* row, size_t g);
 

@@ -5,6 +5,7 @@
 //
 // Quantized layouts store, per tile and per group of 32 columns, the codes as 8 "quads" (4 columns x 16 rows = 64
 // bytes; byte 4 * row + column), packed in bit planes:
+//   pairs         128 bytes: bits 2i, 2i+1 of byte b of vector h are byte b of quad 4h+i               (2 bits)
 //   low nibbles   256 bytes: vector j holds quad 2j in its low and quad 2j + 1 in its high nibbles     (4, 5, 6 bits)
 //   fifth bits     64 bytes: bit j of byte b is the fifth bit of byte b of quad j                      (5 bits)
 //   upper pairs   128 bytes: bits 2i, 2i+1 of byte b of vector h are bits 4, 5 of byte b of quad 4h+i   (6 bits)
@@ -15,6 +16,9 @@
 //   kSuperMin     per 256 columns: float16 d x 16, float16 dmin x 16, then per group: uint8 scale x 16, uint8 minimum x 16
 //   kSuper        per 256 columns: float16 d x 16, then per group: int8 scale x 16
 //   kSuperHalf    per 256 columns: float16 d x 16, then per 16 columns: int8 scale x 16
+//   kSuperHalfMin per 256 columns: float16 d x 16, float16 dmin x 16, then per 16 columns: scale and minimum x 16, in the low and
+//                 the high 4 bits of a byte
+//   kSuperOnly    per 256 columns: float16 scale x 16
 //   kBrain        per group: bfloat16 scale x 16, since float16 cannot hold every power of two of an exponent byte
 //   kHalfFloat8   per 16 columns: E4M3 scale x 16, without a sign
 // A weight's value is unit * scale * (code - zero) + minimum, or unit * scale * table[code] for codes that number the values of a
@@ -48,9 +52,11 @@ enum class Format : uint8_t {
   NVFP4,
   IQ3_S,
   IQ3_XXS,
-  Q3_K
+  Q3_K,
+  Q2_K,
+  TQ2_0
 };
-enum class Scales : uint8_t { kNone, kPlain, kMin, kSuperMin, kSuper, kSuperHalf, kBrain, kHalfFloat8 };
+enum class Scales : uint8_t { kNone, kPlain, kMin, kSuperMin, kSuper, kSuperHalf, kSuperHalfMin, kSuperOnly, kBrain, kHalfFloat8 };
 
 // The values that 4-bit codes number.
 using ValueTable = int8_t[16];
@@ -89,6 +95,8 @@ constexpr FormatInfo kFormats[] = {
     {"IQ3_S", 4, 16, Scales::kSuper, 256, 110, &kOddValues},
     {"IQ3_XXS", 4, 128, Scales::kSuper, 256, 98, &kIq3Values, 0.25f},
     {"Q3_K", 4, 4, Scales::kSuperHalf, 256, 110},
+    {"Q2_K", 2, 0, Scales::kSuperHalfMin, 256, 84},
+    {"TQ2_0", 2, 1, Scales::kSuperOnly, 256, 66},
 };
 constexpr int kFormatCount = sizeof(kFormats) / sizeof(kFormats[0]);
 constexpr const FormatInfo& info(Format f) { return kFormats[static_cast<int>(f)]; }
@@ -110,10 +118,10 @@ constexpr ByteTable operands(const ValueTable& table, int offset) {
 }
 
 // Whether each half of a group has a scale of its own.
-constexpr bool scales_halves(Scales s) { return s == Scales::kSuperHalf || s == Scales::kHalfFloat8; }
+constexpr bool scales_halves(Scales s) { return s == Scales::kSuperHalf || s == Scales::kSuperHalfMin || s == Scales::kHalfFloat8; }
 
 // Bytes of one tile's codes per group of 32 columns.
-constexpr size_t code_bytes(int bits) { return bits == 4 ? 256 : bits == 5 ? 320 : bits == 6 ? 384 : 512; }
+constexpr size_t code_bytes(int bits) { return bits == 2 ? 128 : bits == 4 ? 256 : bits == 5 ? 320 : bits == 6 ? 384 : 512; }
 // Bytes of one tile's scales for `columns` columns.
 constexpr size_t scale_bytes(Scales s, size_t columns) {
   switch (s) {
@@ -121,7 +129,9 @@ constexpr size_t scale_bytes(Scales s, size_t columns) {
     case Scales::kBrain:
     case Scales::kHalfFloat8: return columns / kGroup * 32;
     case Scales::kMin: return columns / kGroup * 64;
-    case Scales::kSuperMin: return columns / kSuper * 320;
+    case Scales::kSuperMin:
+    case Scales::kSuperHalfMin: return columns / kSuper * 320;
+    case Scales::kSuperOnly: return columns / kSuper * 32;
     case Scales::kSuper: return columns / kSuper * 160;
     case Scales::kSuperHalf: return columns / kSuper * 288;
     case Scales::kNone: break;
@@ -148,6 +158,7 @@ struct alignas(64) ActivationGroup {
   float scale;        // largest magnitude of the group / 127
   float scaled_sum;   // scale * sum of the codes
   float half_sum[2];  // sum of the codes of each half group, an integer
+  int32_t sum;        // of the codes, for the zero point 1
   int32_t times8;     // 8 * sum of the codes, for the zero points 8 and 16
   int32_t times128;   // 128 * sum of the codes, for the zero point 128
 };

@@ -18,6 +18,12 @@ void put_quads(int bits, uint8_t* at, int row, const uint32_t (&quad)[8]) {
     for (size_t k = 0; k < 8; ++k) put(k, quad[k]);
     return;
   }
+  if (bits == 2) {
+    uint32_t pairs[2] = {};
+    for (int k = 0; k < 8; ++k) pairs[k / 4] |= quad[k] << (2 * (k % 4));
+    put(0, pairs[0]), put(1, pairs[1]);
+    return;
+  }
   for (size_t k = 0; k < 4; ++k) put(k, (quad[2 * k] & kNibbles) | ((quad[2 * k + 1] & kNibbles) << 4));
   uint32_t high[2] = {};
   if (bits == 5) {
@@ -40,6 +46,7 @@ void pack_scales(Format f, size_t columns, const uint8_t* row, int lane, uint8_t
       case Scales::kBrain: put_half(at + g * 32, s.scale); break;
       case Scales::kMin: put_half(at + g * 64, s.scale), put_half(at + g * 64 + 32, s.minimum); break;
       case Scales::kSuperMin:
+      case Scales::kSuperHalfMin:
         if (j == 0) put_half(at + super * 320, s.scale), put_half(at + super * 320 + 32, s.minimum);
         put_own(at + super * 320 + 64 + 32 * j, s);
         break;
@@ -51,28 +58,40 @@ void pack_scales(Format f, size_t columns, const uint8_t* row, int lane, uint8_t
         if (j == 0) put_half(at + super * 288, s.scale);
         put_own(at + super * 288 + 32 + 32 * j, s);
         break;
+      case Scales::kSuperOnly:
+        if (j == 0) put_half(at + super * 32, s.scale);
+        break;
       case Scales::kHalfFloat8: put_own(at + g * 32, s); break;
       case Scales::kNone: break;
     }
   }
 }
 
-// The scales of a group's halves, unit included, and its minimum.
-struct HalfScales { float scale[2], minimum; };
+// The scales, unit included, and minima of a group's halves.
+struct HalfScales { float scale[2], minimum[2]; };
 
 HalfScales half_scales(Format f, const uint8_t* row, size_t g) {
   const FormatInfo& fi = info(f);
   const StoredScales s = stored_scales(f, row, g);
   const float d = fi.unit * half_to_float(s.scale), minimum = half_to_float(s.minimum);
-  const auto own = [&](int i) { return static_cast<float>(static_cast<int8_t>(s.own[i])); };
+  const auto signed_own = [&](int i) { return static_cast<float>(static_cast<int8_t>(s.own[i])); };
+  const auto both = [](float scale, float least) { return HalfScales{{scale, scale}, {least, least}}; };
   switch (fi.scales) {
-    case Scales::kMin: return {{d, d}, minimum};
-    case Scales::kSuperMin: return {{d * own(0), d * own(0)}, -minimum * own(1)};
-    case Scales::kSuper: return {{d * own(0), d * own(0)}, 0.0f};
-    case Scales::kSuperHalf: return {{d * own(0), d * own(1)}, 0.0f};
-    case Scales::kBrain: return {{bfloat16_to_float(s.scale), bfloat16_to_float(s.scale)}, 0.0f};
-    case Scales::kHalfFloat8: return {{fi.unit * float8_to_float(s.own[0]), fi.unit * float8_to_float(s.own[1])}, 0.0f};
-    default: return {{d, d}, 0.0f};
+    case Scales::kMin: return both(d, minimum);
+    case Scales::kSuperMin: return both(d * signed_own(0), -minimum * signed_own(1));
+    case Scales::kSuper: return both(d * signed_own(0), 0.0f);
+    case Scales::kSuperHalf: return {{d * signed_own(0), d * signed_own(1)}, {}};
+    case Scales::kSuperHalfMin: {
+      HalfScales halves;
+      for (int i = 0; i < 2; ++i) {
+        halves.scale[i] = d * static_cast<float>(s.own[i] & 15);
+        halves.minimum[i] = -minimum * static_cast<float>(s.own[i] >> 4);
+      }
+      return halves;
+    }
+    case Scales::kBrain: return both(bfloat16_to_float(s.scale), 0.0f);
+    case Scales::kHalfFloat8: return {{fi.unit * float8_to_float(s.own[0]), fi.unit * float8_to_float(s.own[1])}, {}};
+    default: return both(d, 0.0f);
   }
 }
 
@@ -100,7 +119,7 @@ void dequantize_row(Format f, const uint8_t* blocks, size_t columns, float* out)
     const HalfScales s = half_scales(f, blocks, g);
     for (int i = 0; i < 32; ++i) {
       const int value = fi.table ? (*fi.table)[q[i]] : q[i] - fi.zero;
-      out[32 * g + i] = s.scale[i / 16] * static_cast<float>(value) + s.minimum;
+      out[32 * g + i] = s.scale[i / 16] * static_cast<float>(value) + s.minimum[i / 16];
     }
   }
 }

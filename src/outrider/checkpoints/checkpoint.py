@@ -16,7 +16,7 @@ from outrider.checkpoints.tokenizer_tables import TokenizerTables
 
 Format = Literal[
     "F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q4_K", "Q5_K", "Q6_K",
-    "IQ4_NL", "IQ4_XS", "MXFP4", "NVFP4", "IQ3_S", "IQ3_XXS", "Q3_K", "I32",
+    "IQ4_NL", "IQ4_XS", "MXFP4", "NVFP4", "IQ3_S", "IQ3_XXS", "Q3_K", "Q2_K", "TQ2_0", "I32",
 ]  # fmt: skip
 
 BLOCKS: dict[Format, tuple[int, int]] = {
@@ -38,6 +38,8 @@ BLOCKS: dict[Format, tuple[int, int]] = {
     "IQ3_S": (256, 110),
     "IQ3_XXS": (256, 98),
     "Q3_K": (256, 110),
+    "Q2_K": (256, 84),
+    "TQ2_0": (256, 66),
     "I32": (1, 4),
 }
 """(weights, bytes) of one block of every format that can be read. Rows never share a block."""

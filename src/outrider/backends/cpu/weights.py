@@ -10,6 +10,8 @@ by byte):
 | Q4_K, Q5_K       | 4, 5 bits    | float16 pair per 256, 6-bit pairs per 32, packed as 8 | 4.5, 5.5 / 4.625, 5.625  |
 | Q6_K             | 6 bits       | float16 per 256, int8 per 16                          | 6.5625 / the same        |
 | Q3_K             | 3 bits as 4  | float16 per 256, 6 bits per 16, packed as 8           | 3.4375 / 4.5625          |
+| Q2_K             | 2 bits       | float16 pair per 256, 4-bit pairs per 16              | 2.625 / the same         |
+| TQ2_0            | 2 bits       | float16 per 256                                       | 2.0625 / the same        |
 | IQ4_NL           | 4 bits *     | float16 per 32                                        | 4.5 / the same           |
 | IQ4_XS           | 4 bits *     | float16 per 256, 6 bits per 32, packed as 8           | 4.25 / 4.3125            |
 | IQ3_S, IQ3_XXS   | codebook     | float16 per 256, 4 bits per 32, packed as 8           | 3.4375, 3.0625 / 4.3125  |
