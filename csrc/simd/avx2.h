@@ -107,6 +107,12 @@ inline __m256 widen_bf16(const uint16_t* p) {
   return _mm256_castsi256_ps(_mm256_slli_epi32(wide, 16));
 }
 inline F load_bf16(const uint16_t* p) { return {widen_bf16(p), widen_bf16(p + 8)}; }
+inline F load_e4m3(const uint8_t* p) {  // divided by 256: the bits of a float16 with an exponent bias that is larger by 8
+  const __m256i wide = _mm256_cvtepu8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+  const __m256i sign = _mm256_slli_epi16(_mm256_and_si256(wide, _mm256_set1_epi16(0x80)), 8);
+  const __m256i half = _mm256_or_si256(sign, _mm256_slli_epi16(_mm256_and_si256(wide, _mm256_set1_epi16(0x7f)), 7));
+  return {_mm256_cvtph_ps(_mm256_castsi256_si128(half)), _mm256_cvtph_ps(_mm256_extracti128_si256(half, 1))};
+}
 inline F load_u8(const uint8_t* p) {
   return {_mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)))),
           _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p + 8))))};
@@ -127,14 +133,6 @@ inline F load_low_u4(const uint8_t* p) {
   return to_float(I{_mm256_and_si256(bytes.a, mask), _mm256_and_si256(bytes.b, mask)});
 }
 inline F load_high_u4(const uint8_t* p) { return to_float(ishift_right<4>(widen_u8(p))); }
-// Positive E4M3: as float16 the same bits are 2^-8 times the value.
-inline F load_f8(const uint8_t* p) {
-  const __m256i half = _mm256_slli_epi16(_mm256_cvtepu8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))), 7);
-  const __m256 unit = _mm256_set1_ps(256.0f);
-  return {_mm256_mul_ps(_mm256_cvtph_ps(_mm256_castsi256_si128(half)), unit),
-          _mm256_mul_ps(_mm256_cvtph_ps(_mm256_extracti128_si256(half, 1)), unit)};
-}
-
 inline void prefetch(const void* p) { __builtin_prefetch(p, 0, 2); }
 inline Bytes load_bytes(const uint8_t* p) {
   return {_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)), _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p + 32))};
@@ -156,9 +154,11 @@ inline Bytes look_up(const ByteTable& table, Bytes codes) {
 
 // Weight codes as operands of maddubs, which multiplies unsigned by signed bytes and adds pairs of products in 16 bits with
 // saturation. Operands below 64 stay unsigned, and the kernel subtracts their zero point afterwards: a pair is at most
-// 2 * kLargest * 127, so kPairs pairs can be added in 16 bits without overflow. For larger ones the zero point is subtracted here
-// and the weight's sign is moved to the activation: |w| * (sign(w) * x), at most 2 * 128 * 127.
+// 2 * kLargest * 128, so kPairs pairs can be added in 16 bits without overflow. For larger ones the zero point is subtracted here
+// and the weight's sign is moved to the activation: |w| * (sign(w) * x), at most 2 * 128 * 127. An activation of -128 has no
+// negative in 8 bits, so there the kernel multiplies halves of 4 bits instead.
 template <int kLargest> inline constexpr bool kUnsignedDot = kLargest < 64;
+template <int kLargest> inline constexpr bool kAnyActivation = kLargest < 64;  // whether activations of -128 are multiplied exactly
 template <int kLargest> inline constexpr int kPairs = kLargest < 16 ? 8 : kLargest < 32 ? 4 : kLargest < 64 ? 2 : 1;
 struct Codes { __m256i a, b; };
 template <int kLargest, int kZero> inline Codes codes(Bytes x) {
@@ -181,13 +181,13 @@ inline constexpr int kMaxRows = 8, kMaxDenseRows = 4;       // rows that share o
 inline constexpr bool kUnpackOnce = false;
 template <int kLargest> inline constexpr int kRowBlock = kLargest == 63 ? 2 : 4;
 // Whether each block of rows unpacks the codes again, if that costs less than spilling them to the stack.
-template <int kLargest> inline constexpr bool kUnpackPerRowBlock = kLargest == 15 || kLargest > 63;
+template <int kLargest> inline constexpr bool kUnpackPerRowBlock = kLargest <= 15 || kLargest > 63;
 // sum[r] = the dot product of 4 * kCount columns, starting at quad `first` of 4 columns, with the activations x[r], per lane.
-// No activation may be -128.
+// See kAnyActivation.
 template <int kLargest, int kCount, class Quads, int kRows>
 [[gnu::always_inline]] inline void dot_quads(const Quads& quads, int first, const int8_t* const (&x)[kRows], I (&sum)[kRows]) {
   constexpr int kStep = std::min(kPairs<kLargest>, kCount);
-  static_assert(!kUnsignedDot<kLargest> || kStep * 2 * kLargest * 127 <= INT16_MAX);
+  static_assert(!kUnsignedDot<kLargest> || kStep * 2 * kLargest * 128 <= INT16_MAX);
   const __m256i ones = _mm256_set1_epi16(1);
 #pragma GCC unroll 8
   for (int j = 0; j < kCount; j += kStep) {

@@ -135,6 +135,13 @@ inline void store_f16(uint16_t* p, F a) {
 inline F load_bf16(const uint16_t* p) {
   return quarters<F>([=](int i) { return vreinterpretq_f32_u32(vshll_n_u16(vld1_u16(p + 4 * i), 16)); });
 }
+inline F load_e4m3(const uint8_t* p) {  // divided by 256: the bits of a float16 with an exponent bias that is larger by 8
+  return quarters<F>([=](int i) {
+    uint16_t half[4];
+    for (int j = 0; j < 4; ++j) half[j] = static_cast<uint16_t>((p[4 * i + j] & 0x80) << 8 | (p[4 * i + j] & 0x7f) << 7);
+    return vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(half)));
+  });
+}
 inline F widen_u8(uint8x16_t b) {
   const uint16x8_t low = vmovl_u8(vget_low_u8(b)), high = vmovl_u8(vget_high_u8(b));
   return {{vcvtq_f32_u32(vmovl_u16(vget_low_u16(low))), vcvtq_f32_u32(vmovl_u16(vget_high_u16(low))),
@@ -149,15 +156,6 @@ inline F load_i8(const uint8_t* p) {
   const int16x8_t low = vmovl_s8(vget_low_s8(b)), high = vmovl_s8(vget_high_s8(b));
   return {{vcvtq_f32_s32(vmovl_s16(vget_low_s16(low))), vcvtq_f32_s32(vmovl_s16(vget_high_s16(low))),
            vcvtq_f32_s32(vmovl_s16(vget_low_s16(high))), vcvtq_f32_s32(vmovl_s16(vget_high_s16(high)))}};
-}
-
-// Positive E4M3: as float16 the same bits are 2^-8 times the value.
-inline F load_f8(const uint8_t* p) {
-  return quarters<F>([=](int i) {
-    const uint16x8_t half = vshll_n_u8(i < 2 ? vld1_u8(p) : vld1_u8(p + 8), 7);
-    const uint16x4_t four = i % 2 ? vget_high_u16(half) : vget_low_u16(half);
-    return vmulq_n_f32(vcvt_f32_f16(vreinterpret_f16_u16(four)), 256.0f);
-  });
 }
 
 inline void prefetch(const void* p) { __builtin_prefetch(p, 0, 2); }
@@ -183,6 +181,7 @@ inline Bytes look_up(const ByteTable& table, Bytes codes) {
 
 // Weight codes as operands of the dot-product instruction: signed bytes, zero point subtracted.
 template <int kLargest> inline constexpr bool kUnsignedDot = false;
+template <int kLargest> inline constexpr bool kAnyActivation = true;  // whether activations of -128 are multiplied exactly
 struct Codes { int8x16_t v[4]; };
 inline void keep_in_register(Codes&) {}
 template <int kLargest, int kZero> inline Codes codes(Bytes b) {

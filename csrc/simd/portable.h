@@ -149,6 +149,9 @@ inline void store_f16(uint16_t* p, F a) {
 inline F load_bf16(const uint16_t* p) {
   return each([=](int i) { return bfloat16_to_float(p[i]); });
 }
+inline F load_e4m3(const uint8_t* p) {  // divided by 256: the bits of a float16 with an exponent bias that is larger by 8
+  return each([=](int i) { return half_to_float(static_cast<uint16_t>((p[i] & 0x80) << 8 | (p[i] & 0x7f) << 7)); });
+}
 inline F load_u8(const uint8_t* p) {
   return each([=](int i) { return static_cast<float>(p[i]); });
 }
@@ -162,10 +165,6 @@ inline F load_low_u4(const uint8_t* p) {
 inline F load_high_u4(const uint8_t* p) {
   return each([=](int i) { return static_cast<float>(p[i] >> 4); });
 }
-inline F load_f8(const uint8_t* p) {
-  return each([=](int i) { return float8_to_float(p[i]); });
-}
-
 inline void prefetch(const void* p) { __builtin_prefetch(p, 0, 2); }
 inline Bytes load_bytes(const uint8_t* p) {
   return each_byte([=](int i) { return p[i]; });
@@ -186,7 +185,8 @@ inline Bytes look_up(const ByteTable& table, Bytes codes) {
   return each_byte([&](int i) { return table.v[codes.v[i]]; });
 }
 
-template <int kLargest> inline constexpr bool kUnsignedDot = false;  // codes() subtracts the zero point
+template <int kLargest> inline constexpr bool kUnsignedDot = false;   // codes() subtracts the zero point
+template <int kLargest> inline constexpr bool kAnyActivation = true;  // whether activations of -128 are multiplied exactly
 struct Codes { int16_t v[64]; };
 inline void keep_in_register(Codes&) {}
 template <int kLargest, int kZero> inline Codes codes(Bytes b) {

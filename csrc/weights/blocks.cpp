@@ -131,11 +131,27 @@ void group_quads(Format f, const uint8_t* row, size_t g, uint32_t (&quad)[8]) {
         quad[k] = (word_at(q + 4 * k) >> (2 * (j % 4))) & kPairs;
       }
       break;
+    case Format::I2:
+      for (int k = 0; k < 8; ++k) {
+        const uint32_t four = b[k];
+        quad[k] = (four | four << 6 | four << 12 | four << 18) & kPairs;
+      }
+      break;
+    case Format::I4:
+      for (int k = 0; k < 8; ++k) {
+        const uint32_t four = b[2 * k] | b[2 * k + 1] << 8;
+        quad[k] = ((four | four << 8) & 0x00ff00ffu);
+        quad[k] = (quad[k] | quad[k] << 4) & kNibbles;
+      }
+      break;
+    case Format::I8:
+      for (int k = 0; k < 8; ++k) quad[k] = word_at(b + 4 * k) ^ kSigns;  // int8 + 128
+      break;
     default: break;
   }
 }
 
-StoredScales stored_scales(Format f, const uint8_t* row, size_t g) {
+BlockScales block_scales(Format f, const uint8_t* row, size_t g) {
   const FormatInfo& fi = info(f);
   const uint8_t* b = row + g * 32 / fi.block * fi.block_bytes;
   const int j = static_cast<int>(g % 8);  // group within a super-block of 256
@@ -144,7 +160,7 @@ StoredScales stored_scales(Format f, const uint8_t* row, size_t g) {
     case Format::Q5_1: return {half_at(b), half_at(b + 2), {}};
     case Format::Q4_K:
     case Format::Q5_K: {
-      StoredScales s{half_at(b), half_at(b + 2), {}};
+      BlockScales s{half_at(b), half_at(b + 2), {}};
       unpack_scale(b + 4, j, s.own[0], s.own[1]);
       return s;
     }

@@ -15,11 +15,11 @@ constexpr uint32_t kOnes = 0x01010101u, kPairs = 0x03030303u, kNibbles = 0x0f0f0
 void group_quads(Format f, const uint8_t* row, size_t g, uint32_t (&quad)[8]);
 
 // What scales a group, as the layouts of layout.h hold it.
-struct StoredScales {
+struct BlockScales {
   uint16_t scale, minimum;  // float16 (Scales::kBrain: bfloat16), of the group or of its 256 columns
   uint8_t own[2];           // of the group: scale and minimum (kSuperMin), scale (kSuper), or the scales (kSuperHalfMin:
                             // and minima) of its halves
 };
-StoredScales stored_scales(Format f, const uint8_t* row, size_t g);
+BlockScales block_scales(Format f, const uint8_t* row, size_t g);
 
 }  // namespace outrider

@@ -30,8 +30,10 @@ static inline float half_to_float(uint16_t h) {
   return float_from_bits(sign | ((exponent + 112u) << 23) | (mantissa << 13));
 }
 
-// A positive E4M3 number, which its bits as float16 are 2^-8 times. Its NaN is not handled.
-static inline float float8_to_float(uint8_t bits) { return 256.0f * half_to_float(static_cast<uint16_t>(bits << 7)); }
+// E4M3, whose NaN counts as 480. A float16 of the same bits has an exponent bias that is larger by 8.
+static inline float float8_to_float(uint8_t bits) {
+  return 256.0f * half_to_float(static_cast<uint16_t>((bits & 0x80) << 8 | (bits & 0x7f) << 7));
+}
 
 static inline uint16_t float_to_half(float f) {
   const uint32_t bits = bits_of(f), magnitude = bits & 0x7fffffffu;

@@ -21,11 +21,13 @@
 //   kSuperOnly    per 256 columns: float16 scale x 16
 //   kBrain        per group: bfloat16 scale x 16, since float16 cannot hold every power of two of an exponent byte
 //   kHalfFloat8   per 16 columns: E4M3 scale x 16, without a sign
+//   kGroups       per scale group, any multiple of 32 columns or the whole row: float32 scale x 16, then, if the matrix has zero
+//                 points, uint8 zero point x 16 in place of the format's
 // A weight's value is unit * scale * (code - zero) + minimum, or unit * scale * table[code] for codes that number the values of a
-// table; every factor is exact in float32.
+// table; every factor is exact in float32. In kGroups it is the rounded product.
 // A pass over the matrix reads codes and scales as two sequential streams, each once.
 //
-// Dense layouts (F32, F16, BF16) are [tile][column][lane].
+// Dense layouts (F32, F16, BF16, and the bytes of F8_E4M3, which have kGroups scales) are [tile][column][lane].
 #pragma once
 #include <cstddef>
 #include <cstdint>
@@ -54,9 +56,25 @@ enum class Format : uint8_t {
   IQ3_XXS,
   Q3_K,
   Q2_K,
-  TQ2_0
+  TQ2_0,
+  I2,
+  I4,
+  I8,
+  F8_E4M3
 };
-enum class Scales : uint8_t { kNone, kPlain, kMin, kSuperMin, kSuper, kSuperHalf, kSuperHalfMin, kSuperOnly, kBrain, kHalfFloat8 };
+enum class Scales : uint8_t {
+  kNone,
+  kPlain,
+  kMin,
+  kSuperMin,
+  kSuper,
+  kSuperHalf,
+  kSuperHalfMin,
+  kSuperOnly,
+  kBrain,
+  kHalfFloat8,
+  kGroups
+};
 
 // The values that 4-bit codes number.
 using ValueTable = int8_t[16];
@@ -97,6 +115,11 @@ constexpr FormatInfo kFormats[] = {
     {"Q3_K", 4, 4, Scales::kSuperHalf, 256, 110},
     {"Q2_K", 2, 0, Scales::kSuperHalfMin, 256, 84},
     {"TQ2_0", 2, 1, Scales::kSuperOnly, 256, 66},
+    // Codes alone, column 0 in the low bits, unsigned except I8. A block is the least number of columns of a scale group.
+    {"I2", 2, 2, Scales::kGroups, 32, 8},
+    {"I4", 4, 8, Scales::kGroups, 32, 16},
+    {"I8", 8, 128, Scales::kGroups, 32, 32},
+    {"F8_E4M3", 0, 0, Scales::kGroups, 32, 32},
 };
 constexpr int kFormatCount = sizeof(kFormats) / sizeof(kFormats[0]);
 constexpr const FormatInfo& info(Format f) { return kFormats[static_cast<int>(f)]; }
@@ -122,7 +145,11 @@ constexpr bool scales_halves(Scales s) { return s == Scales::kSuperHalf || s == 
 
 // Bytes of one tile's codes per group of 32 columns.
 constexpr size_t code_bytes(int bits) { return bits == 2 ? 128 : bits == 4 ? 256 : bits == 5 ? 320 : bits == 6 ? 384 : 512; }
-// Bytes of one tile's scales for `columns` columns.
+// Bytes of one weight of a dense layout.
+constexpr size_t dense_bytes(Format f) { return info(f).block_bytes / info(f).block; }
+// Bytes of one scale group of a tile.
+constexpr size_t group_scale_bytes(bool zero_points) { return kTile * (zero_points ? 5 : 4); }
+// Bytes of one tile's scales for `columns` columns; not of kGroups.
 constexpr size_t scale_bytes(Scales s, size_t columns) {
   switch (s) {
     case Scales::kPlain:
@@ -134,10 +161,20 @@ constexpr size_t scale_bytes(Scales s, size_t columns) {
     case Scales::kSuperOnly: return columns / kSuper * 32;
     case Scales::kSuper: return columns / kSuper * 160;
     case Scales::kSuperHalf: return columns / kSuper * 288;
+    case Scales::kGroups:
     case Scales::kNone: break;
   }
   return 0;
 }
+
+// The scales of a kGroups format as the checkpoint stores them beside the codes, (rows, groups) each; `zero` is null where the
+// format's own zero point applies. Counts from the unsigned code, which for I8 is the stored byte + 128.
+struct GroupScales {
+  const float* scale = nullptr;
+  const uint8_t* zero = nullptr;
+  size_t groups = 0;
+  GroupScales from_row(size_t row) const { return {scale + row * groups, zero ? zero + row * groups : nullptr, groups}; }
+};
 
 // A packed matrix, as kernels see it. Padding rows of the last tile are zero.
 struct Matrix {
@@ -146,6 +183,8 @@ struct Matrix {
   const uint8_t* codes;   // [tile][...], `tile_codes` bytes each
   const uint8_t* scales;  // [tile][...], `tile_scales` bytes each
   size_t tile_codes, tile_scales;
+  size_t scale_groups;  // of a row, in kGroups
+  bool zero_points;     // whether the matrix has its own, in kGroups
   float factor = 1.0f;  // of all weights: an output is the sum times it
 
   const uint8_t* codes_of(size_t tile) const { return codes + tile * tile_codes; }
@@ -159,6 +198,7 @@ struct alignas(64) ActivationGroup {
   float scaled_sum;   // scale * sum of the codes
   float half_sum[2];  // sum of the codes of each half group, an integer
   int32_t sum;        // of the codes, for the zero point 1
+  int32_t times2;     // 2 * sum of the codes, for the zero point 2
   int32_t times8;     // 8 * sum of the codes, for the zero points 8 and 16
   int32_t times128;   // 128 * sum of the codes, for the zero point 128
 };

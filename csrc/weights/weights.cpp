@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <limits>
 
 #include "weights/blocks.h"
 #include "weights/half.h"
@@ -37,9 +38,9 @@ void put_quads(int bits, uint8_t* at, int row, const uint32_t (&quad)[8]) {
 
 void pack_scales(Format f, size_t columns, const uint8_t* row, int lane, uint8_t* at) {
   const auto put_half = [&](uint8_t* vector, uint16_t half) { std::memcpy(vector + 2 * lane, &half, 2); };
-  const auto put_own = [&](uint8_t* vectors, const StoredScales& s) { vectors[lane] = s.own[0], vectors[16 + lane] = s.own[1]; };
+  const auto put_own = [&](uint8_t* vectors, const BlockScales& s) { vectors[lane] = s.own[0], vectors[16 + lane] = s.own[1]; };
   for (size_t g = 0; g < columns / 32; ++g) {
-    const StoredScales s = stored_scales(f, row, g);
+    const BlockScales s = block_scales(f, row, g);
     const size_t super = g / 8, j = g % 8;
     switch (info(f).scales) {
       case Scales::kPlain:
@@ -62,6 +63,7 @@ void pack_scales(Format f, size_t columns, const uint8_t* row, int lane, uint8_t
         if (j == 0) put_half(at + super * 32, s.scale);
         break;
       case Scales::kHalfFloat8: put_own(at + g * 32, s); break;
+      case Scales::kGroups:
       case Scales::kNone: break;
     }
   }
@@ -72,7 +74,7 @@ struct HalfScales { float scale[2], minimum[2]; };
 
 HalfScales half_scales(Format f, const uint8_t* row, size_t g) {
   const FormatInfo& fi = info(f);
-  const StoredScales s = stored_scales(f, row, g);
+  const BlockScales s = block_scales(f, row, g);
   const float d = fi.unit * half_to_float(s.scale), minimum = half_to_float(s.minimum);
   const auto signed_own = [&](int i) { return static_cast<float>(static_cast<int8_t>(s.own[i])); };
   const auto both = [](float scale, float least) { return HalfScales{{scale, scale}, {least, least}}; };
@@ -95,9 +97,27 @@ HalfScales half_scales(Format f, const uint8_t* row, size_t g) {
   }
 }
 
+// The value of an E4M3 number without infinities ("fn").
+float e4m3_to_float(uint8_t code) {
+  return (code & 0x7f) == 0x7f ? std::numeric_limits<float>::quiet_NaN() : float8_to_float(code);
+}
+
+void pack_group_scales(Format f, const GroupScales& of_row, size_t columns, const uint8_t* row, int lane, uint8_t* at) {
+  const size_t group = columns / of_row.groups;
+  for (size_t g = 0; g < of_row.groups; ++g, at += group_scale_bytes(of_row.zero)) {
+    float scale = of_row.scale[g];
+    // The kernels decode no NaN. One among the weights makes every output of its row NaN, and so does a scale.
+    if (f == Format::F8_E4M3)
+      for (size_t i = 0; i < group; ++i)
+        if ((row[g * group + i] & 0x7f) == 0x7f) scale = std::numeric_limits<float>::quiet_NaN();
+    std::memcpy(at + 4 * lane, &scale, 4);
+    if (of_row.zero) at[4 * kTile + lane] = of_row.zero[g];
+  }
+}
+
 }  // namespace
 
-void dequantize_row(Format f, const uint8_t* blocks, size_t columns, float* out) {
+void dequantize_row(Format f, const uint8_t* blocks, size_t columns, float* out, const GroupScales& scales) {
   const FormatInfo& fi = info(f);
   if (f == Format::F32) {
     std::memcpy(out, blocks, columns * 4);
@@ -111,30 +131,44 @@ void dequantize_row(Format f, const uint8_t* blocks, size_t columns, float* out)
     }
     return;
   }
+  if (f == Format::F8_E4M3) {
+    for (size_t i = 0; i < columns; ++i) out[i] = e4m3_to_float(blocks[i]) * scales.scale[i / (columns / scales.groups)];
+    return;
+  }
   for (size_t g = 0; g < columns / 32; ++g) {
     uint32_t quad[8];
     group_quads(f, blocks, g, quad);
     uint8_t q[32];
     std::memcpy(q, quad, sizeof q);
-    const HalfScales s = half_scales(f, blocks, g);
+    HalfScales s;
+    int zero = fi.zero;
+    if (fi.scales == Scales::kGroups) {
+      const size_t group = 32 * g / (columns / scales.groups);
+      s = {{scales.scale[group], scales.scale[group]}, {}};
+      if (scales.zero) zero = scales.zero[group];
+    } else {
+      s = half_scales(f, blocks, g);
+    }
     for (int i = 0; i < 32; ++i) {
-      const int value = fi.table ? (*fi.table)[q[i]] : q[i] - fi.zero;
+      const int value = fi.table ? (*fi.table)[q[i]] : q[i] - zero;
       out[32 * g + i] = s.scale[i / 16] * static_cast<float>(value) + s.minimum[i / 16];
     }
   }
 }
 
-void pack_tile(Format f, size_t rows, size_t columns, const uint8_t* blocks, size_t first, uint8_t* codes, uint8_t* scales) {
+void pack_tile(Format f, size_t rows, size_t columns, const uint8_t* blocks, size_t first, uint8_t* codes, uint8_t* scales,
+               const GroupScales& group_scales) {
   const FormatInfo& fi = info(f);
-  const Matrix shape = packed_shape(f, rows, columns);
+  const Matrix shape = packed_shape(f, rows, columns, group_scales);
   if (first + kTile > rows) {
     std::memset(codes, 0, shape.tile_codes);
     if (shape.tile_scales) std::memset(scales, 0, shape.tile_scales);
   }
   for (int lane = 0; lane < kTile && first + lane < rows; ++lane) {
     const uint8_t* row = blocks + (first + lane) * row_bytes(f, columns);
+    if (fi.scales == Scales::kGroups) pack_group_scales(f, group_scales.from_row(first + lane), columns, row, lane, scales);
     if (fi.bits == 0) {
-      const size_t width = fi.block_bytes;
+      const size_t width = dense_bytes(f);
       for (size_t k = 0; k < columns; ++k) std::memcpy(codes + (k * kTile + lane) * width, row + k * width, width);
       continue;
     }
@@ -143,32 +177,36 @@ void pack_tile(Format f, size_t rows, size_t columns, const uint8_t* blocks, siz
       group_quads(f, row, g, quad);
       put_quads(fi.bits, codes + g * code_bytes(fi.bits), lane, quad);
     }
-    pack_scales(f, columns, row, lane, scales);
+    if (fi.scales != Scales::kGroups) pack_scales(f, columns, row, lane, scales);
   }
 }
 
-Matrix packed_shape(Format f, size_t rows, size_t columns) {
+Matrix packed_shape(Format f, size_t rows, size_t columns, const GroupScales& group_scales) {
   const FormatInfo& fi = info(f);
   Matrix m{};
   m.format = f;
   m.rows = rows;
   m.columns = columns;
   m.tiles = (rows + kTile - 1) / kTile;
-  m.tile_codes = fi.bits ? columns / kGroup * code_bytes(fi.bits) : columns * kTile * static_cast<size_t>(fi.block_bytes);
-  m.tile_scales = scale_bytes(fi.scales, columns);
+  m.tile_codes = fi.bits ? columns / kGroup * code_bytes(fi.bits) : columns * kTile * dense_bytes(f);
+  m.scale_groups = group_scales.groups;
+  m.zero_points = group_scales.zero != nullptr;
+  m.tile_scales =
+      fi.scales == Scales::kGroups ? m.scale_groups * group_scale_bytes(m.zero_points) : scale_bytes(fi.scales, columns);
   return m;
 }
 
 Weight::Weight(Format f, size_t count, size_t rows, size_t columns, const uint8_t* blocks, ThreadPool& pool,
-               std::vector<float> factors)
-    : count_(count), shape_(packed_shape(f, rows, columns)), data_(huge_memory(bytes())), factors_(std::move(factors)) {
+               const GroupScales& scales, std::vector<float> factors)
+    : count_(count), shape_(packed_shape(f, rows, columns, scales)), data_(huge_memory(bytes())), factors_(std::move(factors)) {
   const size_t matrix_blocks = rows * row_bytes(f, columns);
   pool.parallel_for(count_ * shape_.tiles, 8, [&](size_t begin, size_t end) {
     for (size_t t = begin; t < end; ++t) {
       const Matrix m = matrix(t / shape_.tiles);
       const size_t tile = t % shape_.tiles;
       pack_tile(f, rows, columns, blocks + t / shape_.tiles * matrix_blocks, tile * kTile,
-                const_cast<uint8_t*>(m.codes) + tile * m.tile_codes, const_cast<uint8_t*>(m.scales) + tile * m.tile_scales);
+                const_cast<uint8_t*>(m.codes) + tile * m.tile_codes, const_cast<uint8_t*>(m.scales) + tile * m.tile_scales,
+                scales.from_row(t / shape_.tiles * rows));
     }
   });
 }

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from outrider.backends import cpu
-from outrider.checkpoints.checkpoint import BLOCKS, Format
+from outrider.checkpoints.checkpoint import Format
 from outrider.roofline.hardware import Hardware
-from outrider.roofline.work import packed_bytes_per_weight
+from outrider.roofline.work import any_weights, packed_bytes_per_weight
 from outrider.speculation.costs import MOST_ROWS
 
 _COLUMNS = 1536
@@ -70,10 +70,7 @@ def _product(format: Format, outputs: int, calls: int, pool: cpu.ThreadPool) -> 
     program = cpu.Program(_WARM_ROWS, [], "float16", pool)
     x, y = program.buffer("x", _COLUMNS), program.buffer("y", outputs)
     program.gather(cpu.table("F32", 1, _COLUMNS, np.ones(_COLUMNS, np.float32).view(np.uint8)), 1.0, x)
-    per_block, size = BLOCKS[format]
-    # Any weights take as long, but for scales that are subnormal, which 0 is in MXFP4 and this byte in no format.
-    blocks = np.full(outputs * _COLUMNS // per_block * size, 0x3C, np.uint8)
-    weight = cpu.pack(format, outputs, _COLUMNS, blocks, pool)
+    weight = any_weights(format, outputs, _COLUMNS, pool)
     for _ in range(calls):
         program.linear(x, [weight], [y])
     return program

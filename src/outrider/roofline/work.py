@@ -10,7 +10,7 @@ from functools import cache
 import numpy as np
 
 from outrider.backends import cpu
-from outrider.checkpoints.checkpoint import Format, Tensor
+from outrider.checkpoints.checkpoint import SCALED_FORMATS, Format, Tensor, bytes_as
 from outrider.checkpoints.config import AssistantConfig, Layer, ModelConfig, own_kv_layers
 from outrider.checkpoints.traffic import chosen_of, is_swept
 
@@ -100,7 +100,14 @@ def _work(
 
 @cache
 def packed_bytes_per_weight(format: Format) -> float:
-    """Bytes that a weight takes once it is packed; some formats grow a little (see quant/packing.py)."""
-    tensor = Tensor("", format, (16, 256), lambda: np.zeros(0, np.uint8))
-    blocks = np.zeros(tensor.nbytes, np.uint8)
-    return cpu.pack(format, 16, 256, blocks, cpu.ThreadPool(1)).nbytes / (16 * 256)
+    """Bytes that a weight takes once it is packed, in rows of a usual length; some formats grow a little."""
+    rows, columns = 16, 2048
+    return any_weights(format, rows, columns, cpu.ThreadPool(1)).nbytes / (rows * columns)
+
+
+def any_weights(format: Format, rows: int, columns: int, pool: cpu.ThreadPool) -> cpu.Weight:
+    """A packed matrix that takes as long to read and multiply as any other: no scale in it is subnormal, as 0 is in
+    MXFP4, which would take some processors longer."""
+    blocks = np.full(bytes_as((rows, columns), format), 0x3C, np.uint8)
+    scale = np.zeros((rows, 1), np.float32) if format in SCALED_FORMATS else None
+    return cpu.pack(format, rows, columns, blocks, pool, scale=scale)

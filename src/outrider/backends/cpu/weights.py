@@ -18,6 +18,8 @@ by byte):
 | MXFP4            | 4 bits *     | exponent byte per 32, packed as bfloat16              | 4.25 / 4.5               |
 | NVFP4            | 4 bits *     | E4M3 per 16                                           | 4.5 / the same           |
 | F32, F16, BF16   | -            | -                                                     | the same                 |
+| I2, I4, I8       | 2, 4, 8 bits | float32 per row or per group of 32n columns           | the same                 |
+| F8_E4M3          | 8 bits       | float32 per row or per group of 32n columns           | the same                 |
 
 * The codes number the 16 values of a table. Entries of the codebooks of IQ3_S and IQ3_XXS are packed as such codes too.
 """
@@ -31,9 +33,9 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import numpy.typing as npt
 
-from outrider.arrays import Floats
+from outrider.arrays import Bytes, Floats
 from outrider.backends import cpu
-from outrider.checkpoints.checkpoint import Tensor
+from outrider.checkpoints.checkpoint import GroupScales, Tensor
 
 Progress = Callable[[int], None]
 
@@ -65,10 +67,8 @@ class WeightStore:
         if name not in self._packed:
             tensor = self._tensors[name]
             count, rows, data = math.prod(tensor.shape[:-2]), tensor.shape[-2], tensor.data
-            factors = _factors(tensor, count)
-            self._packed[name] = cpu.pack(
-                tensor.format, rows, tensor.shape[-1], data, self._pool, count=count, factors=factors
-            )
+            arrays = *_arrays(tensor.scales), _factors(tensor, count)
+            self._packed[name] = cpu.pack(tensor.format, rows, tensor.shape[-1], data, self._pool, count, *arrays)
             release_pages(data)
             self._progress(tensor.nbytes)
         return self._packed[name]
@@ -76,7 +76,8 @@ class WeightStore:
     def table(self, name: str) -> cpu.Table:
         """A table whose rows are read from the memory-mapped file, so that only the rows in use occupy memory."""
         tensor = self._tensors[name]
-        return cpu.table(tensor.format, tensor.shape[-2], tensor.shape[-1], tensor.data, float(tensor.factor))
+        rows, columns, factor = tensor.shape[-2], tensor.shape[-1], float(tensor.factor)
+        return cpu.table(tensor.format, rows, columns, tensor.data, *_arrays(tensor.scales), factor)
 
     def vector(self, name: str) -> Floats:
         """A one-dimensional tensor as float32."""
@@ -90,13 +91,13 @@ class WeightStore:
 
     def reordered(self, name: str, order: npt.NDArray[np.int32]) -> cpu.Weight:
         """A (rows, columns) matrix as a stack of clusters: matrix i has the rows order[i]; `order` is (count, size)."""
-        tensor = self._tensors[name]
-        rows = tensor.data.reshape(tensor.shape[0], tensor.row_bytes)[order.reshape(-1)]
-        clusters, size = order.shape
-        factors = _factors(tensor, clusters)
-        return cpu.pack(
-            tensor.format, size, tensor.shape[1], rows.reshape(-1), self._pool, count=clusters, factors=factors
-        )
+        tensor, rows = self._tensors[name], order.reshape(-1)
+        data = tensor.data.reshape(tensor.shape[0], tensor.row_bytes)[rows].reshape(-1)
+        if (scales := tensor.scales) is not None:
+            scales = GroupScales(scales.scale[rows], None if scales.zero is None else scales.zero[rows])
+        count, size = order.shape
+        arrays = *_arrays(scales), _factors(tensor, count)
+        return cpu.pack(tensor.format, size, tensor.shape[1], data, self._pool, count, *arrays)
 
     def scalar(self, name: str) -> float:
         """The value of a tensor with one element."""
@@ -108,9 +109,16 @@ class WeightStore:
         return sum(weight.nbytes for weight in self._packed.values())
 
 
-def _factors(tensor: Tensor, count: int) -> Floats:
-    """The factor of each of a stack's matrices, (count,) float32."""
+def _factors(tensor: Tensor, count: int) -> Floats | None:
+    """The factor of each of a stack's matrices, (count,) float32; None if it is 1."""
+    if isinstance(tensor.factor, float) and tensor.factor == 1.0:
+        return None
     return np.broadcast_to(np.asarray(tensor.factor, np.float32).reshape(-1), count).copy()
+
+
+def _arrays(scales: GroupScales | None) -> tuple[Floats | None, Bytes | None]:
+    """The arguments `scale` and `zero` of the core."""
+    return (None, None) if scales is None else (scales.scale, scales.zero)
 
 
 def release_pages(data: npt.NDArray[np.uint8]) -> None:

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from outrider.arrays import Bytes
-from outrider.checkpoints.checkpoint import BLOCKS, WEIGHT_FORMATS, Tensor, bytes_as
+from outrider.checkpoints.checkpoint import BLOCKS, SCALED_FORMATS, WEIGHT_FORMATS, Tensor, bytes_as
 from outrider.checkpoints.gguf.names import neutral_name
 from outrider.errors import CheckpointError
 
@@ -50,7 +50,9 @@ TENSOR_TYPES = (  # noqa: SIM905 (a list would take 41 lines)
     "F32 F16 Q4_0 Q4_1 - - Q5_0 Q5_1 Q8_0 Q8_1 Q2_K Q3_K Q4_K Q5_K Q6_K Q8_K IQ2_XXS IQ2_XS IQ3_XXS IQ1_S IQ4_NL "
     "IQ3_S IQ2_S IQ4_XS I8 I16 I32 I64 F64 IQ1_M BF16 - - - TQ1_0 TQ2_0 - - - MXFP4 NVFP4 Q1_0"
 ).split()
-"""ggml's tensor types by number ("-": withdrawn). Those in BLOCKS are read; the others are only named in errors."""
+"""ggml's tensor types by number ("-": withdrawn). The others than `_READ` are only named in errors."""
+
+_READ = tuple(format for format in BLOCKS if format not in SCALED_FORMATS)
 
 _INSTEAD = {
     "IQ2_XXS": "Q2_K",
@@ -149,7 +151,7 @@ class _Header:
         if type(alignment) is not int or alignment % 8 or not 8 <= alignment <= _MAX_ALIGNMENT:
             raise self._fault(f"sets general.alignment to {alignment!r}, not a multiple of 8 up to {_MAX_ALIGNMENT}")
         entries = [self._entry() for _ in range(count)]
-        skipped = [name for name, _, kind, _ in entries if _type(kind) not in BLOCKS and neutral_name(name) is None]
+        skipped = [name for name, _, kind, _ in entries if _type(kind) not in _READ and neutral_name(name) is None]
         entries = [entry for entry in entries if entry[0] not in skipped]
         start = -(-self.at // alignment) * alignment
         table: dict[str, Tensor] = {}
@@ -226,11 +228,12 @@ class _Header:
         return name, shape, self.number("I"), self.number("Q")
 
     def _tensor(self, name: str, shape: tuple[int, ...], kind: int, offset: int) -> Tensor:
-        if (known := _type(kind)) not in BLOCKS:
+        if (known := _type(kind)) not in _READ:
             shown = known if known != "-" else f"number {kind}"
             nearest = f"{_INSTEAD[known]}, the nearest, or another of " if known in _INSTEAD else "one of "
             problem = f"stores tensor {name} as type {shown}, which is not supported"
-            raise self._fault(problem, f"Use a file quantized to {nearest}{', '.join(WEIGHT_FORMATS)}")
+            formats = ", ".join(format for format in _READ if format in WEIGHT_FORMATS)
+            raise self._fault(problem, f"Use a file quantized to {nearest}{formats}")
         if 0 in shape:
             raise self._fault(f"gives tensor {name} the empty shape {shape}")
         if shape[-1] % (block := BLOCKS[known][0]):
