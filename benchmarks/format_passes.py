@@ -19,7 +19,7 @@ from outrider.assembly import cpu_target
 from outrider.backends import cpu
 from outrider.backends.cpu.weights import WeightStore
 from outrider.checkpoints import Format, ModelConfig, Tensor
-from outrider.checkpoints.checkpoint import FLOAT_FORMATS, WEIGHT_FORMATS
+from outrider.checkpoints.checkpoint import FLOAT_FORMATS, SCALED_FORMATS, WEIGHT_FORMATS
 from outrider.models.gemma import kv_layers
 from outrider.roofline.measured import Machine
 from outrider.roofline.sizes import published_size
@@ -72,6 +72,6 @@ def _passes(tensors: Mapping[str, Tensor], config: ModelConfig):
 
 
 if __name__ == "__main__":
-    quantized: list[Format] = [name for name in WEIGHT_FORMATS if name not in FLOAT_FORMATS]
+    quantized: list[Format] = [name for name in WEIGHT_FORMATS if name not in FLOAT_FORMATS + SCALED_FORMATS]
     asked = sys.argv[1:] or [cpu.instruction_sets()[0]]
     main(asked[0], asked[1:] or quantized)  # type: ignore[arg-type]

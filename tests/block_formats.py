@@ -13,10 +13,10 @@ import transformers
 from gguf import GGMLQuantizationType as Type
 from tiny_checkpoints import VARIANTS, gguf_tensors, gguf_writer, randomized
 
-from outrider.checkpoints.checkpoint import BLOCKS, FLOAT_FORMATS, WEIGHT_FORMATS, Format
+from outrider.checkpoints.checkpoint import BLOCKS, FLOAT_FORMATS, SCALED_FORMATS, WEIGHT_FORMATS, Format
 
-FORMATS = tuple(name for name in WEIGHT_FORMATS if name not in FLOAT_FORMATS)
-"""The quantized formats."""
+FORMATS = tuple(name for name in WEIGHT_FORMATS if name not in FLOAT_FORMATS + SCALED_FORMATS)
+"""The quantized formats of GGUF."""
 NEW = FORMATS[FORMATS.index("IQ4_NL") :]
 """Those that the gguf package does not quantize to, or that need rows of 256."""
 

@@ -85,6 +85,18 @@ template <Format kFormat> struct UnpackedQuads {
   Codes w[8];
 };
 
+// Restores the signs of a group at p in whose place its scale stands (Scales::kInSigns), into `codes`. Returns the scale.
+inline I restore_signs(const uint8_t* p, int32_t* codes) {
+  I scale = izero();
+#pragma GCC unroll 4
+  for (int j = 3; j >= 0; --j) {
+    const I eight = iload(reinterpret_cast<const int32_t*>(p + 64 * j));
+    scale = iadd(iadd(scale, scale), ishift_right<31>(eight));
+    istore(codes + 16 * j, even_signs(eight));
+  }
+  return scale;
+}
+
 // total - zero point * (sum of the group's activation codes), as integers. A subtraction with a memory operand runs in
 // parallel with the dot products; a multiplication would occupy the same execution ports.
 template <int kLargest, int kZero> inline I subtract_zero_point(I total, const ActivationGroup& x) {
@@ -204,7 +216,11 @@ void quantized_tile(const Matrix& m, size_t tile, const uint8_t* next, const Qua
   F super_scale = zero(), super_minimum = zero();
   for (int g = 0; g < groups; ++g, codes_at += code_bytes(kBits)) {
     prefetcher.step(g);
-    std::conditional_t<kUnpackOnce, UnpackedQuads<kFormat>, PackedQuads<kFormat>> quads(codes_at);
+    alignas(64) int32_t restored[64];
+    I in_signs;
+    if constexpr (f.scales == Scales::kInSigns) in_signs = restore_signs(codes_at, restored);
+    const uint8_t* codes = f.scales == Scales::kInSigns ? reinterpret_cast<const uint8_t*>(restored) : codes_at;
+    std::conditional_t<kUnpackOnce, UnpackedQuads<kFormat>, PackedQuads<kFormat>> quads(codes);
     if constexpr (kUnpackOnce && kRows > 1) {
 #pragma GCC unroll 8
       for (int j = 0; j < 8; ++j) keep_in_register(quads.w[j]);
@@ -242,13 +258,15 @@ void quantized_tile(const Matrix& m, size_t tile, const uint8_t* next, const Qua
         second = mul(super_scale, load_low_u4(scales_at + 16));
         minima[0] = mul(super_minimum, load_high_u4(scales_at));
         minima[1] = mul(super_minimum, load_high_u4(scales_at + 16));
+      } else if constexpr (f.scales == Scales::kInSigns) {
+        scale = fma(to_float(in_signs), add(super_scale, super_scale), super_scale);
       } else if constexpr (f.scales == Scales::kSuperOnly) {
         scale = super_scale;
       } else {
         scale = mul(super_scale, load_i8(scales_at));
         if constexpr (f.scales == Scales::kSuperHalf) second = mul(super_scale, load_i8(scales_at + 16));
       }
-      scales_at += f.scales == Scales::kSuperOnly ? 0 : f.scales == Scales::kSuper ? 16 : 32;
+      scales_at += f.scales == Scales::kSuperOnly || f.scales == Scales::kInSigns ? 0 : f.scales == Scales::kSuper ? 16 : 32;
     }
     add_rows<kFormat, 0>(quads, x, g, scale, second, minima, acc);
   }

@@ -152,6 +152,19 @@ inline Bytes look_up(const ByteTable& table, Bytes codes) {
   return {_mm256_shuffle_epi8(values, codes.a), _mm256_shuffle_epi8(values, codes.b)};
 }
 
+inline void istore(int32_t* p, I x) {
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), x.a);
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p + 8), x.b);
+}
+// Eight codes of 4 bits in each lane, the highest bit of each a sign: the last sign becomes what makes their number even. The bytes
+// without it times 17 add up to a number whose bit 7 is the parity of the others.
+inline __m256i even_signs(__m256i codes) {
+  const __m256i others = _mm256_and_si256(codes, _mm256_set1_epi32(0x08888888)), last = _mm256_set1_epi32(INT32_MIN);
+  const __m256i sum = _mm256_madd_epi16(_mm256_maddubs_epi16(others, _mm256_set1_epi8(17)), _mm256_set1_epi16(1));
+  return _mm256_or_si256(_mm256_and_si256(last, _mm256_slli_epi32(sum, 24)), _mm256_andnot_si256(last, codes));
+}
+inline I even_signs(I codes) { return {even_signs(codes.a), even_signs(codes.b)}; }
+
 // Weight codes as operands of maddubs, which multiplies unsigned by signed bytes and adds pairs of products in 16 bits with
 // saturation. Operands below 64 stay unsigned, and the kernel subtracts their zero point afterwards: a pair is at most
 // 2 * kLargest * 128, so kPairs pairs can be added in 16 bits without overflow. For larger ones the zero point is subtracted here

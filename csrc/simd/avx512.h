@@ -100,6 +100,15 @@ inline Bytes look_up(const ByteTable& table, Bytes codes) {
   return {_mm512_shuffle_epi8(_mm512_broadcast_i32x4(values), codes.v)};
 }
 
+inline void istore(int32_t* p, I a) { _mm512_storeu_si512(p, a.v); }
+// Eight codes of 4 bits in each lane, the highest bit of each a sign: the last sign becomes what makes their number even. The bytes
+// without it times 17 add up to a number whose bit 7 is the parity of the others.
+inline I even_signs(I codes) {
+  const __m512i others = _mm512_and_si512(codes.v, _mm512_set1_epi32(0x08888888));
+  const __m512i sum = _mm512_dpbusd_epi32(_mm512_setzero_si512(), others, _mm512_set1_epi8(17));
+  return {_mm512_ternarylogic_epi32(_mm512_set1_epi32(INT32_MIN), _mm512_slli_epi32(sum, 24), codes.v, 0xCA)};
+}
+
 // Weight codes as operands of VNNI, which multiplies unsigned by signed bytes: the codes stay unsigned, and the kernel subtracts
 // their zero point afterwards.
 template <int kLargest> inline constexpr bool kUnsignedDot = true;

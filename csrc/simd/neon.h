@@ -179,6 +179,20 @@ inline Bytes look_up(const ByteTable& table, Bytes codes) {
   return quarters<Bytes>([&](int i) { return vqtbl1q_u8(values, codes.v[i]); });
 }
 
+inline void istore(int32_t* p, I a) {
+  for (int i = 0; i < 4; ++i) vst1q_s32(p + 4 * i, a.v[i]);
+}
+// Eight codes of 4 bits in each lane, the highest bit of each a sign: the last sign becomes what makes their number even. The bytes
+// without it times 17 add up to a number whose bit 7 is the parity of the others.
+inline I even_signs(I codes) {
+  return quarters<I>([&](int i) {
+    const uint32x4_t all = vreinterpretq_u32_s32(codes.v[i]);
+    const uint8x16_t others = vreinterpretq_u8_u32(vandq_u32(all, vdupq_n_u32(0x08888888u)));
+    const uint32x4_t sum = vdotq_u32(vdupq_n_u32(0), others, vdupq_n_u8(17));
+    return vreinterpretq_s32_u32(vbslq_u32(vdupq_n_u32(0x80000000u), vshlq_n_u32(sum, 24), all));
+  });
+}
+
 // Weight codes as operands of the dot-product instruction: signed bytes, zero point subtracted.
 template <int kLargest> inline constexpr bool kUnsignedDot = false;
 template <int kLargest> inline constexpr bool kAnyActivation = true;  // whether activations of -128 are multiplied exactly

@@ -1,5 +1,6 @@
 // Plain C++, lane by lane: slow, and the reference that the other instruction sets must match bit for bit.
 #pragma once
+#include <bit>
 #include <cmath>
 #include <cstdint>
 #include <cstring>
@@ -183,6 +184,15 @@ inline Bytes shift(Bytes a, int by) {
 // table.v[code] for codes below 16.
 inline Bytes look_up(const ByteTable& table, Bytes codes) {
   return each_byte([&](int i) { return table.v[codes.v[i]]; });
+}
+
+inline void istore(int32_t* p, I a) { std::memcpy(p, a.v, sizeof a.v); }
+// Eight codes of 4 bits in each lane, the highest bit of each a sign: the last sign becomes what makes their number even.
+inline I even_signs(I codes) {
+  return each_int([&](int i) {
+    const uint32_t all = static_cast<uint32_t>(codes.v[i]), odd = std::popcount(all & 0x08888888u) & 1u;
+    return static_cast<int32_t>((all & 0x7fffffffu) | odd << 31);
+  });
 }
 
 template <int kLargest> inline constexpr bool kUnsignedDot = false;   // codes() subtracts the zero point

@@ -19,6 +19,9 @@
 //   kSuperHalfMin per 256 columns: float16 d x 16, float16 dmin x 16, then per 16 columns: scale and minimum x 16, in the low and
 //                 the high 4 bits of a byte
 //   kSuperOnly    per 256 columns: float16 scale x 16
+//   kInSigns      per 256 columns: float16 d x 16; bit j of a group's 4-bit scale s, which stands for 1 + 2s, is in the codes, in
+//   place
+//                 of the sign of column 8j + 7, which makes the number of minus signs in columns 8j to 8j + 7 even
 //   kBrain        per group: bfloat16 scale x 16, since float16 cannot hold every power of two of an exponent byte
 //   kHalfFloat8   per 16 columns: E4M3 scale x 16, without a sign
 //   kGroups       per scale group, any multiple of 32 columns or the whole row: float32 scale x 16, then, if the matrix has zero
@@ -71,6 +74,7 @@ enum class Scales : uint8_t {
   kSuperHalf,
   kSuperHalfMin,
   kSuperOnly,
+  kInSigns,
   kBrain,
   kHalfFloat8,
   kGroups
@@ -111,7 +115,7 @@ constexpr FormatInfo kFormats[] = {
     {"MXFP4", 4, 16, Scales::kBrain, 32, 17, &kTwiceE2m1},
     {"NVFP4", 4, 16, Scales::kHalfFloat8, 64, 36, &kTwiceE2m1, 0.5f},
     {"IQ3_S", 4, 16, Scales::kSuper, 256, 110, &kOddValues},
-    {"IQ3_XXS", 4, 128, Scales::kSuper, 256, 98, &kIq3Values, 0.25f},
+    {"IQ3_XXS", 4, 128, Scales::kInSigns, 256, 98, &kIq3Values, 0.25f},
     {"Q3_K", 4, 4, Scales::kSuperHalf, 256, 110},
     {"Q2_K", 2, 0, Scales::kSuperHalfMin, 256, 84},
     {"TQ2_0", 2, 1, Scales::kSuperOnly, 256, 66},
@@ -158,6 +162,7 @@ constexpr size_t scale_bytes(Scales s, size_t columns) {
     case Scales::kMin: return columns / kGroup * 64;
     case Scales::kSuperMin:
     case Scales::kSuperHalfMin: return columns / kSuper * 320;
+    case Scales::kInSigns:
     case Scales::kSuperOnly: return columns / kSuper * 32;
     case Scales::kSuper: return columns / kSuper * 160;
     case Scales::kSuperHalf: return columns / kSuper * 288;

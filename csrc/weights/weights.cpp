@@ -36,6 +36,12 @@ void put_quads(int bits, uint8_t* at, int row, const uint32_t (&quad)[8]) {
   }
 }
 
+// Moves the 4-bit scale of a group into its codes (Scales::kInSigns).
+void put_in_signs(uint32_t scale, uint32_t (&quad)[8]) {
+  constexpr uint32_t kLastSign = 8u << 24;
+  for (int j = 0; j < 4; ++j) quad[2 * j + 1] = (quad[2 * j + 1] & ~kLastSign) | (scale >> j & 1) << 27;
+}
+
 void pack_scales(Format f, size_t columns, const uint8_t* row, int lane, uint8_t* at) {
   const auto put_half = [&](uint8_t* vector, uint16_t half) { std::memcpy(vector + 2 * lane, &half, 2); };
   const auto put_own = [&](uint8_t* vectors, const BlockScales& s) { vectors[lane] = s.own[0], vectors[16 + lane] = s.own[1]; };
@@ -59,6 +65,7 @@ void pack_scales(Format f, size_t columns, const uint8_t* row, int lane, uint8_t
         if (j == 0) put_half(at + super * 288, s.scale);
         put_own(at + super * 288 + 32 + 32 * j, s);
         break;
+      case Scales::kInSigns:
       case Scales::kSuperOnly:
         if (j == 0) put_half(at + super * 32, s.scale);
         break;
@@ -81,6 +88,7 @@ HalfScales half_scales(Format f, const uint8_t* row, size_t g) {
   switch (fi.scales) {
     case Scales::kMin: return both(d, minimum);
     case Scales::kSuperMin: return both(d * signed_own(0), -minimum * signed_own(1));
+    case Scales::kInSigns:
     case Scales::kSuper: return both(d * signed_own(0), 0.0f);
     case Scales::kSuperHalf: return {{d * signed_own(0), d * signed_own(1)}, {}};
     case Scales::kSuperHalfMin: {
@@ -175,6 +183,7 @@ void pack_tile(Format f, size_t rows, size_t columns, const uint8_t* blocks, siz
     for (size_t g = 0; g < columns / 32; ++g) {
       uint32_t quad[8];
       group_quads(f, row, g, quad);
+      if (fi.scales == Scales::kInSigns) put_in_signs(block_scales(f, row, g).own[0] >> 1, quad);
       put_quads(fi.bits, codes + g * code_bytes(fi.bits), lane, quad);
     }
     if (fi.scales != Scales::kGroups) pack_scales(f, columns, row, lane, scales);

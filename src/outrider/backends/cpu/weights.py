@@ -14,7 +14,8 @@ by byte):
 | TQ2_0            | 2 bits       | float16 per 256                                       | 2.0625 / the same        |
 | IQ4_NL           | 4 bits *     | float16 per 32                                        | 4.5 / the same           |
 | IQ4_XS           | 4 bits *     | float16 per 256, 6 bits per 32, packed as 8           | 4.25 / 4.3125            |
-| IQ3_S, IQ3_XXS   | codebook     | float16 per 256, 4 bits per 32, packed as 8           | 3.4375, 3.0625 / 4.3125  |
+| IQ3_S            | codebook     | float16 per 256, 4 bits per 32, packed as 8           | 3.4375 / 4.3125          |
+| IQ3_XXS          | codebook     | float16 per 256, 4 bits per 32, packed in the codes   | 3.0625 / 4.0625          |
 | MXFP4            | 4 bits *     | exponent byte per 32, packed as bfloat16              | 4.25 / 4.5               |
 | NVFP4            | 4 bits *     | E4M3 per 16                                           | 4.5 / the same           |
 | F32, F16, BF16   | -            | -                                                     | the same                 |
