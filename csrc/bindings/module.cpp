@@ -64,16 +64,22 @@ GroupScales checked_scales(Format f, size_t rows, size_t columns, const ScaleArr
 }
 
 std::shared_ptr<Weight> make_weight(const std::string& format, size_t rows, size_t columns, const ByteArray& blocks,
-                                    ThreadPool& pool, size_t count, const ScaleArray& scale, const ZeroArray& zero) {
+                                    ThreadPool& pool, size_t count, const ScaleArray& scale, const ZeroArray& zero,
+                                    const std::optional<FloatArray>& factors) {
   const Format f = format_named(format);
   check_blocks(f, count * rows, columns, blocks.shape(0));
   const GroupScales scales = checked_scales(f, count * rows, columns, scale, zero);
+  std::vector<float> of_matrix;
+  if (factors) of_matrix.assign(factors->data(), factors->data() + factors->shape(0));
+  if (factors && of_matrix.size() != count)
+    throw std::invalid_argument(std::to_string(of_matrix.size()) + " factors for " + std::to_string(count) + " matrices");
+  if (factors && scale) throw std::invalid_argument("weights with scales beside them have no factors");
   nb::gil_scoped_release release;
-  return std::make_shared<Weight>(f, count, rows, columns, blocks.data(), pool, scales);
+  return std::make_shared<Weight>(f, count, rows, columns, blocks.data(), pool, scales, std::move(of_matrix));
 }
 
 std::shared_ptr<Table> make_table(const std::string& format, size_t rows, size_t columns, nb::object blocks, nb::object scale,
-                                  nb::object zero) {
+                                  nb::object zero, float factor) {
   const Format f = format_named(format);
   auto view = nb::cast<ByteArray>(blocks);
   check_blocks(f, rows, columns, view.shape(0));
@@ -83,7 +89,7 @@ std::shared_ptr<Table> make_table(const std::string& format, size_t rows, size_t
     nb::gil_scoped_acquire acquire;
     delete static_cast<nb::object*>(p);
   });
-  return std::make_shared<Table>(Table{f, rows, columns, view.data(), scales, std::move(owner)});
+  return std::make_shared<Table>(Table{f, rows, columns, view.data(), scales, std::move(owner), factor});
 }
 
 nb::ndarray<nb::numpy, float> dequantize(const std::string& format, size_t rows, size_t columns, const ByteArray& blocks,
@@ -186,16 +192,18 @@ NB_MODULE(_native, m) {
       "Quantizes checkpoint blocks of (rows, columns) to format `to`, Q4_0 or Q8_0. Returns (blocks uint8, sum of squared errors,\n"
       "sum of squares). Raises ValueError if a weight is not finite or too large.");
   m.def("pack", &make_weight, "format"_a, "rows"_a, "columns"_a, "blocks"_a, "pool"_a, "count"_a = 1, "scale"_a.none() = nb::none(),
-        "zero"_a.none() = nb::none(),
+        "zero"_a.none() = nb::none(), "factors"_a.none() = nb::none(),
         "Packs checkpoint blocks of (count * rows, columns) into tiles of 16 rows (csrc/weights/layout.h); values are unchanged.\n"
         "Formats without scales in their blocks (I2, I4, I8, F8_E4M3) need `scale`, (count * rows, groups) float32, each group a\n"
         "multiple of 32 columns. `zero`: (count * rows, groups) uint8, the zero points of the codes 0, 1, ... (I8: -128, -127, "
         "...),\n"
-        "or None for the middle code. Raises ValueError if the arrays do not fit the format.");
+        "or None for the middle code. `factors`: (count,) float32, by which the weights of each matrix are multiplied, or None.\n"
+        "Raises ValueError if the arrays do not fit the format.");
   nb::class_<Table>(m, "Table", "An embedding table in the checkpoint's own blocks.");
   m.def("table", &make_table, "format"_a, "rows"_a, "columns"_a, "blocks"_a, "scale"_a.none() = nb::none(),
-        "zero"_a.none() = nb::none(),
-        "A table of (rows, columns) that reads its rows from the arrays, which are those of pack(), without a copy and keeps them\n"
+        "zero"_a.none() = nb::none(), "factor"_a = 1.0f,
+        "A table of (rows, columns), times `factor`, that reads its rows from the arrays, which are those of pack(), without a "
+        "copy and keeps them\n"
         "alive.");
 
   m.def(

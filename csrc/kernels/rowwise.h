@@ -37,6 +37,7 @@ inline void store_group(I first, I second, float scale, ActivationGroup* out) {
   const int total[2] = {reduce_sum(first), reduce_sum(second)}, sum = total[0] + total[1];
   out->half_sum[0] = static_cast<float>(total[0]);
   out->half_sum[1] = static_cast<float>(total[1]);
+  out->sum = sum;
   out->times2 = 2 * sum;
   out->times8 = 8 * sum;
   out->times128 = 128 * sum;

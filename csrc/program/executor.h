@@ -69,6 +69,7 @@ class Executor {
       const Table& table = *c.table;
       dequantize_row(table.format, table.blocks + token * row_bytes(table.format, table.columns), table.columns, dst.row(i),
                      table.scales.from_row(token));
+      k_.scale_row(table.factor, dst.stride, dst.row(i));
       k_.scale_row(c.scale, dst.stride, dst.row(i));
     }
   }

@@ -126,6 +126,8 @@ def _equal(head: Tensor, embedding: Tensor | None) -> bool:
     """Whether two matrices have the same bytes; compared piece by piece, without memory for whole ones."""
     if embedding is None or (head.format, head.shape) != (embedding.format, embedding.shape):
         return False
+    if not np.array_equal(head.factor, embedding.factor):
+        return False
     left, right = head.data, embedding.data
     pieces = (slice(start, start + _COMPARED_BYTES) for start in range(0, len(left), _COMPARED_BYTES))
     return all(np.array_equal(left[piece], right[piece]) for piece in pieces)

@@ -10,7 +10,7 @@ import numpy as np
 from outrider.backends import cpu
 from outrider.checkpoints.checkpoint import Format
 from outrider.roofline.hardware import Hardware
-from outrider.roofline.work import packed_bytes_per_weight, zeros
+from outrider.roofline.work import any_weights, packed_bytes_per_weight
 from outrider.speculation.costs import MOST_ROWS
 
 _COLUMNS = 1536
@@ -66,11 +66,11 @@ def _outputs(weights: float) -> int:
 
 
 def _product(format: Format, outputs: int, calls: int, pool: cpu.ThreadPool) -> cpu.Program:
-    """A program of `calls` products with one (outputs, _COLUMNS) matrix of zeros."""
+    """A program of `calls` products with one (outputs, _COLUMNS) matrix."""
     program = cpu.Program(_WARM_ROWS, [], "float16", pool)
     x, y = program.buffer("x", _COLUMNS), program.buffer("y", outputs)
     program.gather(cpu.table("F32", 1, _COLUMNS, np.ones(_COLUMNS, np.float32).view(np.uint8)), 1.0, x)
-    weight = zeros(format, outputs, _COLUMNS, pool)
+    weight = any_weights(format, outputs, _COLUMNS, pool)
     for _ in range(calls):
         program.linear(x, [weight], [y])
     return program

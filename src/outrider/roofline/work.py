@@ -102,11 +102,12 @@ def _work(
 def packed_bytes_per_weight(format: Format) -> float:
     """Bytes that a weight takes once it is packed, in rows of a usual length; some formats grow a little."""
     rows, columns = 16, 2048
-    return zeros(format, rows, columns, cpu.ThreadPool(1)).nbytes / (rows * columns)
+    return any_weights(format, rows, columns, cpu.ThreadPool(1)).nbytes / (rows * columns)
 
 
-def zeros(format: Format, rows: int, columns: int, pool: cpu.ThreadPool) -> cpu.Weight:
-    """A packed matrix of zeros, which takes as long to read and multiply as any other."""
-    blocks = np.zeros(bytes_as((rows, columns), format), np.uint8)
+def any_weights(format: Format, rows: int, columns: int, pool: cpu.ThreadPool) -> cpu.Weight:
+    """A packed matrix that takes as long to read and multiply as any other: no scale in it is subnormal, as 0 is in
+    MXFP4, which would take some processors longer."""
+    blocks = np.full(bytes_as((rows, columns), format), 0x3C, np.uint8)
     scale = np.zeros((rows, 1), np.float32) if format in SCALED_FORMATS else None
     return cpu.pack(format, rows, columns, blocks, pool, scale=scale)

@@ -9,9 +9,20 @@ by byte):
 | Q4_1, Q5_1       | 4, 5 bits    | float16 scale and minimum per 32                      | 5, 6 / the same          |
 | Q4_K, Q5_K       | 4, 5 bits    | float16 pair per 256, 6-bit pairs per 32, packed as 8 | 4.5, 5.5 / 4.625, 5.625  |
 | Q6_K             | 6 bits       | float16 per 256, int8 per 16                          | 6.5625 / the same        |
+| Q3_K             | 3 bits as 4  | float16 per 256, 6 bits per 16, packed as 8           | 3.4375 / 4.5625          |
+| Q2_K             | 2 bits       | float16 pair per 256, 4-bit pairs per 16              | 2.625 / the same         |
+| TQ2_0            | 2 bits       | float16 per 256                                       | 2.0625 / the same        |
+| IQ4_NL           | 4 bits *     | float16 per 32                                        | 4.5 / the same           |
+| IQ4_XS           | 4 bits *     | float16 per 256, 6 bits per 32, packed as 8           | 4.25 / 4.3125            |
+| IQ3_S            | codebook     | float16 per 256, 4 bits per 32, packed as 8           | 3.4375 / 4.3125          |
+| IQ3_XXS          | codebook     | float16 per 256, 4 bits per 32, packed in the codes   | 3.0625 / 4.0625          |
+| MXFP4            | 4 bits *     | exponent byte per 32, packed as bfloat16              | 4.25 / 4.5               |
+| NVFP4            | 4 bits *     | E4M3 per 16                                           | 4.5 / the same           |
 | F32, F16, BF16   | -            | -                                                     | the same                 |
 | I2, I4, I8       | 2, 4, 8 bits | float32 per row or per group of 32n columns           | the same                 |
 | F8_E4M3          | 8 bits       | float32 per row or per group of 32n columns           | the same                 |
+
+* The codes number the 16 values of a table. Entries of the codebooks of IQ3_S and IQ3_XXS are packed as such codes too.
 """
 
 from __future__ import annotations
@@ -57,8 +68,8 @@ class WeightStore:
         if name not in self._packed:
             tensor = self._tensors[name]
             count, rows, data = math.prod(tensor.shape[:-2]), tensor.shape[-2], tensor.data
-            scales = _arrays(tensor.scales)
-            self._packed[name] = cpu.pack(tensor.format, rows, tensor.shape[-1], data, self._pool, count, *scales)
+            arrays = *_arrays(tensor.scales), _factors(tensor, count)
+            self._packed[name] = cpu.pack(tensor.format, rows, tensor.shape[-1], data, self._pool, count, *arrays)
             release_pages(data)
             self._progress(tensor.nbytes)
         return self._packed[name]
@@ -66,7 +77,8 @@ class WeightStore:
     def table(self, name: str) -> cpu.Table:
         """A table whose rows are read from the memory-mapped file, so that only the rows in use occupy memory."""
         tensor = self._tensors[name]
-        return cpu.table(tensor.format, tensor.shape[-2], tensor.shape[-1], tensor.data, *_arrays(tensor.scales))
+        rows, columns, factor = tensor.shape[-2], tensor.shape[-1], float(tensor.factor)
+        return cpu.table(tensor.format, rows, columns, tensor.data, *_arrays(tensor.scales), factor)
 
     def vector(self, name: str) -> Floats:
         """A one-dimensional tensor as float32."""
@@ -85,7 +97,8 @@ class WeightStore:
         if (scales := tensor.scales) is not None:
             scales = GroupScales(scales.scale[rows], None if scales.zero is None else scales.zero[rows])
         count, size = order.shape
-        return cpu.pack(tensor.format, size, tensor.shape[1], data, self._pool, count, *_arrays(scales))
+        arrays = *_arrays(scales), _factors(tensor, count)
+        return cpu.pack(tensor.format, size, tensor.shape[1], data, self._pool, count, *arrays)
 
     def scalar(self, name: str) -> float:
         """The value of a tensor with one element."""
@@ -95,6 +108,13 @@ class WeightStore:
     def packed_bytes(self) -> int:
         """Bytes held by all packed matrices."""
         return sum(weight.nbytes for weight in self._packed.values())
+
+
+def _factors(tensor: Tensor, count: int) -> Floats | None:
+    """The factor of each of a stack's matrices, (count,) float32; None if it is 1."""
+    if isinstance(tensor.factor, float) and tensor.factor == 1.0:
+        return None
+    return np.broadcast_to(np.asarray(tensor.factor, np.float32).reshape(-1), count).copy()
 
 
 def _arrays(scales: GroupScales | None) -> tuple[Floats | None, Bytes | None]:
