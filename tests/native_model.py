@@ -22,6 +22,7 @@ def dequantized_tensors(tensors):
     for name, tensor in tensors.items():
         rows, columns = int(np.prod(tensor.shape[:-1])), tensor.shape[-1]
         values = cpu.dequantize(tensor.format, rows, columns, tensor.data)
+        values = values.reshape(tensor.shape) * np.float32(tensor.factor)
         out[name] = Tensor(name, "F32", tensor.shape, values.reshape(-1).view(np.uint8))
     return out
 

@@ -46,14 +46,18 @@ void check_blocks(Format f, size_t rows, size_t columns, size_t bytes) {
 }
 
 std::shared_ptr<Weight> make_weight(const std::string& format, size_t rows, size_t columns, const ByteArray& blocks,
-                                    ThreadPool& pool, size_t count) {
+                                    ThreadPool& pool, size_t count, const std::optional<FloatArray>& factors) {
   const Format f = format_named(format);
   check_blocks(f, count * rows, columns, blocks.shape(0));
+  std::vector<float> of_matrix;
+  if (factors) of_matrix.assign(factors->data(), factors->data() + factors->shape(0));
+  if (factors && of_matrix.size() != count)
+    throw std::invalid_argument(std::to_string(of_matrix.size()) + " factors for " + std::to_string(count) + " matrices");
   nb::gil_scoped_release release;
-  return std::make_shared<Weight>(f, count, rows, columns, blocks.data(), pool);
+  return std::make_shared<Weight>(f, count, rows, columns, blocks.data(), pool, std::move(of_matrix));
 }
 
-std::shared_ptr<Table> make_table(const std::string& format, size_t rows, size_t columns, nb::object blocks) {
+std::shared_ptr<Table> make_table(const std::string& format, size_t rows, size_t columns, nb::object blocks, float factor) {
   const Format f = format_named(format);
   auto view = nb::cast<ByteArray>(blocks);
   check_blocks(f, rows, columns, view.shape(0));
@@ -62,7 +66,7 @@ std::shared_ptr<Table> make_table(const std::string& format, size_t rows, size_t
     nb::gil_scoped_acquire acquire;
     delete static_cast<nb::object*>(p);
   });
-  return std::make_shared<Table>(Table{f, rows, columns, view.data(), std::move(owner)});
+  return std::make_shared<Table>(Table{f, rows, columns, view.data(), std::move(owner), factor});
 }
 
 nb::ndarray<nb::numpy, float> dequantize(const std::string& format, size_t rows, size_t columns, const ByteArray& blocks) {
@@ -160,11 +164,14 @@ NB_MODULE(_native, m) {
       "Quantizes checkpoint blocks of (rows, columns) to format `to`, Q4_0 or Q8_0. Returns (blocks uint8, sum of squared errors,\n"
       "sum of squares). Raises ValueError if a weight is not finite or too large.");
   m.def("pack", &make_weight, "format"_a, "rows"_a, "columns"_a, "blocks"_a, "pool"_a, "count"_a = 1,
+        "factors"_a.none() = nb::none(),
         "Packs checkpoint blocks of (count * rows, columns) into tiles of 16 rows (csrc/weights/layout.h); values are unchanged.\n"
-        "Raises ValueError if the blocks do not fit the format.");
+        "factors: (count,) float32, by which the weights of each matrix are multiplied; None for 1. Raises ValueError if the "
+        "blocks do\n"
+        "not fit the format.");
   nb::class_<Table>(m, "Table", "An embedding table in the checkpoint's own blocks.");
-  m.def("table", &make_table, "format"_a, "rows"_a, "columns"_a, "blocks"_a,
-        "A table of (rows, columns) that reads its rows from `blocks` without a copy and keeps `blocks` alive.");
+  m.def("table", &make_table, "format"_a, "rows"_a, "columns"_a, "blocks"_a, "factor"_a = 1.0f,
+        "A table of (rows, columns), times `factor`, that reads its rows from `blocks` without a copy and keeps `blocks` alive.");
 
   m.def(
       "philox4x32",

@@ -35,6 +35,7 @@ inline void quantize_row(const float* x, int n, ActivationGroup* out) {
     const int total[2] = {reduce_sum(qa), reduce_sum(qb)}, sum = total[0] + total[1];
     out->half_sum[0] = static_cast<float>(total[0]);
     out->half_sum[1] = static_cast<float>(total[1]);
+    out->sum = sum;
     out->times8 = 8 * sum;
     out->times128 = 128 * sum;
     out->scale = largest / 127.0f;

@@ -68,6 +68,7 @@ class Executor {
       const size_t token = p_.pass_.token(row);
       dequantize_row(c.table->format, c.table->blocks + token * row_bytes(c.table->format, c.table->columns), c.table->columns,
                      dst.row(i));
+      k_.scale_row(c.table->factor, dst.stride, dst.row(i));
       k_.scale_row(c.scale, dst.stride, dst.row(i));
     }
   }

@@ -23,6 +23,7 @@ struct Table {
   size_t rows, columns;
   const uint8_t* blocks;
   std::shared_ptr<void> owner;  // keeps the memory mapped
+  float factor = 1.0f;          // of all weights
 };
 
 // float32 (max_rows, width), width padded with zeros to a multiple of 32; and a quantized copy, if a call needs one.

@@ -5,6 +5,8 @@
 #include <cmath>
 #include <cstdint>
 
+#include "weights/layout.h"
+
 namespace outrider::OUTRIDER_ISA {
 
 struct F { float32x4_t v[4]; };     // 16 float32
@@ -133,17 +135,29 @@ inline void store_f16(uint16_t* p, F a) {
 inline F load_bf16(const uint16_t* p) {
   return quarters<F>([=](int i) { return vreinterpretq_f32_u32(vshll_n_u16(vld1_u16(p + 4 * i), 16)); });
 }
-inline F load_u8(const uint8_t* p) {
-  const uint8x16_t b = vld1q_u8(p);
+inline F widen_u8(uint8x16_t b) {
   const uint16x8_t low = vmovl_u8(vget_low_u8(b)), high = vmovl_u8(vget_high_u8(b));
   return {{vcvtq_f32_u32(vmovl_u16(vget_low_u16(low))), vcvtq_f32_u32(vmovl_u16(vget_high_u16(low))),
            vcvtq_f32_u32(vmovl_u16(vget_low_u16(high))), vcvtq_f32_u32(vmovl_u16(vget_high_u16(high)))}};
 }
+inline F load_u8(const uint8_t* p) { return widen_u8(vld1q_u8(p)); }
+// The low and the high 4 bits of 16 bytes.
+inline F load_low_u4(const uint8_t* p) { return widen_u8(vandq_u8(vld1q_u8(p), vdupq_n_u8(15))); }
+inline F load_high_u4(const uint8_t* p) { return widen_u8(vshrq_n_u8(vld1q_u8(p), 4)); }
 inline F load_i8(const uint8_t* p) {
   const int8x16_t b = vld1q_s8(reinterpret_cast<const int8_t*>(p));
   const int16x8_t low = vmovl_s8(vget_low_s8(b)), high = vmovl_s8(vget_high_s8(b));
   return {{vcvtq_f32_s32(vmovl_s16(vget_low_s16(low))), vcvtq_f32_s32(vmovl_s16(vget_high_s16(low))),
            vcvtq_f32_s32(vmovl_s16(vget_low_s16(high))), vcvtq_f32_s32(vmovl_s16(vget_high_s16(high)))}};
+}
+
+// Positive E4M3: as float16 the same bits are 2^-8 times the value.
+inline F load_f8(const uint8_t* p) {
+  return quarters<F>([=](int i) {
+    const uint16x8_t half = vshll_n_u8(i < 2 ? vld1_u8(p) : vld1_u8(p + 8), 7);
+    const uint16x4_t four = i % 2 ? vget_high_u16(half) : vget_low_u16(half);
+    return vmulq_n_f32(vcvt_f32_f16(vreinterpret_f16_u16(four)), 256.0f);
+  });
 }
 
 inline void prefetch(const void* p) { __builtin_prefetch(p, 0, 2); }
@@ -161,11 +175,17 @@ inline Bytes shift(Bytes a, int by) {
   return quarters<Bytes>([&](int i) { return vshlq_u8(a.v[i], vdupq_n_s8(static_cast<int8_t>(by))); });
 }
 
+// table.v[code] for codes below 16.
+inline Bytes look_up(const ByteTable& table, Bytes codes) {
+  const uint8x16_t values = vld1q_u8(table.v);
+  return quarters<Bytes>([&](int i) { return vqtbl1q_u8(values, codes.v[i]); });
+}
+
 // Weight codes as operands of the dot-product instruction: signed bytes, zero point subtracted.
-template <int kBits> inline constexpr bool kUnsignedDot = false;
+template <int kLargest> inline constexpr bool kUnsignedDot = false;
 struct Codes { int8x16_t v[4]; };
 inline void keep_in_register(Codes&) {}
-template <int kBits, int kZero> inline Codes codes(Bytes b) {
+template <int kLargest, int kZero> inline Codes codes(Bytes b) {
   return quarters<Codes>([&](int i) { return vreinterpretq_s8_u8(vsubq_u8(b.v[i], vdupq_n_u8(kZero))); });
 }
 // The dot product of 16 columns, starting at quad `first` of 4 columns, with 16 activations, per lane.
@@ -183,10 +203,10 @@ template <class Quads> [[gnu::always_inline]] inline I dot16(const Quads& quads,
 inline constexpr int kMaxRows = 8, kMaxDenseRows = 4;  // rows that share one unpacking of a group
 #define OUTRIDER_INLINE_ROWS [[gnu::always_inline]] inline
 inline constexpr bool kUnpackOnce = true;
-template <int kBits> inline constexpr int kRowBlock = 1;
-template <int kBits> inline constexpr bool kUnpackPerRowBlock = false;
+template <int kLargest> inline constexpr int kRowBlock = 1;
+template <int kLargest> inline constexpr bool kUnpackPerRowBlock = false;
 // sum[r] = the dot product of 4 * kCount columns, starting at quad `first` of 4 columns, with the activations x[r], per lane.
-template <int kBits, int kCount, class Quads, int kRows>
+template <int kLargest, int kCount, class Quads, int kRows>
 [[gnu::always_inline]] inline void dot_quads(const Quads& quads, int first, const int8_t* const (&x)[kRows], I (&sum)[kRows]) {
   for (int r = 0; r < kRows; ++r) {
     sum[r] = dot16(quads, first, x[r]);

@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "weights/half.h"
+#include "weights/layout.h"
 
 namespace outrider::OUTRIDER_ISA {
 
@@ -155,6 +156,16 @@ inline F load_i8(const uint8_t* p) {
   return each([=](int i) { return static_cast<float>(static_cast<int8_t>(p[i])); });
 }
 
+inline F load_low_u4(const uint8_t* p) {
+  return each([=](int i) { return static_cast<float>(p[i] & 15); });
+}
+inline F load_high_u4(const uint8_t* p) {
+  return each([=](int i) { return static_cast<float>(p[i] >> 4); });
+}
+inline F load_f8(const uint8_t* p) {
+  return each([=](int i) { return float8_to_float(p[i]); });
+}
+
 inline void prefetch(const void* p) { __builtin_prefetch(p, 0, 2); }
 inline Bytes load_bytes(const uint8_t* p) {
   return each_byte([=](int i) { return p[i]; });
@@ -170,12 +181,17 @@ inline Bytes shift(Bytes a, int by) {
   return each_byte([&](int i) { return by < 0 ? a.v[i] >> -by : a.v[i] << by; });
 }
 
-template <int kBits> inline constexpr bool kUnsignedDot = false;  // codes() subtracts the zero point
+// table.v[code] for codes below 16.
+inline Bytes look_up(const ByteTable& table, Bytes codes) {
+  return each_byte([&](int i) { return table.v[codes.v[i]]; });
+}
+
+template <int kLargest> inline constexpr bool kUnsignedDot = false;  // codes() subtracts the zero point
 struct Codes { int16_t v[64]; };
 inline void keep_in_register(Codes&) {}
-template <int kBits, int kZero> inline Codes codes(Bytes b) {
+template <int kLargest, int kZero> inline Codes codes(Bytes b) {
   Codes r;
-  for (int i = 0; i < 64; ++i) r.v[i] = static_cast<int16_t>(b.v[i] - kZero);
+  for (int i = 0; i < 64; ++i) r.v[i] = static_cast<int8_t>(b.v[i] - kZero);
   return r;
 }
 // The dot product of 16 columns, starting at quad `first` of 4 columns, with 16 activations, per lane.
@@ -191,10 +207,10 @@ template <class Quads> inline I dot16(const Quads& quads, int first, const int8_
 inline constexpr int kMaxRows = 2, kMaxDenseRows = 2;
 #define OUTRIDER_INLINE_ROWS inline
 inline constexpr bool kUnpackOnce = true;
-template <int kBits> inline constexpr int kRowBlock = 1;
-template <int kBits> inline constexpr bool kUnpackPerRowBlock = false;
+template <int kLargest> inline constexpr int kRowBlock = 1;
+template <int kLargest> inline constexpr bool kUnpackPerRowBlock = false;
 // sum[r] = the dot product of 4 * kCount columns, starting at quad `first` of 4 columns, with the activations x[r], per lane.
-template <int kBits, int kCount, class Quads, int kRows>
+template <int kLargest, int kCount, class Quads, int kRows>
 inline void dot_quads(const Quads& quads, int first, const int8_t* const (&x)[kRows], I (&sum)[kRows]) {
   for (int r = 0; r < kRows; ++r) {
     sum[r] = dot16(quads, first, x[r]);

@@ -102,9 +102,10 @@ void test_linear() {
   for (int i = 0; i < kFormatCount; ++i) {
     const Format f = static_cast<Format>(i);
     const bool dense = info(f).bits == 0;
-    const std::vector<size_t> widths = dense                  ? std::vector<size_t>{1, 37, 2, 3, 4, 130}
-                                       : info(f).block == 256 ? std::vector<size_t>{768, 256}
-                                                              : std::vector<size_t>{352, 32, 96};
+    const size_t block = info(f).block;
+    const std::vector<size_t> widths = dense          ? std::vector<size_t>{1, 37, 2, 3, 4, 130}
+                                       : block == 256 ? std::vector<size_t>{768, 256}
+                                                      : std::vector<size_t>{11 * block, block, 3 * block};
     for (size_t columns : widths)
       for (size_t rows : {1, 16, 35}) {
         const Packed w(f, rows, columns, random_blocks(f, rows, columns, random));

@@ -10,12 +10,18 @@ enum class Fill { kRandom, kLargestCodes, kSmallestCodes };
 
 // Byte offsets of the float16 scales within a checkpoint block.
 inline std::vector<int> half_offsets(Format f) {
-  switch (info(f).scales) {
-    case Scales::kNone: return {};
-    case Scales::kPlain: return {0};
-    case Scales::kSuperHalf: return {208};
-    default: return {0, 2};
+  switch (f) {
+    case Format::Q6_K: return {208};
+    case Format::Q3_K: return {108};
+    case Format::Q2_K: return {80, 82};
+    case Format::TQ2_0: return {64};
+    case Format::MXFP4:
+    case Format::NVFP4: return {};
+    default: break;
   }
+  if (info(f).bits == 0) return {};
+  const bool minimum = info(f).scales == Scales::kMin || info(f).scales == Scales::kSuperMin;
+  return minimum ? std::vector<int>{0, 2} : std::vector<int>{0};
 }
 
 inline std::vector<uint8_t> random_blocks(Format f, size_t rows, size_t columns, Random& random, Fill fill = Fill::kRandom) {
@@ -35,13 +41,18 @@ inline std::vector<uint8_t> random_blocks(Format f, size_t rows, size_t columns,
     b = fill == Fill::kRandom ? static_cast<uint8_t>(random.next()) : fill == Fill::kLargestCodes ? 0xff : 0x00;
   if (f == Format::Q8_0 && fill != Fill::kRandom)  // int8: the extremes are 127 and -128
     for (uint8_t& b : blocks) b = fill == Fill::kLargestCodes ? 0x7f : 0x80;
-  for (size_t at = 0; at < blocks.size(); at += fi.block_bytes)
+  if (fi.table == &kTwiceE2m1 && fill == Fill::kLargestCodes)  // 4-bit floats: the sign is the highest bit
+    for (uint8_t& b : blocks) b = 0x77;
+  for (size_t at = 0; at < blocks.size(); at += fi.block_bytes) {
+    // Exponents of 2^-22 to 2^-2, some of the smallest.
+    if (f == Format::MXFP4) blocks[at] = static_cast<uint8_t>(random.below(8) ? 106 + random.below(20) : random.below(3));
     for (int offset : half_offsets(f)) {
       float scale = random.uniform() * (random.below(8) == 0 ? 0x1p-16f : 0x1p-4f);  // some become subnormal float16
       if (random.below(16) == 0) scale = 0.0f;
       const uint16_t half = float_to_half(scale);
       std::memcpy(&blocks[at + offset], &half, 2);
     }
+  }
   return blocks;
 }
 

@@ -1,4 +1,5 @@
-// Software conversion of float16 and bfloat16, for code built without conversion instructions. Rounds to nearest, ties to even.
+// Software conversion of float16, bfloat16 and E4M3, for code built without conversion instructions. Rounds to nearest, ties to
+// even.
 #pragma once
 #include <cstdint>
 #include <cstring>
@@ -28,6 +29,9 @@ static inline float half_to_float(uint16_t h) {
   if (exponent == 31) return float_from_bits(sign | 0x7f800000u | (mantissa << 13) | (mantissa ? 0x400000u : 0u));
   return float_from_bits(sign | ((exponent + 112u) << 23) | (mantissa << 13));
 }
+
+// A positive E4M3 number, which its bits as float16 are 2^-8 times. Its NaN is not handled.
+static inline float float8_to_float(uint8_t bits) { return 256.0f * half_to_float(static_cast<uint16_t>(bits << 7)); }
 
 static inline uint16_t float_to_half(float f) {
   const uint32_t bits = bits_of(f), magnitude = bits & 0x7fffffffu;

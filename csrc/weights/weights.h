@@ -3,6 +3,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <vector>
 
 #include "weights/layout.h"
 
@@ -25,8 +26,10 @@ Matrix packed_shape(Format f, size_t rows, size_t columns);
 // A packed matrix, or a stack of matrices of one shape (experts, clusters), with its memory.
 class Weight {
  public:
-  // blocks: (count * rows, row_bytes). All threads of the pool pack, each tile once. Throws std::bad_alloc.
-  Weight(Format f, size_t count, size_t rows, size_t columns, const uint8_t* blocks, ThreadPool& pool);
+  // blocks: (count * rows, row_bytes). factors: (count), each of all weights of one matrix; empty: 1. All threads of the pool pack,
+  // each tile once. Throws std::bad_alloc.
+  Weight(Format f, size_t count, size_t rows, size_t columns, const uint8_t* blocks, ThreadPool& pool,
+         std::vector<float> factors = {});
   Matrix matrix(size_t index = 0) const;
   size_t count() const { return count_; }
   const Matrix& shape() const { return shape_; }
@@ -37,6 +40,7 @@ class Weight {
   size_t count_;
   Matrix shape_;
   std::shared_ptr<const uint8_t> data_;
+  std::vector<float> factors_;
 };
 
 }  // namespace outrider

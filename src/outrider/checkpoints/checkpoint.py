@@ -14,7 +14,10 @@ from outrider.arrays import Bytes, Floats
 from outrider.checkpoints.config import AssistantConfig, ModelConfig
 from outrider.checkpoints.tokenizer_tables import TokenizerTables
 
-Format = Literal["F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q4_K", "Q5_K", "Q6_K", "I32"]
+Format = Literal[
+    "F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q4_K", "Q5_K", "Q6_K",
+    "IQ4_NL", "IQ4_XS", "MXFP4", "NVFP4", "IQ3_S", "IQ3_XXS", "Q3_K", "Q2_K", "TQ2_0", "I32",
+]  # fmt: skip
 
 BLOCKS: dict[Format, tuple[int, int]] = {
     "F32": (1, 4),
@@ -28,6 +31,15 @@ BLOCKS: dict[Format, tuple[int, int]] = {
     "Q4_K": (256, 144),
     "Q5_K": (256, 176),
     "Q6_K": (256, 210),
+    "IQ4_NL": (32, 18),
+    "IQ4_XS": (256, 136),
+    "MXFP4": (32, 17),
+    "NVFP4": (64, 36),
+    "IQ3_S": (256, 110),
+    "IQ3_XXS": (256, 98),
+    "Q3_K": (256, 110),
+    "Q2_K": (256, 84),
+    "TQ2_0": (256, 66),
     "I32": (1, 4),
 }
 """(weights, bytes) of one block of every format that can be read. Rows never share a block."""
@@ -57,12 +69,14 @@ class Tensor:
         format: of its blocks.
         shape: row-major, e.g. (rows, columns); row r of a matrix is the bytes [r * row_bytes, (r + 1) * row_bytes).
         stored: the (bytes,) uint8 read-only view of the mapped file, or a function that converts what the file stores.
+        factor: by which every weight is multiplied, in float32; of a stack, one or (count, 1, 1).
     """
 
     name: str
     format: Format
     shape: tuple[int, ...]
     stored: Bytes | Callable[[], Bytes]
+    factor: float | Floats = 1.0
 
     @property
     def data(self) -> Bytes:

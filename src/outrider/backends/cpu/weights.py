@@ -9,7 +9,17 @@ by byte):
 | Q4_1, Q5_1       | 4, 5 bits    | float16 scale and minimum per 32                      | 5, 6 / the same          |
 | Q4_K, Q5_K       | 4, 5 bits    | float16 pair per 256, 6-bit pairs per 32, packed as 8 | 4.5, 5.5 / 4.625, 5.625  |
 | Q6_K             | 6 bits       | float16 per 256, int8 per 16                          | 6.5625 / the same        |
+| Q3_K             | 3 bits as 4  | float16 per 256, 6 bits per 16, packed as 8           | 3.4375 / 4.5625          |
+| Q2_K             | 2 bits       | float16 pair per 256, 4-bit pairs per 16              | 2.625 / the same         |
+| TQ2_0            | 2 bits       | float16 per 256                                       | 2.0625 / the same        |
+| IQ4_NL           | 4 bits *     | float16 per 32                                        | 4.5 / the same           |
+| IQ4_XS           | 4 bits *     | float16 per 256, 6 bits per 32, packed as 8           | 4.25 / 4.3125            |
+| IQ3_S, IQ3_XXS   | codebook     | float16 per 256, 4 bits per 32, packed as 8           | 3.4375, 3.0625 / 4.3125  |
+| MXFP4            | 4 bits *     | exponent byte per 32, packed as bfloat16              | 4.25 / 4.5               |
+| NVFP4            | 4 bits *     | E4M3 per 16                                           | 4.5 / the same           |
 | F32, F16, BF16   | -            | -                                                     | the same                 |
+
+* The codes number the 16 values of a table. Entries of the codebooks of IQ3_S and IQ3_XXS are packed as such codes too.
 """
 
 from __future__ import annotations
@@ -55,7 +65,10 @@ class WeightStore:
         if name not in self._packed:
             tensor = self._tensors[name]
             count, rows, data = math.prod(tensor.shape[:-2]), tensor.shape[-2], tensor.data
-            self._packed[name] = cpu.pack(tensor.format, rows, tensor.shape[-1], data, self._pool, count=count)
+            factors = _factors(tensor, count)
+            self._packed[name] = cpu.pack(
+                tensor.format, rows, tensor.shape[-1], data, self._pool, count=count, factors=factors
+            )
             release_pages(data)
             self._progress(tensor.nbytes)
         return self._packed[name]
@@ -63,7 +76,7 @@ class WeightStore:
     def table(self, name: str) -> cpu.Table:
         """A table whose rows are read from the memory-mapped file, so that only the rows in use occupy memory."""
         tensor = self._tensors[name]
-        return cpu.table(tensor.format, tensor.shape[-2], tensor.shape[-1], tensor.data)
+        return cpu.table(tensor.format, tensor.shape[-2], tensor.shape[-1], tensor.data, float(tensor.factor))
 
     def vector(self, name: str) -> Floats:
         """A one-dimensional tensor as float32."""
@@ -79,8 +92,10 @@ class WeightStore:
         """A (rows, columns) matrix as a stack of clusters: matrix i has the rows order[i]; `order` is (count, size)."""
         tensor = self._tensors[name]
         rows = tensor.data.reshape(tensor.shape[0], tensor.row_bytes)[order.reshape(-1)]
+        clusters, size = order.shape
+        factors = _factors(tensor, clusters)
         return cpu.pack(
-            tensor.format, order.shape[1], tensor.shape[1], rows.reshape(-1), self._pool, count=order.shape[0]
+            tensor.format, size, tensor.shape[1], rows.reshape(-1), self._pool, count=clusters, factors=factors
         )
 
     def scalar(self, name: str) -> float:
@@ -91,6 +106,11 @@ class WeightStore:
     def packed_bytes(self) -> int:
         """Bytes held by all packed matrices."""
         return sum(weight.nbytes for weight in self._packed.values())
+
+
+def _factors(tensor: Tensor, count: int) -> Floats:
+    """The factor of each of a stack's matrices, (count,) float32."""
+    return np.broadcast_to(np.asarray(tensor.factor, np.float32).reshape(-1), count).copy()
 
 
 def release_pages(data: npt.NDArray[np.uint8]) -> None:

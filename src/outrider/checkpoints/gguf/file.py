@@ -22,6 +22,7 @@ import numpy as np
 
 from outrider.arrays import Bytes
 from outrider.checkpoints.checkpoint import BLOCKS, WEIGHT_FORMATS, Tensor, bytes_as
+from outrider.checkpoints.gguf.names import neutral_name
 from outrider.errors import CheckpointError
 
 _DAMAGED = "The file is damaged or incomplete: download or convert it again"
@@ -51,6 +52,20 @@ TENSOR_TYPES = (  # noqa: SIM905 (a list would take 41 lines)
 ).split()
 """ggml's tensor types by number ("-": withdrawn). Those in BLOCKS are read; the others are only named in errors."""
 
+_INSTEAD = {
+    "IQ2_XXS": "Q2_K",
+    "IQ2_XS": "Q2_K",
+    "IQ2_S": "Q2_K",
+    "IQ1_S": "Q2_K",
+    "IQ1_M": "Q2_K",
+    "TQ1_0": "TQ2_0",
+    "Q1_0": "TQ2_0",
+    "Q8_1": "Q8_0",
+    "Q8_K": "Q8_0",
+    "F64": "F32",
+}
+"""The nearest type that is read, for types that are not."""
+
 
 def is_gguf(path: Path) -> bool:
     """Whether a file begins as a GGUF file does. Raises OSError if it cannot be read."""
@@ -65,6 +80,7 @@ class GGUFFile:
         path: of the file.
         values: metadata key -> int, float, bool, str, list[str] or a one-dimensional numeric array.
         table: tensor name in the file -> Tensor, in file order.
+        skipped: names of tensors of types that are not read, none of which the text model uses.
         data_offset: byte at which the data section begins.
 
     Raises:
@@ -76,7 +92,8 @@ class GGUFFile:
         header = _Header(self, self._mapped())
         tensors, keys = header.number("Q"), header.number("Q")
         self.values = header.key_values(keys)
-        self.table, self.data_offset = header.tensors(tensors, self.values.get("general.alignment", _DEFAULT_ALIGNMENT))
+        alignment = self.values.get("general.alignment", _DEFAULT_ALIGNMENT)
+        self.table, self.skipped, self.data_offset = header.tensors(tensors, alignment)
 
     def fault(self, problem: str, remedy: str = _DAMAGED) -> CheckpointError:
         """A CheckpointError about this file."""
@@ -103,6 +120,11 @@ class GGUFFile:
         return mapping
 
 
+def _type(kind: int) -> str:
+    """The name of a tensor type by its number."""
+    return TENSOR_TYPES[kind] if kind < len(TENSOR_TYPES) else "-"
+
+
 class _Header:
     """Reads a header from front to back; `at` is the byte of the next read. No read passes the end of the file."""
 
@@ -120,12 +142,15 @@ class _Header:
             values[key] = self._value(key, self.number("I"))
         return values
 
-    def tensors(self, count: int, alignment: Any) -> tuple[dict[str, Tensor], int]:
-        """The tensor table, every entry inside the file and none overlapping another, and where the data begins."""
+    def tensors(self, count: int, alignment: Any) -> tuple[dict[str, Tensor], list[str], int]:
+        """The tensor table, every entry inside the file and none overlapping another; the names of tensors that the
+        text model does not use, in types that are not read; and where the data begins."""
         self._check_count("tensors", count, _MAX_TENSORS)
         if type(alignment) is not int or alignment % 8 or not 8 <= alignment <= _MAX_ALIGNMENT:
             raise self._fault(f"sets general.alignment to {alignment!r}, not a multiple of 8 up to {_MAX_ALIGNMENT}")
         entries = [self._entry() for _ in range(count)]
+        skipped = [name for name, _, kind, _ in entries if _type(kind) not in BLOCKS and neutral_name(name) is None]
+        entries = [entry for entry in entries if entry[0] not in skipped]
         start = -(-self.at // alignment) * alignment
         table: dict[str, Tensor] = {}
         end, previous = 0, ""
@@ -138,7 +163,7 @@ class _Header:
                 raise self._fault(f"stores the tensors {previous} and {name} over each other")
             table[name] = self._tensor(name, shape, kind, start + offset)
             end, previous = offset + table[name].nbytes, name
-        return {name: table[name] for name, *_ in entries}, start
+        return {name: table[name] for name, *_ in entries}, skipped, start
 
     def number(self, code: str) -> Any:
         """The next number, by its `struct` code."""
@@ -201,11 +226,11 @@ class _Header:
         return name, shape, self.number("I"), self.number("Q")
 
     def _tensor(self, name: str, shape: tuple[int, ...], kind: int, offset: int) -> Tensor:
-        known = TENSOR_TYPES[kind] if kind < len(TENSOR_TYPES) else "-"
-        if known not in BLOCKS:
+        if (known := _type(kind)) not in BLOCKS:
             shown = known if known != "-" else f"number {kind}"
+            nearest = f"{_INSTEAD[known]}, the nearest, or another of " if known in _INSTEAD else "one of "
             problem = f"stores tensor {name} as type {shown}, which is not supported"
-            raise self._fault(problem, f"Use a file quantized to one of {', '.join(WEIGHT_FORMATS)}")
+            raise self._fault(problem, f"Use a file quantized to {nearest}{', '.join(WEIGHT_FORMATS)}")
         if 0 in shape:
             raise self._fault(f"gives tensor {name} the empty shape {shape}")
         if shape[-1] % (block := BLOCKS[known][0]):
