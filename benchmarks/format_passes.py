@@ -54,7 +54,7 @@ def _filled(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: replace(tensor, stored=fill[: tensor.nbytes]) for name, tensor in tensors.items()}
 
 
-def _passes(tensors: Mapping[str, Tensor], config: ModelConfig):  # noqa: ANN202
+def _passes(tensors: Mapping[str, Tensor], config: ModelConfig):
     """A function that runs a pass over one row and returns its seconds."""
     pool = cpu.ThreadPool(THREADS)
     program = cpu_target(config, WeightStore(tensors, pool), pool, max_rows=CONTEXT, kv_format="float16").program

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import gguf
 import numpy as np
 import pytest
 import torch
@@ -18,6 +19,7 @@ from outrider.checkpoints.hf.quantized.bits import E2M1, E4M3, packed, unpacked
 from outrider.checkpoints.hf.quantized.methods import scheme_of
 from outrider.checkpoints.hf.quantized.parts import Module
 from outrider.checkpoints.hf.quantized.parts import Parts as StoredParts
+from outrider.checkpoints.hf.quantized.scheme import Matrix
 from outrider.checkpoints.hf.safetensors_file import StoredTensor
 
 DTYPES = {
@@ -42,14 +44,19 @@ def stored(parts: Parts) -> dict[str, StoredTensor]:
     return out
 
 
-def read(config: dict[str, Any], parts: Parts) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-    """The values of a matrix, through the reader: in the format that it chooses, and in float32."""
+def matrix_of(config: dict[str, Any], parts: Parts) -> Matrix:
+    """The matrix of these parts, through the reader."""
     scheme = scheme_of(Path("folder"), config)
     module = Module("layers.0.mlp.up_proj", "model.layers.0.mlp.up_proj")
     assert scheme
     reader = scheme.reader(module)
     assert reader
-    matrix = reader(StoredParts(module, f"{module.name}.weight", stored(parts), Path("folder")))
+    return reader(StoredParts(module, f"{module.name}.weight", stored(parts), Path("folder")))
+
+
+def read(config: dict[str, Any], parts: Parts) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """The values of a matrix in the format that the reader chooses, and in float32."""
+    matrix = matrix_of(config, parts)
     tensor = matrix.tensor()
     return dequantized_tensors({tensor.name: tensor})[tensor.name].float32(), matrix.float32().float32()
 
@@ -67,6 +74,17 @@ def test_every_value_is_the_reference_decoders(name: str, rows: int, columns: in
             np.testing.assert_allclose(found, values.numpy(), rtol=3e-7, atol=0)
         else:
             np.testing.assert_array_equal(found, values.numpy())
+
+
+@pytest.mark.parametrize(
+    ("name", "format"), [("ct-nvfp4", "NVFP4"), ("modelopt-nvfp4", "NVFP4"), ("ct-mxfp4", "MXFP4")]
+)
+def test_4_bit_floats_are_blocks_of_gguf(name: str, format: str) -> None:
+    parts, values = CASES[name].draw(3, 128, torch.Generator().manual_seed(1))
+    tensor = matrix_of(CASES[name].config, parts).tensor()
+    assert tensor.format == format
+    blocks = gguf.quants.dequantize(tensor.data.reshape(3, -1), gguf.GGMLQuantizationType[format])
+    np.testing.assert_allclose(blocks * np.float32(tensor.factor), values.numpy(), rtol=3e-7, atol=0)
 
 
 @given(st.integers(1, 8), st.integers(1, 40), st.integers(1, 5), st.integers(0, 1 << 30))

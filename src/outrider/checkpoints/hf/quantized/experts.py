@@ -48,14 +48,19 @@ def stacked(matrices: Mapping[str, Matrix], path: Path) -> dict[str, Tensor]:
 
 
 def _stack(name: str, matrices: list[Matrix], count: int, path: Path) -> Tensor:
-    """A stack of `count` matrices, each of the rows of `matrices` in turn; in float32 if they differ in format."""
+    """A stack of `count` matrices, each of the rows of `matrices` in turn.
+
+    It is in float32 if they differ in format, or those of one expert in their factor.
+    """
     tensors = [matrix.tensor() for matrix in matrices]
     first = tensors[0]
     if any(tensor.shape != first.shape for tensor in tensors):
         problem = f"stores the experts of {name} in different shapes"
         raise CheckpointError(problem, path=path, remedy="It is damaged: download or quantize it again")
-    if any(tensor.format != first.format for tensor in tensors):
-        tensors = [matrix.float32() for matrix in matrices]
+    factors = np.array([tensor.factor for tensor in tensors], np.float32).reshape(count, -1, 1)
+    if any(tensor.format != first.format for tensor in tensors) or (factors != factors[:, :1]).any():
+        tensors, factors = [matrix.float32() for matrix in matrices], np.ones((count, 1, 1), np.float32)
     rows, columns = first.shape
     shape = count, rows * len(tensors) // count, columns
-    return Tensor(name, tensors[0].format, shape, lambda: np.concatenate([tensor.data for tensor in tensors]))
+    data = lambda: np.concatenate([tensor.data for tensor in tensors])  # noqa: E731
+    return Tensor(name, tensors[0].format, shape, data, factor=factors[:, :1])
