@@ -158,9 +158,9 @@ MATRIX = "model.layers.2.mlp.gate_proj"
     [
         ("ct-pack-4-group", "weight_scale", float("nan"), "not finite"),
         ("fp8-128", "weight_scale_inv", float("inf"), "not finite"),
-        ("ct-nvfp4", "weight_scale", float("nan"), "no numbers"),
+        ("ct-nvfp4", "weight_scale", float("nan"), "no number"),
         ("ct-nvfp4", "weight_scale", -1.0, "negative"),
-        ("ct-nvfp4", "weight_global_scale", 0.0, "scales"),
+        ("ct-nvfp4", "weight_global_scale", 0.0, "by 0"),
         ("modelopt-nvfp4", "weight_scale_2", float("nan"), "not finite"),
         ("modelopt-nvfp4", "weight_scale_2", -1.0, "scales"),
         ("ct-mxfp4", "weight_scale", 255, "no number"),

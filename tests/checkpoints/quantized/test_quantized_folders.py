@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from lossless.stand_in import StandInDrafter
-from native_model import NativeModel
+from native_model import NativeModel, dequantized_tensors
 from quantized_folders import change_config, quantize_folder, reference_logits
 from quantizers import CASES
 from safetensors.torch import load_file, save_file
@@ -55,7 +55,7 @@ def test_a_folder_computes_what_its_decoded_weights_do(scheme: str, folder: Call
 
 
 @pytest.mark.parametrize("variant", ["gemma3", "gemma4-moe"])
-@pytest.mark.parametrize("scheme", ["ct-pack-4-group", "fp8-128", "awq"])
+@pytest.mark.parametrize("scheme", ["ct-pack-4-group", "ct-mxfp4", "modelopt-nvfp4", "fp8-128", "awq"])
 def test_other_variants_and_experts_stored_one_by_one(scheme: str, variant: str, folder: Callable[[str], Path]) -> None:
     path = folder(variant)
     values = quantize_folder(path, CASES[scheme])
@@ -80,6 +80,24 @@ def test_drafts_change_nothing(scheme: str, folder: Callable[[str], Path]) -> No
         assert drafted.stats.accepted > 5
 
 
+def test_experts_with_a_factor_each_stay_4_bit(folder: Callable[[str], Path]) -> None:
+    """As modelopt writes them: gate and up projection of an expert have the same factor."""
+    path = folder("gemma4-moe")
+    values = quantize_folder(path, CASES["modelopt-nvfp4"])
+    stored = load_file(path / "model.safetensors")
+    name = "layers.2.experts.gate_up_proj"
+    wanted = values[f"model.{name}"].numpy().copy()
+    for expert in range(8):
+        of_gate, of_up = (f"model.layers.2.experts.{expert}.{kind}_proj.weight_scale_2" for kind in ("gate", "up"))
+        wanted[expert, 32:] *= float(stored[of_gate] / stored[of_up])
+        stored[of_up] = stored[of_gate].clone()
+    save_file(stored, path / "model.safetensors")
+    tensor = open_checkpoint(path).tensors[name]
+    assert tensor.format == "NVFP4"
+    assert np.shape(tensor.factor) == (8, 1, 1)
+    np.testing.assert_allclose(dequantized_tensors({name: tensor})[name].float32(), wanted, rtol=1e-6)
+
+
 def test_a_config_in_a_file_of_its_own(folder: Callable[[str], Path]) -> None:
     """Older tools and modelopt write their config beside config.json."""
     path = folder("gemma3")
@@ -87,8 +105,9 @@ def test_a_config_in_a_file_of_its_own(folder: Callable[[str], Path]) -> None:
     change_config(path, None)
     content = {"producer": {"name": "modelopt"}, "quantization": {"quant_algo": "NVFP4", "group_size": 16}}
     (path / "hf_quant_config.json").write_text(json.dumps(content))
-    found = open_checkpoint(path).tensors["layers.0.mlp.up_proj.weight"].float32()
-    np.testing.assert_allclose(found, values["model.layers.0.mlp.up_proj.weight"].numpy(), rtol=3e-7)
+    name = "layers.0.mlp.up_proj.weight"
+    found = dequantized_tensors({name: open_checkpoint(path).tensors[name]})[name].float32()
+    np.testing.assert_allclose(found, values[f"model.{name}"].numpy(), rtol=3e-7)
 
 
 def test_scales_of_an_8_bit_cache_are_left_out(folder: Callable[[str], Path]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import gguf
 import numpy as np
 import pytest
 import torch
@@ -110,6 +111,17 @@ def test_the_format_of_each_scheme(name: str) -> None:
     if name == "gptq-8":  # a zero point of 256 does not fit a byte
         parts["qzeros"] &= 0x7F7F7F7F
     assert matrix_of(CASES[name].config, parts).tensor().format == FORMATS[name]
+
+
+@pytest.mark.parametrize(
+    ("name", "format"), [("ct-nvfp4", "NVFP4"), ("modelopt-nvfp4", "NVFP4"), ("ct-mxfp4", "MXFP4")]
+)
+def test_4_bit_floats_are_blocks_of_gguf(name: str, format: str) -> None:
+    parts, values = CASES[name].draw(3, 128, torch.Generator().manual_seed(1))
+    tensor = matrix_of(CASES[name].config, parts).tensor()
+    assert tensor.format == format
+    blocks = gguf.quants.dequantize(tensor.data.reshape(3, -1), gguf.GGMLQuantizationType[format])
+    np.testing.assert_allclose(blocks * np.float32(tensor.factor), values.numpy(), rtol=3e-7, atol=0)
 
 
 @given(st.integers(1, 8), st.integers(1, 40), st.integers(1, 5), st.integers(0, 1 << 30))

@@ -49,18 +49,24 @@ def stacked(matrices: Mapping[str, Matrix], path: Path) -> dict[str, Tensor]:
 
 
 def _stack(name: str, matrices: list[Matrix], count: int, path: Path) -> Tensor:
-    """A stack of `count` matrices, each of the rows of `matrices` in turn; in float32 if they differ in kind."""
+    """A stack of `count` matrices, each of the rows of `matrices` in turn.
+
+    It is in float32 if they differ in kind, or those of one expert in their factor.
+    """
     tensors = [matrix.tensor() for matrix in matrices]
     first = tensors[0]
     if any(tensor.shape != first.shape for tensor in tensors):
         problem = f"stores the experts of {name} in different shapes"
         raise CheckpointError(problem, path=path, remedy="It is damaged: download or quantize it again")
-    if len({(tensor.format, _kind(tensor.scales)) for tensor in tensors}) > 1:
-        tensors = [matrix.float32() for matrix in matrices]
+    factors = np.array([tensor.factor for tensor in tensors], np.float32).reshape(count, -1, 1)
+    if len({(tensor.format, _kind(tensor.scales)) for tensor in tensors}) > 1 or (factors != factors[:, :1]).any():
+        tensors, factors = [matrix.float32() for matrix in matrices], np.ones_like(factors)
     rows, columns = first.shape
     shape = count, rows * len(tensors) // count, columns
+    data = lambda: np.concatenate([tensor.data for tensor in tensors])  # noqa: E731
     scales = stacked_scales([tensor.scales for tensor in tensors if isinstance(tensor.scales, StoredScales)])
-    return Tensor(name, tensors[0].format, shape, lambda: np.concatenate([tensor.data for tensor in tensors]), scales)
+    factor = factors[:, :1] if (factors != 1).any() else 1.0
+    return Tensor(name, tensors[0].format, shape, data, scales=scales, factor=factor)
 
 
 def _kind(scales: GroupScales | None) -> tuple[object, ...]:

@@ -8,13 +8,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from outrider.arrays import Bytes, Floats
-from outrider.checkpoints.checkpoint import BLOCKS, Tensor
+from outrider.checkpoints.checkpoint import BLOCKS, Format, Tensor
 from outrider.checkpoints.hf.quantized.bits import E2M1, E4M3, unpacked
 from outrider.checkpoints.hf.quantized.parts import INSTEAD, MAX_SCALE, Parts
 from outrider.checkpoints.hf.quantized.scales import StoredScales
 from outrider.checkpoints.hf.safetensors_file import StoredTensor
 
 NVFP4_GROUP, MXFP4_GROUP = 16, 32
+_BLOCKS_OF: dict[int, Format] = {NVFP4_GROUP: "NVFP4", MXFP4_GROUP: "MXFP4"}
 _NOT_A_NUMBER = 0x7F  # of E4M3, without its sign
 _BIAS = 127  # of an exponent that is stored as a byte
 
@@ -52,7 +53,7 @@ class Float8:
         if width % BLOCKS["F8_E4M3"][0]:
             return self.float32()
         scales = StoredScales((math.prod(self.weight.shape[:-1]), columns // width), lambda: self._spread(width))
-        return Tensor(self.parts.matrix, "F8_E4M3", self.weight.shape, self.weight.data, scales)
+        return Tensor(self.parts.matrix, "F8_E4M3", self.weight.shape, self.weight.data, scales=scales)
 
     def float32(self) -> Tensor:
         """See `Matrix.float32`."""
@@ -94,20 +95,45 @@ class Float4:
         if not 0 < self.factor < MAX_SCALE:
             raise self.parts.fault(f"scales {self.parts.matrix} by {self.factor:g}")
 
+    @property
+    def _shape(self) -> tuple[int, int]:
+        rows, half = self.codes.shape
+        return rows, 2 * half
+
     def tensor(self) -> Tensor:
-        """See `Matrix.tensor`."""
-        return self.float32()
+        """See `Matrix.tensor`. The blocks of GGUF have the same codes and scales in another order."""
+        format = _BLOCKS_OF[self.group]
+        if self._shape[1] % BLOCKS[format][0]:
+            return self.float32()
+        return Tensor(self.parts.matrix, format, self._shape, self._blocks, factor=self.factor)
 
     def float32(self) -> Tensor:
         """See `Matrix.float32`."""
-        rows, half = self.codes.shape
-        return Tensor(self.parts.matrix, "F32", (rows, 2 * half), self._float32)
+        return Tensor(self.parts.matrix, "F32", self._shape, self._float32)
+
+    def _checked_scales(self) -> Bytes:
+        """(bytes,), every one the positive scale of a finite weight."""
+        stored, is_e4m3 = self.scales.data, self.group == NVFP4_GROUP
+        if (stored >= (_NOT_A_NUMBER if is_e4m3 else _BIAS + math.log2(MAX_SCALE))).any():
+            raise self.parts.fault(f"scales {self.parts.matrix} by what is negative, too large, or no number")
+        return stored
+
+    def _blocks(self) -> Bytes:
+        """Scales, then codes: element j of a group in the low half of byte j, j + group / 2 in the high half."""
+        weights, size = BLOCKS[_BLOCKS_OF[self.group]]
+        groups, half = weights // self.group, self.group // 2
+        codes = unpacked(self.codes.data, 1, 2 * len(self.codes.data), 4).reshape(-1, groups, 2, half)
+        out = np.empty((len(codes), size), np.uint8)
+        out[:, :groups] = self._checked_scales().reshape(-1, groups)
+        out[:, groups:] = (codes[:, :, 0] | codes[:, :, 1] << np.uint8(4)).reshape(len(codes), -1)
+        return out.reshape(-1)
 
     def _float32(self) -> Bytes:
-        rows, half = self.codes.shape
-        out = E2M1[unpacked(self.codes.data, rows, 2 * half, 4)]
-        scales = _e4m3_scales if self.group == NVFP4_GROUP else _powers
-        out *= np.repeat(scales(self.parts, self.scales).reshape(rows, -1), self.group, axis=1)
+        rows, columns = self._shape
+        out = E2M1[unpacked(self.codes.data, rows, columns, 4)]
+        stored = self._checked_scales()
+        scales = E4M3[stored] if self.group == NVFP4_GROUP else np.ldexp(np.float32(1), stored.astype(np.int32) - _BIAS)
+        out *= np.repeat(scales.reshape(rows, -1), self.group, axis=1)
         out *= np.float32(self.factor)
         return out.reshape(-1).view(np.uint8)
 
@@ -118,15 +144,3 @@ def fp4_groups(parts: Parts, codes: StoredTensor, group: int) -> tuple[int, int]
     if columns % group:
         raise parts.fault(f"stores {parts.matrix} in rows of {columns}, no multiple of {group}", INSTEAD)
     return rows, columns // group
-
-
-def _e4m3_scales(parts: Parts, scales: StoredTensor) -> Floats:
-    if (scales.data >= _NOT_A_NUMBER).any():
-        raise parts.fault(f"scales {parts.matrix} by numbers that are negative or no numbers")
-    return E4M3[scales.data]
-
-
-def _powers(parts: Parts, scales: StoredTensor) -> Floats:
-    if (scales.data >= _BIAS + math.log2(MAX_SCALE)).any():
-        raise parts.fault(f"scales {parts.matrix} by exponents that stand for no number, or one too large")
-    return np.ldexp(np.float32(1), scales.data.astype(np.int32) - _BIAS)

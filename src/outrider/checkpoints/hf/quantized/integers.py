@@ -63,7 +63,7 @@ class Integers:
             return Tensor(name, _BLOCKS_OF[self.bits], self.shape, self._blocks)
         zero = (lambda read=self.zero: read().astype(np.uint8)) if self.zero else None
         scales = StoredScales((rows, self.groups), self.scale, zero)
-        return Tensor(name, _CODES_OF[self.bits], self.shape, self.codes, scales)
+        return Tensor(name, _CODES_OF[self.bits], self.shape, self.codes, scales=scales)
 
     def float32(self) -> Tensor:
         """See `Matrix.float32`."""
