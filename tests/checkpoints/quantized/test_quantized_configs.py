@@ -81,7 +81,7 @@ def unread() -> Iterator[tuple[dict[str, Any], str]]:
     yield config_of(ct, something="new"), "something"
     yield config_of(ct, config_groups={"W4A16": ["Linear"]}), "config_groups.W4A16"
     yield config_of(ct, ignore=["re:("]), "pattern"
-    yield of_group(ct, output_activations={"num_bits": 8}), "outputs"
+    yield of_group(ct, something="new"), "something"
     yield of_weights(ct, type="float"), "'float'"
     yield of_weights(ct, num_bits=16), "num_bits"
     yield of_weights(ct, group_size=-7), "group_size"
@@ -206,8 +206,7 @@ def test_config_that_is_no_object(folder: Path) -> None:
 
 
 def quantized(config: dict[str, Any], module: Module) -> bool:
-    scheme = scheme_of(Path("folder"), config)
-    assert scheme
+    scheme = scheme_of(Path("config.json"), config)
     return scheme.reader(module) is not None
 
 
@@ -262,12 +261,10 @@ def test_names_of_modelopt(names: list[str], left_out: bool) -> None:
 def test_mixed_precision_names_the_algorithm_of_each_module() -> None:
     layers = {"model.layers.0.mlp": {"quant_algo": "FP8"}, DOWN.stored: {"quant_algo": "NVFP4", "group_size": 16}}
     config = {"quant_method": "modelopt", "quant_algo": "MIXED_PRECISION", "quantized_layers": layers}
-    scheme = scheme_of(Path("folder"), config)
-    single = {name: scheme_of(Path("folder"), config_of(name)) for name in ("modelopt-fp8", "modelopt-nvfp4")}
-    assert scheme
-    assert all(single.values())
-    assert scheme.reader(UP) is single["modelopt-fp8"].reader(UP)  # type: ignore[union-attr]
-    assert scheme.reader(DOWN) is single["modelopt-nvfp4"].reader(DOWN)  # type: ignore[union-attr]
+    scheme = scheme_of(Path("config.json"), config)
+    single = {name: scheme_of(Path("config.json"), config_of(name)) for name in ("modelopt-fp8", "modelopt-nvfp4")}
+    assert scheme.reader(UP) is single["modelopt-fp8"].reader(UP)
+    assert scheme.reader(DOWN) is single["modelopt-nvfp4"].reader(DOWN)
     assert scheme.reader(Module("layers.1.mlp.up_proj", "model.layers.1.mlp.up_proj")) is None
 
 

@@ -50,8 +50,12 @@ def folder(tiny: Callable[[str], Tiny], copy_of: Callable[[Path], Path]) -> Call
 def test_a_folder_computes_what_its_decoded_weights_do(scheme: str, folder: Callable[[str], Path]) -> None:
     path = folder("gemma4-e2b")
     values = quantize_folder(path, CASES[scheme])
+    reference = reference_logits(path, values, PROMPT)
     ours, _ = NativeModel(path, dequantized=True, kv_format="float32").whole(PROMPT)
-    np.testing.assert_allclose(ours, reference_logits(path, values, PROMPT), atol=3e-4)
+    np.testing.assert_allclose(ours, reference, atol=3e-4)
+    # As it runs, with activations in 8 bits: ten random layers amplify their error to some 6 %.
+    running, _ = NativeModel(path).whole(PROMPT)
+    assert np.linalg.norm(running - reference) < 0.15 * np.linalg.norm(reference)
 
 
 @pytest.mark.parametrize("variant", ["gemma3", "gemma4-moe"])
@@ -105,8 +109,9 @@ def test_a_config_in_a_file_of_its_own(folder: Callable[[str], Path]) -> None:
     change_config(path, None)
     content = {"producer": {"name": "modelopt"}, "quantization": {"quant_algo": "NVFP4", "group_size": 16}}
     (path / "hf_quant_config.json").write_text(json.dumps(content))
-    name = "layers.0.mlp.up_proj.weight"
-    found = dequantized_tensors({name: open_checkpoint(path).tensors[name]})[name].float32()
+    name, checkpoint = "layers.0.mlp.up_proj.weight", open_checkpoint(path)
+    assert path / "hf_quant_config.json" in checkpoint.files
+    found = dequantized_tensors({name: checkpoint.tensors[name]})[name].float32()
     np.testing.assert_allclose(found, values[f"model.{name}"].numpy(), rtol=3e-7)
 
 

@@ -46,9 +46,8 @@ def stored(parts: Parts) -> dict[str, StoredTensor]:
 
 def matrix_of(config: dict[str, Any], parts: Parts) -> Matrix:
     """The matrix of these parts, through the reader."""
-    scheme = scheme_of(Path("folder"), config)
+    scheme = scheme_of(Path("config.json"), config)
     module = Module("layers.0.mlp.up_proj", "model.layers.0.mlp.up_proj")
-    assert scheme
     reader = scheme.reader(module)
     assert reader
     return reader(StoredParts(module, f"{module.name}.weight", stored(parts), Path("folder")))

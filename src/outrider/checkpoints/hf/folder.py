@@ -10,12 +10,13 @@ import numpy as np
 from outrider.arrays import Bytes
 from outrider.checkpoints.checkpoint import FLOAT_FORMATS, TOKEN_ORDERING, Checkpoint, Tensor
 from outrider.checkpoints.config import AssistantConfig, ModelConfig
-from outrider.checkpoints.hf.config import hf_config
+from outrider.checkpoints.hf.config import hf_config, is_untied
 from outrider.checkpoints.hf.json_file import DAMAGED, read_json
+from outrider.checkpoints.hf.mobile import mobile_tensors
+from outrider.checkpoints.hf.mobile_config import is_mobile, mobile_modules, quantization_settings
 from outrider.checkpoints.hf.names import neutral_name
 from outrider.checkpoints.hf.quantized.matrices import Named, quantized_matrices
-from outrider.checkpoints.hf.quantized.methods import scheme_of
-from outrider.checkpoints.hf.quantized.scheme import Scheme
+from outrider.checkpoints.hf.quantized.methods import config_beside, scheme_of
 from outrider.checkpoints.hf.safetensors_file import StoredTensor, read_safetensors
 from outrider.checkpoints.sampling import sampling_of
 from outrider.checkpoints.settings import Settings
@@ -41,36 +42,45 @@ def open_folder(path: Path) -> Checkpoint:
         remedy = "Pass the folder that holds config.json and the *.safetensors files"
         raise CheckpointError("has no config.json", path=path, remedy=remedy)
     generation, described = read_json(generation_path), read_json(config_path)
-    scheme = scheme_of(path, described.pop("quantization_config", None))
+    quantization = described.pop("quantization_config", None)
+    mobile = mobile_modules(quantization_settings(quantization, config_path)) if is_mobile(quantization) else None
+    of_scheme = config_path
+    if quantization is None and (beside := config_beside(path)):
+        of_scheme, quantization = beside
+    scheme = scheme_of(of_scheme, quantization) if quantization is not None and mobile is None else None
     config = hf_config(Settings(described, config_path), Settings(generation, generation_path))
+    untied = is_untied(Settings(described, config_path))
     files, stored = _read_weights(path)
     named = [(name, tensor) for tensor in stored if (name := neutral_name(tensor.name)) is not None]
-    tensors = validate(config, _tensors(path, config, named, scheme), path)
+    left_out = len(stored) - len(named)
+    matrices: dict[str, Tensor] = {}
+    if mobile is not None:
+        named, matrices = mobile_tensors(named, mobile, expected_shapes(config, untied=True), path)
+    elif scheme is not None:
+        named, matrices = quantized_matrices(named, scheme, expected_shapes(config, untied=untied), path)
+    tensors = validate(config, _plain(path, config, named) | matrices, path, untied=untied)
     tokenizer, recommended = path / "tokenizer.json", sampling_of(Settings(generation, generation_path))
     return Checkpoint(
         path,
         config,
         tensors,
         tokenizer if tokenizer.is_file() else None,
-        (config_path, *files),
+        tuple(dict.fromkeys((config_path, of_scheme, *files))),
         recommended,
-        left_out=len(stored) - len(named),
+        left_out=left_out,
     )
 
 
-def _tensors(
-    path: Path, config: ModelConfig | AssistantConfig, named: Named, scheme: Scheme | None
-) -> dict[str, Tensor]:
-    """The text model's tensors by neutral name. With a scheme, matrices may be stored in several parts."""
+def _plain(path: Path, config: ModelConfig | AssistantConfig, named: Named) -> dict[str, Tensor]:
+    """The tensors that are not quantized, by neutral name."""
     gemma3 = isinstance(config, ModelConfig) and config.architecture == "gemma3"
-    expected = expected_shapes(config)
-    plain, tensors = quantized_matrices(named, scheme, expected, path) if scheme else (named, {})
-    for name, tensor in plain:
+    less_one = {name for name in expected_shapes(config) if gemma3 and name.endswith("norm.weight")}
+    tensors: dict[str, Tensor] = {}
+    for name, tensor in named:
         if name in tensors:
             remedy = "Remove the files that are not the model's"
             raise CheckpointError(f"holds the tensor {name} twice", path=path, remedy=remedy)
-        less_one = gemma3 and name.endswith("norm.weight") and name in expected
-        tensors[name] = _tensor(name, tensor, path, less_one=less_one)
+        tensors[name] = _tensor(name, tensor, path, less_one=name in less_one)
     return tensors
 
 

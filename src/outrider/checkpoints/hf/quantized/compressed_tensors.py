@@ -12,7 +12,8 @@ The config has groups of modules, each with the arguments of its weights and a f
 | mxfp4-pack-quantized            | weight_packed: E2M1, two a byte; weight_scale: exponents                           |
 
 Scales are one for the matrix, (rows, 1), (rows, groups) or one for each block. Quantized activations are left out: they
-are computed as floating point. Source: the package compressed_tensors, compressors/ and quantization/.
+are computed as floating point. (Static scales of outputs are those of `hf.mobile`.)
+Source: the package compressed_tensors, compressors/ and quantization/.
 """
 
 from __future__ import annotations
@@ -87,8 +88,6 @@ def _group(group: Settings, format: str) -> tuple[Modules, Reader]:
     """The modules of a group, and how they are stored."""
     targets = compressed_tensors_modules(group.texts("targets"), group)
     format = group.text("format", format)
-    if group.raw("output_activations"):
-        raise group.fault("quantizes the outputs of its layers, which is not supported", INSTEAD)
     group.skip("input_activations")
     weights = _weights(group.section("weights"))
     group.refuse_unread()

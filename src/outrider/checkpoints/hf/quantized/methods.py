@@ -38,26 +38,30 @@ _OF_ITS_OWN: dict[str, Callable[[Mapping[str, Any]], dict[str, Any]]] = {
 """Files that some tools wrote their config to before config.json had a place for it, and what they hold."""
 
 
-def scheme_of(folder: Path, described: Mapping[str, Any] | None) -> Scheme | None:
-    """How a folder's matrices are stored; None if they are not quantized.
+def config_beside(folder: Path) -> tuple[Path, dict[str, Any]] | None:
+    """The file in which a folder has a quantization config of its own, and that config; None if there is none.
+
+    Raises:
+        CheckpointError: the file cannot be read.
+    """
+    present = next((name for name in _OF_ITS_OWN if (folder / name).is_file()), None)
+    return (folder / present, _OF_ITS_OWN[present](read_json(folder / present))) if present else None
+
+
+def scheme_of(path: Path, described: object) -> Scheme:
+    """How the matrices of a folder are stored.
 
     Args:
-        folder: the checkpoint.
-        described: config.json's `quantization_config`.
+        path: the file with the config, for errors.
+        described: config.json's `quantization_config`, or what is written beside.
 
     Raises:
         CheckpointError: another method, or settings of it that are not read.
     """
-    path = folder / "config.json"
-    if described is None:
-        present = [name for name in _OF_ITS_OWN if (folder / name).is_file()]
-        if not present:
-            return None
-        path = folder / present[0]
-        described = _OF_ITS_OWN[present[0]](read_json(path))
-    method = described.get("quant_method") if isinstance(described, Mapping) else None
+    settings = described if isinstance(described, dict) else {}
+    method = settings.get("quant_method")
     if not isinstance(method, str) or method not in METHODS:
         problem = f"is quantized by {method!r}, which is not supported ({', '.join(METHODS)} are)"
         raise CheckpointError(problem, path=path, remedy=INSTEAD)
     prefix = "quantization_config."
-    return METHODS[method](Settings({prefix + key: value for key, value in described.items()}, path, prefix))
+    return METHODS[method](Settings({prefix + key: value for key, value in settings.items()}, path, prefix))
