@@ -53,9 +53,9 @@ def test_a_folder_computes_what_its_decoded_weights_do(scheme: str, folder: Call
     reference = reference_logits(path, values, PROMPT)
     ours, _ = NativeModel(path, dequantized=True, kv_format="float32").whole(PROMPT)
     np.testing.assert_allclose(ours, reference, atol=3e-4)
-    # As it runs, with activations in 8 bits: ten random layers amplify their error to some 6 %.
+    # As it runs, with activations in 8 bits, whose error ten random layers amplify: 0.5 to 25 %, 140 % if nothing fits.
     running, _ = NativeModel(path).whole(PROMPT)
-    assert np.linalg.norm(running - reference) < 0.15 * np.linalg.norm(reference)
+    assert np.linalg.norm(running - reference) < 0.4 * np.linalg.norm(reference)
 
 
 @pytest.mark.parametrize("variant", ["gemma3", "gemma4-moe"])
