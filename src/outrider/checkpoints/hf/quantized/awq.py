@@ -11,8 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from outrider.arrays import Bytes
-from outrider.checkpoints.hf.quantized.bits import packed
+from outrider.arrays import Bytes, Ints
 from outrider.checkpoints.hf.quantized.integers import (
     Integers,
     even_columns,
@@ -77,19 +76,29 @@ class AwqLayout:
             parts=parts,
             shape=(rows, columns),
             bits=_BITS,
-            codes=lambda: packed(_turned(stored), _BITS),
+            codes=lambda: _codes(stored),
             scale=lambda: np.ascontiguousarray(parts.float32(scales).T),
             groups=groups,
             stored_scales=scales,
-            zero=None if zeros is None or centred else lambda: _turned(zeros).astype(np.int32),
+            zero=None if zeros is None or centred else lambda: _zero_points(zeros),
             group_of=group_of_column(columns, self.group_size),
         )
 
 
-def _turned(stored: StoredTensor) -> Bytes:
-    """(rows, n) codes of (n, rows / 8) words."""
-    words = stored.data.view("<u4").reshape(stored.shape)
-    out = np.empty((8 * stored.shape[1], stored.shape[0]), np.uint8)
+def _codes(stored: StoredTensor) -> Bytes:
+    """Packed codes of (rows, columns)."""
+    words = np.ascontiguousarray(stored.data.view("<u4").reshape(stored.shape).T)
+    out = np.empty((8 * len(words), words.shape[1] // 2), np.uint8)
     for place, row in enumerate(_ROWS):
-        out[row::8] = (words >> np.uint32(4 * place) & np.uint32(15)).astype(np.uint8).T
+        low, high = (words[:, side::2] >> np.uint32(4 * place) & np.uint32(15) for side in (0, 1))
+        out[row::8] = low | high << np.uint32(4)
+    return out.reshape(-1)
+
+
+def _zero_points(stored: StoredTensor) -> Ints:
+    """(rows, groups)."""
+    words = stored.data.view("<u4").reshape(stored.shape).T
+    out = np.empty((8 * len(words), words.shape[1]), np.int32)
+    for place, row in enumerate(_ROWS):
+        out[row::8] = words >> np.uint32(4 * place) & np.uint32(15)
     return out

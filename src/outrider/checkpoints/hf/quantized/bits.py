@@ -53,6 +53,18 @@ def packed(codes: Bytes, bits: int) -> Bytes:
     return out.reshape(-1)
 
 
+def paired(codes: Bytes, group: int) -> Bytes:
+    """(groups, group / 2) bytes of packed 4-bit codes as GGUF's blocks have them.
+
+    Element j of a group is in the low half of byte j, and j + group / 2 in the high half.
+    """
+    first, second = codes.reshape(-1, 2, group // 4).transpose(1, 0, 2)
+    out = np.empty((*first.shape, 2), np.uint8)
+    out[..., 0] = first & np.uint8(0x0F) | second << np.uint8(4)
+    out[..., 1] = first >> np.uint8(4) | second & np.uint8(0xF0)
+    return out.reshape(-1, group // 2)
+
+
 def _padded(rows_of_bytes: Bytes, size: int) -> Bytes:
     """Rows of exactly `size` bytes: cut off, or filled with zeros."""
     out = np.zeros((len(rows_of_bytes), size), np.uint8)

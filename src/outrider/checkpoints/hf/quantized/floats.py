@@ -9,7 +9,7 @@ import numpy as np
 
 from outrider.arrays import Bytes, Floats
 from outrider.checkpoints.checkpoint import BLOCKS, Format, Tensor
-from outrider.checkpoints.hf.quantized.bits import E2M1, E4M3, unpacked
+from outrider.checkpoints.hf.quantized.bits import E2M1, E4M3, paired, unpacked
 from outrider.checkpoints.hf.quantized.parts import INSTEAD, MAX_SCALE, Parts
 from outrider.checkpoints.hf.quantized.scales import StoredScales
 from outrider.checkpoints.hf.safetensors_file import StoredTensor
@@ -119,13 +119,13 @@ class Float4:
         return stored
 
     def _blocks(self) -> Bytes:
-        """Scales, then codes: element j of a group in the low half of byte j, j + group / 2 in the high half."""
+        """Blocks of scales, then codes."""
         weights, size = BLOCKS[_BLOCKS_OF[self.group]]
-        groups, half = weights // self.group, self.group // 2
-        codes = unpacked(self.codes.data, 1, 2 * len(self.codes.data), 4).reshape(-1, groups, 2, half)
-        out = np.empty((len(codes), size), np.uint8)
-        out[:, :groups] = self._checked_scales().reshape(-1, groups)
-        out[:, groups:] = (codes[:, :, 0] | codes[:, :, 1] << np.uint8(4)).reshape(len(codes), -1)
+        groups = weights // self.group
+        scales = self._checked_scales().reshape(-1, groups)
+        out = np.empty((len(scales), size), np.uint8)
+        out[:, :groups] = scales
+        out[:, groups:] = paired(self.codes.data, self.group).reshape(len(scales), -1)
         return out.reshape(-1)
 
     def _float32(self) -> Bytes:

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from outrider.arrays import Bytes, Floats, Ints
 from outrider.checkpoints.checkpoint import BLOCKS, Format, Tensor
-from outrider.checkpoints.hf.quantized.bits import packed, unpacked
+from outrider.checkpoints.hf.quantized.bits import packed, paired, unpacked
 from outrider.checkpoints.hf.quantized.parts import INSTEAD, Parts
 from outrider.checkpoints.hf.quantized.scales import StoredScales
 from outrider.checkpoints.hf.safetensors_file import StoredTensor
@@ -77,8 +77,7 @@ class Integers:
         if self.bits == 8:
             out[:, 2:] = codes.reshape(-1, _BLOCK)
         else:
-            low = unpacked(codes, 1, 2 * len(codes), 4).reshape(-1, 2, _BLOCK // 2)
-            out[:, 2:] = low[:, 0] | low[:, 1] << np.uint8(4)
+            out[:, 2:] = paired(codes, _BLOCK)
         return out.reshape(-1)
 
     def _float32(self) -> Bytes:
