@@ -99,6 +99,7 @@ FORMATS = {
     "gptq-4-symmetric": "Q4_0",
     "gptq-8": "I8",
     "gptq-8-symmetric": "Q8_0",
+    "gptq-4-uneven": "I4",
     "gptq-4-act-order": "F32",
 }
 """The smallest format that holds every value."""

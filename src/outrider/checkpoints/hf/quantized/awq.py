@@ -16,7 +16,7 @@ from outrider.checkpoints.hf.quantized.integers import (
     Integers,
     even_columns,
     group_count,
-    group_of_column,
+    with_even_groups,
 )
 from outrider.checkpoints.hf.quantized.modules import transformers_modules
 from outrider.checkpoints.hf.quantized.parts import INSTEAD, Module, Parts
@@ -72,7 +72,7 @@ class AwqLayout:
         even_columns(parts, columns, _BITS)
         parts.finish()
         centred = zeros is None or bool((zeros.data == _ZERO * 0x11).all())
-        return Integers(
+        matrix = Integers(
             parts=parts,
             shape=(rows, columns),
             bits=_BITS,
@@ -81,8 +81,8 @@ class AwqLayout:
             groups=groups,
             stored_scales=scales,
             zero=None if zeros is None or centred else lambda: _zero_points(zeros),
-            group_of=group_of_column(columns, self.group_size),
         )
+        return with_even_groups(matrix, self.group_size)
 
 
 def _codes(stored: StoredTensor) -> Bytes:

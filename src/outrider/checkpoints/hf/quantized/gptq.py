@@ -21,8 +21,8 @@ from outrider.checkpoints.hf.quantized.integers import (
     dense,
     even_columns,
     group_count,
-    group_of_column,
     widened,
+    with_even_groups,
 )
 from outrider.checkpoints.hf.quantized.modules import compiled, transformers_modules
 from outrider.checkpoints.hf.quantized.parts import INSTEAD, Module, Parts
@@ -112,7 +112,7 @@ class GptqLayout:
             read = lambda: unpacked(_turned(stored)(), rows, columns, self.bits)  # noqa: E731
             codes, width = widened(read, self.bits, centred=centred)
         even_columns(parts, columns, width)
-        return Integers(
+        matrix = Integers(
             parts=parts,
             shape=(rows, columns),
             bits=width,
@@ -124,6 +124,7 @@ class GptqLayout:
             zero_fits=bool(points.max() <= 0xFF),
             group_of=group_of,
         )
+        return with_even_groups(matrix, self.group_size)
 
     def _zero_points(self, stored: StoredTensor) -> Callable[[], Ints]:
         """Returns (groups, rows)."""
@@ -138,12 +139,12 @@ class GptqLayout:
         if "g_idx" not in parts:
             if self.desc_act:
                 raise parts.fault(f"stores {parts.matrix} in order of activation (desc_act), but without g_idx")
-            return group_of_column(columns, self.group_size)
+            return None
         order: Ints = parts.scales("g_idx", (columns,), dtypes=("I32",)).data.view("<i4")
         if order.min() < 0 or order.max() >= groups:
             raise parts.fault(f"puts columns of {parts.matrix} into groups that it does not have (g_idx)")
         size = columns if self.group_size == -1 else self.group_size
-        in_order = columns % size == 0 and np.array_equal(order, np.arange(columns) // size)
+        in_order = np.array_equal(order, np.arange(columns) // size)
         return None if in_order else order
 
 

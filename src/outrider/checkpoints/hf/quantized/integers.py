@@ -2,13 +2,14 @@
 
 weight[r, c] = (code[r, c] - zero[r, g]) * scale[r, g] with g the group of column c, in float32: one rounding. Groups of
 32 columns without zero points, whose scales are exact in float16, are blocks of Q4_0 or Q8_0, which are smaller than I4
-and I8. Columns in no order, and groups of other than a multiple of 32, become float32.
+and I8. Columns in no order, and groups that cannot be split into multiples of 32, become float32.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -133,11 +134,19 @@ def group_count(parts: Parts, columns: int, group_size: int) -> int:
     return -(-columns // group_size)
 
 
-def group_of_column(columns: int, group_size: int) -> Ints | None:
-    """The group of each column, if the last group is smaller than the others."""
-    if group_size == -1 or columns % group_size == 0:
-        return None
-    return np.arange(columns, dtype=np.int32) // np.int32(group_size)
+def with_even_groups(matrix: Integers, group_size: int) -> Integers:
+    """The matrix in groups of equal size: those of `group_size` are split where they do not divide its rows."""
+    columns = matrix.shape[1]
+    if matrix.group_of is not None or group_size == -1 or columns % group_size == 0:
+        return matrix
+    width = math.gcd(columns, group_size)
+    if width % _BLOCK:
+        return replace(matrix, group_of=np.arange(columns, dtype=np.int32) // np.int32(group_size))
+    groups, parts = columns // width, group_size // width
+    read_scale, read_zero = matrix.scale, matrix.zero
+    zero = (lambda: np.repeat(read_zero(), parts, axis=1)[:, :groups]) if read_zero else None
+    scale = lambda: np.repeat(read_scale(), parts, axis=1)[:, :groups]  # noqa: E731
+    return replace(matrix, groups=groups, scale=scale, zero=zero)
 
 
 def even_columns(parts: Parts, columns: int, bits: int) -> None:
