@@ -21,7 +21,9 @@ def dequantized_tensors(tensors):
     out = {}
     for name, tensor in tensors.items():
         rows, columns = int(np.prod(tensor.shape[:-1])), tensor.shape[-1]
-        values = cpu.dequantize(tensor.format, rows, columns, tensor.data)
+        scales = (tensor.scales.scale, tensor.scales.zero) if tensor.scales else ()
+        values = cpu.dequantize(tensor.format, rows, columns, tensor.data, *scales)
+        values = values.reshape(tensor.shape) * np.float32(tensor.factor)
         out[name] = Tensor(name, "F32", tensor.shape, values.reshape(-1).view(np.uint8))
     return out
 

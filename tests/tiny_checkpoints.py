@@ -162,11 +162,16 @@ def save_gguf(
             writer.add_tensor(name, packed, raw_dtype=kind_of)
     if edit:
         edit(writer)
+    finish(writer)
+    return path
+
+
+def finish(writer: gguf.GGUFWriter) -> None:
+    """Writes a GGUF file to the disk."""
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
-    return path
 
 
 def gguf_writer(config: Any, path: Path, *, split: int = 0) -> gguf.GGUFWriter:

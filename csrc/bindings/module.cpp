@@ -45,32 +45,62 @@ void check_blocks(Format f, size_t rows, size_t columns, size_t bytes) {
                                 " bytes, not " + std::to_string(bytes));
 }
 
-std::shared_ptr<Weight> make_weight(const std::string& format, size_t rows, size_t columns, const ByteArray& blocks,
-                                    ThreadPool& pool, size_t count) {
-  const Format f = format_named(format);
-  check_blocks(f, count * rows, columns, blocks.shape(0));
-  nb::gil_scoped_release release;
-  return std::make_shared<Weight>(f, count, rows, columns, blocks.data(), pool);
+using ScaleArray = std::optional<FloatMatrix>;
+using ZeroArray = std::optional<ByteMatrix>;
+
+GroupScales checked_scales(Format f, size_t rows, size_t columns, const ScaleArray& scale, const ZeroArray& zero) {
+  const std::string name = info(f).name;
+  if ((info(f).scales == Scales::kGroups) != scale.has_value())
+    throw std::invalid_argument(name + (scale ? " weights have no scales beside their blocks" : " weights need scales"));
+  if (!scale) return {};
+  const size_t groups = scale->shape(1);
+  if (scale->shape(0) != rows || groups == 0 || columns % groups || columns / groups % kGroup)
+    throw std::invalid_argument("the scales of " + std::to_string(rows) + " x " + std::to_string(columns) +
+                                " weights must be (rows, groups), each group a multiple of 32 columns; not " +
+                                std::to_string(scale->shape(0)) + " x " + std::to_string(groups));
+  if (zero && (f == Format::F8_E4M3 || zero->shape(0) != rows || zero->shape(1) != groups))
+    throw std::invalid_argument("zero points must be integers' and have the shape of the scales");
+  return {scale->data(), zero ? zero->data() : nullptr, groups};
 }
 
-std::shared_ptr<Table> make_table(const std::string& format, size_t rows, size_t columns, nb::object blocks) {
+std::shared_ptr<Weight> make_weight(const std::string& format, size_t rows, size_t columns, const ByteArray& blocks,
+                                    ThreadPool& pool, size_t count, const ScaleArray& scale, const ZeroArray& zero,
+                                    const std::optional<FloatArray>& factors) {
+  const Format f = format_named(format);
+  check_blocks(f, count * rows, columns, blocks.shape(0));
+  const GroupScales scales = checked_scales(f, count * rows, columns, scale, zero);
+  std::vector<float> of_matrix;
+  if (factors) of_matrix.assign(factors->data(), factors->data() + factors->shape(0));
+  if (factors && of_matrix.size() != count)
+    throw std::invalid_argument(std::to_string(of_matrix.size()) + " factors for " + std::to_string(count) + " matrices");
+  if (factors && scale) throw std::invalid_argument("weights with scales beside them have no factors");
+  nb::gil_scoped_release release;
+  return std::make_shared<Weight>(f, count, rows, columns, blocks.data(), pool, scales, std::move(of_matrix));
+}
+
+std::shared_ptr<Table> make_table(const std::string& format, size_t rows, size_t columns, nb::object blocks, nb::object scale,
+                                  nb::object zero, float factor) {
   const Format f = format_named(format);
   auto view = nb::cast<ByteArray>(blocks);
   check_blocks(f, rows, columns, view.shape(0));
-  auto* reference = new nb::object(std::move(blocks));
+  const GroupScales scales = checked_scales(f, rows, columns, nb::cast<ScaleArray>(scale), nb::cast<ZeroArray>(zero));
+  auto* reference = new nb::object(nb::make_tuple(std::move(blocks), std::move(scale), std::move(zero)));
   std::shared_ptr<void> owner(reference, [](void* p) {
     nb::gil_scoped_acquire acquire;
     delete static_cast<nb::object*>(p);
   });
-  return std::make_shared<Table>(Table{f, rows, columns, view.data(), std::move(owner)});
+  return std::make_shared<Table>(Table{f, rows, columns, view.data(), scales, std::move(owner), factor});
 }
 
-nb::ndarray<nb::numpy, float> dequantize(const std::string& format, size_t rows, size_t columns, const ByteArray& blocks) {
+nb::ndarray<nb::numpy, float> dequantize(const std::string& format, size_t rows, size_t columns, const ByteArray& blocks,
+                                         const ScaleArray& scale, const ZeroArray& zero) {
   const DefaultFloatEnvironment environment;
   const Format f = format_named(format);
   check_blocks(f, rows, columns, blocks.shape(0));
+  const GroupScales scales = checked_scales(f, rows, columns, scale, zero);
   std::vector<float> out(rows * columns);
-  for (size_t r = 0; r < rows; ++r) dequantize_row(f, blocks.data() + r * row_bytes(f, columns), columns, out.data() + r * columns);
+  for (size_t r = 0; r < rows; ++r)
+    dequantize_row(f, blocks.data() + r * row_bytes(f, columns), columns, out.data() + r * columns, scales.from_row(r));
   return owned(std::move(out), {rows, columns});
 }
 
@@ -81,6 +111,7 @@ std::tuple<nb::ndarray<nb::numpy, uint8_t>, double, double> quantize(const std::
     throw std::invalid_argument("weights can be quantized to Q4_0 or Q8_0, in rows of a multiple of 32 columns; not to " + to +
                                 " in rows of " + std::to_string(columns));
   check_blocks(source, rows, columns, blocks.shape(0));
+  if (info(source).scales == Scales::kGroups) throw std::invalid_argument(format + " weights are quantized already");
   std::vector<uint8_t> out(rows * row_bytes(target, columns));
   std::vector<QuantizationError> errors(rows);
   {
@@ -136,10 +167,11 @@ NB_MODULE(_native, m) {
           throw std::invalid_argument("instruction set " + name + " is not available here: see instruction_sets()");
       },
       "name"_a, "Selects the instruction set for all later calls. Raises ValueError if it is not available.");
-  m.def(
-      "dequantize", &dequantize, "format"_a, "rows"_a, "columns"_a, "blocks"_a,
-      "Dequantizes checkpoint blocks, (rows * bytes per row,) uint8, to (rows, columns) float32. Raises ValueError if they do not\n"
-      "fit the format.");
+  m.def("dequantize", &dequantize, "format"_a, "rows"_a, "columns"_a, "blocks"_a, "scale"_a.none() = nb::none(),
+        "zero"_a.none() = nb::none(),
+        "Dequantizes checkpoint blocks, (rows * bytes per row,) uint8, to (rows, columns) float32. `scale` and `zero` as for "
+        "pack().\n"
+        "Raises ValueError if they do not fit the format.");
 
   nb::class_<ThreadPool>(m, "ThreadPool",
                          "Threads that run passes. Raises RuntimeError if two passes are started at the same time.")
@@ -159,12 +191,20 @@ NB_MODULE(_native, m) {
       "quantize", &quantize, "to"_a, "format"_a, "rows"_a, "columns"_a, "blocks"_a, "pool"_a,
       "Quantizes checkpoint blocks of (rows, columns) to format `to`, Q4_0 or Q8_0. Returns (blocks uint8, sum of squared errors,\n"
       "sum of squares). Raises ValueError if a weight is not finite or too large.");
-  m.def("pack", &make_weight, "format"_a, "rows"_a, "columns"_a, "blocks"_a, "pool"_a, "count"_a = 1,
+  m.def("pack", &make_weight, "format"_a, "rows"_a, "columns"_a, "blocks"_a, "pool"_a, "count"_a = 1, "scale"_a.none() = nb::none(),
+        "zero"_a.none() = nb::none(), "factors"_a.none() = nb::none(),
         "Packs checkpoint blocks of (count * rows, columns) into tiles of 16 rows (csrc/weights/layout.h); values are unchanged.\n"
-        "Raises ValueError if the blocks do not fit the format.");
+        "Formats without scales in their blocks (I2, I4, I8, F8_E4M3) need `scale`, (count * rows, groups) float32, each group a\n"
+        "multiple of 32 columns. `zero`: (count * rows, groups) uint8, the zero points of the codes 0, 1, ... (I8: -128, -127, "
+        "...),\n"
+        "or None for the middle code. `factors`: (count,) float32, by which the weights of each matrix are multiplied, or None.\n"
+        "Raises ValueError if the arrays do not fit the format.");
   nb::class_<Table>(m, "Table", "An embedding table in the checkpoint's own blocks.");
-  m.def("table", &make_table, "format"_a, "rows"_a, "columns"_a, "blocks"_a,
-        "A table of (rows, columns) that reads its rows from `blocks` without a copy and keeps `blocks` alive.");
+  m.def("table", &make_table, "format"_a, "rows"_a, "columns"_a, "blocks"_a, "scale"_a.none() = nb::none(),
+        "zero"_a.none() = nb::none(), "factor"_a = 1.0f,
+        "A table of (rows, columns), times `factor`, that reads its rows from the arrays, which are those of pack(), without a "
+        "copy and keeps them\n"
+        "alive.");
 
   m.def(
       "philox4x32",

@@ -154,21 +154,30 @@ void bind_program(nb::module_& m) {
       .def("store_kv", &Program::store_kv, "key"_a, "value"_a, "layer"_a)
       .def(
           "linear",
-          [](Program& p, int src, std::vector<std::shared_ptr<Weight>> w, std::vector<int> dst,
-             std::vector<std::vector<LowRank>> low_rank) {
-            p.linear(src, {w.begin(), w.end()}, std::move(dst), std::move(low_rank));
+          [](Program& p, int src, std::vector<std::shared_ptr<Weight>> w, std::vector<int> dst, float input_scale,
+             std::vector<float> output_scales, std::vector<std::vector<LowRank>> low_rank) {
+            p.linear(src, {w.begin(), w.end()}, std::move(dst), input_scale, std::move(output_scales), std::move(low_rank));
           },
-          "src"_a, "weights"_a, "dst"_a, "low_rank"_a = std::vector<std::vector<LowRank>>{})
+          "src"_a, "weights"_a, "dst"_a, "input_scale"_a = 0.0f, "output_scales"_a = std::vector<float>(),
+          "low_rank"_a = std::vector<std::vector<LowRank>>{},
+          "Projections of one input. `input_scale`, `output_scales`: static scales of activations; `low_rank`: what adapters add; see "
+          "csrc/program/program.h.")
       .def(
           "gated_linear",
-          [](Program& p, int src, std::shared_ptr<Weight> gate, std::shared_ptr<Weight> up, int dst,
-             std::vector<std::vector<LowRank>> low_rank) { p.gated_linear(src, gate, up, dst, std::move(low_rank)); },
-          "src"_a, "gate"_a, "up"_a, "dst"_a, "low_rank"_a = std::vector<std::vector<LowRank>>{})
+          [](Program& p, int src, std::shared_ptr<Weight> gate, std::shared_ptr<Weight> up, int dst, float input_scale,
+             float gate_scale, float up_scale, std::vector<std::vector<LowRank>> low_rank) {
+            p.gated_linear(src, gate, up, dst, input_scale, gate_scale, up_scale, std::move(low_rank));
+          },
+          "src"_a, "gate"_a, "up"_a, "dst"_a, "input_scale"_a = 0.0f, "gate_scale"_a = 0.0f, "up_scale"_a = 0.0f,
+          "low_rank"_a = std::vector<std::vector<LowRank>>{})
       .def("attention", &Program::attention, "query"_a, "layer"_a, "heads"_a, "dst"_a)
       .def("keep_outputs", &Program::keep_outputs, "buffers"_a)
       .def(
-          "head", [](Program& p, int src, std::shared_ptr<Weight> w, float softcap) { p.head(src, w, softcap); }, "src"_a,
-          "weight"_a, "softcap"_a)
+          "head",
+          [](Program& p, int src, std::shared_ptr<Weight> w, float softcap, float input_scale, float output_scale) {
+            p.head(src, w, softcap, input_scale, output_scale);
+          },
+          "src"_a, "weight"_a, "softcap"_a, "input_scale"_a = 0.0f, "output_scale"_a = 0.0f)
       .def(
           "route",
           [](Program& p, int src, int top_k, const FloatArray& scale, int dst) { p.route(src, top_k, vector_from(scale), dst); },

@@ -30,9 +30,11 @@ struct KernelTable {
   void (*linear_tile)(const Matrix&, size_t tile, const uint8_t* next, const QuantizedRow*, const float* const* dense, int rows,
                       float* out, size_t stride);
   void (*head_tiles)(const Matrix&, size_t begin, size_t end, const QuantizedRow*, const float* const* dense, int rows, Best* best,
-                     float* logits, size_t stride);
+                     float* logits, size_t stride, float output_scale);
   void (*rms_norm)(const float* x, const float* weight, float eps, int n, float* out);
   void (*quantize_row)(const float* x, int n, ActivationGroup* out);
+  void (*quantize_row_static)(const float* x, int n, float scale, ActivationGroup* out);
+  void (*round_row)(float scale, int n, float* x);
   void (*add_row)(const float* x, int n, float* dst);
   void (*scale_row)(float factor, int n, float* dst);
   void (*multiply_row)(const float* x, int n, float* dst);

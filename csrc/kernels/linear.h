@@ -39,46 +39,71 @@ class Prefetcher {
 // Prefetch distance in groups for quantized weights: 5 to 8 kB, but 3 kB for one to three rows of 8-bit codes, which larger
 // distances slow down.
 constexpr int prefetch_distance(int bits, int rows) {
+  if (bits == 2) return 48;
   if (bits == 4) return 32;
   return bits == 8 && rows < 4 ? 6 : 16;
 }
 
 // Quad `number` of the group at p, unpacked.
-template <int kBits, int kZero> inline Codes quad(const uint8_t* p, int number) {
-  if constexpr (kBits == 8) {
-    return codes<8, kZero>(load_bytes(p + 64 * number));
+template <Format kFormat> inline Codes quad(const uint8_t* p, int number) {
+  constexpr FormatInfo f = info(kFormat);
+  constexpr int kLargest = largest_operand(f);
+  if constexpr (f.bits == 8) {
+    return codes<kLargest, f.zero>(load_bytes(p + 64 * number));
+  } else if constexpr (f.bits == 2) {
+    return codes<kLargest, f.zero>(and_bytes(shift(load_bytes(p + 64 * (number / 4)), -2 * (number % 4)), 0x03));
   } else {
     const Bytes pair = load_bytes(p + 64 * (number / 2));
     Bytes b = and_bytes(number % 2 ? shift(pair, -4) : pair, 0x0f);
-    if constexpr (kBits == 5) b = or_bytes(b, and_bytes(shift(load_bytes(p + 256), 4 - number), 0x10));
-    if constexpr (kBits == 6)
+    if constexpr (f.bits == 5) b = or_bytes(b, and_bytes(shift(load_bytes(p + 256), 4 - number), 0x10));
+    if constexpr (f.bits == 6)
       b = or_bytes(b, and_bytes(shift(load_bytes(p + 256 + 64 * (number / 4)), 4 - 2 * (number % 4)), 0x30));
-    return codes<kBits, kZero>(b);
+    if constexpr (f.table != nullptr) {
+      constexpr int kOffset = kUnsignedDot<kLargest> ? f.zero : 0;
+      static constexpr ByteTable kOperands = operands(*f.table, kOffset);
+      return codes<kLargest, 0>(look_up(kOperands, b));
+    } else {
+      return codes<kLargest, f.zero>(b);
+    }
   }
 }
 
 // A group's quads, each unpacked on use.
-template <int kBits, int kZero> struct PackedQuads {
+template <Format kFormat> struct PackedQuads {
   explicit PackedQuads(const uint8_t* p) : p(p) {}
-  [[gnu::always_inline, gnu::flatten]] Codes operator()(int number) const { return quad<kBits, kZero>(p, number); }
+  [[gnu::always_inline, gnu::flatten]] Codes operator()(int number) const { return quad<kFormat>(p, number); }
   const uint8_t* p;
 };
 
 // A group's quads, unpacked once into registers.
-template <int kBits, int kZero> struct UnpackedQuads {
+template <Format kFormat> struct UnpackedQuads {
   explicit UnpackedQuads(const uint8_t* p) {
 #pragma GCC unroll 8
-    for (int j = 0; j < 8; ++j) w[j] = quad<kBits, kZero>(p, j);
+    for (int j = 0; j < 8; ++j) w[j] = quad<kFormat>(p, j);
   }
   const Codes& operator()(int number) const { return w[number]; }
   Codes w[8];
 };
 
+// Restores the signs of a group at p in whose place its scale stands (Scales::kInSigns), into `codes`. Returns the scale.
+inline I restore_signs(const uint8_t* p, int32_t* codes) {
+  I scale = izero();
+#pragma GCC unroll 4
+  for (int j = 3; j >= 0; --j) {
+    const I eight = iload(reinterpret_cast<const int32_t*>(p + 64 * j));
+    scale = iadd(iadd(scale, scale), ishift_right<31>(eight));
+    istore(codes + 16 * j, even_signs(eight));
+  }
+  return scale;
+}
+
 // total - zero point * (sum of the group's activation codes), as integers. A subtraction with a memory operand runs in
 // parallel with the dot products; a multiplication would occupy the same execution ports.
-template <int kBits, int kZero> inline I subtract_zero_point(I total, const ActivationGroup& x) {
-  static_assert(kZero == 0 || kZero == 8 || kZero == 16 || kZero == 128);
-  if constexpr (!kUnsignedDot<kBits> || kZero == 0) return total;
+template <int kLargest, int kZero> inline I subtract_zero_point(I total, const ActivationGroup& x) {
+  static_assert(kZero == 0 || kZero == 1 || kZero == 2 || kZero == 8 || kZero == 16 || kZero == 128);
+  if constexpr (!kUnsignedDot<kLargest> || kZero == 0) return total;
+  if constexpr (kZero == 1) return isub(total, ibroadcast(&x.sum));
+  if constexpr (kZero == 2) return isub(total, ibroadcast(&x.times2));
   if constexpr (kZero == 128) return isub(total, ibroadcast(&x.times128));
   const I once = isub(total, ibroadcast(&x.times8));
   if constexpr (kZero == 16) return isub(once, ibroadcast(&x.times8));
@@ -86,49 +111,92 @@ template <int kBits, int kZero> inline I subtract_zero_point(I total, const Acti
 }
 
 // The same for half groups, as float32: exact, since both terms are integers below 2^24.
-template <int kBits, int kZero> inline F subtract_zero_point_of_half(I total, float sum) {
-  if constexpr (kUnsignedDot<kBits>) return fma(set1(sum), set1(-float(kZero)), to_float(total));
+template <int kLargest, int kZero> inline F subtract_zero_point_of_half(I total, float sum) {
+  if constexpr (kUnsignedDot<kLargest>) return fma(set1(sum), set1(-float(kZero)), to_float(total));
   return to_float(total);
 }
 
-// Accumulates group `g` for rows kFirst and on, in blocks of at most kRowBlock rows.
-// second: the group's minimum, or the scale of its upper half (Scales::kSuperHalf).
-template <Format kFormat, int kFirst, class Quads, int kRows>
-OUTRIDER_INLINE_ROWS void add_rows(const Quads& quads, const QuantizedRow* x, int g, F scale, F second, F (&acc)[kRows]) {
+// The lower or upper halves of a group's 8-bit codes, as codes of 4 bits.
+template <bool kUpper> struct HalvesOfBytes {
+  explicit HalvesOfBytes(const uint8_t* p) : p(p) {}
+  [[gnu::always_inline, gnu::flatten]] Codes operator()(int number) const {
+    const Bytes whole = load_bytes(p + 64 * number);
+    return codes<15, 0>(and_bytes(kUpper ? shift(whole, -4) : whole, 0x0f));
+  }
+  const uint8_t* p;
+};
+
+// The dot products of a group with the activations x[r] less the zero point, as integers. Activations may be -128, unless the
+// scales are those of a block format, whose activations are quantized to at least -127.
+template <Format kFormat, class Quads, int kRows>
+OUTRIDER_INLINE_ROWS void dot_group(const Quads& quads, const int8_t* const (&x)[kRows], const ActivationGroup* const (&of)[kRows],
+                                    I (&total)[kRows]) {
   constexpr FormatInfo f = info(kFormat);
-  constexpr int kBits = f.bits, kZero = f.zero, kLeft = kRows - kFirst;
-  constexpr int kBlocks = (kLeft + kRowBlock<kBits> - 1) / kRowBlock<kBits>, kBlock = (kLeft + kBlocks - 1) / kBlocks;
+  constexpr int kLargest = largest_operand(f);
+  if constexpr (f.bits == 8 && f.scales == Scales::kGroups && !kAnyActivation<kLargest>) {
+    I upper[kRows];
+    dot_quads<15, 8>(HalvesOfBytes<false>(quads.p), 0, x, total);
+    dot_quads<15, 8>(HalvesOfBytes<true>(quads.p), 0, x, upper);
+#pragma GCC unroll 8
+    for (int i = 0; i < kRows; ++i) {
+      for (int doubled = 0; doubled < 4; ++doubled) upper[i] = iadd(upper[i], upper[i]);
+      total[i] = isub(iadd(total[i], upper[i]), ibroadcast(&of[i]->times128));
+    }
+  } else {
+    dot_quads<kLargest, 8>(quads, 0, x, total);
+#pragma GCC unroll 8
+    for (int i = 0; i < kRows; ++i) total[i] = subtract_zero_point<kLargest, f.zero>(total[i], *of[i]);
+  }
+}
+
+// Accumulates group `g` for rows kFirst and on, in blocks of at most kRowBlock rows.
+// second: the group's minimum, or the scale of its upper half. minima: of the halves, if they have any. In Scales::kGroups the sums
+// are still to be multiplied by the scale, and all three are unused.
+template <Format kFormat, int kFirst, class Quads, int kRows>
+OUTRIDER_INLINE_ROWS void add_rows(const Quads& quads, const QuantizedRow* x, int g, F scale, F second, const F (&minima)[2],
+                                   F (&acc)[kRows]) {
+  constexpr FormatInfo f = info(kFormat);
+  constexpr int kLargest = largest_operand(f), kZero = f.zero, kLeft = kRows - kFirst;
+  constexpr int kBlocks = (kLeft + kRowBlock<kLargest> - 1) / kRowBlock<kLargest>, kBlock = (kLeft + kBlocks - 1) / kBlocks;
   const int8_t* activations[kBlock];
 #pragma GCC unroll 8
   for (int i = 0; i < kBlock; ++i) activations[i] = x[kFirst + i][g].codes;
-  if constexpr (f.scales == Scales::kSuperHalf) {
+  if constexpr (scales_halves(f.scales)) {
     I low[kBlock], high[kBlock];
-    dot_quads<kBits, 4>(quads, 0, activations, low);
+    dot_quads<kLargest, 4>(quads, 0, activations, low);
 #pragma GCC unroll 8
     for (int i = 0; i < kBlock; ++i) activations[i] += kGroup / 2;
-    dot_quads<kBits, 4>(quads, 4, activations, high);
+    dot_quads<kLargest, 4>(quads, 4, activations, high);
 #pragma GCC unroll 8
     for (int i = 0; i < kBlock; ++i) {
       const ActivationGroup& group = x[kFirst + i][g];
       F& sum = acc[kFirst + i];
       const F activation_scale = set1(group.scale);
-      sum = fma(subtract_zero_point_of_half<kBits, kZero>(low[i], group.half_sum[0]), mul(scale, activation_scale), sum);
-      sum = fma(subtract_zero_point_of_half<kBits, kZero>(high[i], group.half_sum[1]), mul(second, activation_scale), sum);
+      sum = fma(subtract_zero_point_of_half<kLargest, kZero>(low[i], group.half_sum[0]), mul(scale, activation_scale), sum);
+      sum = fma(subtract_zero_point_of_half<kLargest, kZero>(high[i], group.half_sum[1]), mul(second, activation_scale), sum);
+      if constexpr (f.scales == Scales::kSuperHalfMin) {
+        sum = fma(minima[0], set1(group.scale * group.half_sum[0]), sum);
+        sum = fma(minima[1], set1(group.scale * group.half_sum[1]), sum);
+      }
     }
   } else {
+    const ActivationGroup* of[kBlock];
+#pragma GCC unroll 8
+    for (int i = 0; i < kBlock; ++i) of[i] = &x[kFirst + i][g];
     I total[kBlock];
-    dot_quads<kBits, 8>(quads, 0, activations, total);
+    dot_group<kFormat>(quads, activations, of, total);
 #pragma GCC unroll 8
     for (int i = 0; i < kBlock; ++i) {
-      const ActivationGroup& group = x[kFirst + i][g];
+      const ActivationGroup& group = *of[i];
       F& sum = acc[kFirst + i];
-      sum = fma(to_float(subtract_zero_point<kBits, kZero>(total[i], group)), mul(scale, set1(group.scale)), sum);
-      if constexpr (f.scales != Scales::kPlain) sum = fma(second, set1(group.scaled_sum), sum);
+      const F activation_scale = set1(group.scale);
+      sum = fma(to_float(total[i]), f.scales == Scales::kGroups ? activation_scale : mul(scale, activation_scale), sum);
+      if constexpr (f.scales == Scales::kMin || f.scales == Scales::kSuperMin) sum = fma(second, set1(group.scaled_sum), sum);
     }
   }
   if constexpr (kBlock < kLeft) {
-    if constexpr (kUnpackPerRowBlock<kBits>) asm volatile("" ::: "memory");  // makes the compiler reload the codes
-    add_rows<kFormat, kFirst + kBlock>(quads, x, g, scale, second, acc);
+    if constexpr (kUnpackPerRowBlock<kLargest>) asm volatile("" ::: "memory");  // makes the compiler reload the codes
+    add_rows<kFormat, kFirst + kBlock>(quads, x, g, scale, second, minima, acc);
   }
 }
 
@@ -137,7 +205,7 @@ OUTRIDER_INLINE_ROWS void add_rows(const Quads& quads, const QuantizedRow* x, in
 template <Format kFormat, int kRows>
 void quantized_tile(const Matrix& m, size_t tile, const uint8_t* next, const QuantizedRow* x, float* out, size_t stride) {
   constexpr FormatInfo f = info(kFormat);
-  constexpr int kBits = f.bits, kZero = f.zero;
+  constexpr int kBits = f.bits;
   const uint8_t* codes_at = m.codes + tile * m.tile_codes;
   const uint8_t* scales_at = m.scales + tile * m.tile_scales;
   const int groups = static_cast<int>(m.columns / kGroup);
@@ -148,12 +216,16 @@ void quantized_tile(const Matrix& m, size_t tile, const uint8_t* next, const Qua
   F super_scale = zero(), super_minimum = zero();
   for (int g = 0; g < groups; ++g, codes_at += code_bytes(kBits)) {
     prefetcher.step(g);
-    std::conditional_t<kUnpackOnce, UnpackedQuads<kBits, kZero>, PackedQuads<kBits, kZero>> quads(codes_at);
+    alignas(64) int32_t restored[64];
+    I in_signs;
+    if constexpr (f.scales == Scales::kInSigns) in_signs = restore_signs(codes_at, restored);
+    const uint8_t* codes = f.scales == Scales::kInSigns ? reinterpret_cast<const uint8_t*>(restored) : codes_at;
+    std::conditional_t<kUnpackOnce, UnpackedQuads<kFormat>, PackedQuads<kFormat>> quads(codes);
     if constexpr (kUnpackOnce && kRows > 1) {
 #pragma GCC unroll 8
       for (int j = 0; j < 8; ++j) keep_in_register(quads.w[j]);
     }
-    F scale, second = zero();
+    F scale, second = zero(), minima[2] = {zero(), zero()};
     if constexpr (f.scales == Scales::kPlain) {
       scale = load_f16(reinterpret_cast<const uint16_t*>(scales_at));
       scales_at += 32;
@@ -161,11 +233,19 @@ void quantized_tile(const Matrix& m, size_t tile, const uint8_t* next, const Qua
       scale = load_f16(reinterpret_cast<const uint16_t*>(scales_at));
       second = load_f16(reinterpret_cast<const uint16_t*>(scales_at) + 16);
       scales_at += 64;
+    } else if constexpr (f.scales == Scales::kBrain) {
+      scale = load_bf16(reinterpret_cast<const uint16_t*>(scales_at));
+      scales_at += 32;
+    } else if constexpr (f.scales == Scales::kHalfFloat8) {
+      scale = mul(load_e4m3(scales_at), set1(256 * f.unit));
+      second = mul(load_e4m3(scales_at + 16), set1(256 * f.unit));
+      scales_at += 32;
     } else {
       if (g % 8 == 0) {
         super_scale = load_f16(reinterpret_cast<const uint16_t*>(scales_at));
+        if constexpr (f.unit != 1.0f) super_scale = mul(super_scale, set1(f.unit));
         scales_at += 32;
-        if constexpr (f.scales == Scales::kSuperMin) {
+        if constexpr (f.scales == Scales::kSuperMin || f.scales == Scales::kSuperHalfMin) {
           super_minimum = sub(zero(), load_f16(reinterpret_cast<const uint16_t*>(scales_at)));
           scales_at += 32;
         }
@@ -173,16 +253,60 @@ void quantized_tile(const Matrix& m, size_t tile, const uint8_t* next, const Qua
       if constexpr (f.scales == Scales::kSuperMin) {
         scale = mul(super_scale, load_u8(scales_at));
         second = mul(super_minimum, load_u8(scales_at + 16));
+      } else if constexpr (f.scales == Scales::kSuperHalfMin) {
+        scale = mul(super_scale, load_low_u4(scales_at));
+        second = mul(super_scale, load_low_u4(scales_at + 16));
+        minima[0] = mul(super_minimum, load_high_u4(scales_at));
+        minima[1] = mul(super_minimum, load_high_u4(scales_at + 16));
+      } else if constexpr (f.scales == Scales::kInSigns) {
+        scale = fma(to_float(in_signs), add(super_scale, super_scale), super_scale);
+      } else if constexpr (f.scales == Scales::kSuperOnly) {
+        scale = super_scale;
       } else {
         scale = mul(super_scale, load_i8(scales_at));
-        second = mul(super_scale, load_i8(scales_at + 16));
+        if constexpr (f.scales == Scales::kSuperHalf) second = mul(super_scale, load_i8(scales_at + 16));
       }
-      scales_at += 32;
+      scales_at += f.scales == Scales::kSuperOnly || f.scales == Scales::kInSigns ? 0 : f.scales == Scales::kSuper ? 16 : 32;
     }
-    add_rows<kFormat, 0>(quads, x, g, scale, second, acc);
+    add_rows<kFormat, 0>(quads, x, g, scale, second, minima, acc);
   }
 #pragma GCC unroll 8
-  for (int r = 0; r < kRows; ++r) store(out + r * stride, acc[r]);
+  for (int r = 0; r < kRows; ++r) store(out + r * stride, mul(acc[r], set1(m.factor)));
+}
+
+// Codes with kGroups scales: each scale group is summed as in quantized_tile, without the scale, then multiplied by it.
+template <Format kFormat, int kRows>
+void grouped_tile(const Matrix& m, size_t tile, const uint8_t* next, const QuantizedRow* x, float* out, size_t stride) {
+  constexpr int kBits = info(kFormat).bits, kZero = info(kFormat).zero;
+  const uint8_t* codes_at = m.codes + tile * m.tile_codes;
+  const uint8_t* scales_at = m.scales + tile * m.tile_scales;
+  const int groups = static_cast<int>(m.columns / kGroup), per_scale = groups / static_cast<int>(m.scale_groups);
+  Prefetcher<code_bytes(kBits), prefetch_distance(kBits, kRows)> prefetcher(codes_at, next, groups);
+  for (int first = 0; first < groups; first += per_scale, scales_at += group_scale_bytes(m.zero_points)) {
+    F acc[kRows];
+#pragma GCC unroll 8
+    for (int r = 0; r < kRows; ++r) acc[r] = zero();
+    for (int g = first; g < first + per_scale; ++g, codes_at += code_bytes(kBits)) {
+      prefetcher.step(g);
+      std::conditional_t<kUnpackOnce, UnpackedQuads<kFormat>, PackedQuads<kFormat>> quads(codes_at);
+      if constexpr (kUnpackOnce && kRows > 1) {
+#pragma GCC unroll 8
+        for (int j = 0; j < 8; ++j) keep_in_register(quads.w[j]);
+      }
+      add_rows<kFormat, 0>(quads, x, g, zero(), zero(), {zero(), zero()}, acc);
+    }
+    const F scale = load(reinterpret_cast<const float*>(scales_at));
+#pragma GCC unroll 8
+    for (int r = 0; r < kRows; ++r) {
+      if (m.zero_points) {
+        float sum = 0.0f;  // of the activations
+        for (int g = first; g < first + per_scale; ++g) sum += x[r][g].scaled_sum;
+        acc[r] = fma(sub(set1(kZero), load_u8(scales_at + 4 * kTile)), set1(sum), acc[r]);
+      }
+      float* at = out + r * stride;
+      store(at, first == 0 ? mul(acc[r], scale) : fma(acc[r], scale, load(at)));
+    }
+  }
 }
 
 template <Format kFormat> inline F dense_column(const uint8_t* tile, size_t k) {
@@ -199,7 +323,7 @@ void dense_tile(const Matrix& m, size_t tile, const uint8_t* next, const float* 
 #pragma GCC unroll 8
   for (int r = 0; r < kRows; ++r)
     for (int j = 0; j < 4; ++j) acc[r][j] = zero();
-  constexpr size_t kStep = 4 * kTile * info(kFormat).block_bytes;
+  constexpr size_t kStep = 4 * kTile * dense_bytes(kFormat);
   Prefetcher<kStep, kRows == 1 ? 0 : kStep < 256 ? 64 : 16> prefetcher(at, next, static_cast<int>(m.columns / 4));
   size_t k = 0;
   for (; k + 4 <= m.columns; k += 4) {
@@ -219,15 +343,54 @@ void dense_tile(const Matrix& m, size_t tile, const uint8_t* next, const float* 
     for (int r = 0; r < kRows; ++r) acc[r][j] = fma(w, set1(x[r][k + j]), acc[r][j]);
   }
 #pragma GCC unroll 8
-  for (int r = 0; r < kRows; ++r) store(out + r * stride, add(add(acc[r][0], acc[r][1]), add(acc[r][2], acc[r][3])));
+  for (int r = 0; r < kRows; ++r) {
+    const F sum = add(add(acc[r][0], acc[r][1]), add(acc[r][2], acc[r][3]));
+    store(out + r * stride, mul(sum, set1(m.factor)));
+  }
+}
+
+// F8_E4M3 weights with float32 activations: each scale group is summed as in dense_tile, then multiplied by the scale.
+template <int kRows>
+void e4m3_tile(const Matrix& m, size_t tile, const uint8_t* next, const float* const* x, float* out, size_t stride) {
+  const uint8_t* at = m.codes + tile * m.tile_codes;
+  const uint8_t* scales_at = m.scales + tile * m.tile_scales;
+  const size_t per_scale = m.columns / m.scale_groups;
+  Prefetcher<4 * kTile, kRows == 1 ? 0 : 64> prefetcher(at, next, static_cast<int>(m.columns / 4));
+  for (size_t first = 0; first < m.columns; first += per_scale, scales_at += group_scale_bytes(false)) {
+    F acc[kRows][4];
+#pragma GCC unroll 8
+    for (int r = 0; r < kRows; ++r)
+      for (int j = 0; j < 4; ++j) acc[r][j] = zero();
+    for (size_t k = first; k < first + per_scale; k += 4) {
+      prefetcher.step(static_cast<int>(k / 4));
+#pragma GCC unroll 8
+      for (int j = 0; j < 4; ++j) {
+        const F w = load_e4m3(at + (k + j) * kTile);
+#pragma GCC unroll 8
+        for (int r = 0; r < kRows; ++r) acc[r][j] = fma(w, set1(x[r][k + j]), acc[r][j]);
+      }
+    }
+    const F scale = load(reinterpret_cast<const float*>(scales_at));
+#pragma GCC unroll 8
+    for (int r = 0; r < kRows; ++r) {
+      const F sum = mul(add(add(acc[r][0], acc[r][1]), add(acc[r][2], acc[r][3])), set1(256.0f));
+      float* to = out + r * stride;
+      store(to, first == 0 ? mul(sum, scale) : fma(sum, scale, load(to)));
+    }
+  }
 }
 
 using QuantizedTile = void (*)(const Matrix&, size_t, const uint8_t*, const QuantizedRow*, float*, size_t);
 using DenseTile = void (*)(const Matrix&, size_t, const uint8_t*, const float* const*, float*, size_t);
 
 template <Format kFormat, int... kIndex> inline QuantizedTile quantized_for(int rows, std::integer_sequence<int, kIndex...>) {
-  static constexpr QuantizedTile by_rows[] = {quantized_tile<kFormat, kIndex + 1>...};
-  return by_rows[rows - 1];
+  if constexpr (info(kFormat).scales == Scales::kGroups) {
+    static constexpr QuantizedTile by_rows[] = {grouped_tile<kFormat, kIndex + 1>...};
+    return by_rows[rows - 1];
+  } else {
+    static constexpr QuantizedTile by_rows[] = {quantized_tile<kFormat, kIndex + 1>...};
+    return by_rows[rows - 1];
+  }
 }
 
 template <Format kFormat> inline QuantizedTile quantized_for(int rows) {
@@ -235,8 +398,13 @@ template <Format kFormat> inline QuantizedTile quantized_for(int rows) {
 }
 
 template <Format kFormat, int... kIndex> inline DenseTile dense_for(int rows, std::integer_sequence<int, kIndex...>) {
-  static constexpr DenseTile by_rows[] = {dense_tile<kFormat, kIndex + 1>...};
-  return by_rows[rows - 1];
+  if constexpr (kFormat == Format::F8_E4M3) {
+    static constexpr DenseTile by_rows[] = {e4m3_tile<kIndex + 1>...};
+    return by_rows[rows - 1];
+  } else {
+    static constexpr DenseTile by_rows[] = {dense_tile<kFormat, kIndex + 1>...};
+    return by_rows[rows - 1];
+  }
 }
 
 template <Format kFormat> inline DenseTile dense_for(int rows) {
@@ -253,6 +421,18 @@ inline QuantizedTile quantized_for(Format f, int rows) {
     case Format::Q4_K: return quantized_for<Format::Q4_K>(rows);
     case Format::Q5_K: return quantized_for<Format::Q5_K>(rows);
     case Format::Q6_K: return quantized_for<Format::Q6_K>(rows);
+    case Format::IQ4_NL: return quantized_for<Format::IQ4_NL>(rows);
+    case Format::IQ4_XS: return quantized_for<Format::IQ4_XS>(rows);
+    case Format::MXFP4: return quantized_for<Format::MXFP4>(rows);
+    case Format::NVFP4: return quantized_for<Format::NVFP4>(rows);
+    case Format::IQ3_S: return quantized_for<Format::IQ3_S>(rows);
+    case Format::IQ3_XXS: return quantized_for<Format::IQ3_XXS>(rows);
+    case Format::Q3_K: return quantized_for<Format::Q3_K>(rows);
+    case Format::Q2_K: return quantized_for<Format::Q2_K>(rows);
+    case Format::TQ2_0: return quantized_for<Format::TQ2_0>(rows);
+    case Format::I2: return quantized_for<Format::I2>(rows);
+    case Format::I4: return quantized_for<Format::I4>(rows);
+    case Format::I8: return quantized_for<Format::I8>(rows);
     default: return nullptr;
   }
 }
@@ -262,6 +442,7 @@ inline DenseTile dense_for(Format f, int rows) {
     case Format::F32: return dense_for<Format::F32>(rows);
     case Format::F16: return dense_for<Format::F16>(rows);
     case Format::BF16: return dense_for<Format::BF16>(rows);
+    case Format::F8_E4M3: return dense_for<Format::F8_E4M3>(rows);
     default: return nullptr;
   }
 }

@@ -18,8 +18,44 @@ inline void rms_norm(const float* x, const float* weight, float eps, int n, floa
   }
 }
 
-// Quantizes to int8 per group of 32: scale = largest magnitude / 127. n is a multiple of 32. The sums correct for the zero
-// points and minima of weights.
+// x / scale on the grid of int8: to nearest, ties to even, within -128 .. 127. NaN remains.
+inline F on_grid(F x, F scale) {
+  const F clamped = min(set1(127.0f), max(set1(-128.0f), div(x, scale)));
+  const F integers = set1(0x1.8p23f);  // near it, float32 numbers are the integers
+  return sub(add(clamped, integers), integers);
+}
+
+// x = on_grid(x / scale) * scale: rounding to a static scale (static range quantization).
+inline void round_row(float scale, int n, float* x) {
+  for (int i = 0; i < n; i += 16) store(x + i, mul(on_grid(load(x + i), set1(scale)), set1(scale)));
+}
+
+// A group's codes and what is derived from them. The sums correct for the zero points and minima of weights.
+inline void store_group(I first, I second, float scale, ActivationGroup* out) {
+  store_int8(out->codes, first);
+  store_int8(out->codes + 16, second);
+  const int total[2] = {reduce_sum(first), reduce_sum(second)}, sum = total[0] + total[1];
+  out->half_sum[0] = static_cast<float>(total[0]);
+  out->half_sum[1] = static_cast<float>(total[1]);
+  out->sum = sum;
+  out->times2 = 2 * sum;
+  out->times8 = 8 * sum;
+  out->times128 = 128 * sum;
+  out->scale = scale;
+  out->scaled_sum = scale * static_cast<float>(sum);
+}
+
+// Quantizes to the int8 grid of a static scale, as round_row does. n is a multiple of 32. A group with a NaN gets a NaN scale.
+inline void quantize_row_static(const float* x, int n, float scale, ActivationGroup* out) {
+  for (; n > 0; n -= kGroup, x += kGroup, ++out) {
+    const F a = on_grid(load(x), set1(scale)), b = on_grid(load(x + 16), set1(scale)), limit = set1(129.0f);
+    const F a_nan = select_below(abs(a), limit, zero(), set1(1.0f)), b_nan = select_below(abs(b), limit, zero(), set1(1.0f));
+    if (any_above(max(a_nan, b_nan), zero())) store_group(izero(), izero(), __builtin_nanf(""), out);
+    else store_group(round_to_int(a), round_to_int(b), scale, out);
+  }
+}
+
+// Quantizes to int8 per group of 32: scale = largest magnitude / 127. n is a multiple of 32.
 inline void quantize_row(const float* x, int n, ActivationGroup* out) {
   for (; n > 0; n -= kGroup, x += kGroup, ++out) {
     const F a = load(x), b = load(x + 16);
@@ -30,15 +66,7 @@ inline void quantize_row(const float* x, int n, ActivationGroup* out) {
     const bool finite = largest > 1e-30f && largest < __builtin_inff();  // below 1e-30, 127 / largest may overflow: all codes 0
     const F inverse = set1(finite ? 127.0f / largest : 0.0f);
     const I qa = finite ? round_to_int(mul(a, inverse)) : izero(), qb = finite ? round_to_int(mul(b, inverse)) : izero();
-    store_int8(out->codes, qa);
-    store_int8(out->codes + 16, qb);
-    const int total[2] = {reduce_sum(qa), reduce_sum(qb)}, sum = total[0] + total[1];
-    out->half_sum[0] = static_cast<float>(total[0]);
-    out->half_sum[1] = static_cast<float>(total[1]);
-    out->times8 = 8 * sum;
-    out->times128 = 128 * sum;
-    out->scale = largest / 127.0f;
-    out->scaled_sum = out->scale * static_cast<float>(sum);
+    store_group(qa, qb, largest / 127.0f, out);
   }
 }
 

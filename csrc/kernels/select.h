@@ -24,8 +24,9 @@ inline int64_t next_above(const float* x, int64_t begin, int64_t end, float limi
 }
 
 // Tiles begin .. end - 1 of the head for `rows` rows; updates best (rows). logits: null, or (rows, stride) to write them to.
+// output_scale: the static scale that logits are rounded to, 0 for none.
 inline void head_tiles(const Matrix& m, size_t begin, size_t end, const QuantizedRow* quantized, const float* const* dense,
-                       int rows, Best* best, float* logits, size_t stride) {
+                       int rows, Best* best, float* logits, size_t stride, float output_scale) {
   float out[kMaxRows * kTile];
   for (size_t tile = begin; tile < end; ++tile)
     for (int r = 0; r < rows; r += kMaxRows) {
@@ -35,6 +36,7 @@ inline void head_tiles(const Matrix& m, size_t begin, size_t end, const Quantize
       const size_t first = tile * kTile;
       const int count = static_cast<int>(m.rows - first < kTile ? m.rows - first : kTile);
       for (int i = 0; i < n; ++i) {
+        if (output_scale != 0.0f) round_row(output_scale, kTile, out + i * kTile);
         update_best(out + i * kTile, static_cast<int64_t>(first), count, best[r + i]);
         if (logits) __builtin_memcpy(logits + (r + i) * stride + first, out + i * kTile, count * sizeof(float));
       }

@@ -11,8 +11,26 @@
 namespace outrider::OUTRIDER_ISA {
 
 inline constexpr KernelTable make_table(const char* name) {
-  return {name, linear_tile, head_tiles, rms_norm, quantize_row, add_row,  scale_row,  multiply_row,    gelu_gate,
-          rope, softcap,     sum_exp,    softmax,  attend,       store_kv, next_above, next_candidates, next_listed_candidates};
+  return {name,
+          linear_tile,
+          head_tiles,
+          rms_norm,
+          quantize_row,
+          quantize_row_static,
+          round_row,
+          add_row,
+          scale_row,
+          multiply_row,
+          gelu_gate,
+          rope,
+          softcap,
+          sum_exp,
+          softmax,
+          attend,
+          store_kv,
+          next_above,
+          next_candidates,
+          next_listed_candidates};
 }
 
 }  // namespace outrider::OUTRIDER_ISA

@@ -67,8 +67,10 @@ class Executor {
         continue;
       }
       const size_t token = p_.pass_.token(row);
-      dequantize_row(c.table->format, c.table->blocks + token * row_bytes(c.table->format, c.table->columns), c.table->columns,
-                     dst.row(i));
+      const Table& table = *c.table;
+      dequantize_row(table.format, table.blocks + token * row_bytes(table.format, table.columns), table.columns, dst.row(i),
+                     table.scales.from_row(token));
+      k_.scale_row(table.factor, dst.stride, dst.row(i));
       k_.scale_row(c.scale, dst.stride, dst.row(i));
     }
   }
@@ -90,12 +92,19 @@ class Executor {
   void run(const Quantize& c) {
     Buffer& b = buffer(c.src);
     const int per_row = static_cast<int>(b.dense.size()) / p_.max_rows_;
-    for (int i = first_row() * per_row; i < last_row() * per_row; ++i) quantize(b, i, 0, b.stride);
+    for (int i = first_row() * per_row; i < last_row() * per_row; ++i) quantize(b, i, 0, b.stride, c.scale);
   }
 
-  // Quantizes columns begin .. end - 1 of a row, which are whole groups.
-  void quantize(Buffer& b, int row, size_t begin, size_t end) {
-    k_.quantize_row(b.row(row) + begin, static_cast<int>(end - begin), b.group_at(row, begin));
+  // Quantizes columns begin .. end - 1 of a row, which are whole groups. scale: as in Quantize.
+  void quantize(Buffer& b, int row, size_t begin, size_t end, float scale) {
+    const int n = static_cast<int>(end - begin);
+    if (scale != 0.0f) k_.quantize_row_static(b.row(row) + begin, n, scale, b.group_at(row, begin));
+    else k_.quantize_row(b.row(row) + begin, n, b.group_at(row, begin));
+  }
+
+  // Rounds a tile's outputs (rows, stride) to a static scale, unless that is 0.
+  void round_tile(float* out, size_t stride, float scale) {
+    for (int r = 0; r < rows_ && scale != 0.0f; ++r) k_.round_row(scale, kTile, out + r * stride);
   }
 
   void run(const Add& c) {
@@ -275,6 +284,7 @@ class Executor {
         for (size_t t = std::max(begin, offset); t < std::min(end, offset + m.tiles); ++t) {
           float* out = dst.row(0) + (t - offset) * kTile;
           k_.linear_tile(m, t - offset, m.codes_of(t - offset + 1), src.quantized.data(), src.dense.data(), rows_, out, dst.stride);
+          round_tile(out, dst.stride, c.output_scales[w]);
           add_low_rank(c.additions, w, t - offset, out, dst.stride);
         }
         offset += m.tiles;
@@ -291,12 +301,14 @@ class Executor {
       for (size_t t = begin; t < end; ++t) {
         k_.linear_tile(gate, t, up.codes_of(t), src.quantized.data(), src.dense.data(), rows_, g, kTile);
         k_.linear_tile(up, t, gate.codes_of(t + 1), src.quantized.data(), src.dense.data(), rows_, u, kTile);
+        round_tile(g, kTile, c.gate_scale);
+        round_tile(u, kTile, c.up_scale);
         add_low_rank(c.additions, 0, t, g, kTile);
         add_low_rank(c.additions, 1, t, u, kTile);
         for (int r = 0; r < rows_; ++r) k_.gelu_gate(g + r * kTile, u + r * kTile, kTile, dst.row(r) + t * kTile);
       }
       if (!c.quantizes) return;
-      for (int r = 0; r < rows_; ++r) quantize(dst, r, begin * kTile, end * kTile);
+      for (int r = 0; r < rows_; ++r) quantize(dst, r, begin * kTile, end * kTile, c.quantized_scale);
     });
   }
 
@@ -414,7 +426,7 @@ class Executor {
     if (!c.quantizes) return;
     for (int j = first; j < std::min(first + size, all); ++j) {
       const size_t column = static_cast<size_t>(kv_head * group + j % group) * shape.head_dim;
-      quantize(buffer(c.dst), range.begin + j / group, column, column + shape.head_dim);
+      quantize(buffer(c.dst), range.begin + j / group, column, column + shape.head_dim, c.quantized_scale);
     }
   }
 
@@ -436,7 +448,7 @@ class Executor {
     if (rows_ == 0) return;
     parallel_for(m.tiles, 16, [&](size_t begin, size_t end) {
       k_.head_tiles(m, begin, end, src.quantized.empty() ? nullptr : src.quantized.data(), src.dense.data(), rows_, best.data(),
-                    logits_, m.rows);
+                    logits_, m.rows, c.output_scale);
       if (!logits_ || c.softcap == 0.0f) return;
       const size_t first = begin * kTile, count = std::min(end * kTile, m.rows) - first;
       float part[kTile];

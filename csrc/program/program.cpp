@@ -61,22 +61,29 @@ void Program::push(Call call) {
   work_stealing_ = std::make_unique<WorkStealing>(pool_->size(), ops_.size());
 }
 
-void Program::quantize_if_needed(int src, const Weights& weight) {
+void Program::quantize_if_needed(int src, const Weights& weight, float scale) {
   Buffer& b = checked(src, static_cast<int>(weight->shape().columns), "input");
-  if (!weight->quantized() || b.quantized_current) return;
+  if (!weight->quantized() && scale != 0.0f) refuse("a static scale for '" + b.name + "', the input of a dense matrix");
+  if (!weight->quantized() || (b.quantized_current && b.quantized_scale == scale)) return;
   b.make_quantized();
-  if (!last_call_quantizes(src)) push(Quantize{src});
+  if (!last_call_quantizes(src, scale)) push(Quantize{src, scale});
   b.quantized_current = true;
+  b.quantized_scale = scale;
 }
 
 // Lets the last call quantize its output if it can: a Quantize call of its own would cost a barrier and move each row to another
 // core and back.
-bool Program::last_call_quantizes(int src) {
+bool Program::last_call_quantizes(int src, float scale) {
   if (ops_.empty()) return false;
   Call& last = ops_.back().call;
-  if (auto* gated = std::get_if<GatedLinear>(&last); gated && gated->dst == src) return gated->quantizes = true;
-  if (auto* attention = std::get_if<Attention>(&last); attention && attention->dst == src)
+  if (auto* gated = std::get_if<GatedLinear>(&last); gated && gated->dst == src) {
+    gated->quantized_scale = scale;
+    return gated->quantizes = true;
+  }
+  if (auto* attention = std::get_if<Attention>(&last); attention && attention->dst == src) {
+    attention->quantized_scale = scale;
     return attention->quantizes = kv_[attention->layer].head_dim % kGroup == 0;
+  }
   return false;
 }
 
@@ -179,26 +186,29 @@ std::vector<Additions> Program::project(int src, const std::vector<Weights>& wei
   return additions;
 }
 
-void Program::linear(int src, std::vector<Weights> weights, std::vector<int> dst, std::vector<std::vector<LowRank>> low_rank) {
+void Program::linear(int src, std::vector<Weights> weights, std::vector<int> dst, float input_scale,
+                     std::vector<float> output_scales, std::vector<std::vector<LowRank>> low_rank) {
   if (weights.empty() || weights.size() != dst.size()) refuse("a linear call needs one output per weight");
+  output_scales.resize(weights.size(), 0.0f);
   for (size_t i = 0; i < weights.size(); ++i) {
-    quantize_if_needed(src, weights[i]);
+    quantize_if_needed(src, weights[i], input_scale);
     checked(dst[i], static_cast<int>(weights[i]->shape().rows), "linear output").quantized_current = false;
     add_to_prefetch(weights[i]);
   }
   std::vector<Additions> additions = project(src, weights, std::move(low_rank));
-  push(Linear{src, std::move(weights), std::move(dst), std::move(additions)});
+  push(Linear{src, std::move(weights), std::move(dst), std::move(output_scales), std::move(additions)});
 }
 
-void Program::gated_linear(int src, Weights gate, Weights up, int dst, std::vector<std::vector<LowRank>> low_rank) {
-  quantize_if_needed(src, gate);
-  quantize_if_needed(src, up);
+void Program::gated_linear(int src, Weights gate, Weights up, int dst, float input_scale, float gate_scale, float up_scale,
+                           std::vector<std::vector<LowRank>> low_rank) {
+  quantize_if_needed(src, gate, input_scale);
+  quantize_if_needed(src, up, input_scale);
   if (gate->shape().rows != up->shape().rows) refuse("gate and up projections differ in width");
   checked(dst, static_cast<int>(gate->shape().rows), "gated output").quantized_current = false;
   add_to_prefetch(gate);
   add_to_prefetch(up);
   std::vector<Additions> additions = project(src, {gate, up}, std::move(low_rank));
-  push(GatedLinear{src, std::move(gate), std::move(up), dst, std::move(additions)});
+  push(GatedLinear{src, std::move(gate), std::move(up), dst, std::move(additions), gate_scale, up_scale});
 }
 
 void Program::attention(int query, int layer, int heads, int dst) {
@@ -217,12 +227,12 @@ void Program::keep_outputs(std::vector<int> buffers) {
   outputs_only_ = true;
 }
 
-void Program::head(int src, Weights weight, float softcap) {
+void Program::head(int src, Weights weight, float softcap, float input_scale, float output_scale) {
   if (!outputs_only_) refuse("the head runs on output rows: call keep_outputs before it");
-  quantize_if_needed(src, weight);
+  quantize_if_needed(src, weight, input_scale);
   vocabulary_ = std::min<int64_t>(vocabulary_ ? vocabulary_ : INT64_MAX, static_cast<int64_t>(weight->shape().rows));
   add_to_prefetch(weight);
-  push(Head{src, std::move(weight), softcap});
+  push(Head{src, std::move(weight), softcap, output_scale});
 }
 
 void Program::route(int src, int top_k, Vector expert_scale, int dst) {

@@ -22,7 +22,9 @@ struct Table {
   Format format;
   size_t rows, columns;
   const uint8_t* blocks;
+  GroupScales scales;           // (rows, groups)
   std::shared_ptr<void> owner;  // keeps the memory mapped
+  float factor = 1.0f;          // of all weights
 };
 
 // float32 (max_rows, width), width padded with zeros to a multiple of 32; and a quantized copy, if a call needs one.
@@ -35,6 +37,7 @@ struct Buffer {
   std::vector<QuantizedRow> quantized;  // (max_rows), pointing into groups
   std::vector<const float*> dense;      // (max_rows), pointing into data
   bool quantized_current = false;       // while recording: whether the quantized copy matches the data
+  float quantized_scale = 0.0f;         // while recording: its static scale, 0 for dynamic ones
   float* row(int r) { return data.data() + static_cast<size_t>(r) * stride; }
   ActivationGroup* group_at(int r, size_t column) { return groups.data() + (static_cast<size_t>(r) * stride + column) / kGroup; }
   void make_quantized();
@@ -78,7 +81,10 @@ struct HeadNorm {
   float eps;
   int heads, head_dim, dst;
 };  // normalizes each head separately
-struct Quantize { int src; };
+struct Quantize {
+  int src;
+  float scale;  // static; 0: dynamic scales per group
+};
 struct Add { int src, dst; };  // dst += src
 struct Scale {
   int dst;
@@ -110,7 +116,8 @@ struct CombineExperts {
 };
 struct Copy { int src, dst, offset; };  // dst[offset ...] = src
 // StoreKv to Head split a row's work between threads. With `quantizes`, the thread that computed a group of the output also
-// quantizes it, while the group is in that core's cache.
+// quantizes it, while the group is in that core's cache; quantized_scale is as in Quantize. A projection's result is rounded to
+// the grid of its output scale, unless that is 0.
 struct StoreKv { int key, value, layer, heads; };
 struct Project {
   int src;
@@ -120,14 +127,17 @@ struct Linear {
   int src;
   std::vector<Weights> weights;
   std::vector<int> dst;
-  std::vector<Additions> additions;  // by weight
+  std::vector<float> output_scales;
+  std::vector<Additions> additions;  // by weight; added after the rounding
 };
 struct GatedLinear {
   int src;
   Weights gate, up;
   int dst;
   std::vector<Additions> additions;  // of gate and up
+  float gate_scale, up_scale;        // of the projections' outputs
   bool quantizes = false;
+  float quantized_scale = 0.0f;
 };  // gelu(gate x) * (up x)
 struct ExpertGatedLinear {
   int src, top_k;
@@ -148,12 +158,13 @@ struct Attention {
   int query, layer, heads;
   int dst;
   bool quantizes = false;
+  float quantized_scale = 0.0f;
 };
 struct KeepOutputs { std::vector<int> buffers; };
 struct Head {
   int src;
   Weights weight;
-  float softcap;
+  float softcap, output_scale;
 };  // softcap 0: none
 
 using Call = std::variant<Gather, RmsNorm, HeadNorm, Quantize, Add, Scale, Multiply, GeluGate, RopeTable, Rope, Route,
@@ -187,12 +198,15 @@ class Program {
   void rope_table(Vector inverse_frequency, int half, int dst);
   void rope(int src, int table, int heads, int head_dim, float scale);
   void store_kv(int key, int value, int layer);
-  // low_rank: by weight, what adapters add to its product; empty for nothing.
-  void linear(int src, std::vector<Weights> weights, std::vector<int> dst, std::vector<std::vector<LowRank>> low_rank = {});
-  void gated_linear(int src, Weights gate, Weights up, int dst, std::vector<std::vector<LowRank>> low_rank = {});
+  // input_scale, output_scales (one per weight, or none): static scales of activations, 0 for none. Only quantized weights can have
+  // an input scale. low_rank: by weight, what adapters add to its product; empty for nothing.
+  void linear(int src, std::vector<Weights> weights, std::vector<int> dst, float input_scale = 0.0f,
+              std::vector<float> output_scales = {}, std::vector<std::vector<LowRank>> low_rank = {});
+  void gated_linear(int src, Weights gate, Weights up, int dst, float input_scale = 0.0f, float gate_scale = 0.0f,
+                    float up_scale = 0.0f, std::vector<std::vector<LowRank>> low_rank = {});
   void attention(int query, int layer, int heads, int dst);
   void keep_outputs(std::vector<int> buffers);
-  void head(int src, Weights weight, float softcap);
+  void head(int src, Weights weight, float softcap, float input_scale = 0.0f, float output_scale = 0.0f);
   void route(int src, int top_k, Vector expert_scale, int dst);
   void expert_gated_linear(int src, int top_k, Weights gate_up, int dst);
   void expert_linear(int src, int top_k, Weights down, int dst);
@@ -224,8 +238,8 @@ class Program {
   friend class Executor;
   Exclusive exclusive() const { return {in_use_, "the program"}; }
   Buffer& checked(int id, int width, const char* role);
-  void quantize_if_needed(int src, const Weights& weight);
-  bool last_call_quantizes(int src);
+  void quantize_if_needed(int src, const Weights& weight, float scale = 0.0f);
+  bool last_call_quantizes(int src, float scale);
   std::vector<Additions> project(int src, const std::vector<Weights>& weights, std::vector<std::vector<LowRank>> low_rank);
   void add_to_prefetch(const Weights& weight);
   void push(Call call);

@@ -6,6 +6,8 @@
 #include <cstdint>
 #include <cstring>
 
+#include "weights/layout.h"
+
 namespace outrider::OUTRIDER_ISA {
 
 struct F { __m256 a, b; };       // 16 float32
@@ -105,6 +107,12 @@ inline __m256 widen_bf16(const uint16_t* p) {
   return _mm256_castsi256_ps(_mm256_slli_epi32(wide, 16));
 }
 inline F load_bf16(const uint16_t* p) { return {widen_bf16(p), widen_bf16(p + 8)}; }
+inline F load_e4m3(const uint8_t* p) {  // divided by 256: the bits of a float16 with an exponent bias that is larger by 8
+  const __m256i wide = _mm256_cvtepu8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+  const __m256i sign = _mm256_slli_epi16(_mm256_and_si256(wide, _mm256_set1_epi16(0x80)), 8);
+  const __m256i half = _mm256_or_si256(sign, _mm256_slli_epi16(_mm256_and_si256(wide, _mm256_set1_epi16(0x7f)), 7));
+  return {_mm256_cvtph_ps(_mm256_castsi256_si128(half)), _mm256_cvtph_ps(_mm256_extracti128_si256(half, 1))};
+}
 inline F load_u8(const uint8_t* p) {
   return {_mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)))),
           _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p + 8))))};
@@ -114,6 +122,17 @@ inline F load_i8(const uint8_t* p) {
           _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p + 8))))};
 }
 
+// The low and the high 4 bits of 16 bytes.
+inline I widen_u8(const uint8_t* p) {
+  return {_mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))),
+          _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p + 8)))};
+}
+inline F load_low_u4(const uint8_t* p) {
+  const I bytes = widen_u8(p);
+  const __m256i mask = _mm256_set1_epi32(15);
+  return to_float(I{_mm256_and_si256(bytes.a, mask), _mm256_and_si256(bytes.b, mask)});
+}
+inline F load_high_u4(const uint8_t* p) { return to_float(ishift_right<4>(widen_u8(p))); }
 inline void prefetch(const void* p) { __builtin_prefetch(p, 0, 2); }
 inline Bytes load_bytes(const uint8_t* p) {
   return {_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)), _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p + 32))};
@@ -127,20 +146,41 @@ inline Bytes or_bytes(Bytes x, Bytes y) { return {_mm256_or_si256(x.a, y.a), _mm
 inline __m256i shift(__m256i x, int by) { return by < 0 ? _mm256_srli_epi16(x, -by) : _mm256_slli_epi16(x, by); }
 inline Bytes shift(Bytes x, int by) { return {shift(x.a, by), shift(x.b, by)}; }
 
+// table.v[code] for codes below 16.
+inline Bytes look_up(const ByteTable& table, Bytes codes) {
+  const __m256i values = _mm256_broadcastsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i*>(table.v)));
+  return {_mm256_shuffle_epi8(values, codes.a), _mm256_shuffle_epi8(values, codes.b)};
+}
+
+inline void istore(int32_t* p, I x) {
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), x.a);
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p + 8), x.b);
+}
+// Eight codes of 4 bits in each lane, the highest bit of each a sign: the last sign becomes what makes their number even. The bytes
+// without it times 17 add up to a number whose bit 7 is the parity of the others.
+inline __m256i even_signs(__m256i codes) {
+  const __m256i others = _mm256_and_si256(codes, _mm256_set1_epi32(0x08888888)), last = _mm256_set1_epi32(INT32_MIN);
+  const __m256i sum = _mm256_madd_epi16(_mm256_maddubs_epi16(others, _mm256_set1_epi8(17)), _mm256_set1_epi16(1));
+  return _mm256_or_si256(_mm256_and_si256(last, _mm256_slli_epi32(sum, 24)), _mm256_andnot_si256(last, codes));
+}
+inline I even_signs(I codes) { return {even_signs(codes.a), even_signs(codes.b)}; }
+
 // Weight codes as operands of maddubs, which multiplies unsigned by signed bytes and adds pairs of products in 16 bits with
-// saturation. Codes of up to 6 bits stay unsigned, and the kernel subtracts their zero point afterwards: a pair is at most
-// 2 * 63 * 127, so kPairs pairs can be added in 16 bits without overflow. For 8-bit codes the zero point is subtracted here
-// and the weight's sign is moved to the activation: |w| * (sign(w) * x), at most 2 * 128 * 127.
-template <int kBits> inline constexpr bool kUnsignedDot = kBits < 8;
-template <int kBits> inline constexpr int kPairs = kBits == 4 ? 8 : kBits == 5 ? 4 : kBits == 6 ? 2 : 1;
+// saturation. Operands below 64 stay unsigned, and the kernel subtracts their zero point afterwards: a pair is at most
+// 2 * kLargest * 128, so kPairs pairs can be added in 16 bits without overflow. For larger ones the zero point is subtracted here
+// and the weight's sign is moved to the activation: |w| * (sign(w) * x), at most 2 * 128 * 127. An activation of -128 has no
+// negative in 8 bits, so there the kernel multiplies halves of 4 bits instead.
+template <int kLargest> inline constexpr bool kUnsignedDot = kLargest < 64;
+template <int kLargest> inline constexpr bool kAnyActivation = kLargest < 64;  // whether activations of -128 are multiplied exactly
+template <int kLargest> inline constexpr int kPairs = kLargest < 16 ? 8 : kLargest < 32 ? 4 : kLargest < 64 ? 2 : 1;
 struct Codes { __m256i a, b; };
-template <int kBits, int kZero> inline Codes codes(Bytes x) {
-  if constexpr (kUnsignedDot<kBits>) return {x.a, x.b};
+template <int kLargest, int kZero> inline Codes codes(Bytes x) {
+  if constexpr (kUnsignedDot<kLargest>) return {x.a, x.b};
   const __m256i zero_point = _mm256_set1_epi8(static_cast<char>(kZero));
   return {_mm256_sub_epi8(x.a, zero_point), _mm256_sub_epi8(x.b, zero_point)};
 }
-template <int kBits> inline __m256i pair_products(__m256i w, __m256i x) {
-  if constexpr (kUnsignedDot<kBits>) return _mm256_maddubs_epi16(w, x);
+template <int kLargest> inline __m256i pair_products(__m256i w, __m256i x) {
+  if constexpr (kUnsignedDot<kLargest>) return _mm256_maddubs_epi16(w, x);
   return _mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(x, w));
 }
 
@@ -152,15 +192,15 @@ inline void keep_order(I& sum) { asm("" : "+x"(sum.a), "+x"(sum.b)); }
 inline constexpr int kMaxRows = 8, kMaxDenseRows = 4;       // rows that share one unpacking of a group
 #define OUTRIDER_INLINE_ROWS [[gnu::always_inline]] inline  // otherwise the sums are passed in memory
 inline constexpr bool kUnpackOnce = false;
-template <int kBits> inline constexpr int kRowBlock = kBits == 6 ? 2 : 4;
+template <int kLargest> inline constexpr int kRowBlock = kLargest == 63 ? 2 : 4;
 // Whether each block of rows unpacks the codes again, if that costs less than spilling them to the stack.
-template <int kBits> inline constexpr bool kUnpackPerRowBlock = kBits == 4 || kBits == 8;
+template <int kLargest> inline constexpr bool kUnpackPerRowBlock = kLargest <= 15 || kLargest > 63;
 // sum[r] = the dot product of 4 * kCount columns, starting at quad `first` of 4 columns, with the activations x[r], per lane.
-// No activation may be -128.
-template <int kBits, int kCount, class Quads, int kRows>
+// See kAnyActivation.
+template <int kLargest, int kCount, class Quads, int kRows>
 [[gnu::always_inline]] inline void dot_quads(const Quads& quads, int first, const int8_t* const (&x)[kRows], I (&sum)[kRows]) {
-  constexpr int kStep = std::min(kPairs<kBits>, kCount);
-  static_assert(!kUnsignedDot<kBits> || kStep * 2 * ((1 << kBits) - 1) * 127 <= INT16_MAX);
+  constexpr int kStep = std::min(kPairs<kLargest>, kCount);
+  static_assert(!kUnsignedDot<kLargest> || kStep * 2 * kLargest * 128 <= INT16_MAX);
   const __m256i ones = _mm256_set1_epi16(1);
 #pragma GCC unroll 8
   for (int j = 0; j < kCount; j += kStep) {
@@ -173,7 +213,7 @@ template <int kBits, int kCount, class Quads, int kRows>
         int32_t four;
         std::memcpy(&four, x[r] + 4 * i, 4);
         const __m256i activation = _mm256_set1_epi32(four);
-        const I products{pair_products<kBits>(w.a, activation), pair_products<kBits>(w.b, activation)};
+        const I products{pair_products<kLargest>(w.a, activation), pair_products<kLargest>(w.b, activation)};
         narrow[r] = i == j ? products : I{_mm256_add_epi16(narrow[r].a, products.a), _mm256_add_epi16(narrow[r].b, products.b)};
         keep_order(narrow[r]);
       }

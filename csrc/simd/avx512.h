@@ -5,6 +5,8 @@
 #include <cstdint>
 #include <cstring>
 
+#include "weights/layout.h"
+
 namespace outrider::OUTRIDER_ISA {
 
 struct F { __m512 v; };       // 16 float32
@@ -63,6 +65,12 @@ inline F load_bf16(const uint16_t* p) {
   const __m512i wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
   return {_mm512_castsi512_ps(_mm512_slli_epi32(wide, 16))};
 }
+inline F load_e4m3(const uint8_t* p) {  // divided by 256: the bits of a float16 with an exponent bias that is larger by 8
+  const __m256i wide = _mm256_cvtepu8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+  const __m256i sign = _mm256_slli_epi16(_mm256_and_si256(wide, _mm256_set1_epi16(0x80)), 8);
+  const __m256i rest = _mm256_slli_epi16(_mm256_and_si256(wide, _mm256_set1_epi16(0x7f)), 7);
+  return {_mm512_cvtph_ps(_mm256_or_si256(sign, rest))};
+}
 inline F load_u8(const uint8_t* p) {
   return {_mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))))};
 }
@@ -70,6 +78,15 @@ inline F load_i8(const uint8_t* p) {
   return {_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))))};
 }
 
+// The low and the high 4 bits of 16 bytes.
+inline F load_low_u4(const uint8_t* p) {
+  const __m512i bytes = _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+  return {_mm512_cvtepi32_ps(_mm512_and_si512(bytes, _mm512_set1_epi32(15)))};
+}
+inline F load_high_u4(const uint8_t* p) {
+  const __m512i bytes = _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+  return {_mm512_cvtepi32_ps(_mm512_srli_epi32(bytes, 4))};
+}
 inline void prefetch(const void* p) { __builtin_prefetch(p, 0, 2); }
 inline Bytes load_bytes(const uint8_t* p) { return {_mm512_loadu_si512(p)}; }
 inline Bytes and_bytes(Bytes a, uint8_t mask) { return {_mm512_and_si512(a.v, _mm512_set1_epi8(static_cast<char>(mask)))}; }
@@ -77,11 +94,27 @@ inline Bytes or_bytes(Bytes a, Bytes b) { return {_mm512_or_si512(a.v, b.v)}; }
 // Shifts bits across byte borders; callers mask afterwards. by: left if positive, right if negative; a compile-time constant.
 inline Bytes shift(Bytes a, int by) { return {by < 0 ? _mm512_srli_epi16(a.v, -by) : _mm512_slli_epi16(a.v, by)}; }
 
+// table.v[code] for codes below 16.
+inline Bytes look_up(const ByteTable& table, Bytes codes) {
+  const __m128i values = _mm_loadu_si128(reinterpret_cast<const __m128i*>(table.v));
+  return {_mm512_shuffle_epi8(_mm512_broadcast_i32x4(values), codes.v)};
+}
+
+inline void istore(int32_t* p, I a) { _mm512_storeu_si512(p, a.v); }
+// Eight codes of 4 bits in each lane, the highest bit of each a sign: the last sign becomes what makes their number even. The bytes
+// without it times 17 add up to a number whose bit 7 is the parity of the others.
+inline I even_signs(I codes) {
+  const __m512i others = _mm512_and_si512(codes.v, _mm512_set1_epi32(0x08888888));
+  const __m512i sum = _mm512_dpbusd_epi32(_mm512_setzero_si512(), others, _mm512_set1_epi8(17));
+  return {_mm512_ternarylogic_epi32(_mm512_set1_epi32(INT32_MIN), _mm512_slli_epi32(sum, 24), codes.v, 0xCA)};
+}
+
 // Weight codes as operands of VNNI, which multiplies unsigned by signed bytes: the codes stay unsigned, and the kernel subtracts
 // their zero point afterwards.
-template <int kBits> inline constexpr bool kUnsignedDot = true;
+template <int kLargest> inline constexpr bool kUnsignedDot = true;
+template <int kLargest> inline constexpr bool kAnyActivation = true;  // whether activations of -128 are multiplied exactly
 struct Codes { __m512i v; };
-template <int kBits, int kZero> inline Codes codes(Bytes unsigned_codes) { return {unsigned_codes.v}; }
+template <int kLargest, int kZero> inline Codes codes(Bytes unsigned_codes) { return {unsigned_codes.v}; }
 // Forces the codes to stay in a register; otherwise the compiler reloads them for each row.
 inline void keep_in_register(Codes& w) { asm("" : "+v"(w.v)); }
 // Broadcasts the activations as a memory operand: separate loads occupy the reorder buffer and limit out-of-order execution.
@@ -93,11 +126,11 @@ inline I add_dot4(I sum, Codes w, const int8_t* x) {
 inline constexpr int kMaxRows = 8, kMaxDenseRows = 4;  // rows that share one unpacking of a group
 #define OUTRIDER_INLINE_ROWS inline
 inline constexpr bool kUnpackOnce = true;
-template <int kBits> inline constexpr int kRowBlock = 1;
-template <int kBits> inline constexpr bool kUnpackPerRowBlock = false;
+template <int kLargest> inline constexpr int kRowBlock = 1;
+template <int kLargest> inline constexpr bool kUnpackPerRowBlock = false;
 // sum[r] = the dot product of 4 * kCount columns, starting at quad `first` of 4 columns, with the activations x[r], per lane.
 // A whole group is summed in two independent chains to hide the instruction's latency.
-template <int kBits, int kCount, class Quads, int kRows>
+template <int kLargest, int kCount, class Quads, int kRows>
 inline void dot_quads(const Quads& quads, int first, const int8_t* const (&x)[kRows], I (&sum)[kRows]) {
   for (int r = 0; r < kRows; ++r) {
     I low = izero(), high = izero();

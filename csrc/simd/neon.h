@@ -5,6 +5,8 @@
 #include <cmath>
 #include <cstdint>
 
+#include "weights/layout.h"
+
 namespace outrider::OUTRIDER_ISA {
 
 struct F { float32x4_t v[4]; };     // 16 float32
@@ -133,12 +135,22 @@ inline void store_f16(uint16_t* p, F a) {
 inline F load_bf16(const uint16_t* p) {
   return quarters<F>([=](int i) { return vreinterpretq_f32_u32(vshll_n_u16(vld1_u16(p + 4 * i), 16)); });
 }
-inline F load_u8(const uint8_t* p) {
-  const uint8x16_t b = vld1q_u8(p);
+inline F load_e4m3(const uint8_t* p) {  // divided by 256: the bits of a float16 with an exponent bias that is larger by 8
+  return quarters<F>([=](int i) {
+    uint16_t half[4];
+    for (int j = 0; j < 4; ++j) half[j] = static_cast<uint16_t>((p[4 * i + j] & 0x80) << 8 | (p[4 * i + j] & 0x7f) << 7);
+    return vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(half)));
+  });
+}
+inline F widen_u8(uint8x16_t b) {
   const uint16x8_t low = vmovl_u8(vget_low_u8(b)), high = vmovl_u8(vget_high_u8(b));
   return {{vcvtq_f32_u32(vmovl_u16(vget_low_u16(low))), vcvtq_f32_u32(vmovl_u16(vget_high_u16(low))),
            vcvtq_f32_u32(vmovl_u16(vget_low_u16(high))), vcvtq_f32_u32(vmovl_u16(vget_high_u16(high)))}};
 }
+inline F load_u8(const uint8_t* p) { return widen_u8(vld1q_u8(p)); }
+// The low and the high 4 bits of 16 bytes.
+inline F load_low_u4(const uint8_t* p) { return widen_u8(vandq_u8(vld1q_u8(p), vdupq_n_u8(15))); }
+inline F load_high_u4(const uint8_t* p) { return widen_u8(vshrq_n_u8(vld1q_u8(p), 4)); }
 inline F load_i8(const uint8_t* p) {
   const int8x16_t b = vld1q_s8(reinterpret_cast<const int8_t*>(p));
   const int16x8_t low = vmovl_s8(vget_low_s8(b)), high = vmovl_s8(vget_high_s8(b));
@@ -161,11 +173,32 @@ inline Bytes shift(Bytes a, int by) {
   return quarters<Bytes>([&](int i) { return vshlq_u8(a.v[i], vdupq_n_s8(static_cast<int8_t>(by))); });
 }
 
+// table.v[code] for codes below 16.
+inline Bytes look_up(const ByteTable& table, Bytes codes) {
+  const uint8x16_t values = vld1q_u8(table.v);
+  return quarters<Bytes>([&](int i) { return vqtbl1q_u8(values, codes.v[i]); });
+}
+
+inline void istore(int32_t* p, I a) {
+  for (int i = 0; i < 4; ++i) vst1q_s32(p + 4 * i, a.v[i]);
+}
+// Eight codes of 4 bits in each lane, the highest bit of each a sign: the last sign becomes what makes their number even. The bytes
+// without it times 17 add up to a number whose bit 7 is the parity of the others.
+inline I even_signs(I codes) {
+  return quarters<I>([&](int i) {
+    const uint32x4_t all = vreinterpretq_u32_s32(codes.v[i]);
+    const uint8x16_t others = vreinterpretq_u8_u32(vandq_u32(all, vdupq_n_u32(0x08888888u)));
+    const uint32x4_t sum = vdotq_u32(vdupq_n_u32(0), others, vdupq_n_u8(17));
+    return vreinterpretq_s32_u32(vbslq_u32(vdupq_n_u32(0x80000000u), vshlq_n_u32(sum, 24), all));
+  });
+}
+
 // Weight codes as operands of the dot-product instruction: signed bytes, zero point subtracted.
-template <int kBits> inline constexpr bool kUnsignedDot = false;
+template <int kLargest> inline constexpr bool kUnsignedDot = false;
+template <int kLargest> inline constexpr bool kAnyActivation = true;  // whether activations of -128 are multiplied exactly
 struct Codes { int8x16_t v[4]; };
 inline void keep_in_register(Codes&) {}
-template <int kBits, int kZero> inline Codes codes(Bytes b) {
+template <int kLargest, int kZero> inline Codes codes(Bytes b) {
   return quarters<Codes>([&](int i) { return vreinterpretq_s8_u8(vsubq_u8(b.v[i], vdupq_n_u8(kZero))); });
 }
 // The dot product of 16 columns, starting at quad `first` of 4 columns, with 16 activations, per lane.
@@ -183,10 +216,10 @@ template <class Quads> [[gnu::always_inline]] inline I dot16(const Quads& quads,
 inline constexpr int kMaxRows = 8, kMaxDenseRows = 4;  // rows that share one unpacking of a group
 #define OUTRIDER_INLINE_ROWS [[gnu::always_inline]] inline
 inline constexpr bool kUnpackOnce = true;
-template <int kBits> inline constexpr int kRowBlock = 1;
-template <int kBits> inline constexpr bool kUnpackPerRowBlock = false;
+template <int kLargest> inline constexpr int kRowBlock = 1;
+template <int kLargest> inline constexpr bool kUnpackPerRowBlock = false;
 // sum[r] = the dot product of 4 * kCount columns, starting at quad `first` of 4 columns, with the activations x[r], per lane.
-template <int kBits, int kCount, class Quads, int kRows>
+template <int kLargest, int kCount, class Quads, int kRows>
 [[gnu::always_inline]] inline void dot_quads(const Quads& quads, int first, const int8_t* const (&x)[kRows], I (&sum)[kRows]) {
   for (int r = 0; r < kRows; ++r) {
     sum[r] = dot16(quads, first, x[r]);

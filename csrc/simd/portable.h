@@ -1,10 +1,12 @@
 // Plain C++, lane by lane: slow, and the reference that the other instruction sets must match bit for bit.
 #pragma once
+#include <bit>
 #include <cmath>
 #include <cstdint>
 #include <cstring>
 
 #include "weights/half.h"
+#include "weights/layout.h"
 
 namespace outrider::OUTRIDER_ISA {
 
@@ -148,6 +150,9 @@ inline void store_f16(uint16_t* p, F a) {
 inline F load_bf16(const uint16_t* p) {
   return each([=](int i) { return bfloat16_to_float(p[i]); });
 }
+inline F load_e4m3(const uint8_t* p) {  // divided by 256: the bits of a float16 with an exponent bias that is larger by 8
+  return each([=](int i) { return half_to_float(static_cast<uint16_t>((p[i] & 0x80) << 8 | (p[i] & 0x7f) << 7)); });
+}
 inline F load_u8(const uint8_t* p) {
   return each([=](int i) { return static_cast<float>(p[i]); });
 }
@@ -155,6 +160,12 @@ inline F load_i8(const uint8_t* p) {
   return each([=](int i) { return static_cast<float>(static_cast<int8_t>(p[i])); });
 }
 
+inline F load_low_u4(const uint8_t* p) {
+  return each([=](int i) { return static_cast<float>(p[i] & 15); });
+}
+inline F load_high_u4(const uint8_t* p) {
+  return each([=](int i) { return static_cast<float>(p[i] >> 4); });
+}
 inline void prefetch(const void* p) { __builtin_prefetch(p, 0, 2); }
 inline Bytes load_bytes(const uint8_t* p) {
   return each_byte([=](int i) { return p[i]; });
@@ -170,12 +181,27 @@ inline Bytes shift(Bytes a, int by) {
   return each_byte([&](int i) { return by < 0 ? a.v[i] >> -by : a.v[i] << by; });
 }
 
-template <int kBits> inline constexpr bool kUnsignedDot = false;  // codes() subtracts the zero point
+// table.v[code] for codes below 16.
+inline Bytes look_up(const ByteTable& table, Bytes codes) {
+  return each_byte([&](int i) { return table.v[codes.v[i]]; });
+}
+
+inline void istore(int32_t* p, I a) { std::memcpy(p, a.v, sizeof a.v); }
+// Eight codes of 4 bits in each lane, the highest bit of each a sign: the last sign becomes what makes their number even.
+inline I even_signs(I codes) {
+  return each_int([&](int i) {
+    const uint32_t all = static_cast<uint32_t>(codes.v[i]), odd = std::popcount(all & 0x08888888u) & 1u;
+    return static_cast<int32_t>((all & 0x7fffffffu) | odd << 31);
+  });
+}
+
+template <int kLargest> inline constexpr bool kUnsignedDot = false;   // codes() subtracts the zero point
+template <int kLargest> inline constexpr bool kAnyActivation = true;  // whether activations of -128 are multiplied exactly
 struct Codes { int16_t v[64]; };
 inline void keep_in_register(Codes&) {}
-template <int kBits, int kZero> inline Codes codes(Bytes b) {
+template <int kLargest, int kZero> inline Codes codes(Bytes b) {
   Codes r;
-  for (int i = 0; i < 64; ++i) r.v[i] = static_cast<int16_t>(b.v[i] - kZero);
+  for (int i = 0; i < 64; ++i) r.v[i] = static_cast<int8_t>(b.v[i] - kZero);
   return r;
 }
 // The dot product of 16 columns, starting at quad `first` of 4 columns, with 16 activations, per lane.
@@ -191,10 +217,10 @@ template <class Quads> inline I dot16(const Quads& quads, int first, const int8_
 inline constexpr int kMaxRows = 2, kMaxDenseRows = 2;
 #define OUTRIDER_INLINE_ROWS inline
 inline constexpr bool kUnpackOnce = true;
-template <int kBits> inline constexpr int kRowBlock = 1;
-template <int kBits> inline constexpr bool kUnpackPerRowBlock = false;
+template <int kLargest> inline constexpr int kRowBlock = 1;
+template <int kLargest> inline constexpr bool kUnpackPerRowBlock = false;
 // sum[r] = the dot product of 4 * kCount columns, starting at quad `first` of 4 columns, with the activations x[r], per lane.
-template <int kBits, int kCount, class Quads, int kRows>
+template <int kLargest, int kCount, class Quads, int kRows>
 inline void dot_quads(const Quads& quads, int first, const int8_t* const (&x)[kRows], I (&sum)[kRows]) {
   for (int r = 0; r < kRows; ++r) {
     sum[r] = dot16(quads, first, x[r]);

@@ -7,7 +7,7 @@ namespace {
 const float kCanary = -1.2345e30f;
 constexpr size_t kRows = 17;
 
-std::vector<float> naive_logits(const KernelTable& k, const Packed& w, const Activations& a) {
+std::vector<float> naive_logits(const KernelTable& k, const Packed& w, const Activations& a, float output_scale) {
   std::vector<float> logits(a.rows * w.rows), out(a.rows * kTile);
   for (size_t t = 0; t < w.matrix.tiles; ++t) {
     k.linear_tile(w.matrix, t, w.matrix.codes_of(t + 1), w.quantized() ? a.quantized.data() : nullptr,
@@ -15,6 +15,12 @@ std::vector<float> naive_logits(const KernelTable& k, const Packed& w, const Act
     for (size_t r = 0; r < a.rows; ++r)
       for (size_t i = 0; i < kTile && t * kTile + i < w.rows; ++i) logits[r * w.rows + t * kTile + i] = out[r * kTile + i];
   }
+  if (output_scale != 0.0f)
+    for (float& x : logits) {
+      float lanes[kTile] = {x};
+      k.round_row(output_scale, kTile, lanes);
+      x = lanes[0];
+    }
   return logits;
 }
 
@@ -31,10 +37,10 @@ bool same(const std::vector<Best>& a, const std::vector<Best>& b) {
   return a.size() == b.size();
 }
 
-void check_head(const Packed& w, const Activations& a, const std::string& what) {
+void check_head(const Packed& w, const Activations& a, const std::string& what, float output_scale = 0.0f) {
   std::vector<Best> definition;
   for (const KernelTable* k : tables()) {
-    const std::vector<float> logits = naive_logits(*k, w, a);
+    const std::vector<float> logits = naive_logits(*k, w, a, output_scale);
     std::vector<Best> wanted;
     for (size_t r = 0; r < a.rows; ++r) wanted.push_back(naive_best(logits.data() + r * w.rows, w.rows));
     if (definition.empty()) {
@@ -50,15 +56,15 @@ void check_head(const Packed& w, const Activations& a, const std::string& what) 
       const int n = static_cast<int>(rows);
 
       std::vector<Best> best(rows, Best{-infinity(), 0});
-      k->head_tiles(w.matrix, 0, w.matrix.tiles, quantized, dense, n, best.data(), nullptr, 0);
+      k->head_tiles(w.matrix, 0, w.matrix.tiles, quantized, dense, n, best.data(), nullptr, 0, output_scale);
       CHECK(same(best, expected), here);
 
       const size_t stride = w.rows + 3;
       std::vector<float> out(rows * stride - 3, kCanary);
       best.assign(rows, Best{-infinity(), 0});
       const size_t half = w.matrix.tiles / 2;  // in two calls, as a thread that processes two pieces
-      k->head_tiles(w.matrix, 0, half, quantized, dense, n, best.data(), out.data(), stride);
-      k->head_tiles(w.matrix, half, w.matrix.tiles, quantized, dense, n, best.data(), out.data(), stride);
+      k->head_tiles(w.matrix, 0, half, quantized, dense, n, best.data(), out.data(), stride, output_scale);
+      k->head_tiles(w.matrix, half, w.matrix.tiles, quantized, dense, n, best.data(), out.data(), stride, output_scale);
       CHECK(same(best, expected), here);
       bool written = true;
       for (size_t r = 0; r < rows; ++r) {
@@ -104,6 +110,14 @@ void test_head() {
       for (size_t k = 0; k < columns; ++k) x[5 * columns + k] = not_a_number();
       check_head(Packed(f, vocabulary, columns, blocks), Activations(kRows, columns, std::move(x)), what + " NaN");
     }
+  }
+  // A head of 2-bit codes whose input and output are rounded to static scales: many logits are equal.
+  const size_t columns = 256;
+  for (size_t vocabulary : {15, 83}) {
+    StoredScales scales = random_scales(Format::I2, vocabulary, 1, false, random);
+    const Packed w(Format::I2, vocabulary, columns, random_blocks(Format::I2, vocabulary, columns, random), std::move(scales));
+    const Activations a(kRows, columns, random.bells(kRows * columns), portable(), 0.03125f);
+    check_head(w, a, note("static I2", "vocabulary", vocabulary), 0.25f);
   }
 }
 

@@ -101,26 +101,29 @@ void test_linear() {
   Random random(2);
   for (int i = 0; i < kFormatCount; ++i) {
     const Format f = static_cast<Format>(i);
-    const bool dense = info(f).bits == 0;
-    const std::vector<size_t> widths = dense                  ? std::vector<size_t>{1, 37, 2, 3, 4, 130}
-                                       : info(f).block == 256 ? std::vector<size_t>{768, 256}
-                                                              : std::vector<size_t>{352, 32, 96};
+    const bool dense = info(f).bits == 0, grouped = info(f).scales == Scales::kGroups, single = info(f).block == 1;
+    const size_t block = info(f).block;
+    const std::vector<size_t> widths = single         ? std::vector<size_t>{1, 37, 2, 3, 4, 130}
+                                       : block == 256 ? std::vector<size_t>{768, 256}
+                                                      : std::vector<size_t>{11 * block, block, 3 * block};
     for (size_t columns : widths)
       for (size_t rows : {1, 16, 35}) {
-        const Packed w(f, rows, columns, random_blocks(f, rows, columns, random));
+        const bool each_group = rows == 16;  // otherwise one scale for the row
+        StoredScales scales = random_scales(f, rows, each_group ? columns / kGroup : 1, !dense && rows != 1, random);
+        const Packed w(f, rows, columns, random_blocks(f, rows, columns, random), std::move(scales));
         std::vector<float> x = random.bells((kMost + 1) * columns, 3.0f);
         for (size_t k = 0; k < std::min<size_t>(columns, 40); ++k) x[3 * columns + k] = 0.0f;  // a group of zeros
         for (size_t k = 0; k < columns; k += 3) x[kMost * columns + k] = not_a_number();       // NaN in another row of the batch
         x[kMost * columns] = infinity();
-        const Activations a(kMost + 1, columns, std::move(x));
-        const int step = rows == 35 && columns == widths[dense] ? 1 : 5;  // every batch size, or some
+        const Activations a(kMost + 1, columns, std::move(x), portable(), grouped && rows == 16 ? 0.03125f : 0.0f);
+        const int step = rows == 35 && columns == widths[single] ? 1 : 5;  // every batch size, or some
         check_matrix(w, a, kMost, step, note(info(f).name, "rows", rows, "columns", columns));
       }
     // The largest possible products: integer sums must neither saturate nor overflow.
     for (Fill fill : {Fill::kLargestCodes, Fill::kSmallestCodes}) {
       if (dense) continue;
       const size_t columns = 512, rows = 16;
-      const Packed w(f, rows, columns, random_blocks(f, rows, columns, random, fill));
+      const Packed w(f, rows, columns, random_blocks(f, rows, columns, random, fill), random_scales(f, rows, 1, false, random));
       std::vector<float> x(4 * columns);
       for (size_t k = 0; k < columns; ++k) {
         x[k] = 1.0f;
@@ -128,7 +131,7 @@ void test_linear() {
         x[2 * columns + k] = k % 2 ? 1.0f : -1.0f;
         x[3 * columns + k] = k % 4 < 2 ? 1.0f : -1.0f;
       }
-      const Activations a(4, columns, std::move(x));
+      const Activations a(4, columns, std::move(x), portable(), grouped ? 1.0f / 128.0f : 0.0f);  // codes 127 and -128
       check_matrix(w, a, 4, 5, note(info(f).name, "extreme", static_cast<int>(fill)));
     }
   }

@@ -11,6 +11,7 @@ constexpr int kVocabulary = 200, kHidden = 64, kHeads = 4, kHeadDim = 32, kWidth
               kAdapters = 2;
 const std::vector<KvShape> kShapes = {{2, kHeadDim, 16}, {1, kHeadDim, 0}};
 const std::vector<Format> kWeights = {Format::Q4_0, Format::Q8_0, Format::Q5_1, Format::BF16};
+const std::vector<Format> kIntegers = {Format::I4, Format::I2, Format::I8};
 
 // Records the model with weights from a seeded random stream.
 class Recorder {
@@ -48,9 +49,10 @@ class Recorder {
       p_.add(y, x);
       p_.scale(x, 0.75f);
     }
+    static_mlp(x, normed, y);
     p_.keep_outputs({x});
     p_.rms_norm(x, norm(kHidden), 1e-6f, normed);
-    p_.head(normed, matrix(kVocabulary, kHidden), 20.0f);
+    p_.head(normed, integers(kVocabulary, kHidden), 20.0f, 0.03f, 0.01f);
     return p_;
   }
 
@@ -68,6 +70,26 @@ class Recorder {
     p_.expert_linear(gated, kTopK, matrix(kHidden, 32, kExperts), parts);
     p_.combine_experts(parts, share, kTopK, mix);
     p_.add(mix, y);
+  }
+
+  // Integer weights and static scales of activations, with dynamic ones for the same input in between.
+  void static_mlp(int x, int normed, int y) {
+    const int first = p_.buffer("first", 32), second = p_.buffer("second", 48), gated = p_.buffer("static gated", kWidth);
+    p_.rms_norm(x, norm(kHidden), 1e-6f, normed);
+    const Weights a = integers(32, kHidden), b = integers(48, kHidden), gate = integers(kWidth, kHidden),
+                  up = integers(kWidth, kHidden), down = integers(kHidden, kWidth), dynamic = integers(32, kHidden);
+    p_.linear(normed, {a, b}, {first, second}, 0.0234f, {0.0f, 0.11f});
+    p_.linear(normed, {dynamic}, {first}, 0.0f, {0.07f});
+    p_.gated_linear(normed, gate, up, gated, 0.0234f, 0.05f, 0.0625f);
+    p_.linear(gated, {down}, {y}, 0.01f, {0.2f});
+    p_.copy(first, y, 16);
+    p_.add(y, x);
+  }
+
+  Weights integers(size_t rows, size_t columns) {
+    const Format f = kIntegers[made_++ % kIntegers.size()];
+    const StoredScales scales = random_scales(f, rows, made_ % 2 ? 1 : columns / kGroup, false, random_);
+    return std::make_shared<Weight>(f, 1, rows, columns, random_blocks(f, rows, columns, random_).data(), *pool_, scales.view());
   }
 
   // By matrix (rows; 0 for one that is left as it is), what two adapters add; sums over the input are in two ranges.
@@ -95,7 +117,7 @@ class Recorder {
 
   std::shared_ptr<const Table> table() {
     auto blocks = std::make_shared<std::vector<uint8_t>>(random_blocks(Format::F16, kVocabulary, kHidden, random_));
-    return std::make_shared<Table>(Table{Format::F16, kVocabulary, kHidden, blocks->data(), blocks});
+    return std::make_shared<Table>(Table{Format::F16, kVocabulary, kHidden, blocks->data(), {}, blocks});
   }
 
   Vector norm(int width) {

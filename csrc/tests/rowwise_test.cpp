@@ -63,19 +63,19 @@ void test_norm(Random& random) {
 struct Quantized {
   std::vector<int8_t> codes;
   std::vector<float> scale, half_sum, scaled_sum;
-  std::vector<int32_t> times8, times128;
+  std::vector<int32_t> times2, times8, times128;
 
-  Quantized(const std::vector<float>& x, const KernelTable& k) {
-    for (const ActivationGroup& g : Activations(1, x.size(), x, k).groups) {
+  Quantized(const std::vector<float>& x, const KernelTable& k, float static_scale = 0.0f) {
+    for (const ActivationGroup& g : Activations(1, x.size(), x, k, static_scale).groups) {
       codes.insert(codes.end(), g.codes, g.codes + kGroup);
       half_sum.insert(half_sum.end(), g.half_sum, g.half_sum + 2);
       scale.push_back(g.scale), scaled_sum.push_back(g.scaled_sum);
-      times8.push_back(g.times8), times128.push_back(g.times128);
+      times2.push_back(g.times2), times8.push_back(g.times8), times128.push_back(g.times128);
     }
   }
   bool same(const Quantized& b) const {
     return codes == b.codes && same_bits(scale, b.scale) && same_bits(half_sum, b.half_sum) &&
-           same_bits(scaled_sum, b.scaled_sum) && times8 == b.times8 && times128 == b.times128;
+           same_bits(scaled_sum, b.scaled_sum) && times2 == b.times2 && times8 == b.times8 && times128 == b.times128;
   }
 };
 
@@ -108,7 +108,7 @@ void test_quantize(Random& random) {
       const int sum = halves[0] + halves[1];
       sums &= definition.half_sum[2 * g] == static_cast<float>(halves[0]) &&
               definition.half_sum[2 * g + 1] == static_cast<float>(halves[1]);
-      sums &= definition.times8[g] == 8 * sum && definition.times128[g] == 128 * sum;
+      sums &= definition.times2[g] == 2 * sum && definition.times8[g] == 8 * sum && definition.times128[g] == 128 * sum;
       sums &= definition.scaled_sum[g] == scale * static_cast<float>(sum);
     }
     CHECK(right, note("quantize_row", "n", n));
@@ -130,6 +130,36 @@ void test_quantize(Random& random) {
     CHECK(in_range, note("quantize_row of odd values", "case", i));
     for (const KernelTable* k : tables()) CHECK(Quantized(odd[i], *k).same(definition), note(k->name, "odd case", i));
     digest.add(definition.codes), digest.add(definition.scale);
+  }
+}
+
+// Static scales: codes and rounded values are those of round-half-even and a clamp to int8; a NaN stays NaN.
+void test_static(Random& random) {
+  const float scale = 0.0625f;
+  std::vector<float> x = random.bells(96, 4.0f);
+  for (int i = 0; i < 32; ++i) x[i] = scale * (static_cast<float>(i - 16) + 0.5f);  // ties
+  x[32] = 1e9f, x[33] = -1e9f, x[34] = infinity(), x[35] = -infinity(), x[36] = 127.5f * scale, x[37] = -128.5f * scale;
+  std::vector<float> expected;
+  for (float v : x) expected.push_back(std::min(127.0f, std::max(-128.0f, std::nearbyint(v / scale))) * scale);
+  for (const KernelTable* k : tables()) {
+    std::vector<float> rounded = x;
+    k->round_row(scale, static_cast<int>(x.size()), rounded.data());
+    bool same = true;
+    for (size_t i = 0; i < x.size(); ++i) same &= rounded[i] == expected[i];
+    CHECK(same, k->name);
+    const Quantized codes(x, *k, scale);
+    CHECK(codes.same(Quantized(x, portable(), scale)), k->name);
+    bool equal = true;
+    for (size_t i = 0; i < x.size(); ++i) equal &= static_cast<float>(codes.codes[i]) * codes.scale[i / 32] == expected[i];
+    CHECK(equal, k->name);
+    digest.add(rounded), digest.add(codes.codes), digest.add(codes.scaled_sum);
+
+    std::vector<float> with_nan = x;
+    with_nan[40] = not_a_number();
+    const Quantized marked(with_nan, *k, scale);
+    CHECK(marked.scale[0] == scale && std::isnan(marked.scale[1]) && std::isnan(marked.scaled_sum[1]), k->name);
+    k->round_row(scale, static_cast<int>(x.size()), with_nan.data());
+    CHECK(std::isnan(with_nan[40]) && with_nan[41] == expected[41], k->name);
   }
 }
 
@@ -297,6 +327,8 @@ void test_rowwise() {
   test_softcap(random);
   test_softmax(random);
   test_sum_exp(random);
+  Random own(13);
+  test_static(own);
 }
 
 }  // namespace outrider::test

@@ -45,13 +45,24 @@ void test_weight() {
     const Format f = static_cast<Format>(i);
     const size_t rows = 21, columns = 512, count = 3, bytes = rows * row_bytes(f, columns);
     const std::vector<uint8_t> blocks = random_blocks(f, count * rows, columns, random);
+    const size_t groups = 4;
+    const StoredScales all = random_scales(f, count * rows, groups, i % 2 == 0 && info(f).bits, random);
+    const auto scales_of = [&](size_t m) {
+      StoredScales part;
+      if (all.groups == 0) return part;
+      const size_t first = m * rows * groups, last = first + rows * groups;
+      part.groups = groups;
+      part.scale.assign(all.scale.begin() + first, all.scale.begin() + last);
+      if (!all.zero.empty()) part.zero.assign(all.zero.begin() + first, all.zero.begin() + last);
+      return part;
+    };
     for (int threads : {1, 3}) {
       ThreadPool pool(threads);
-      const Weight weight(f, count, rows, columns, blocks.data(), pool);
+      const Weight weight(f, count, rows, columns, blocks.data(), pool, all.view());
       const std::string what = note(info(f).name, "threads", threads);
       CHECK(weight.count() == count && weight.quantized() == (info(f).bits != 0), what);
       for (size_t m = 0; m < count; ++m) {
-        const Packed alone(f, rows, columns, {blocks.begin() + m * bytes, blocks.begin() + (m + 1) * bytes});
+        const Packed alone(f, rows, columns, {blocks.begin() + m * bytes, blocks.begin() + (m + 1) * bytes}, scales_of(m));
         const Matrix packed = weight.matrix(m);
         CHECK(packed.rows == rows && packed.columns == columns && packed.tiles == 2, what);
         CHECK(std::memcmp(packed.codes, alone.codes.data(), alone.codes.size()) == 0, what);
@@ -60,7 +71,7 @@ void test_weight() {
       }
     }
     // An activation row that is 127 in one column and 0 elsewhere yields that column's weights.
-    const Packed w(f, rows, columns, {blocks.begin(), blocks.begin() + bytes});
+    const Packed w(f, rows, columns, {blocks.begin(), blocks.begin() + bytes}, scales_of(0));
     std::vector<std::vector<float>> values;
     for (size_t r = 0; r < rows; ++r) values.push_back(w.row(r));
     bool right = true;

@@ -1,4 +1,5 @@
-// Software conversion of float16 and bfloat16, for code built without conversion instructions. Rounds to nearest, ties to even.
+// Software conversion of float16, bfloat16 and E4M3, for code built without conversion instructions. Rounds to nearest, ties to
+// even.
 #pragma once
 #include <cstdint>
 #include <cstring>
@@ -27,6 +28,11 @@ static inline float half_to_float(uint16_t h) {
   }
   if (exponent == 31) return float_from_bits(sign | 0x7f800000u | (mantissa << 13) | (mantissa ? 0x400000u : 0u));
   return float_from_bits(sign | ((exponent + 112u) << 23) | (mantissa << 13));
+}
+
+// E4M3, whose NaN counts as 480. A float16 of the same bits has an exponent bias that is larger by 8.
+static inline float float8_to_float(uint8_t bits) {
+  return 256.0f * half_to_float(static_cast<uint16_t>((bits & 0x80) << 8 | (bits & 0x7f) << 7));
 }
 
 static inline uint16_t float_to_half(float f) {

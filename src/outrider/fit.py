@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import logging
-import math
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from outrider.backends.cpu import KvFormat
-from outrider.backends.cpu.weights import packed_bytes_per_weight
+from outrider.backends.cpu.weights import packed_bytes as packed
 from outrider.cache import cache_bytes
 from outrider.checkpoints.checkpoint import Tensor
 from outrider.checkpoints.config import ModelConfig
@@ -103,12 +102,11 @@ class Footprint:
 
 def packed_bytes(tensors: Mapping[str, Tensor], quantize: Quantization | None = None) -> int:
     """Bytes of the matrices that passes read whole, once they are packed."""
-    total = 0.0
+    total = 0
     for name, tensor in tensors.items():
         if is_swept(name, tensors):
-            to = block_format(tensor, quantize) if quantize else None
-            total += math.prod(tensor.shape) * packed_bytes_per_weight(to or tensor.format)
-    return round(total)
+            total += packed(tensor, block_format(tensor, quantize) if quantize else None)
+    return total
 
 
 def check_fit(name: str, footprint: Footprint, setting: Setting, memory: Memory, *, asked: bool) -> None:

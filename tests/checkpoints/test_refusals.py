@@ -12,7 +12,6 @@ import gguf
 import numpy as np
 import pytest
 import tiny_checkpoints as tiny_files
-from gguf import GGMLQuantizationType as Type
 from safetensors.numpy import load_file, save_file
 from tiny_checkpoints import Tiny
 
@@ -142,16 +141,6 @@ def test_an_absurd_count_is_refused_before_it_is_used(
     raw[offset : offset + 8] = struct.pack("<Q", count)
     path.write_bytes(raw)
     refused(path, f"claims {count} {what}")
-
-
-def test_an_unsupported_quantization_is_named(tiny: Make, tmp_path: Path) -> None:
-    blocks = np.zeros((512, gguf.GGML_QUANT_SIZES[Type.IQ4_NL][1] * 2), np.uint8)
-
-    def edit(writer: gguf.GGUFWriter) -> None:
-        writer.add_tensor("v.odd.weight", blocks, raw_dtype=Type.IQ4_NL)
-
-    path = tiny_files.save_gguf(tiny("gemma3").model, tmp_path / "model.gguf", edit=edit)
-    refused(path, str(path), "v.odd.weight", "IQ4_NL", "Q4_K", "Q8_0")
 
 
 # GGUF: the model in it.

@@ -61,7 +61,8 @@ def test_bytes_are_those_of_the_checkpoint(tiny):
 
 
 @pytest.mark.parametrize(
-    ("format", "bits"), [("Q4_0", 4.5), ("Q4_K", 4.625), ("Q8_0", 8.5), ("Q6_K", 6.5625), ("F32", 32)]
+    ("format", "bits"),
+    [("Q4_0", 4.5), ("Q4_K", 4.625), ("Q8_0", 8.5), ("Q6_K", 6.5625), ("F32", 32), ("I2", 2.015625)],
 )
 def test_packed_weights_have_the_bits_that_packing_says(format, bits):
     assert 8 * packed_bytes_per_weight(format) == bits

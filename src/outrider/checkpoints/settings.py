@@ -109,6 +109,11 @@ class Settings:
             raise self._unlike(key, value, f"an array of {np.dtype(dtype).name}")
         return value
 
+    def present(self) -> list[str]:
+        """The keys under the prefix that are not null. Does not count as reading them."""
+        names = (name for name, value in self._values.items() if value is not None and name.startswith(self._prefix))
+        return [name.removeprefix(self._prefix) for name in names]
+
     def section(self, key: str) -> Settings:
         """A nested object as settings of its own."""
         value = self._get(key)

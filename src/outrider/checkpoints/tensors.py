@@ -61,6 +61,15 @@ post_per_layer_input_norm.weight       post_norm.weight             hidden      
 layer_scalar                           layer_output_scale.weight    one                       gemma4
 """)
 
+STATIC_SCALES = ("input_scale", "output_scale")
+"""X.input_scale and X.output_scale: one value each, the static scale of X.weight's activations; 0 for none."""
+
+ROUNDED = (
+    *(row.neutral.removesuffix(".weight") for row in LAYER if len(row.shape) == 2 and "router" not in row.neutral),
+    "lm_head",
+)
+"""The matrices that may have static scales; those of a layer without its name."""
+
 AFTER_LAYERS = _rows("""
 norm.weight                            output_norm.weight           hidden
 lm_head.weight                         output.weight                vocabulary,hidden         untied

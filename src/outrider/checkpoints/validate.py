@@ -2,15 +2,32 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from itertools import chain
 from pathlib import Path
 
 import numpy as np
 
-from outrider.checkpoints.checkpoint import FLOAT_FORMATS, TOKEN_ORDERING, WEIGHT_FORMATS, Tensor
+from outrider.checkpoints.checkpoint import (
+    FLOAT_FORMATS,
+    INTEGER_FORMATS,
+    TOKEN_ORDERING,
+    WEIGHT_FORMATS,
+    GroupScales,
+    Tensor,
+)
 from outrider.checkpoints.config import AssistantConfig, Experts, ModelConfig
-from outrider.checkpoints.tensors import AFTER_LAYERS, BEFORE_LAYERS, EMBEDDING, LAYER, OWN_HEAD, Known
+from outrider.checkpoints.tensors import (
+    AFTER_LAYERS,
+    BEFORE_LAYERS,
+    EMBEDDING,
+    LAYER,
+    OWN_HEAD,
+    ROUNDED,
+    STATIC_SCALES,
+    Known,
+)
 from outrider.errors import CheckpointError
 
 _KV_TENSORS = [f"self_attn.{name}.weight" for name in ("k_proj", "v_proj", "k_norm", "v_norm")]
@@ -56,7 +73,8 @@ def unused_tensors(config: ModelConfig | AssistantConfig) -> set[str]:
     share another layer's cache."""
     layers = config.text.layers if isinstance(config, AssistantConfig) else config.layers
     shared = [f"layers.{index}." for index, layer in enumerate(layers) if layer.kv_source != index]
-    return {layer + name for layer in shared for name in _KV_TENSORS}
+    unused = {layer + name for layer in shared for name in _KV_TENSORS}
+    return unused | {name.replace("weight", scale) for name in unused for scale in STATIC_SCALES}
 
 
 def _shapes(rows: tuple[Known, ...], sizes: Mapping[str, int], prefix: str = "") -> dict[str, tuple[int, ...]]:
@@ -84,9 +102,17 @@ def validate(
     head = tensors.get(OWN_HEAD)
     own = untied if head is None else not _equal(head, tensors.get(EMBEDDING))
     expected = expected_shapes(config, untied=own)
+    expected |= {name: (1,) for name in tensors if _is_static_scale(name, expected)}
     for problem, remedy in chain(_contradictions(config), _misfits(config, expected, tensors)):
         raise CheckpointError(problem, path=path, remedy=remedy)
     return {name: tensors[name] for name in expected}
+
+
+def _is_static_scale(name: str, expected: Mapping[str, tuple[int, ...]]) -> bool:
+    """Whether a tensor is a static activation scale of a matrix that may have one. A head's may be the embedding's."""
+    matrix, _, part = name.rpartition(".")
+    known = f"{matrix}.weight" in expected or matrix == "lm_head"
+    return part in STATIC_SCALES and known and matrix.endswith(ROUNDED)
 
 
 def _contradictions(config: ModelConfig | AssistantConfig) -> Iterator[_Problem]:
@@ -128,16 +154,38 @@ def _misfits(
         elif tensor.format not in (("I32",) if ordering else FLOAT_FORMATS if len(shape) == 1 else WEIGHT_FORMATS):
             remedy = f"Convert it again with this tensor as {'I32' if ordering else 'F32'}"
             yield f"stores the tensor {name} as {tensor.format}", remedy
+        elif name.endswith(STATIC_SCALES) and not 0 <= (scale := float(tensor.float32()[0])) < math.inf:
+            yield f"holds the static scale {name} of {scale}", f"It is damaged: {_AGAIN}"
+        elif name.endswith(STATIC_SCALES[0]) and not _is_integer_matrix(name, tensors):
+            remedy = "Use the checkpoint as it was published"
+            yield f"holds {name}, a static scale for the input of a matrix that is not quantized", remedy
         # A token id outside the vocabulary would be read outside the embedding.
         elif ordering and not np.array_equal(np.sort(tensor.data.view("<i4")), np.arange(shape[0], dtype=np.int32)):
             problem = f"holds token ids in {TOKEN_ORDERING} that are not 0 to {shape[0] - 1}, each once"
             yield problem, f"It is damaged: {_AGAIN}"
 
 
+def _is_integer_matrix(scale: str, tensors: Mapping[str, Tensor]) -> bool:
+    matrix = tensors.get(f"{scale.rpartition('.')[0]}.weight", tensors.get(EMBEDDING))
+    return matrix is not None and matrix.format in INTEGER_FORMATS
+
+
 def _equal(head: Tensor, embedding: Tensor | None) -> bool:
     """Whether two matrices have the same bytes; compared piece by piece, without memory for whole ones."""
     if embedding is None or (head.format, head.shape) != (embedding.format, embedding.shape):
         return False
+    if not np.array_equal(head.factor, embedding.factor):
+        return False
+    if not _equal_scales(head.scales, embedding.scales):
+        return False
     left, right = head.data, embedding.data
     pieces = (slice(start, start + _COMPARED_BYTES) for start in range(0, len(left), _COMPARED_BYTES))
     return all(np.array_equal(left[piece], right[piece]) for piece in pieces)
+
+
+def _equal_scales(left: GroupScales | None, right: GroupScales | None) -> bool:
+    if left is None or right is None:
+        return left is right
+    if left.zero is None or right.zero is None:
+        return left.zero is right.zero and np.array_equal(left.scale, right.scale)
+    return np.array_equal(left.zero, right.zero) and np.array_equal(left.scale, right.scale)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from outrider.checkpoints.config import ModelConfig, own_kv_layers
 from outrider.checkpoints.tensors import EMBEDDING, head_of
 from outrider.executor import Executor
-from outrider.models.layer import Stack, decoder_layer, rope_tables
+from outrider.models.layer import Stack, decoder_layer, rope_tables, static_scales
 from outrider.program import Add, Copy, Gather, Head, HeadNorm, KvLayer, Linear, Program, Recorder, RmsNorm, Scale
 
 HIDDEN = "hidden"
@@ -69,7 +69,7 @@ def record_gemma(config: ModelConfig, names: Container[str], *, taps: Collection
             record(Copy(x, record.buffer(tap(index), config.hidden_size)))
     hidden = record.buffer(HIDDEN, config.hidden_size)
     record(RmsNorm(x, "norm.weight", config.rms_norm_eps, hidden))
-    record(Head(hidden, head_of(record.names), config.logit_softcap or 0.0))
+    record(Head(hidden, head_of(record.names), config.logit_softcap or 0.0, *static_scales(record.names, "lm_head")))
     return record.program(every_row=[tap(layer) for layer in taps])
 
 

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from outrider.backends import cpu
-from outrider.backends.cpu.weights import packed_bytes_per_weight
-from outrider.checkpoints.checkpoint import BLOCKS, Format
+from outrider.backends.cpu.weights import any_weights, packed_bytes_per_weight
+from outrider.checkpoints.checkpoint import Format
 from outrider.roofline.hardware import Hardware
 from outrider.speculation.costs import MOST_ROWS
 
@@ -66,13 +66,11 @@ def _outputs(weights: float) -> int:
 
 
 def _product(format: Format, outputs: int, calls: int, pool: cpu.ThreadPool) -> cpu.Program:
-    """A program of `calls` products with one (outputs, _COLUMNS) matrix of zeros."""
+    """A program of `calls` products with one (outputs, _COLUMNS) matrix."""
     program = cpu.Program(_WARM_ROWS, [], "float16", pool)
     x, y = program.buffer("x", _COLUMNS), program.buffer("y", outputs)
     program.gather(cpu.table("F32", 1, _COLUMNS, np.ones(_COLUMNS, np.float32).view(np.uint8)), 1.0, x)
-    per_block, size = BLOCKS[format]
-    zeros = np.zeros(outputs * _COLUMNS // per_block * size, np.uint8)  # zeros take as long as other weights
-    weight = cpu.pack(format, outputs, _COLUMNS, zeros, pool)
+    weight = any_weights(format, outputs, _COLUMNS, pool)
     for _ in range(calls):
         program.linear(x, [weight], [y])
     return program

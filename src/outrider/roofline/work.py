@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from outrider.backends.cpu.weights import packed_bytes_per_weight
+from outrider.backends.cpu.weights import packed_bytes
 from outrider.checkpoints.checkpoint import Format, Tensor
 from outrider.checkpoints.config import AssistantConfig, Layer, ModelConfig, own_kv_layers
 from outrider.checkpoints.traffic import chosen_of, is_swept
@@ -88,8 +88,7 @@ def _work(
         if is_swept(name, tensors):
             weights = math.prod(tensor.shape)
             chosen, count = chosen_of(name, tensors, config)
-            nbytes = round(weights * packed_bytes_per_weight(tensor.format))
-            matrices.append(Matrix(tensor.format, weights, nbytes, chosen, count))
+            matrices.append(Matrix(tensor.format, weights, packed_bytes(tensor), chosen, count))
             sweeps += not name.endswith(_JOINED)
     attentions = tuple(Attention(text.heads, layer.kv_heads, layer.head_dim, layer.window or 0) for layer in layers)
     return Work(tuple(matrices), attentions, sweeps)

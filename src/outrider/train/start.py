@@ -104,4 +104,5 @@ def known_drafter(target: Checkpoint, data: Dataset, known: Checkpoint, shape: D
 def _values(checkpoint: Checkpoint, name: str) -> Floats:
     tensor = checkpoint.tensors[name]
     rows, columns = int(np.prod(tensor.shape[:-1])), tensor.shape[-1]
-    return cpu.dequantize(tensor.format, rows, columns, tensor.data).reshape(tensor.shape)
+    values: Floats = cpu.dequantize(tensor.format, rows, columns, tensor.data).reshape(tensor.shape)
+    return values * np.float32(tensor.factor)

@@ -2,7 +2,8 @@
 
 This is where CPU-specific decisions are made: matrices are packed; projections of the same input are fused into one
 call, as are a gate and its two projections; all but the output rows are dropped as early as possible. The core inserts
-the quantization of activations in front of quantized matrices (csrc/program/program.h).
+the quantization of activations in front of quantized matrices (csrc/program/program.h); where the checkpoint has a
+static scale for them, its codes are the ones that are multiplied.
 """
 
 from __future__ import annotations
@@ -156,8 +157,9 @@ class _Lowering:
             (gate, up), gelu = self.linears(at)[:2], self.program.ops[at + size - 1]
             assert isinstance(gelu, GeluGate)
             weights = self.weights.matrix(gate.op.weight), self.weights.matrix(up.op.weight)
+            scales = [self.static(name) for name in (gate.op.input_scale, gate.op.output_scale, up.op.output_scale)]
             added = [self.added(gate), self.added(up)]
-            self.core.gated_linear(self.buffer(gate.op.src), *weights, self.buffer(gelu.dst), added)
+            self.core.gated_linear(self.buffer(gate.op.src), *weights, self.buffer(gelu.dst), *scales, added)
         return size
 
     def gated_size(self, at: int) -> int:
@@ -180,16 +182,17 @@ class _Lowering:
             group.append(one)
             end = one.end
         if group:
-            weights, dst = [self.weights.matrix(one.op.weight) for one in group], [one.op.dst for one in group]
-            added = [self.added(one) for one in group]
-            self.core.linear(self.buffer(group[0].op.src), weights, [self.buffer(name) for name in dst], added)
+            first, weights = group[0].op, [self.weights.matrix(one.op.weight) for one in group]
+            dst, added = [self.buffer(one.op.dst) for one in group], [self.added(one) for one in group]
+            rounded = [self.static(one.op.output_scale) for one in group]
+            self.core.linear(self.buffer(first.src), weights, dst, self.static(first.input_scale), rounded, added)
         return end - at
 
     def linears(self, at: int) -> list[_Projection]:
         """The consecutive projections at `at` of one input, which none of them changes."""
         found, ops = list[_Projection](), self.program.ops
         while at < len(ops) and isinstance(op := ops[at], Linear):
-            if found and (op.src != found[0].op.src or found[-1].op.dst == op.src):
+            if found and (not self.share_input(found[0].op, op) or found[-1].op.dst == op.src):
                 break
             adapts = ops[at + 1 : at + 2] == (Adapt(op.src, op.weight, op.dst),)
             at += 1 + adapts
@@ -198,6 +201,14 @@ class _Lowering:
 
     def added(self, one: _Projection) -> list[native.LowRank]:
         return self.additions[one.op.weight] if one.adapts else []
+
+    def share_input(self, first: Linear, second: Linear) -> bool:
+        """Whether two projections read the same buffer, rounded to the same static scale."""
+        return first.src == second.src and self.static(first.input_scale) == self.static(second.input_scale)
+
+    def static(self, name: str | None) -> float:
+        """A static scale of activations; 0 for none."""
+        return 0.0 if name is None else self.weights.scalar(name)
 
     def live_after(self, at: int, names: set[str]) -> bool:
         return bool(names & set(_live(self.program.ops[at:]))) or bool(names & self.program.every_row)
@@ -281,7 +292,8 @@ class _Lowering:
         self.core.cluster_linear(self.buffer(op.src), op.top_k, clusters, self.buffer(op.dst))
 
     def head(self, op: Head) -> None:
-        self.core.head(self.buffer(op.src), self.weights.matrix(op.weight), op.softcap)
+        scales = self.static(op.input_scale), self.static(op.output_scale)
+        self.core.head(self.buffer(op.src), self.weights.matrix(op.weight), op.softcap, *scales)
 
 
 def _packed(adapters: Sequence[Mapping[str, LowRank]], pool: native.ThreadPool) -> dict[str, list[native.LowRank]]:

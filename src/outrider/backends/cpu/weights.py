@@ -9,7 +9,20 @@ by byte):
 | Q4_1, Q5_1       | 4, 5 bits    | float16 scale and minimum per 32                      | 5, 6 / the same          |
 | Q4_K, Q5_K       | 4, 5 bits    | float16 pair per 256, 6-bit pairs per 32, packed as 8 | 4.5, 5.5 / 4.625, 5.625  |
 | Q6_K             | 6 bits       | float16 per 256, int8 per 16                          | 6.5625 / the same        |
+| Q3_K             | 3 bits as 4  | float16 per 256, 6 bits per 16, packed as 8           | 3.4375 / 4.5625          |
+| Q2_K             | 2 bits       | float16 pair per 256, 4-bit pairs per 16              | 2.625 / the same         |
+| TQ2_0            | 2 bits       | float16 per 256                                       | 2.0625 / the same        |
+| IQ4_NL           | 4 bits *     | float16 per 32                                        | 4.5 / the same           |
+| IQ4_XS           | 4 bits *     | float16 per 256, 6 bits per 32, packed as 8           | 4.25 / 4.3125            |
+| IQ3_S            | codebook     | float16 per 256, 4 bits per 32, packed as 8           | 3.4375 / 4.3125          |
+| IQ3_XXS          | codebook     | float16 per 256, 4 bits per 32, packed in the codes   | 3.0625 / 4.0625          |
+| MXFP4            | 4 bits *     | exponent byte per 32, packed as bfloat16              | 4.25 / 4.5               |
+| NVFP4            | 4 bits *     | E4M3 per 16                                           | 4.5 / the same           |
 | F32, F16, BF16   | -            | -                                                     | the same                 |
+| I2, I4, I8       | 2, 4, 8 bits | float32 per row or per group of 32n columns           | the same                 |
+| F8_E4M3          | 8 bits       | float32 per row or per group of 32n columns           | the same                 |
+
+* The codes number the 16 values of a table. Entries of the codebooks of IQ3_S and IQ3_XXS are packed as such codes too.
 """
 
 from __future__ import annotations
@@ -22,10 +35,10 @@ from functools import cache
 import numpy as np
 import numpy.typing as npt
 
-from outrider.arrays import Floats
+from outrider.arrays import Bytes, Floats
 from outrider.backends import cpu
 from outrider.checkpoints.adapters import LowRank
-from outrider.checkpoints.checkpoint import Format, Tensor
+from outrider.checkpoints.checkpoint import SCALED_FORMATS, Format, GroupScales, Tensor, bytes_as
 
 Progress = Callable[[int], None]
 
@@ -57,7 +70,8 @@ class WeightStore:
         if name not in self._packed:
             tensor = self._tensors[name]
             count, rows, data = math.prod(tensor.shape[:-2]), tensor.shape[-2], tensor.data
-            self._packed[name] = cpu.pack(tensor.format, rows, tensor.shape[-1], data, self._pool, count=count)
+            arrays = *_arrays(tensor.scales), _factors(tensor, count)
+            self._packed[name] = cpu.pack(tensor.format, rows, tensor.shape[-1], data, self._pool, count, *arrays)
             release_pages(data)
             self._progress(tensor.nbytes)
         return self._packed[name]
@@ -65,7 +79,8 @@ class WeightStore:
     def table(self, name: str) -> cpu.Table:
         """A table whose rows are read from the memory-mapped file, so that only the rows in use occupy memory."""
         tensor = self._tensors[name]
-        return cpu.table(tensor.format, tensor.shape[-2], tensor.shape[-1], tensor.data)
+        rows, columns, factor = tensor.shape[-2], tensor.shape[-1], float(tensor.factor)
+        return cpu.table(tensor.format, rows, columns, tensor.data, *_arrays(tensor.scales), factor)
 
     def vector(self, name: str) -> Floats:
         """A one-dimensional tensor as float32."""
@@ -79,11 +94,13 @@ class WeightStore:
 
     def reordered(self, name: str, order: npt.NDArray[np.int32]) -> cpu.Weight:
         """A (rows, columns) matrix as a stack of clusters: matrix i has the rows order[i]; `order` is (count, size)."""
-        tensor = self._tensors[name]
-        rows = tensor.data.reshape(tensor.shape[0], tensor.row_bytes)[order.reshape(-1)]
-        return cpu.pack(
-            tensor.format, order.shape[1], tensor.shape[1], rows.reshape(-1), self._pool, count=order.shape[0]
-        )
+        tensor, rows = self._tensors[name], order.reshape(-1)
+        data = tensor.data.reshape(tensor.shape[0], tensor.row_bytes)[rows].reshape(-1)
+        if (scales := tensor.scales) is not None:
+            scales = GroupScales(scales.scale[rows], None if scales.zero is None else scales.zero[rows])
+        count, size = order.shape
+        arrays = *_arrays(scales), _factors(tensor, count)
+        return cpu.pack(tensor.format, size, tensor.shape[1], data, self._pool, count, *arrays)
 
     def scalar(self, name: str) -> float:
         """The value of a tensor with one element."""
@@ -114,12 +131,38 @@ def _ranges(width: int) -> int:
     return next(count for count in (16, 8, 4, 2, 1) if count == 1 or (width % count == 0 and width // count >= 512))
 
 
+def packed_bytes(tensor: Tensor, to: Format | None = None) -> int:
+    """Bytes that a matrix takes once it is packed, in its own format or quantized to another."""
+    if to is None and tensor.scales is not None:
+        return tensor.nbytes
+    return round(math.prod(tensor.shape) * packed_bytes_per_weight(to or tensor.format))
+
+
 @cache
 def packed_bytes_per_weight(format: Format) -> float:
-    """Bytes that a weight takes once it is packed; some formats grow a little (see above)."""
-    tensor = Tensor("", format, (16, 256), lambda: np.zeros(0, np.uint8))
-    blocks = np.zeros(tensor.nbytes, np.uint8)
-    return cpu.pack(format, 16, 256, blocks, cpu.ThreadPool(1)).nbytes / (16 * 256)
+    """Bytes that a weight takes once it is packed, in rows of a usual length. Some formats grow a little; see above."""
+    rows, columns = 16, 2048
+    return any_weights(format, rows, columns, cpu.ThreadPool(1)).nbytes / (rows * columns)
+
+
+def any_weights(format: Format, rows: int, columns: int, pool: cpu.ThreadPool) -> cpu.Weight:
+    """A packed matrix that takes as long to read and multiply as any other: no scale in it is subnormal, as 0 is in
+    MXFP4, which would take some processors longer."""
+    blocks = np.full(bytes_as((rows, columns), format), 0x3C, np.uint8)
+    scale = np.zeros((rows, 1), np.float32) if format in SCALED_FORMATS else None
+    return cpu.pack(format, rows, columns, blocks, pool, scale=scale)
+
+
+def _factors(tensor: Tensor, count: int) -> Floats | None:
+    """The factor of each of a stack's matrices, (count,) float32; None if it is 1."""
+    if isinstance(tensor.factor, float) and tensor.factor == 1.0:
+        return None
+    return np.broadcast_to(np.asarray(tensor.factor, np.float32).reshape(-1), count).copy()
+
+
+def _arrays(scales: GroupScales | None) -> tuple[Floats | None, Bytes | None]:
+    """The arguments `scale` and `zero` of the core."""
+    return (None, None) if scales is None else (scales.scale, scales.zero)
 
 
 def release_pages(data: npt.NDArray[np.uint8]) -> None:

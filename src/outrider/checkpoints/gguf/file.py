@@ -21,8 +21,9 @@ from typing import Any
 import numpy as np
 
 from outrider.arrays import Bytes
-from outrider.checkpoints.checkpoint import BLOCKS, WEIGHT_FORMATS, Tensor, bytes_as
+from outrider.checkpoints.checkpoint import BLOCKS, SCALED_FORMATS, WEIGHT_FORMATS, Tensor, bytes_as
 from outrider.checkpoints.foreign import beginning
+from outrider.checkpoints.gguf.names import neutral_name
 from outrider.errors import CheckpointError
 
 _DAMAGED = "The file is damaged or incomplete: download or convert it again"
@@ -50,7 +51,23 @@ TENSOR_TYPES = (  # noqa: SIM905 (a list would take 41 lines)
     "F32 F16 Q4_0 Q4_1 - - Q5_0 Q5_1 Q8_0 Q8_1 Q2_K Q3_K Q4_K Q5_K Q6_K Q8_K IQ2_XXS IQ2_XS IQ3_XXS IQ1_S IQ4_NL "
     "IQ3_S IQ2_S IQ4_XS I8 I16 I32 I64 F64 IQ1_M BF16 - - - TQ1_0 TQ2_0 - - - MXFP4 NVFP4 Q1_0"
 ).split()
-"""ggml's tensor types by number ("-": withdrawn). Those in BLOCKS are read; the others are only named in errors."""
+"""ggml's tensor types by number ("-": withdrawn). The others than `_READ` are only named in errors."""
+
+_READ = tuple(format for format in BLOCKS if format not in SCALED_FORMATS)
+
+_INSTEAD = {
+    "IQ2_XXS": "Q2_K",
+    "IQ2_XS": "Q2_K",
+    "IQ2_S": "Q2_K",
+    "IQ1_S": "Q2_K",
+    "IQ1_M": "Q2_K",
+    "TQ1_0": "TQ2_0",
+    "Q1_0": "TQ2_0",
+    "Q8_1": "Q8_0",
+    "Q8_K": "Q8_0",
+    "F64": "F32",
+}
+"""The nearest type that is read, for types that are not."""
 
 
 def is_gguf(path: Path) -> bool:
@@ -66,6 +83,7 @@ class GGUFFile:
         path: of the file.
         values: metadata key -> int, float, bool, str, list[str] or a one-dimensional numeric array.
         table: tensor name in the file -> Tensor, in file order.
+        skipped: names of tensors of types that are not read, none of which the text model uses.
         data_offset: byte at which the data section begins.
 
     Raises:
@@ -77,7 +95,8 @@ class GGUFFile:
         header = _Header(self, self._mapped())
         tensors, keys = header.number("Q"), header.number("Q")
         self.values = header.key_values(keys)
-        self.table, self.data_offset = header.tensors(tensors, self.values.get("general.alignment", _DEFAULT_ALIGNMENT))
+        alignment = self.values.get("general.alignment", _DEFAULT_ALIGNMENT)
+        self.table, self.skipped, self.data_offset = header.tensors(tensors, alignment)
 
     def fault(self, problem: str, remedy: str = _DAMAGED) -> CheckpointError:
         """A CheckpointError about this file."""
@@ -106,6 +125,11 @@ class GGUFFile:
         return mapping
 
 
+def _type(kind: int) -> str:
+    """The name of a tensor type by its number."""
+    return TENSOR_TYPES[kind] if kind < len(TENSOR_TYPES) else "-"
+
+
 class _Header:
     """Reads a header from front to back; `at` is the byte of the next read. No read passes the end of the file."""
 
@@ -123,12 +147,15 @@ class _Header:
             values[key] = self._value(key, self.number("I"))
         return values
 
-    def tensors(self, count: int, alignment: Any) -> tuple[dict[str, Tensor], int]:
-        """The tensor table, every entry inside the file and none overlapping another, and where the data begins."""
+    def tensors(self, count: int, alignment: Any) -> tuple[dict[str, Tensor], list[str], int]:
+        """The tensor table, every entry inside the file and none overlapping another; the names of tensors that the
+        text model does not use, in types that are not read; and where the data begins."""
         self._check_count("tensors", count, _MAX_TENSORS)
         if type(alignment) is not int or alignment % 8 or not 8 <= alignment <= _MAX_ALIGNMENT:
             raise self._fault(f"sets general.alignment to {alignment!r}, not a multiple of 8 up to {_MAX_ALIGNMENT}")
         entries = [self._entry() for _ in range(count)]
+        skipped = [name for name, _, kind, _ in entries if _type(kind) not in _READ and neutral_name(name) is None]
+        entries = [entry for entry in entries if entry[0] not in skipped]
         start = -(-self.at // alignment) * alignment
         table: dict[str, Tensor] = {}
         end, previous = 0, ""
@@ -141,7 +168,7 @@ class _Header:
                 raise self._fault(f"stores the tensors {previous} and {name} over each other")
             table[name] = self._tensor(name, shape, kind, start + offset)
             end, previous = offset + table[name].nbytes, name
-        return {name: table[name] for name, *_ in entries}, start
+        return {name: table[name] for name, *_ in entries}, skipped, start
 
     def number(self, code: str) -> Any:
         """The next number, by its `struct` code."""
@@ -204,11 +231,12 @@ class _Header:
         return name, shape, self.number("I"), self.number("Q")
 
     def _tensor(self, name: str, shape: tuple[int, ...], kind: int, offset: int) -> Tensor:
-        known = TENSOR_TYPES[kind] if kind < len(TENSOR_TYPES) else "-"
-        if known not in BLOCKS:
+        if (known := _type(kind)) not in _READ:
             shown = known if known != "-" else f"number {kind}"
+            nearest = f"{_INSTEAD[known]}, the nearest, or another of " if known in _INSTEAD else "one of "
             problem = f"stores tensor {name} as type {shown}, which is not supported"
-            raise self._fault(problem, f"Use a file quantized to one of {', '.join(WEIGHT_FORMATS)}")
+            formats = ", ".join(format for format in _READ if format in WEIGHT_FORMATS)
+            raise self._fault(problem, f"Use a file quantized to {nearest}{formats}")
         if 0 in shape:
             raise self._fault(f"gives tensor {name} the empty shape {shape}")
         if shape[-1] % (block := BLOCKS[known][0]):

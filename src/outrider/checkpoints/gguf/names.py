@@ -31,6 +31,15 @@ def neutral_name(name: str) -> str | None:
     return _GLOBAL.get(name, name)
 
 
+def weight_of(name: str) -> str | None:
+    """The weight to which a tensor of scales (`.scale`, `.input_scale`) belongs; None for other tensors.
+
+    Router and experts have a `.scale` of the architecture's own, which is not one of those.
+    """
+    base, _, kind = name.rpartition(".")
+    return f"{base}.weight" if kind in ("scale", "input_scale") and neutral_name(name) == name else None
+
+
 def gguf_name(neutral: str) -> str:
     """The GGUF name of a tensor.
 

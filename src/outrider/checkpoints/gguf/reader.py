@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
+from outrider.arrays import Floats
 from outrider.checkpoints.chat_template import one_source
 from outrider.checkpoints.checkpoint import BASE_MODEL, Checkpoint, Tensor
 from outrider.checkpoints.config import AssistantConfig, ModelConfig
 from outrider.checkpoints.gguf.config import gguf_config
 from outrider.checkpoints.gguf.file import GGUFFile
-from outrider.checkpoints.gguf.names import ROPE_FREQS, neutral_name
+from outrider.checkpoints.gguf.names import ROPE_FREQS, neutral_name, weight_of
 from outrider.checkpoints.gguf.split import open_parts
 from outrider.checkpoints.ignored import GGUF_TOKENIZER, keys
 from outrider.checkpoints.sampling import GGUF, sampling_of
@@ -34,8 +37,8 @@ def open_gguf(path: Path) -> Checkpoint:
         raise file.fault("is a LoRA adapter, not a model", BASE_MODEL)
     config = gguf_config(file)
     tensors: dict[str, Tensor] = {}
-    left_out = 0
-    for tensor in file.table.values():
+    left_out = len(file.skipped)
+    for tensor in _with_factors(file):
         if (name := neutral_name(tensor.name)) in tensors:
             raise file.fault(f"holds the tensor {name} twice", "Convert it again")
         if name is not None:
@@ -45,6 +48,31 @@ def open_gguf(path: Path) -> Checkpoint:
     tensors = validate(config, tensors, path)
     recommended = sampling_of(Settings(file.values, file.path, "general.sampling."), GGUF)
     return Checkpoint(file.path, config, tensors, _tokenizer_tables(file, config), files, recommended, left_out)
+
+
+def _with_factors(file: GGUFFile) -> Iterator[Tensor]:
+    """The file's tensors, each weight in NVFP4 with the factor that its `.scale` holds.
+
+    Its `.input_scale` is left out: it is for activations of 4 bits. Those of this program have 8, and a scale per 32
+    that is made as they are computed.
+    """
+    scaled = {name for name, tensor in file.table.items() if tensor.format == "NVFP4"}
+    for tensor in file.table.values():
+        if tensor.name in scaled:
+            yield replace(tensor, factor=_factor(file, tensor))
+        elif weight_of(tensor.name) not in scaled:
+            yield tensor
+
+
+def _factor(file: GGUFFile, weight: Tensor) -> float | Floats:
+    scale = file.table.get(weight.name.removesuffix("weight") + "scale")
+    if scale is None or weight_of(scale.name) != weight.name:
+        return 1.0
+    count = math.prod(weight.shape[:-2])
+    if scale.format != "F32" or scale.shape != (count,):
+        problem = f"holds the tensor {scale.name} as {scale.format} {scale.shape}, not as F32 ({count},)"
+        raise file.fault(problem, "Convert it again with a current converter")
+    return scale.float32().reshape(count, 1, 1) if len(weight.shape) > 2 else float(scale.float32()[0])
 
 
 def _tokenizer_tables(file: GGUFFile, config: ModelConfig | AssistantConfig) -> TokenizerTables | None:

@@ -44,6 +44,8 @@ def open_parts(path: Path) -> list[GGUFFile]:
             if twice := file.table.keys() & first.table.keys():
                 raise file.fault(f"holds the tensor {min(twice)}, as another part does", "Download all parts again")
             first.table.update(file.table)
-    if count > 1 and (stated := splits[0].integer("tensors.count")) != len(first.table):
-        raise first.fault(f"has {len(first.table)} tensors in all its parts, but its header says {stated}")
+            first.skipped.extend(file.skipped)
+    found = len(first.table) + len(first.skipped)
+    if count > 1 and (stated := splits[0].integer("tensors.count")) != found:
+        raise first.fault(f"has {found} tensors in all its parts, but its header says {stated}")
     return files

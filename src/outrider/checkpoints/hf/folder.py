@@ -11,10 +11,13 @@ import numpy as np
 from outrider.arrays import Bytes
 from outrider.checkpoints.checkpoint import BASE_MODEL, FLOAT_FORMATS, TOKEN_ORDERING, Checkpoint, Tensor
 from outrider.checkpoints.config import AssistantConfig, ModelConfig
-from outrider.checkpoints.hf.compressed import check_scheme, unpacked
 from outrider.checkpoints.hf.config import hf_config, is_untied
 from outrider.checkpoints.hf.json_file import DAMAGED, read_json
+from outrider.checkpoints.hf.mobile import mobile_tensors
+from outrider.checkpoints.hf.mobile_config import is_mobile, mobile_modules, quantization_settings
 from outrider.checkpoints.hf.names import neutral_name
+from outrider.checkpoints.hf.quantized.matrices import Named, quantized_matrices
+from outrider.checkpoints.hf.quantized.methods import config_beside, scheme_of
 from outrider.checkpoints.hf.safetensors_file import StoredTensor, read_safetensors
 from outrider.checkpoints.sampling import GENERATION_CONFIG, sampling_of
 from outrider.checkpoints.settings import Settings
@@ -42,21 +45,31 @@ def open_folder(path: Path) -> Checkpoint:
         remedy = "Pass the folder that holds config.json and the *.safetensors files"
         raise CheckpointError("has no config.json", path=path, remedy=remedy)
     described = read_json(config_path)
-    if (quantization := described.pop("quantization_config", None)) is not None:
-        check_scheme(quantization if isinstance(quantization, dict) else {}, config_path)
+    quantization = described.pop("quantization_config", None)
+    mobile = mobile_modules(quantization_settings(quantization, config_path)) if is_mobile(quantization) else None
+    of_scheme = config_path
+    if quantization is None and (beside := config_beside(path)):
+        of_scheme, quantization = beside
+    scheme = scheme_of(of_scheme, quantization) if quantization is not None and mobile is None else None
     found = settings_of(Settings(described, config_path), Settings(read_json(generation_path), generation_path))
+    config, untied = found.config, found.untied
     files, stored = _read_weights(path)
     named = [(name, tensor) for tensor in stored if (name := neutral_name(tensor.name)) is not None]
-    tensors = _tensors(path, found.config, named, packed=quantization is not None)
+    left_out = len(stored) - len(named)
+    matrices: dict[str, Tensor] = {}
+    if mobile is not None:
+        named, matrices = mobile_tensors(named, mobile, expected_shapes(config, untied=True), path)
+    elif scheme is not None:
+        named, matrices = quantized_matrices(named, scheme, expected_shapes(config, untied=untied), path)
     tokenizer = path / "tokenizer.json"
     return Checkpoint(
         path,
-        found.config,
-        validate(found.config, tensors, path, untied=found.untied),
+        config,
+        validate(config, _plain(path, config, named) | matrices, path, untied=untied),
         tokenizer if tokenizer.is_file() else None,
-        (config_path, *files),
+        tuple(dict.fromkeys((config_path, of_scheme, *files))),
         found.sampling,
-        left_out=len(stored) - len(named),
+        left_out=left_out,
     )
 
 
@@ -79,24 +92,17 @@ def settings_of(config: Settings, generation: Settings) -> FolderSettings:
     return FolderSettings(model, is_untied(config), sampling_of(generation, GENERATION_CONFIG))
 
 
-def _tensors(
-    path: Path, config: ModelConfig | AssistantConfig, named: list[tuple[str, StoredTensor]], *, packed: bool
-) -> dict[str, Tensor]:
-    """The text model's tensors by neutral name. With `packed`, matrices may be stored in compressed-tensors' parts."""
+def _plain(path: Path, config: ModelConfig | AssistantConfig, named: Named) -> dict[str, Tensor]:
+    """The tensors that are not quantized, by neutral name."""
     gemma3 = isinstance(config, ModelConfig) and config.architecture == "gemma3"
     less_one = {name for name in expected_shapes(config) if gemma3 and name.endswith("norm.weight")}
     tensors: dict[str, Tensor] = {}
-    parts: dict[str, dict[str, StoredTensor]] = {}
     for name, tensor in named:
-        matrix, _, part = name.rpartition(".")
-        if packed and part.startswith(("weight_", "input_")):
-            parts.setdefault(f"{matrix}.weight", {})[part] = tensor
-            continue
         if name in tensors:
             remedy = "Remove the files that are not the model's"
             raise CheckpointError(f"holds the tensor {name} twice", path=path, remedy=remedy)
         tensors[name] = _tensor(name, tensor, path, less_one=name in less_one)
-    return tensors | {name: unpacked(name, of_matrix, path) for name, of_matrix in parts.items()}
+    return tensors
 
 
 def _read_weights(path: Path) -> tuple[list[Path], list[StoredTensor]]:
@@ -147,7 +153,7 @@ def _tensor(name: str, stored: StoredTensor, path: Path, *, less_one: bool) -> T
         return Tensor(name, "I32", stored.shape, _frozen(ids.astype("<i4")))
     if stored.dtype not in (FLOAT_FORMATS if name != TOKEN_ORDERING else ("I32",)):
         problem = f"stores tensor {stored.name} as {stored.dtype}, which is not supported"
-        remedy = "Use a checkpoint stored as F32, F16 or BF16, as compressed-tensors integers, or as GGUF"
+        remedy = "Use a checkpoint stored as F32, F16 or BF16, or quantized with a config that says how"
         raise CheckpointError(problem, path=path, remedy=remedy)
     tensor = Tensor(name, stored.dtype, stored.shape, stored.data)
     return Tensor(name, "F32", stored.shape, _frozen(np.float32(1) + tensor.float32())) if less_one else tensor

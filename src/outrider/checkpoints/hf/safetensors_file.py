@@ -19,6 +19,7 @@ from outrider.checkpoints.foreign import beginning
 from outrider.errors import CheckpointError
 
 _ITEM_BYTES = {"F32": 4, "F16": 2, "BF16": 2, "I32": 4, "I64": 8, "F64": 8, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
+_ITEM_BYTES |= {"F8_E4M3": 1, "F8_E5M2": 1, "F8_E8M0": 1}
 _AGAIN = "The file is damaged or incomplete: download it again"
 
 
