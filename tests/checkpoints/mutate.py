@@ -21,6 +21,7 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ import numpy as np
 import torch
 from checkpoints.test_compressed import quantize_folder
 from gguf import GGMLQuantizationType as Type
+from mobile_checkpoints import save_mobile
 from ollama_store import Store
 from tiny_checkpoints import make_assistant, make_model, save_folder, save_gguf
 from word_tokenizer import save_tokenizer
@@ -135,6 +137,12 @@ def _compressed(root: Path) -> Path:
     return folder
 
 
+def _mobile(root: Path, *, packed: bool = False) -> Path:
+    save_mobile(root, packed=packed)
+    save_tokenizer(root)
+    return root
+
+
 def _shards(root: Path) -> Path:
     folder = _folder("gemma4-moe")(root)
     save_folder(make_model("gemma4-moe"), root, max_shard_size="200KB")
@@ -164,6 +172,8 @@ SEEDS = [
     Seed("gemma4-moe-q4_0.gguf", _gguf("gemma4-moe", Type.Q4_0)),
     Seed("gemma4-parts.gguf", _gguf("gemma4-dense", split=40)),
     Seed("gemma3", _folder("gemma3")),
+    Seed("mobile", _mobile),
+    Seed("mobile-ct", partial(_mobile, packed=True)),
     Seed("gemma4-e2b", _folder("gemma4-e2b")),
     Seed("gemma4-shards", _shards),
     Seed("gemma3-compressed", _compressed),

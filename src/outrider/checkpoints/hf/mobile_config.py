@@ -77,6 +77,7 @@ def _gemma(config: Settings) -> ModuleOf:
         of_pattern = Settings(
             {f"{pattern}: {key}": value for key, value in options.items()}, config.path, f"{pattern}: "
         )
+        _compiled(pattern, config)  # by itself, so that none ends the group of another
         found.append(_bits(of_pattern, default))
         of_pattern.refuse_unread()
     matcher = _compiled("|".join(f"(?P<g{i}>{pattern})" for i, pattern in enumerate(patterns)) or "(?!)", config)
