@@ -2,14 +2,15 @@
 
     python -m benchmarks.format_passes [INSTRUCTION_SET [FORMAT ...]]
 
-The weights are made in memory, 1 to 3 GB. Reading is a sweep of float32 weights, in the turns of the passes.
+One thread, by its processor time: other programs slow it down only by the memory bandwidth that they take. Reading is a
+sweep of float32 weights, in the turns of the passes. The weights are made in memory, 1 to 3 GB.
 """
 
 from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from statistics import median
 
@@ -21,31 +22,30 @@ from outrider.backends.cpu.weights import WeightStore
 from outrider.checkpoints import Format, ModelConfig, Tensor
 from outrider.checkpoints.checkpoint import FLOAT_FORMATS, SCALED_FORMATS, WEIGHT_FORMATS
 from outrider.models.gemma import kv_layers
-from outrider.roofline.measured import Machine
 from outrider.roofline.sizes import published_size
-from outrider.roofline.work import target_work
+from outrider.roofline.work import any_weights, target_work
 
-THREADS, CONTEXT, ROUNDS, PASSES = 2, 128, 9, 3
+CONTEXT, ROUNDS, PASSES = 128, 9, 3
+SWEEP, COLUMNS = 200_000_000, 1536
 
 
 def main(instruction_set: str, formats: list[Format]) -> None:
     """Prints a line for each format."""
     cpu.choose_instruction_set(instruction_set)
-    machine = Machine("F32", THREADS)
-    print(f"{instruction_set:9} packed GB  pass ms  read ms  multiple")
+    sweep, swept = _sweep()
+    print(f"{instruction_set:11} packed GB  pass ms  read ms  multiple")
     for weights in formats:
         size = published_size("E2B", weights)
         tensors = _filled(size.tensors)
         work = target_work(tensors, size.config)
         one_pass = _passes(tensors, size.config)
-        seconds, reads = [], []
+        seconds, reading = [], []
         for _ in range(ROUNDS):
-            reads.append(machine.sample())
+            reading.append(median(sweep() for _ in range(PASSES)) / swept * work.bytes_per_token)
             seconds.append(median(one_pass() for _ in range(PASSES)))
-        reading = [work.bytes_per_token / machine.hardware([read]).bytes_per_second for read in reads]
         multiple = median(taken / read for taken, read in zip(seconds, reading, strict=True))
         figures = work.bytes_per_token / 1e9, 1000 * median(seconds), 1000 * median(reading), multiple
-        print(f"{weights:9} {figures[0]:9.3f} {figures[1]:8.1f} {figures[2]:8.1f} {figures[3]:9.2f}", flush=True)
+        print(f"{weights:11} {figures[0]:9.3f} {figures[1]:8.1f} {figures[2]:8.1f} {figures[3]:9.2f}", flush=True)
 
 
 def _filled(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -54,21 +54,37 @@ def _filled(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: replace(tensor, stored=fill[: tensor.nbytes]) for name, tensor in tensors.items()}
 
 
-def _passes(tensors: Mapping[str, Tensor], config: ModelConfig):
+def _sweep() -> tuple[Callable[[], float], int]:
+    """A function that reads float32 weights and returns its seconds; and their bytes."""
+    pool, outputs = cpu.ThreadPool(1), SWEEP // 4 // COLUMNS // 16 * 16
+    program = cpu.Program(1, [], "float16", pool)
+    x, y = program.buffer("x", COLUMNS), program.buffer("y", outputs)
+    program.gather(cpu.table("F32", 1, COLUMNS, np.ones(COLUMNS, np.float32).view(np.uint8)), 1.0, x)
+    program.linear(x, [any_weights("F32", outputs, COLUMNS, pool)], [y])
+    cache, zero = cpu.KvCache([], 1, 1, "float16"), np.zeros(1, np.int32)
+    return lambda: _seconds(lambda: program.run(zero, zero, zero - 1, zero[:0], [cache])), 4 * outputs * COLUMNS
+
+
+def _passes(tensors: Mapping[str, Tensor], config: ModelConfig) -> Callable[[], float]:
     """A function that runs a pass over one row and returns its seconds."""
-    pool = cpu.ThreadPool(THREADS)
+    pool = cpu.ThreadPool(1)
     program = cpu_target(config, WeightStore(tensors, pool), pool, max_rows=CONTEXT, kv_format="float16").program
     cache = cpu.KvCache(cpu.kv_shapes(kv_layers(config)), 2 * CONTEXT, CONTEXT, "float16")
 
     def run(rows: int) -> float:
         token, parent = np.arange(rows, dtype=np.int32), np.arange(-1, rows - 1, dtype=np.int32)
-        started = time.perf_counter()
-        program.run(token, np.zeros(rows, np.int32), parent, np.array([rows - 1], np.int32), [cache])
-        return time.perf_counter() - started
+        last = np.array([rows - 1], np.int32)
+        return _seconds(lambda: program.run(token, np.zeros(rows, np.int32), parent, last, [cache]))
 
     run(CONTEXT)
     cache.commit(np.arange(CONTEXT, dtype=np.int32))
     return lambda: run(1)
+
+
+def _seconds(run: Callable[[], object]) -> float:
+    started = time.process_time()
+    run()
+    return time.process_time() - started
 
 
 if __name__ == "__main__":
