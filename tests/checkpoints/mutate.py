@@ -27,15 +27,18 @@ from typing import Any
 
 import gguf
 import numpy as np
-import torch
-from checkpoints.test_compressed import quantize_folder
+from block_formats import save_blocks, wide_model
 from gguf import GGMLQuantizationType as Type
 from mobile_checkpoints import save_mobile
 from ollama_store import Store
+from quantized_folders import quantize_folder
+from quantizers import CASES
+from tiny_adapters import adapted, save_adapter, save_gguf_adapter
 from tiny_checkpoints import make_assistant, make_model, save_folder, save_gguf
 from word_tokenizer import save_tokenizer
 
 from outrider import LLM
+from outrider.checkpoints.checkpoint import Format
 from outrider.errors import OutriderError
 
 SECONDS = 60.0
@@ -95,7 +98,10 @@ def paths_in(section: dict[str, Any]) -> Iterator[list[str]]:
 
 @dataclass(frozen=True)
 class Seed:
-    """A checkpoint to damage. `make` writes it into an empty folder and returns what `LLM` is to open."""
+    """A checkpoint to damage. `make` writes it into an empty folder and returns what `LLM` is to open.
+
+    `options` are those of `LLM`; the adapters of `lora` lie in that folder.
+    """
 
     name: str
     make: Callable[[Path], Path | str]
@@ -131,10 +137,24 @@ def _folder(variant: str) -> Callable[[Path], Path]:
     return make
 
 
-def _compressed(root: Path) -> Path:
-    folder = _folder("gemma3")(root)
-    quantize_folder(folder, bits=4, group=32, scale_dtype=torch.bfloat16)
-    return folder
+def _quantized(scheme: str) -> Callable[[Path], Path]:
+    def make(root: Path) -> Path:
+        folder = _folder("gemma3")(root)
+        quantize_folder(folder, CASES[scheme])
+        return folder
+
+    return make
+
+
+def _blocks(kind: Format) -> Callable[[Path], Path]:
+    return lambda root: save_blocks(wide_model("gemma4-e2b"), root / "model.gguf", kind, factors=kind == "NVFP4")
+
+
+def _adapted(root: Path) -> Path:
+    model = make_model("gemma3")
+    save_adapter(adapted(model), root / "adapter")
+    save_gguf_adapter(adapted(model), root / "adapter.gguf")
+    return save_gguf(model, root / "model.gguf")
 
 
 def _mobile(root: Path, *, packed: bool = False) -> Path:
@@ -176,7 +196,13 @@ SEEDS = [
     Seed("mobile-ct", partial(_mobile, packed=True)),
     Seed("gemma4-e2b", _folder("gemma4-e2b")),
     Seed("gemma4-shards", _shards),
-    Seed("gemma3-compressed", _compressed),
+    *(
+        Seed(scheme, _quantized(scheme))
+        for scheme in ("ct-pack-4-group", "ct-nvfp4", "awq", "gptq-4-act-order", "fp8-128")
+    ),
+    Seed("iq4_xs.gguf", _blocks("IQ4_XS")),
+    Seed("nvfp4.gguf", _blocks("NVFP4")),
+    Seed("adapters", _adapted, {"lora": {"a": "adapter", "b": "adapter.gguf"}}),
     Seed("gemma3-quantized", _folder("gemma3-scaled"), {"quantize": "q4_0"}),
     Seed("gemma4-drafter", _with_drafter),
     Seed("ollama", _ollama),
@@ -290,6 +316,8 @@ def _load(source: Path | str, work: Path, options: dict[str, Any], root: Path) -
     os.environ |= {"OLLAMA_MODELS": str(work / "store"), "XDG_CACHE_HOME": str(root / "cache")}
     limit = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 + GROWN_BYTES + _mapped_bytes()
     resource.setrlimit(resource.RLIMIT_AS, (limit, resource.RLIM_INFINITY))
+    if lora := options.get("lora"):
+        options = options | {"lora": {name: work / path for name, path in lora.items()}}
     try:
         with LLM(source, threads=1, context=64, progress=False, **options) as llm:
             params = replace(llm.get_default_sampling_params(), max_tokens=3, min_tokens=0)
