@@ -186,6 +186,7 @@ def _ollama(root: Path) -> str:
     return "ollama:gemma3"
 
 
+SCHEMES = ("ct-pack-4-group", "ct-nvfp4", "awq", "gptq-4-act-order", "fp8-128")
 SEEDS = [
     Seed("gemma3.gguf", _gguf("gemma3")),
     Seed("gemma4-e2b-q8_0.gguf", _gguf("gemma4-e2b", Type.Q8_0)),
