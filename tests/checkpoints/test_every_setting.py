@@ -19,6 +19,7 @@ import pytest
 import transformers
 from published_configs import GENERATION, PUBLISHED, TOKENIZER_CONFIG
 from tiny_checkpoints import Tiny
+from tokenizers import Tokenizer, decoders, pre_tokenizers, processors
 from word_tokenizer import save_tokenizer
 
 from outrider.checkpoints import AssistantConfig, Tensor, ignored
@@ -32,10 +33,12 @@ from outrider.checkpoints.ignored import keys
 from outrider.checkpoints.settings import Settings
 from outrider.checkpoints.validate import expected_shapes, validate
 from outrider.errors import CheckpointError
+from outrider.tokenizer import open_tokenizer
 
 DOCS = Path(__file__).parents[2] / "docs" / "checkpoints.md"
 REMOVED = object()
 REFUSED = "refused"
+TEXTS = ("ab a b", " é\n", "<eos>w7 <bos>")
 
 
 def others(value: Any) -> Iterator[Any]:
@@ -170,7 +173,56 @@ def test_every_key_of_tokenizer_config_json(family: str, tmp_path: Path) -> None
         for value in others(given):
             found = outcome(lambda: read(changed(stored, (key,), value)))  # noqa: B023
             default = (key, value) == ("bos_token", REMOVED) or (key == "bos_token" and value == 3)
+            default |= key in stored["extra_special_tokens"]  # which says it again, and wins in transformers too
             assert found != plain or default or key in keys(ignored.TOKENIZER_CONFIG), (key, value)
+
+
+def test_every_key_of_tokenizer_json(tmp_path: Path) -> None:
+    path = tmp_path / "tokenizer.json"
+    made = Tokenizer.from_file(str(save_tokenizer(tmp_path)))
+    made.post_processor = processors.TemplateProcessing(single="<bos> $A", special_tokens=[("<bos>", 2)])
+    made.pre_tokenizer = pre_tokenizers.Split("b", "isolated")
+    made.decoder = decoders.Fuse()
+    stored = json.loads(made.to_str())
+    stored["padding"] = {
+        "strategy": {"Fixed": 9},
+        "direction": "Left",
+        "pad_id": 0,
+        "pad_type_id": 0,
+        "pad_token": "<pad>",
+    }
+    stored["truncation"] = {"direction": "Right", "max_length": 2, "strategy": "LongestFirst", "stride": 0}
+
+    def read(content: Mapping[str, Any]) -> Any:
+        path.write_text(json.dumps(content))
+        found = open_tokenizer(path)
+        ids = [found.encode(text, parse_special=special) for text in TEXTS for special in (False, True)]
+        return ids, [found.decode(each) for each in ids], found.hidden
+
+    plain = read(stored)
+    changes: dict[str, Any] = {
+        "version": REMOVED,
+        "padding": None,
+        "truncation": None,
+        "decoder": {"type": "ByteFallback"},
+        "post_processor": None,
+        "pre_tokenizer": None,
+        "normalizer": None,
+        "added_tokens": stored["added_tokens"][1:],
+    }
+    assert changes.keys() == stored.keys() - {"model"}
+    for key, value in changes.items():
+        default = key == "post_processor"  # <bos>, as the post-processor has it
+        different = outcome(lambda: read(changed(stored, (key,), value))) != plain  # noqa: B023
+        assert different or default or key in keys(ignored.TOKENIZER), key
+    stored["post_processor"]["special_tokens"]["<bos>"]["ids"] = [1]
+    assert read(stored) != plain
+    stored["model"]["vocab"]["ab"], stored["model"]["vocab"]["b"] = (
+        stored["model"]["vocab"][word] for word in ("b", "ab")
+    )
+    for part in ({"merges": []}, {"dropout": 0.5}, {"byte_fallback": False}, {"vocab": stored["model"]["vocab"]}):
+        model = {**json.loads(made.to_str())["model"], **part}
+        assert outcome(lambda: read({**json.loads(made.to_str()), "model": model})) != plain, part  # noqa: B023
 
 
 REDUNDANT = ("value_length", "value_length_swa", "rope.dimension_count", "rope.dimension_count_swa", "vocab_size")
@@ -274,7 +326,7 @@ def test_only_other_modalities_are_left_out(name: str) -> None:
 def test_the_docs_have_the_lists() -> None:
     text = DOCS.read_text("utf-8")
     tables = {name: table for name, table in vars(ignored).items() if name.isupper()}
-    assert len(tables) == 8
+    assert len(tables) == 9
     for table in tables.values():
         for reason, of_reason in table.items():
             shown = f"`{reason}`" if table is ignored.ONLY_WITH else reason

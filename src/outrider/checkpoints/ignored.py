@@ -95,6 +95,13 @@ TOKENIZER_CONFIG: Reasons = {
 }
 """Of tokenizer_config.json."""
 
+TOKENIZER: Reasons = {
+    "texts are neither padded nor truncated": ("padding", "truncation"),
+    "U+2581 is a space, and <0x0A> a byte, in every Gemma": ("decoder",),
+    "the library checks it": ("version",),
+}
+"""Of tokenizer.json. Of `post_processor`, the first token alone is used: BOS."""
+
 GGUF_MODEL: Reasons = {
     "only the text model is loaded": ("vision.", "audio.", "mm."),
     "it concerns scalings that are refused": ("rope.scaling.original_context_length",),

@@ -35,6 +35,12 @@ def encoders_from_file(path: Path, written: str) -> tuple[tokenizers.Tokenizer, 
             path=path,
             remedy="Use the tokenizer.json that belongs to the checkpoint",
         )
+    if special.model.dropout:
+        raise CheckpointError(
+            "leaves out merges at random (dropout), so that a text has no certain ids",
+            path=path,
+            remedy="Use the tokenizer.json that was published with the checkpoint",
+        )
     special.no_padding()  # settings of batches, which a file may hold
     special.no_truncation()
     plain = tokenizers.Tokenizer(special.model)
