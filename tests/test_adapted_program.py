@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -109,6 +111,23 @@ def test_rows_without_adapter_are_those_of_a_program_without():
     assert np.array_equal(logits_of(executor(), native_cache(), None, ROWS), expected)
     found = logits_of(executor(), native_cache(), NUMBERS, ROWS)
     assert all(np.array_equal(found[row], expected[row]) for row, number in enumerate(NUMBERS) if number < 0)
+
+
+def as_f32(tensor: Tensor) -> Tensor:
+    return replace(tensor, format="F32", stored=tensor.float32().reshape(-1).view(np.uint8))
+
+
+def test_values_in_half_the_bytes_have_the_same_bits():
+    """An adapter of bfloat16 values that is saved as F32 is packed as the other."""
+    one = adapter(9, 400, "gate", "up", "down", format="BF16")
+    wide = {name: LowRank(as_f32(of.a), as_f32(of.b), of.scale) for name, of in one.items()}
+    found = []
+    for made in (one, wide):
+        pool = cpu.ThreadPool(1)
+        given = {"max_rows": 40, "kv_format": "float32", "adapters": [made]}
+        run = CpuExecutor(program(), WeightStore(TENSORS, pool), pool, **given)
+        found.append(logits_of(run, native_cache(), [0] * 12, ROWS))
+    assert np.array_equal(*found)
 
 
 def test_additions_join_the_fused_calls():

@@ -15,6 +15,7 @@ from tiny_checkpoints import gguf_name
 
 PROJECTIONS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 PER_LAYER = ["per_layer_input_gate", "per_layer_projection", "per_layer_model_projection"]
+ROUTER = ["proj"]
 
 
 def adapted(
@@ -22,7 +23,7 @@ def adapted(
 ) -> peft.PeftModel:
     """`model` with a random adapter of everything linear in it, experts aside; `config` goes to LoraConfig."""
     names = {name.rpartition(".")[2] for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)}
-    given = {"r": 4, "lora_alpha": 6, "target_modules": sorted(names & {*PROJECTIONS, *PER_LAYER}), **config}
+    given = {"r": 4, "lora_alpha": 6, "target_modules": sorted(names & {*PROJECTIONS, *PER_LAYER, *ROUTER}), **config}
     made = peft.get_peft_model(deepcopy(model), peft.LoraConfig(**given))
     rng = np.random.default_rng(seed)
     with torch.no_grad():

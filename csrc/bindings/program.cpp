@@ -160,7 +160,8 @@ void bind_program(nb::module_& m) {
           },
           "src"_a, "weights"_a, "dst"_a, "input_scale"_a = 0.0f, "output_scales"_a = std::vector<float>(),
           "low_rank"_a = std::vector<std::vector<LowRank>>{},
-          "Projections of one input. `input_scale`, `output_scales`: static scales of activations; `low_rank`: what adapters add; see "
+          "Projections of one input. `input_scale`, `output_scales`: static scales of activations; `low_rank`: what adapters add; "
+          "see "
           "csrc/program/program.h.")
       .def(
           "gated_linear",

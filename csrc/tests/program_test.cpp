@@ -29,7 +29,7 @@ class Recorder {
       const int width = kShapes[layer].kv_heads * kHeadDim;
       const int k = p_.buffer("k", width), v = p_.buffer("v", width), gated = p_.buffer("gated", kWidth);
       p_.rms_norm(x, norm(kHidden), 1e-6f, normed);
-      p_.linear(normed, {matrix(kHeads * kHeadDim, kHidden), matrix(width, kHidden), matrix(width, kHidden)}, {q, k, v},
+      p_.linear(normed, {matrix(kHeads * kHeadDim, kHidden), matrix(width, kHidden), matrix(width, kHidden)}, {q, k, v}, 0.0f, {},
                 low_rank({kHeads * kHeadDim, 0, width}, kHidden));
       p_.head_norm(k, norm(kHeadDim), 1e-6f, kShapes[layer].kv_heads, kHeadDim, k);
       p_.rope(k, rope, kShapes[layer].kv_heads, kHeadDim, 1.0f);
@@ -42,8 +42,8 @@ class Recorder {
       p_.rms_norm(x, norm(kHidden), 1e-6f, normed);
       const Weights gate = matrix(kWidth, kHidden),
                     up = matrix(kWidth, kHidden);  // the order of evaluation of arguments is unspecified
-      p_.gated_linear(normed, gate, up, gated, low_rank({kWidth, kWidth}, kHidden));
-      p_.linear(gated, {matrix(kHidden, kWidth)}, {y}, low_rank({kHidden}, kWidth));
+      p_.gated_linear(normed, gate, up, gated, 0.0f, 0.0f, 0.0f, low_rank({kWidth, kWidth}, kHidden));
+      p_.linear(gated, {matrix(kHidden, kWidth)}, {y}, 0.0f, {}, low_rank({kHidden}, kWidth));
       experts(x, y);
       p_.rms_norm(y, norm(kHidden), 1e-6f, y);
       p_.add(y, x);

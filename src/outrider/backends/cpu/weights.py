@@ -30,6 +30,7 @@ from __future__ import annotations
 import math
 import mmap
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -113,8 +114,8 @@ class WeightStore:
 
 
 def low_rank(number: int, part: LowRank, pool: cpu.ThreadPool) -> cpu.LowRank:
-    """Packs what adapter `number` adds to a matrix, in the format in which it is stored."""
-    a, b, (rank, width) = part.a, part.b, part.a.shape
+    """Packs what adapter `number` adds to a matrix, its values unchanged."""
+    a, b, (rank, width) = _narrow(part.a), _narrow(part.b), part.a.shape
     count = _ranges(width)
     ranges = a.data.reshape(rank, count, a.row_bytes // count).transpose(1, 0, 2).reshape(-1)
     return cpu.LowRank(
@@ -123,6 +124,13 @@ def low_rank(number: int, part: LowRank, pool: cpu.ThreadPool) -> cpu.LowRank:
         cpu.pack(b.format, b.shape[0], rank, b.data, pool),
         part.scale,
     )
+
+
+def _narrow(tensor: Tensor) -> Tensor:
+    """The same values in half the bytes if all are bfloat16: training in that type is often saved as F32."""
+    if tensor.format != "F32" or (bits := tensor.data.view("<u4")).astype("<u2").any():
+        return tensor
+    return replace(tensor, format="BF16", stored=(bits >> 16).astype("<u2").view(np.uint8))
 
 
 def _ranges(width: int) -> int:
