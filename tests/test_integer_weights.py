@@ -122,3 +122,19 @@ def test_scales_that_do_not_fit_are_refused(format, scale, zero, problem):
     scales = [None if scale is None else np.ones(scale, np.float32), None if zero is None else np.ones(zero, np.uint8)]
     with pytest.raises(ValueError, match=problem):
         cpu.pack(format, 4, 64, blocks, _POOL, 1, *scales)
+
+
+def test_a_table_keeps_its_arrays_alive():
+    tensor = make("I4", 8, 64, 2)
+    wanted = tensor.float32()
+    arrays = [tensor.data.copy(), np.asfortranarray(tensor.scales.scale)]  # the second is copied on the way
+    table = cpu.table("I4", 8, 64, *arrays)
+    del arrays
+    filler = [np.full((8, 2), 7.0, np.float32) for _ in range(64)]
+    program = cpu.Program(1, [], "float16", _POOL)
+    row = program.buffer("row", 64)
+    program.gather(table, 1.0, row)
+    zero = np.zeros(1, np.int32)
+    program.run(zero + 3, zero, zero - 1, zero, [cpu.KvCache([], 8, 8, "float16")], None)
+    assert np.array_equal(program.read(row, 1)[0], wanted[3])
+    assert filler

@@ -78,18 +78,18 @@ std::shared_ptr<Weight> make_weight(const std::string& format, size_t rows, size
   return std::make_shared<Weight>(f, count, rows, columns, blocks.data(), pool, scales, std::move(of_matrix));
 }
 
-std::shared_ptr<Table> make_table(const std::string& format, size_t rows, size_t columns, nb::object blocks, nb::object scale,
-                                  nb::object zero, float factor) {
+std::shared_ptr<Table> make_table(const std::string& format, size_t rows, size_t columns, ByteArray blocks, ScaleArray scale,
+                                  ZeroArray zero, float factor) {
   const Format f = format_named(format);
-  auto view = nb::cast<ByteArray>(blocks);
-  check_blocks(f, rows, columns, view.shape(0));
-  const GroupScales scales = checked_scales(f, rows, columns, nb::cast<ScaleArray>(scale), nb::cast<ZeroArray>(zero));
-  auto* reference = new nb::object(nb::make_tuple(std::move(blocks), std::move(scale), std::move(zero)));
-  std::shared_ptr<void> owner(reference, [](void* p) {
+  check_blocks(f, rows, columns, blocks.shape(0));
+  const GroupScales scales = checked_scales(f, rows, columns, scale, zero);
+  const uint8_t* data = blocks.data();
+  using Arrays = std::tuple<ByteArray, ScaleArray, ZeroArray>;
+  std::shared_ptr<void> owner(new Arrays(std::move(blocks), std::move(scale), std::move(zero)), [](void* p) {
     nb::gil_scoped_acquire acquire;
-    delete static_cast<nb::object*>(p);
+    delete static_cast<Arrays*>(p);
   });
-  return std::make_shared<Table>(Table{f, rows, columns, view.data(), scales, std::move(owner), factor});
+  return std::make_shared<Table>(Table{f, rows, columns, data, scales, std::move(owner), factor});
 }
 
 nb::ndarray<nb::numpy, float> dequantize(const std::string& format, size_t rows, size_t columns, const ByteArray& blocks,

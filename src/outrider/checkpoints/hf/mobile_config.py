@@ -28,7 +28,7 @@ _DESCRIPTIVE = (
     "dequantize",
     "run_compressed",
 )
-_DESCRIPTIVE_OF_WEIGHTS = ("observer", "observer_kwargs", "scale_dtype", "zp_dtype", "block_structure", "actorder")
+_DESCRIPTIVE_OF_WEIGHTS = ("observer", "observer_kwargs", "scale_dtype", "zp_dtype")
 
 
 @dataclass(frozen=True)
@@ -143,7 +143,7 @@ def _is_static(group: Settings, key: str) -> bool:
     plain = activations.flag("symmetric", True) and not activations.raw("dynamic", False)
     if kind != (8, "int", "tensor") or not plain:
         raise group.fault(f"rounds activations in another way than to one static scale of 8 bits ({group.name(key)})")
-    activations.refuse_unread(("group_size", *_DESCRIPTIVE_OF_WEIGHTS))
+    activations.refuse_unread(_DESCRIPTIVE_OF_WEIGHTS)
     return True
 
 
