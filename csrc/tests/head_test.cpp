@@ -114,8 +114,8 @@ void test_head() {
   // A head of 2-bit codes whose input and output are rounded to static scales: many logits are equal.
   const size_t columns = 256;
   for (size_t vocabulary : {15, 83}) {
-    const Packed w(Format::I2, vocabulary, columns, random_blocks(Format::I2, vocabulary, columns, random),
-                   random_scales(Format::I2, vocabulary, 1, false, random));
+    StoredScales scales = random_scales(Format::I2, vocabulary, 1, false, random);
+    const Packed w(Format::I2, vocabulary, columns, random_blocks(Format::I2, vocabulary, columns, random), std::move(scales));
     const Activations a(kRows, columns, random.bells(kRows * columns), portable(), 0.03125f);
     check_head(w, a, note("static I2", "vocabulary", vocabulary), 0.25f);
   }

@@ -152,7 +152,7 @@ void test_static(Random& random) {
     bool equal = true;
     for (size_t i = 0; i < x.size(); ++i) equal &= static_cast<float>(codes.codes[i]) * codes.scale[i / 32] == expected[i];
     CHECK(equal, k->name);
-    digest.add(rounded), digest.add(codes.codes), digest.add(codes.scaled_sum);
+    if (k == &portable()) digest.add(rounded), digest.add(codes.codes), digest.add(codes.scaled_sum);
 
     std::vector<float> with_nan = x;
     with_nan[40] = not_a_number();

@@ -17,6 +17,9 @@ from typing import ClassVar
 
 from outrider.checkpoints.config import Rope
 
+_OPTIONAL = ("input_scale", "output_scale")
+"""Fields that are printed only where they are set."""
+
 TARGET = "target."
 """In front of the name of a weight that a drafter shares with its target."""
 
@@ -61,7 +64,9 @@ class Op:
         return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", type(self).__name__).lower()
 
     def __str__(self) -> str:
-        return f"{self.kind:<19}" + "  ".join(f"{f.name}={_shown(getattr(self, f.name))}" for f in fields(self))  # type: ignore[arg-type]
+        values = {field.name: getattr(self, field.name) for field in fields(self)}  # type: ignore[arg-type]
+        shown = [f"{name}={_shown(value)}" for name, value in values.items() if value or name not in _OPTIONAL]
+        return f"{self.kind:<19}" + "  ".join(shown)
 
 
 @dataclass(frozen=True)
@@ -185,11 +190,18 @@ class Attention(Op):
 
 @dataclass(frozen=True)
 class Linear(Op):
-    """dst = weight src, the weight being (width of dst, width of src)."""
+    """dst = weight src, the weight being (width of dst, width of src).
+
+    `input_scale` and `output_scale` name tensors of one value, the static scale to whose int8 grid the input or the
+    result is rounded first: x becomes round(x / scale) * scale, ties to even, within -128 and 127 scales. A scale of 0
+    rounds nothing.
+    """
 
     src: str
     weight: str
     dst: str
+    input_scale: str | None = None
+    output_scale: str | None = None
 
 
 @dataclass(frozen=True)
@@ -259,12 +271,17 @@ class ClusterLinear(Op):
 
 @dataclass(frozen=True)
 class Head(Op):
-    """The logits of output rows: weight src, then softcap * tanh(logit / softcap) unless that is 0."""
+    """The logits of output rows: weight src, then softcap * tanh(logit / softcap) unless that is 0.
+
+    The scales are those of Linear.
+    """
 
     WRITES = ()
     src: str
     weight: str
     softcap: float
+    input_scale: str | None = None
+    output_scale: str | None = None
 
 
 @dataclass(frozen=True)

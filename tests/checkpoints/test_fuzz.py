@@ -15,6 +15,7 @@ from typing import Any
 import gguf
 import numpy as np
 import pytest
+from mobile_checkpoints import save_mobile
 from tiny_checkpoints import Tiny
 
 from outrider.checkpoints import open_checkpoint
@@ -163,6 +164,33 @@ def test_safetensors_headers_that_parse_but_lie(tiny: Callable[[str], Tiny], cop
             text = json.dumps(changed).encode()
             path.write_bytes(len(text).to_bytes(8, "little") + text + body)
             assert not opens_or_refuses(folder)
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_damaged_mobile_checkpoints(packed: bool, tmp_path: Path) -> None:
+    folder = save_mobile(tmp_path / "model", packed=packed)
+    path = folder / "model.safetensors"
+    raw = path.read_bytes()
+    header = 8 + int.from_bytes(raw[:8], "little")
+    for seed in range(200):
+        path.write_bytes(damaged(raw, header, np.random.default_rng(seed)))
+        opens_or_refuses(folder)
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_every_quantization_key_takes_every_kind_of_value(packed: bool, tmp_path: Path) -> None:
+    path = save_mobile(tmp_path / "model", packed=packed) / "config.json"
+    whole = json.loads(path.read_text())
+    for keys in _paths(whole["quantization_config"]):
+        for value in [*VALUES, "re:(", ["re:("], ["re:.*"], {"num_bits": 4}]:
+            config = json.loads(json.dumps(whole))
+            section = config["quantization_config"]
+            for key in keys[:-1]:
+                section = section[key]
+            section[keys[-1]] = value
+            path.write_text(json.dumps(config))
+            with contextlib.suppress(CheckpointError):
+                open_checkpoint(path.parent)
 
 
 NUMBERS: list[Any] = [-1, 0, 1, 3, 1 << 40, 10**400, 1e308, float("nan"), -1.5]

@@ -256,6 +256,22 @@ def test_the_output_head_may_be_stored_twice(tiny: Callable[[str], Tiny], tmp_pa
     assert list(open_checkpoint(path).tensors) == list(open_checkpoint(tiny("gemma4-dense").gguf).tensors)
 
 
+@pytest.mark.parametrize("name", ["lm_head.weight", "language_model.lm_head.weight"])
+def test_a_head_is_used_if_it_differs_from_the_embedding(
+    name: str, tiny: Callable[[str], Tiny], copy_of: Callable[[Path], Path]
+) -> None:
+    folder, plain = copy_of(tiny("gemma3").folder), set(open_checkpoint(tiny("gemma3").folder).tensors)
+    tensors = load_file(folder / "model.safetensors")
+    tensors[name] = tensors["model.embed_tokens.weight"].copy()
+    save_file(tensors, folder / "model.safetensors")
+    assert set(open_checkpoint(folder).tensors) == plain
+    tensors[name][-1, -1] += 1
+    save_file(tensors, folder / "model.safetensors")
+    found = open_checkpoint(folder).tensors
+    assert set(found) == {*plain, "lm_head.weight"}
+    np.testing.assert_array_equal(found["lm_head.weight"].float32(), tensors[name])
+
+
 def test_a_gguf_file_needs_no_suffix(tiny: Callable[[str], Tiny], tmp_path: Path) -> None:
     path = tmp_path / f"sha256-{'0123' * 16}"
     path.write_bytes(tiny("gemma3").gguf.read_bytes())

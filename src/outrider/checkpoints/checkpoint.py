@@ -62,7 +62,8 @@ FLOAT_FORMATS: tuple[Format, ...] = ("F32", "F16", "BF16")
 """The formats of weights that are not quantized."""
 
 
-SCALED_FORMATS: tuple[Format, ...] = ("I2", "I4", "I8", "F8_E4M3")
+INTEGER_FORMATS: tuple[Format, ...] = ("I2", "I4", "I8")
+SCALED_FORMATS: tuple[Format, ...] = (*INTEGER_FORMATS, "F8_E4M3")
 """The formats whose scales are stored beside the codes; GGUF has none of them."""
 
 

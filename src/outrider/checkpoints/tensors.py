@@ -6,7 +6,10 @@ if its condition (a size, or none) and its shape have no size that is 0.
 
 from __future__ import annotations
 
+from collections.abc import Container
 from typing import NamedTuple
+
+EMBEDDING, OWN_HEAD = "embed_tokens.weight", "lm_head.weight"
 
 
 class Known(NamedTuple):
@@ -58,10 +61,25 @@ post_per_layer_input_norm.weight       post_norm.weight             hidden      
 layer_scalar                           layer_output_scale.weight    one                       gemma4
 """)
 
+STATIC_SCALES = ("input_scale", "output_scale")
+"""X.input_scale and X.output_scale: one value each, the static scale of X.weight's activations; 0 for none."""
+
+ROUNDED = (
+    *(row.neutral.removesuffix(".weight") for row in LAYER if len(row.shape) == 2 and "router" not in row.neutral),
+    "lm_head",
+)
+"""The matrices that may have static scales; those of a layer without its name."""
+
 AFTER_LAYERS = _rows("""
 norm.weight                            output_norm.weight           hidden
+lm_head.weight                         output.weight                vocabulary,hidden         untied
 pre_projection.weight                  nextn.pre_projection.weight  hidden,2*backbone
 post_projection.weight                 nextn.post_projection.weight backbone,hidden
 masked_embedding.centroids.weight      masked_embd_centroids.weight clusters,hidden
 masked_embedding.token_ordering        masked_embd_ordering         vocabulary                clusters
 """)
+
+
+def head_of(names: Container[str]) -> str:
+    """The matrix that makes logits, of a checkpoint with these tensors: its own head, else the embedding."""
+    return OWN_HEAD if OWN_HEAD in names else EMBEDDING

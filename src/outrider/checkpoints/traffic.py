@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 from outrider.checkpoints.checkpoint import TOKEN_ORDERING, Tensor
 from outrider.checkpoints.config import AssistantConfig, Kind, ModelConfig, own_kv_layers
+from outrider.checkpoints.tensors import EMBEDDING, head_of
 
 _GATHERED = ("embed_tokens_per_layer.weight", TOKEN_ORDERING)
-"""Of these, passes gather single rows. They read every other matrix whole (the embedding is also the head)."""
+"""Of these, passes gather single rows, as of the embedding where it is not the head. They read other matrices whole."""
 
 
 @dataclass(frozen=True)
@@ -20,7 +21,7 @@ class Traffic:
         swept: of all matrices that passes read whole.
         per_token: of these, what a pass over one row reads: all but the experts, or the clusters of a drafter's head,
             that it does not choose.
-        gathered: of the table of which passes read single rows.
+        gathered: of the tables of which passes read single rows.
     """
 
     swept: int
@@ -33,24 +34,25 @@ def weight_traffic(tensors: Mapping[str, Tensor], config: ModelConfig | Assistan
     swept = per_token = gathered = 0
     for name, tensor in tensors.items():
         size = tensor.nbytes
-        if is_swept(name, tensor):
+        if is_swept(name, tensors):
             swept += size
-            top, count = chosen_of(name, config)
+            top, count = chosen_of(name, tensors, config)
             per_token += size * top // count
-        elif name in _GATHERED:
+        elif name in (EMBEDDING, *_GATHERED):
             gathered += size
     return Traffic(swept, per_token, gathered)
 
 
-def is_swept(name: str, tensor: Tensor) -> bool:
-    """Whether passes read the tensor whole: a matrix other than those of which they gather rows."""
-    return len(tensor.shape) > 1 and name not in _GATHERED
+def is_swept(name: str, tensors: Mapping[str, Tensor]) -> bool:
+    """Whether passes read a tensor of a checkpoint whole: a matrix other than those of which they gather rows."""
+    gathered = name in _GATHERED or (name == EMBEDDING != head_of(tensors))
+    return len(tensors[name].shape) > 1 and not gathered
 
 
-def chosen_of(name: str, config: ModelConfig | AssistantConfig) -> tuple[int, int]:
+def chosen_of(name: str, tensors: Mapping[str, Tensor], config: ModelConfig | AssistantConfig) -> tuple[int, int]:
     """(k, n): a pass over one row reads k of the n parts of a matrix (experts, or clusters of a drafter's head)."""
     if isinstance(config, AssistantConfig):
-        clustered = config.use_ordered_embeddings and name == "embed_tokens.weight"
+        clustered = config.use_ordered_embeddings and name == head_of(tensors)
         return (config.centroid_top_k, config.num_centroids) if clustered else (1, 1)
     if config.experts is not None and ".experts." in name:
         return config.experts.top_k, config.experts.count

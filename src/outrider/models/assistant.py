@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from outrider.checkpoints.config import AssistantConfig, ModelConfig, last_kv_layers
+from outrider.checkpoints.tensors import EMBEDDING, head_of
 from outrider.errors import CheckpointError
 from outrider.executor import Executor
 from outrider.models.gemma import HIDDEN, kv_layers, kv_numbers
@@ -79,7 +80,7 @@ def record_assistant(target: ModelConfig, assistant: AssistantConfig, names: Con
     hidden = record.buffer(HIDDEN, assistant.backbone_hidden_size)
     embedding, both = record.buffer("embedding", target.hidden_size), record.buffer("both", 2 * target.hidden_size)
     x = record.buffer("x", c.hidden_size)
-    record(Gather(f"{TARGET}embed_tokens.weight", math.sqrt(target.hidden_size), embedding))
+    record(Gather(f"{TARGET}{EMBEDDING}", math.sqrt(target.hidden_size), embedding))
     record(Copy(embedding, both), Copy(hidden, both, target.hidden_size))
     record(Linear(both, "pre_projection.weight", x))
     reads = tuple(numbers[sources[layer.kind]] for layer in c.layers)
@@ -91,7 +92,7 @@ def record_assistant(target: ModelConfig, assistant: AssistantConfig, names: Con
     if assistant.use_ordered_embeddings:
         wanted.append(_clustered_head(record, assistant, x))
     else:
-        record(Head(x, "embed_tokens.weight", 0.0))
+        record(Head(x, head_of(record.names), 0.0))
     return record.program(every_row=wanted, cross_attention=True)
 
 
@@ -102,5 +103,5 @@ def _clustered_head(record: Recorder, assistant: AssistantConfig, x: str) -> str
     chosen, logits = record.buffer("chosen", top_k), record.buffer(LOGITS, assistant.text.vocab_size // count, top_k)
     record(Linear(x, "masked_embedding.centroids.weight", scores), Route(scores, top_k, None, chosen, share))
     ordering = "masked_embedding.token_ordering"
-    record(ClusterLinear(x, chosen, top_k, "embed_tokens.weight", ordering, count, logits))
+    record(ClusterLinear(x, chosen, top_k, head_of(record.names), ordering, count, logits))
     return logits

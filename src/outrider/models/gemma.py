@@ -10,8 +10,9 @@ from collections.abc import Collection, Container
 from dataclasses import dataclass, field
 
 from outrider.checkpoints.config import ModelConfig, own_kv_layers
+from outrider.checkpoints.tensors import EMBEDDING, head_of
 from outrider.executor import Executor
-from outrider.models.layer import Stack, decoder_layer, rope_tables
+from outrider.models.layer import Stack, decoder_layer, rope_tables, static_scales
 from outrider.program import Add, Copy, Gather, Head, HeadNorm, KvLayer, Linear, Program, Recorder, RmsNorm, Scale
 
 HIDDEN = "hidden"
@@ -58,7 +59,7 @@ def record_gemma(config: ModelConfig, names: Container[str], *, taps: Collection
         raise ValueError(f"layer {unknown[0]} cannot be tapped: the model has layers 0 to {len(config.layers) - 1}")
     record, numbers = Recorder(names, kv_layers(config)), kv_numbers(config)
     x = record.buffer("x", config.hidden_size)
-    record(Gather("embed_tokens.weight", math.sqrt(config.hidden_size), x, embeddings=True))
+    record(Gather(EMBEDDING, math.sqrt(config.hidden_size), x, embeddings=True))
     ple = _per_layer_inputs(record, config, x) if config.ple_width else None
     reads = tuple(numbers[layer.kv_source] for layer in config.layers)
     stack = Stack(record, config, x, rope_tables(record, config), reads, ple)
@@ -68,7 +69,7 @@ def record_gemma(config: ModelConfig, names: Container[str], *, taps: Collection
             record(Copy(x, record.buffer(tap(index), config.hidden_size)))
     hidden = record.buffer(HIDDEN, config.hidden_size)
     record(RmsNorm(x, "norm.weight", config.rms_norm_eps, hidden))
-    record(Head(hidden, "embed_tokens.weight", config.logit_softcap or 0.0))
+    record(Head(hidden, head_of(record.names), config.logit_softcap or 0.0, *static_scales(record.names, "lm_head")))
     return record.program(every_row=[tap(layer) for layer in taps])
 
 

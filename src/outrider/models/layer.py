@@ -7,7 +7,7 @@ Variants are data: what a layer has is read from its config and from which tenso
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 
 from outrider.checkpoints.config import Layer, ModelConfig, Rope
@@ -82,18 +82,29 @@ def decoder_layer(stack: Stack, index: int) -> None:
         record(Scale(x, weight=f"{name}.layer_scalar"))
 
 
+def projection(record: Recorder, src: str, matrix: str, dst: str) -> Linear:
+    """dst = matrix src, with static scales of the activations where the checkpoint has them."""
+    return Linear(src, f"{matrix}.weight", dst, *static_scales(record.names, matrix))
+
+
+def static_scales(names: Container[str], matrix: str) -> tuple[str | None, str | None]:
+    """The names of a matrix's static input and output scale, of those that the checkpoint has."""
+    scales = f"{matrix}.input_scale", f"{matrix}.output_scale"
+    return scales[0] if scales[0] in names else None, scales[1] if scales[1] in names else None
+
+
 def attention(stack: Stack, index: int, layer: Layer, normed: str, y: str) -> None:
     """y = attention(normed); a layer that makes keys and values stages them first."""
     record, c, name = stack.record, stack.config, f"layers.{index}.self_attn"
     rope, eps, dim = stack.ropes[layer.rope], c.rms_norm_eps, layer.head_dim
     q, mixed = record.buffer("q", c.heads * dim), record.buffer("mixed", c.heads * dim)
-    record(Linear(normed, f"{name}.q_proj.weight", q))
+    record(projection(record, normed, f"{name}.q_proj", q))
     if layer.kv_source == index:
         k = v = record.buffer("k", layer.kv_heads * dim)
-        record(Linear(normed, f"{name}.k_proj.weight", k))
+        record(projection(record, normed, f"{name}.k_proj", k))
         if not layer.k_eq_v:
             v = record.buffer("v", layer.kv_heads * dim)
-            record(Linear(normed, f"{name}.v_proj.weight", v))
+            record(projection(record, normed, f"{name}.v_proj", v))
         if c.value_norm:
             value = record.buffer("value", layer.kv_heads * dim)
             record(HeadNorm(v, None, eps, layer.kv_heads, dim, value))
@@ -103,15 +114,16 @@ def attention(stack: Stack, index: int, layer: Layer, normed: str, y: str) -> No
     record(HeadNorm(q, f"{name}.q_norm.weight", eps, c.heads, dim, q))
     record(Turn(q, rope, c.heads, dim, c.attention_scale))
     record(Attention(q, stack.reads[index], c.heads, mixed))
-    record(Linear(mixed, f"{name}.o_proj.weight", y))
+    record(projection(record, mixed, f"{name}.o_proj", y))
 
 
 def mlp(stack: Stack, name: str, layer: Layer, normed: str, y: str) -> None:
     """y = down(gelu(gate(normed)) * up(normed))"""
     record = stack.record
     gate, up, gated = (record.buffer(part, layer.mlp_width) for part in ("gate", "up", "gated"))
-    record(Linear(normed, f"{name}.mlp.gate_proj.weight", gate), Linear(normed, f"{name}.mlp.up_proj.weight", up))
-    record(GeluGate(gate, up, gated), Linear(gated, f"{name}.mlp.down_proj.weight", y))
+    record(projection(record, normed, f"{name}.mlp.gate_proj", gate))
+    record(projection(record, normed, f"{name}.mlp.up_proj", up))
+    record(GeluGate(gate, up, gated), projection(record, gated, f"{name}.mlp.down_proj", y))
 
 
 def mixture_of_experts(stack: Stack, name: str, y: str) -> None:
@@ -140,7 +152,7 @@ def per_layer_input(stack: Stack, index: int, y: str) -> None:
     record, c, x, name = stack.record, stack.config, stack.x, f"layers.{index}"
     assert stack.ple is not None
     gate, gated = record.buffer("ple gate", c.ple_width), record.buffer("ple gated", c.ple_width)
-    record(Linear(x, f"{name}.per_layer_input_gate.weight", gate))
+    record(projection(record, x, f"{name}.per_layer_input_gate", gate))
     record(GeluGate(gate, stack.ple, gated, offset=index * c.ple_width))
-    record(Linear(gated, f"{name}.per_layer_projection.weight", y))
+    record(projection(record, gated, f"{name}.per_layer_projection", y))
     record(RmsNorm(y, f"{name}.post_per_layer_input_norm.weight", c.rms_norm_eps, y), Add(y, x))

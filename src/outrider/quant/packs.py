@@ -7,9 +7,9 @@ without it does not exist, so a crash leaves nothing that is taken for a pack. A
 the same pack at once.
 
 Three kinds of tensor stay as stored in the checkpoint: those that are quantized already (a QAT release's exact 4-bit
-values), vectors, and small sensitive matrices (the router, the projection of the per-layer embedding). With q4_0 two
-tables are kept at 8 bits: the embedding, which is also the head, and the per-layer embedding, of which passes gather
-single rows.
+values), vectors, and small sensitive matrices (the router, the projection of the per-layer embedding). With q4_0 the
+head (the embedding, unless there is another) and the tables are kept at 8 bits: the embedding and the per-layer
+embedding, of which passes gather single rows.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ from outrider.atomic_file import replacing
 from outrider.backends import cpu
 from outrider.backends.cpu.weights import release_pages
 from outrider.checkpoints.checkpoint import BLOCKS, FLOAT_FORMATS, Checkpoint, Format, Tensor, bytes_as
+from outrider.checkpoints.tensors import EMBEDDING, OWN_HEAD
 from outrider.checkpoints.traffic import is_swept
 from outrider.errors import CheckpointError
 from outrider.user_cache import user_cache
@@ -42,7 +43,7 @@ QUANTIZATIONS: tuple[Quantization, ...] = ("q4_0", "q8_0")
 
 _VERSION = 2
 """Raise it when the same checkpoint would be packed differently."""
-_AT_8_BITS = ("embed_tokens.weight", "embed_tokens_per_layer.weight")
+_AT_8_BITS = (EMBEDDING, OWN_HEAD, "embed_tokens_per_layer.weight")
 _AS_STORED = ("per_layer_model_projection.weight", "router.proj.weight", "masked_embedding.centroids.weight")
 _WEIGHTS_PER_BLOCK, _ = BLOCKS["Q4_0"]  # as of Q8_0
 _SPARE_BYTES = 1 << 28
@@ -187,7 +188,7 @@ def _opened(
         shape = checkpoint.tensors[name].shape
         start, end = end, end + bytes_as(shape, format)
         tensors[name] = Tensor(name, format, shape, mapping[start:end])
-    swept = [tensor for name, tensor in tensors.items() if is_swept(name, tensor)]
+    swept = [tensor for name, tensor in tensors.items() if is_swept(name, checkpoint.tensors)]
     with ThreadPoolExecutor(max_workers=min(os.cpu_count() or 1, 8)) as threads:
         digests = threads.map(lambda tensor: hashlib.sha256(tensor.data.data).hexdigest(), swept)
         for tensor, digest in zip(swept, digests, strict=True):

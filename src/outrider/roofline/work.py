@@ -88,9 +88,9 @@ def _work(
 ) -> Work:
     matrices, sweeps = [], 0
     for name, tensor in tensors.items():
-        if is_swept(name, tensor):
+        if is_swept(name, tensors):
             weights = math.prod(tensor.shape)
-            chosen, count = chosen_of(name, config)
+            chosen, count = chosen_of(name, tensors, config)
             nbytes = round(weights * packed_bytes_per_weight(tensor.format))
             matrices.append(Matrix(tensor.format, weights, nbytes, chosen, count))
             sweeps += not name.endswith(_JOINED)

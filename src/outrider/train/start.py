@@ -102,6 +102,7 @@ def known_drafter(target: Checkpoint, data: Dataset, known: Checkpoint, shape: D
 
 def _values(checkpoint: Checkpoint, name: str) -> Floats:
     tensor = checkpoint.tensors[name]
-    rows, columns = int(np.prod(tensor.shape[:-1])), tensor.shape[-1]
-    values: Floats = cpu.dequantize(tensor.format, rows, columns, tensor.data).reshape(tensor.shape)
+    rows, columns, scales = int(np.prod(tensor.shape[:-1])), tensor.shape[-1], tensor.scales
+    beside = (scales.scale, scales.zero) if scales else (None, None)
+    values: Floats = cpu.dequantize(tensor.format, rows, columns, tensor.data, *beside).reshape(tensor.shape)
     return values * np.float32(tensor.factor)

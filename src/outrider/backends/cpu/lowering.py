@@ -2,7 +2,8 @@
 
 This is where CPU-specific decisions are made: matrices are packed; projections of the same input are fused into one
 call, as are a gate and its two projections; all but the output rows are dropped as early as possible. The core inserts
-the quantization of activations in front of quantized matrices (csrc/program/program.h).
+the quantization of activations in front of quantized matrices (csrc/program/program.h); where the checkpoint has a
+static scale for them, its codes are the ones that are multiplied.
 """
 
 from __future__ import annotations
@@ -128,17 +129,18 @@ class _Lowering:
         Returns the number of operations: 3, or 0 if those at `at` are others.
         """
         match self.program.ops[at : at + 3]:
-            case [Linear(src, gate_weight), Linear(_, up_weight), GeluGate(_, _, dst)] if self.is_gated(at):
-                weights = self.weights.matrix(gate_weight), self.weights.matrix(up_weight)
-                self.core.gated_linear(self.buffer(src), *weights, self.buffer(dst))
+            case [Linear() as gate, Linear() as up, GeluGate(_, _, dst)] if self.is_gated(at):
+                weights = self.weights.matrix(gate.weight), self.weights.matrix(up.weight)
+                scales = [self.static(name) for name in (gate.input_scale, gate.output_scale, up.output_scale)]
+                self.core.gated_linear(self.buffer(gate.src), *weights, self.buffer(dst), *scales)
                 return 3
         return 0
 
     def is_gated(self, at: int) -> bool:
         match self.program.ops[at : at + 3]:
-            case [Linear(src, _, gate), Linear(other, _, up), GeluGate(first, second, dst, 0)]:
-                same = src == other and (first, second) == (gate, up)
-                return same and not self.live_after(at + 3, {gate, up} - {dst})
+            case [Linear() as gate, Linear() as up, GeluGate(first, second, dst, 0)]:
+                same = self.share_input(gate, up) and (first, second) == (gate.dst, up.dst)
+                return same and not self.live_after(at + 3, {first, second} - {dst})
         return False
 
     def projections(self, at: int) -> int:
@@ -148,12 +150,23 @@ class _Lowering:
             return 0
         group = [first]
         for number, op in enumerate(self.program.ops[at + 1 :], start=at + 1):
-            if not isinstance(op, Linear) or op.src != first.src or group[-1].dst == first.src or self.is_gated(number):
+            if not isinstance(op, Linear) or not self.share_input(first, op) or self.is_gated(number):
+                break
+            if group[-1].dst == first.src:
                 break
             group.append(op)
-        weights = [self.weights.matrix(op.weight) for op in group]
-        self.core.linear(self.buffer(first.src), weights, [self.buffer(op.dst) for op in group])
+        weights, results = [self.weights.matrix(op.weight) for op in group], [self.buffer(op.dst) for op in group]
+        rounded = [self.static(op.output_scale) for op in group]
+        self.core.linear(self.buffer(first.src), weights, results, self.static(first.input_scale), rounded)
         return len(group)
+
+    def share_input(self, first: Linear, second: Linear) -> bool:
+        """Whether two projections read the same buffer, rounded to the same static scale."""
+        return first.src == second.src and self.static(first.input_scale) == self.static(second.input_scale)
+
+    def static(self, name: str | None) -> float:
+        """A static scale of activations; 0 for none."""
+        return 0.0 if name is None else self.weights.scalar(name)
 
     def live_after(self, at: int, names: set[str]) -> bool:
         return bool(names & set(_live(self.program.ops[at:]))) or bool(names & self.program.every_row)
@@ -237,7 +250,8 @@ class _Lowering:
         self.core.cluster_linear(self.buffer(op.src), op.top_k, clusters, self.buffer(op.dst))
 
     def head(self, op: Head) -> None:
-        self.core.head(self.buffer(op.src), self.weights.matrix(op.weight), op.softcap)
+        scales = self.static(op.input_scale), self.static(op.output_scale)
+        self.core.head(self.buffer(op.src), self.weights.matrix(op.weight), op.softcap, *scales)
 
 
 def _first_on_outputs(program: Program) -> int | None:

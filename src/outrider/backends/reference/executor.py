@@ -41,7 +41,7 @@ class ReferenceExecutor:
     """Runs a program in numpy. See `executor.Executor`.
 
     Args:
-        tensors: the checkpoint's tensors by neutral name, in floating point.
+        tensors: the checkpoint's tensors by neutral name, none of them in blocks.
         target_tensors: those of a drafter's target.
         max_rows: the most rows of one pass.
     """
@@ -181,7 +181,16 @@ class ReferenceExecutor:
         self._values[op.dst] = mixed.reshape(len(queries), -1)
 
     def _linear(self, op: Linear) -> None:
-        self._values[op.dst] = self._values[op.src] @ self._weight(op.weight).T
+        self._values[op.dst] = self._product(op)
+
+    def _product(self, op: Linear | Head) -> Floats:
+        """weight src, both sides rounded to their static scales."""
+        source = self._rounded(self._values[op.src], op.input_scale)
+        return self._rounded(source @ self._weight(op.weight).T, op.output_scale)
+
+    def _rounded(self, x: Floats, name: str | None) -> Floats:
+        scale = np.float32(0) if name is None else self._weight(name).reshape(())
+        return x if scale == 0 else np.clip(np.round(x / scale), -128, 127) * scale
 
     def _copy(self, op: Copy) -> None:
         source, width = self._values[op.src], self._program.buffer(op.dst).width
@@ -224,7 +233,7 @@ class ReferenceExecutor:
         self._values[op.dst] = scores.reshape(-1, scores.shape[-1])
 
     def _head(self, op: Head) -> None:
-        raw = self._values[op.src][self._outputs] @ self._weight(op.weight).T
+        raw = self._product(op)[self._outputs]
         best = np.argmax(raw, axis=1).astype(np.int32)
         self._best = best, raw[np.arange(len(raw)), best]
         if self._logits is not None:

@@ -59,10 +59,16 @@ def hf_config(config: Settings, generation: Settings) -> ModelConfig | Assistant
         raise config.fault(f"nests a {nested!r} text model in a {kind!r} model")
     config.skip("bos_token_id")
     model = _text(text, text_kind, _end_token_ids(config, generation, text), reads_target=kind in _ASSISTANTS)
-    _refuse_untied(config)
+    config.skip("tie_word_embeddings")
     found = _assistant(config, model) if kind in _ASSISTANTS else model
     config.refuse_unread(_DESCRIPTIVE | _MULTIMODAL)
     return found
+
+
+def is_untied(config: Settings) -> bool:
+    """Whether config.json, at one of its levels, says that the head is not the embedding. Raises as `hf_config`."""
+    levels = [config, config.section("text_config")] if config.has("text_config") else [config]
+    return not all([level.flag("tie_word_embeddings", True) for level in levels])
 
 
 def _assistant(config: Settings, text: ModelConfig) -> AssistantConfig:
@@ -174,7 +180,7 @@ def _experts(config: Settings) -> Experts | None:
 
 def _refuse_other_arithmetic(config: Settings, *, gemma4: bool) -> None:
     """Refuse settings whose arithmetic is not implemented."""
-    _refuse_untied(config)
+    config.skip("tie_word_embeddings")
     if config.text("hidden_activation", "gelu_pytorch_tanh") != "gelu_pytorch_tanh":
         raise config.fault("uses another activation than gelu_pytorch_tanh, which is not supported")
     if config.flag("attention_bias", False):
@@ -187,12 +193,6 @@ def _refuse_other_arithmetic(config: Settings, *, gemma4: bool) -> None:
         raise config.fault("attends in both directions, so it is an encoder and cannot generate text")
     if gemma4 and raw is False:
         raise config.fault('sets use_bidirectional_attention to false; Gemma 4 allows null, "vision" and "all"')
-
-
-def _refuse_untied(config: Settings) -> None:
-    if not config.flag("tie_word_embeddings", True):
-        problem = "has an output head of its own (tie_word_embeddings is false), which is not supported"
-        raise config.fault(problem, "Use a checkpoint with a tied head, as Gemma is published")
 
 
 def _end_token_ids(*configs: Settings) -> tuple[int, ...]:

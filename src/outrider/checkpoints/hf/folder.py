@@ -11,8 +11,10 @@ from outrider.arrays import Bytes
 from outrider.checkpoints.checkpoint import FLOAT_FORMATS, TOKEN_ORDERING, Checkpoint, Tensor
 from outrider.checkpoints.config import AssistantConfig, ModelConfig
 from outrider.checkpoints.hf.compressed import check_scheme, unpacked
-from outrider.checkpoints.hf.config import hf_config
+from outrider.checkpoints.hf.config import hf_config, is_untied
 from outrider.checkpoints.hf.json_file import DAMAGED, read_json
+from outrider.checkpoints.hf.mobile import mobile_tensors
+from outrider.checkpoints.hf.mobile_config import is_mobile, mobile_modules, quantization_settings
 from outrider.checkpoints.hf.names import neutral_name
 from outrider.checkpoints.hf.safetensors_file import StoredTensor, read_safetensors
 from outrider.checkpoints.sampling import sampling_of
@@ -39,12 +41,20 @@ def open_folder(path: Path) -> Checkpoint:
         remedy = "Pass the folder that holds config.json and the *.safetensors files"
         raise CheckpointError("has no config.json", path=path, remedy=remedy)
     generation, described = read_json(generation_path), read_json(config_path)
-    if (quantization := described.pop("quantization_config", None)) is not None:
+    quantization = described.pop("quantization_config", None)
+    mobile = mobile_modules(quantization_settings(quantization, config_path)) if is_mobile(quantization) else None
+    if quantization is not None and mobile is None:
         check_scheme(quantization if isinstance(quantization, dict) else {}, config_path)
     config = hf_config(Settings(described, config_path), Settings(generation, generation_path))
+    untied = is_untied(Settings(described, config_path))
     files, stored = _read_weights(path)
     named = [(name, tensor) for tensor in stored if (name := neutral_name(tensor.name)) is not None]
-    tensors = validate(config, _tensors(path, config, named, packed=quantization is not None), path)
+    left_out = len(stored) - len(named)
+    matrices: dict[str, Tensor] = {}
+    if mobile is not None:
+        named, matrices = mobile_tensors(named, mobile, expected_shapes(config, untied=True), path)
+    plain = _tensors(path, config, named, packed=quantization is not None and mobile is None)
+    tensors = validate(config, plain | matrices, path, untied=untied)
     tokenizer, recommended = path / "tokenizer.json", sampling_of(Settings(generation, generation_path))
     return Checkpoint(
         path,
@@ -53,7 +63,7 @@ def open_folder(path: Path) -> Checkpoint:
         tokenizer if tokenizer.is_file() else None,
         (config_path, *files),
         recommended,
-        left_out=len(stored) - len(named),
+        left_out=left_out,
     )
 
 
