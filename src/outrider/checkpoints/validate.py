@@ -174,9 +174,7 @@ def _equal(head: Tensor, embedding: Tensor | None) -> bool:
     """Whether two matrices have the same bytes; compared piece by piece, without memory for whole ones."""
     if embedding is None or (head.format, head.shape) != (embedding.format, embedding.shape):
         return False
-    if not np.array_equal(head.factor, embedding.factor):
-        return False
-    if not _equal_scales(head.scales, embedding.scales):
+    if not np.array_equal(head.factor, embedding.factor) or not _equal_scales(head.scales, embedding.scales):
         return False
     left, right = head.data, embedding.data
     pieces = (slice(start, start + _COMPARED_BYTES) for start in range(0, len(left), _COMPARED_BYTES))
