@@ -67,7 +67,10 @@ def test_other_variants_and_experts_stored_one_by_one(scheme: str, variant: str,
     np.testing.assert_allclose(ours, reference_logits(path, values, PROMPT), atol=3e-4)
 
 
-@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize(
+    "scheme",
+    ["ct-pack-2-channel", "ct-pack-4-zeros", "ct-int8-channel", "ct-nvfp4", "ct-mxfp4", "fp8-128", "gptq-4-act-order"],
+)
 def test_drafts_change_nothing(scheme: str, folder: Callable[[str], Path]) -> None:
     path = folder("gemma4-e2b")
     quantize_folder(path, CASES[scheme])
