@@ -157,7 +157,11 @@ class _Lowering:
             (gate, up), gelu = self.linears(at)[:2], self.program.ops[at + size - 1]
             assert isinstance(gelu, GeluGate)
             weights = self.weights.matrix(gate.op.weight), self.weights.matrix(up.op.weight)
-            scales = [self.static(name) for name in (gate.op.input_scale, gate.op.output_scale, up.op.output_scale)]
+            scales = (
+                self.static(gate.op.input_scale),
+                self.static(gate.op.output_scale),
+                self.static(up.op.output_scale),
+            )
             added = [self.added(gate), self.added(up)]
             self.core.gated_linear(self.buffer(gate.op.src), *weights, self.buffer(gelu.dst), *scales, added)
         return size
