@@ -13,6 +13,7 @@ import heapq
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
+from itertools import takewhile
 
 import numpy as np
 
@@ -96,6 +97,8 @@ class GrammarDrafter(Drafter):
                 continue
             before = path[-1] if path else ask.sequence.tokens[-1]
             for token, features, guess in self._alternatives(ask.sequence, before, allowed):
+                if token in ask.sequence.chooser.suppressed:
+                    continue
                 child, chance = self._add(ask, node, reach, token, features, guess)
                 if len(path) + 1 < ask.budget and (ask.fixed or ask.pays(chance, 0.0)):
                     heapq.heappush(places, (-chance, child, [*path, token]))
@@ -116,7 +119,7 @@ class GrammarDrafter(Drafter):
                 tokens.append(int(part))
             elif part:
                 tokens += self._tokenizer.encode(part.decode("utf-8", "ignore"), add_bos=False)
-        longer = [*path, *tokens[:-1]]
+        longer = [*path, *takewhile(lambda token: token not in chooser.suppressed, tokens[:-1])]
         allowed = chooser.packed(longer)
         return (path, chooser.packed(path)) if allowed is None else (longer, allowed)
 

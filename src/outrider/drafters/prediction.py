@@ -97,9 +97,12 @@ class PredictionDrafter(Drafter):
             self._add(ask, follower.text[follower.at :], _LOST_GUESS, _INSERTED)
 
     def _add(self, ask: Ask, tokens: Sequence[int], guess: float, kind: int) -> None:
-        """A chain. Each accepted token makes the next likelier, so the features are the kind of place and the depth."""
+        """A chain, up to a token that is never chosen. Each accepted token makes the next likelier, so the features are
+        the kind of place and the depth."""
         parent = ROOT
         for depth, token in enumerate(tokens[: ask.budget]):
+            if token in ask.sequence.chooser.suppressed:
+                return
             features = (kind, min(depth.bit_length(), 4))
             chance = ask.chances.chance(self.name, features, guess if depth == 0 else _FIRST_GUESS)
             parent = ask.draft.add(parent, token, chance, self.name, features)
