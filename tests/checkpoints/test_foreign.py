@@ -147,10 +147,10 @@ def one_file_of_a_folder(root: Path, tiny: Make) -> Path:
     ("make", "said"),
     [
         (a_projector, "is a projector (the encoder of images or audio), not a model. Pass the model's own GGUF file."),
-        (an_adapter_in_gguf, "is a LoRA adapter, not a model. Pass the model with the adapter merged into it."),
+        (an_adapter_in_gguf, "is a LoRA adapter, not a model. Load its base model, and the adapter by "),
         (an_importance_matrix, "is an importance matrix, not a model. Pass the model's own GGUF file."),
         (a_vocabulary, "lacks the matrix token_embd.weight (the embedding)."),
-        (an_adapter, "is a LoRA adapter of google/gemma-3-1b-it, not a model. Pass the model with"),
+        (an_adapter, "is a LoRA adapter of google/gemma-3-1b-it, not a model. Load its base model"),
         (an_adapters_file, "is a LoRA adapter of google/gemma-3-1b-it, not a model."),
         (pytorch_weights, "has no *.safetensors file. Pass a complete folder (PyTorch .bin files are not read,"),
         (a_pickle, "is a PyTorch file, which is not read since loading it can run code. Use the model's *.safetensors"),

@@ -151,7 +151,7 @@ def test_an_unknown_name_gets_those_that_are_gemma(store, model):
 @pytest.mark.parametrize(
     ("kind", "parts"),
     [
-        ("adapter", ["has a LoRA adapter", "or a merged one"]),
+        ("adapter", ["has a LoRA adapter", "with --lora NAME="]),
         ("tensor", ["stored as safetensors layers"]),
     ],
 )

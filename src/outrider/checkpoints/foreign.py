@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from outrider.checkpoints.checkpoint import BASE_MODEL
 from outrider.checkpoints.hf.json_file import read_json
 from outrider.errors import CheckpointError
 
@@ -49,7 +50,7 @@ def unfit_folder(path: Path, accepted: str) -> CheckpointError:
     if (path / "adapter_config.json").is_file():
         base = read_json(path / "adapter_config.json").get("base_model_name_or_path")
         of = f" of {base}" if isinstance(base, str) else ""
-        problem, remedy = f"is a LoRA adapter{of}, not a model", "Pass the model with the adapter merged into it"
+        problem, remedy = f"is a LoRA adapter{of}, not a model", BASE_MODEL
     elif (path / "tokenizer.json").is_file() or (path / "tokenizer.model").is_file():
         problem, remedy = "holds a tokenizer, and no config.json: it is not a whole model", accepted
     elif not any(path.iterdir()):

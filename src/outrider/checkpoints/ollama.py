@@ -142,8 +142,9 @@ def _model_of(source: str, store: Path, parts: tuple[str, str, str, str]) -> Oll
     if "tensor" in layers:
         raise _not_gguf(source, path)
     if "adapter" in layers:
-        problem = f"{source} has a LoRA adapter, which is not supported"
-        raise CheckpointError(problem, path=path, remedy="Use the model that it was made from, or a merged one")
+        problem = f"{source} has a LoRA adapter, which is not loaded with its model"
+        remedy = f"Load the model that it was made from, with --lora NAME={_blob(source, store, layers['adapter'][0])}"
+        raise CheckpointError(problem, path=path, remedy=remedy)
     if len(layers.get("model", ())) != 1:
         problem = f"{source} has {len(layers.get('model', ()))} model layers, not one"
         raise CheckpointError(problem, path=path, remedy=_again(source))

@@ -61,13 +61,15 @@ class Request:
         self._thought = ThoughtState(thoughts is not None and thoughts.opened)
         self.chooser = TokenChooser(params, sequence.tokens, self._end_tokens, constraint, suppressed)
         limit = min(self.prompt_length + params.max_tokens, context)
-        prediction = params.prediction
+        prediction: Sequence[int] | str = params.prediction or ()
+        if isinstance(prediction, str):
+            prediction = tokenizer.encode(prediction, add_bos=False)
         self.state = SequenceState(
             *(number, sequence.tokens, sequence.cache, self.chooser, limit),
             draft=params.draft,
             lora=params.lora,
             scope=params.scope,
-            prediction=tokenizer.encode(prediction, add_bos=False) if isinstance(prediction, str) else prediction,
+            prediction=prediction,
         )
         """What drafting needs of the request."""
         self._stream = TextStream(tokenizer, params.stop, params.keep_special)

@@ -11,6 +11,7 @@ from typing import cast
 
 import numpy as np
 
+from outrider.checkpoints.checkpoint import BASE_MODEL
 from outrider.checkpoints.config import (
     AssistantConfig,
     Experts,
@@ -31,7 +32,7 @@ _GEMMA3_27B_LAYERS = 62
 
 
 _OTHER_KINDS = {
-    "adapter": ("is a LoRA adapter, not a model", "Pass the model with the adapter merged into it"),
+    "adapter": ("is a LoRA adapter, not a model", BASE_MODEL),
     "mmproj": ("is a projector (the encoder of images or audio), not a model", "Pass the model's own GGUF file"),
     "imatrix": ("is an importance matrix, not a model", "Pass the model's own GGUF file"),
     "vocab": ("holds a vocabulary and no weights", "Pass the model's own GGUF file"),

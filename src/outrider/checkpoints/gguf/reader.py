@@ -11,7 +11,7 @@ import numpy as np
 
 from outrider.arrays import Floats
 from outrider.checkpoints.chat_template import one_source
-from outrider.checkpoints.checkpoint import BASE_MODEL, Checkpoint, Tensor
+from outrider.checkpoints.checkpoint import Checkpoint, Tensor
 from outrider.checkpoints.config import AssistantConfig, ModelConfig
 from outrider.checkpoints.gguf.config import gguf_config
 from outrider.checkpoints.gguf.file import GGUFFile
@@ -33,8 +33,6 @@ def open_gguf(path: Path) -> Checkpoint:
     """
     parts = open_parts(path)
     file = parts[0]
-    if file.values.get("general.type") == "adapter":
-        raise file.fault("is a LoRA adapter, not a model", BASE_MODEL)
     config = gguf_config(file)
     tensors: dict[str, Tensor] = {}
     left_out = len(file.skipped)

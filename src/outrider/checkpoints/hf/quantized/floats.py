@@ -17,6 +17,7 @@ from outrider.checkpoints.hf.safetensors_file import StoredTensor
 NVFP4_GROUP, MXFP4_GROUP = 16, 32
 _BLOCKS_OF: dict[int, Format] = {NVFP4_GROUP: "NVFP4", MXFP4_GROUP: "MXFP4"}
 _NOT_A_NUMBER = 0x7F  # of E4M3, without its sign
+_MAX_EXPONENT = math.frexp(MAX_SCALE)[1] - 1
 _BIAS = 127  # of an exponent that is stored as a byte
 
 
@@ -114,7 +115,7 @@ class Float4:
     def _checked_scales(self) -> Bytes:
         """(bytes,), every one the positive scale of a finite weight."""
         stored, is_e4m3 = self.scales.data, self.group == NVFP4_GROUP
-        if (stored >= (_NOT_A_NUMBER if is_e4m3 else _BIAS + math.log2(MAX_SCALE))).any():
+        if (stored >= (_NOT_A_NUMBER if is_e4m3 else _BIAS + _MAX_EXPONENT)).any():
             raise self.parts.fault(f"scales {self.parts.matrix} by what is negative, too large, or no number")
         return stored
 
