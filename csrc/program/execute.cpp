@@ -5,6 +5,8 @@
 #include <stdexcept>
 
 #include "program/executor.h"
+#include "program/executor_adapters.h"
+#include "program/executor_experts.h"
 
 namespace outrider {
 namespace {

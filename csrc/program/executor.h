@@ -70,7 +70,7 @@ class Executor {
       const Table& table = *c.table;
       dequantize_row(table.format, table.blocks + token * row_bytes(table.format, table.columns), table.columns, dst.row(i),
                      table.scales.from_row(token));
-      k_.scale_row(table.factor, dst.stride, dst.row(i));
+      if (table.factor != 1.0f) k_.scale_row(table.factor, dst.stride, dst.row(i));
       k_.scale_row(c.scale, dst.stride, dst.row(i));
     }
   }
@@ -144,40 +144,6 @@ class Executor {
     }
   }
 
-  // Softmax over all experts; the top_k largest (ties to the lower index), normalized to sum 1, times the scale of each expert.
-  void run(const Route& c) {
-    for (int i = first_row(); i < last_row(); ++i) {
-      float* score = buffer(c.src).row(i);
-      float *weight = buffer(c.dst).row(i), total = 0.0f;
-      int32_t* chosen = p_.chosen_.data() + static_cast<size_t>(i) * c.top_k;
-      std::vector<float>& e = p_.score_scratch_[thread_];
-      std::copy(score, score + c.experts, e.begin());
-      k_.softmax(e.data(), 0, 0, c.experts - 1);
-      for (int k = 0; k < c.top_k; ++k) {
-        int best = 0;
-        for (int x = 1; x < c.experts; ++x)
-          if (e[x] > e[best]) best = x;
-        chosen[k] = best;
-        weight[k] = e[best];
-        total += e[best];
-        e[best] = -1.0f;
-      }
-      for (int k = 0; k < c.top_k; ++k) weight[k] = weight[k] / total * (*c.expert_scale)[chosen[k]];
-    }
-  }
-
-  void run(const CombineExperts& c) {
-    Buffer& dst = buffer(c.dst);
-    for (int i = first_row(); i < last_row(); ++i) {
-      std::memset(dst.row(i), 0, dst.stride * sizeof(float));
-      for (int k = 0; k < c.top_k; ++k) {
-        float* part = buffer(c.src).row(i * c.top_k + k);
-        k_.scale_row(buffer(c.weights).row(i)[k], dst.stride, part);
-        k_.add_row(part, dst.stride, dst.row(i));
-      }
-    }
-  }
-
   void run(const Copy& c) {
     for (int i = first_row(); i < last_row(); ++i)
       std::memcpy(buffer(c.dst).row(i) + c.offset, buffer(c.src).row(i), buffer(c.src).width * sizeof(float));
@@ -208,68 +174,12 @@ class Executor {
   }
   static constexpr size_t kPrefetchedBytes = 4096;
 
-  // Calls use(row, values) with the 16 products of a tile for each of `rows`, whose inputs input(row) are float32.
+  // What adapters add: executor_adapters.h.
   template <class Input, class Use>
-  void tile_of_rows(const Matrix& m, size_t tile, const std::vector<int>& rows, const Input& input, const Use& use) {
-    std::vector<const float*>& inputs = p_.adapted_rows_[thread_];
-    float* out = p_.tile_scratch_[thread_].data() + static_cast<size_t>(2 * p_.max_rows_) * kTile;
-    for (size_t i = 0; i < rows.size(); ++i) inputs[i] = input(rows[i]);
-    k_.linear_tile(m, tile, m.codes_of(tile + 1), nullptr, inputs.data(), static_cast<int>(rows.size()), out, kTile);
-    for (size_t i = 0; i < rows.size(); ++i) use(rows[i], out + i * kTile);
-  }
-
-  float* projected(const Additions& to, int row) {
-    return p_.projected_.data() + static_cast<size_t>(row) * p_.projected_width_ + to.offset;
-  }
-
-  // Reads each matrix a once for all rows of its adapter; a task is one tile of one range of columns.
-  void run(const Project& c) {
-    Buffer& src = buffer(c.src);
-    const auto& rows_of = p_.pass_.adapted(outputs_only_);
-    size_t total = 0;
-    const auto tasks = [&](const LowRank& part) {
-      return rows_of[part.adapter].empty() ? 0 : part.a->count() * part.a->shape().tiles;
-    };
-    for (const Additions& to : c.additions)
-      for (const LowRank& part : to.parts) total += tasks(part);
-    parallel_tasks(total, [&](size_t task) {
-      for (const Additions& to : c.additions)
-        for (const LowRank& part : to.parts) {
-          if (task >= tasks(part)) {
-            task -= tasks(part);
-            continue;
-          }
-          const size_t tiles = part.a->shape().tiles, range = task / tiles, tile = task % tiles;
-          const size_t column = range * part.a->shape().columns, at = range * part.padded_rank() + tile * kTile;
-          return tile_of_rows(
-              part.a->matrix(range), tile, rows_of[part.adapter], [&](int row) { return src.row(row) + column; },
-              [&](int row, const float* values) { std::memcpy(projected(to, row) + at, values, kTile * sizeof(float)); });
-        }
-    });
-    p_.pool_->barrier();
-    for (int i = first_row(); i < last_row(); ++i)
-      for (const Additions& to : c.additions)
-        for (const LowRank& part : to.parts) {
-          if (part.adapter != p_.pass_.adapter(p_.pass_.row(outputs_only_, i))) continue;
-          float* sum = projected(to, i);
-          const int rank = part.padded_rank();
-          for (size_t range = 1; range < part.a->count(); ++range) k_.add_row(sum + range * rank, rank, sum);
-          k_.scale_row(part.scale, rank, sum);
-        }
-  }
-
-  // Adds what adapters add to one tile, whose row r is at out + r * stride.
-  void add_low_rank(const std::vector<Additions>& additions, size_t weight, size_t tile, float* out, size_t stride) {
-    if (additions.empty() || !p_.pass_.adapts()) return;
-    const Additions& to = additions[weight];
-    for (const LowRank& part : to.parts) {
-      const std::vector<int>& rows = p_.pass_.adapted(outputs_only_)[part.adapter];
-      if (rows.empty()) continue;
-      tile_of_rows(
-          part.b->matrix(), tile, rows, [&](int row) { return projected(to, row); },
-          [&](int row, const float* values) { k_.add_row(values, kTile, out + row * stride); });
-    }
-  }
+  void tile_of_rows(const Matrix& m, size_t tile, const std::vector<int>& rows, const Input& input, const Use& use);
+  float* projected(const Additions& to, int row);
+  void run(const Project& c);
+  void add_low_rank(const std::vector<Additions>& additions, size_t weight, size_t tile, float* out, size_t stride);
 
   void run(const Linear& c) {
     Buffer& src = buffer(c.src);
@@ -312,76 +222,15 @@ class Executor {
     });
   }
 
-  // Calls work(expert, first tile, last tile + 1, pairs, count) with the (row, rank) pairs that chose the expert, up to
-  // kBatch at a time: they share the unpacking of its weights.
+  // Experts and clusters: executor_experts.h.
   static constexpr int kBatch = 8;
-  template <class Work> void each_expert(size_t experts, size_t tiles, int top_k, Work work) {
-    const size_t per_piece = std::max<size_t>(1, tiles / 4), pieces = (tiles + per_piece - 1) / per_piece;
-    parallel_tasks(experts * pieces, [&](size_t task) {
-      const size_t expert = task / pieces, begin = task % pieces * per_piece, end = std::min(begin + per_piece, tiles);
-      int pairs[kBatch], count = 0;
-      for (int pair = 0; pair < rows_ * top_k; ++pair) {
-        if (p_.chosen_[pair] == static_cast<int32_t>(expert)) pairs[count++] = pair;
-        if (count == kBatch || (count > 0 && pair + 1 == rows_ * top_k)) {
-          work(expert, begin, end, pairs, count);
-          count = 0;
-        }
-      }
-    });
-  }
-
-  // One tile of an expert for rows rows[0 .. count - 1] of src, into out (count, 16).
-  void expert_tile(const Matrix& m, size_t tile, const uint8_t* next, Buffer& src, const int* rows, int count, float* out) {
-    QuantizedRow quantized[kBatch];
-    const float* dense[kBatch];
-    for (int i = 0; i < count; ++i) {
-      if (!src.quantized.empty()) quantized[i] = src.quantized[rows[i]];
-      dense[i] = src.dense[rows[i]];
-    }
-    k_.linear_tile(m, tile, next, quantized, dense, count, out, kTile);
-  }
-
-  void run(const ExpertGatedLinear& c) {
-    Buffer &src = buffer(c.src), &dst = buffer(c.dst);
-    const size_t half = c.gate_up->shape().tiles / 2;
-    each_expert(c.gate_up->count(), half, c.top_k, [&](size_t expert, size_t begin, size_t end, const int* pairs, int count) {
-      const Matrix m = c.gate_up->matrix(expert);
-      int rows[kBatch];
-      for (int i = 0; i < count; ++i) rows[i] = pairs[i] / c.top_k;
-      float gate[kBatch * kTile], up[kBatch * kTile];
-      for (size_t t = begin; t < end; ++t) {
-        expert_tile(m, t, m.codes_of(half + t), src, rows, count, gate);
-        expert_tile(m, half + t, m.codes_of(t + 1), src, rows, count, up);
-        for (int i = 0; i < count; ++i) k_.gelu_gate(gate + i * kTile, up + i * kTile, kTile, dst.row(pairs[i]) + t * kTile);
-      }
-    });
-  }
-
-  void run(const ExpertLinear& c) {
-    Buffer &src = buffer(c.src), &dst = buffer(c.dst);
-    each_expert(c.down->count(), c.down->shape().tiles, c.top_k,
-                [&](size_t expert, size_t begin, size_t end, const int* pairs, int count) {
-                  const Matrix m = c.down->matrix(expert);
-                  float out[kBatch * kTile];
-                  for (size_t t = begin; t < end; ++t) {
-                    expert_tile(m, t, m.codes_of(t + 1), src, pairs, count, out);
-                    for (int i = 0; i < count; ++i)
-                      std::memcpy(dst.row(pairs[i]) + t * kTile, out + i * kTile, kTile * sizeof(float));
-                  }
-                });
-  }
-
-  // The clusters that each row chose, one task per (row, rank) pair. There are few rows, so they share no unpacking.
-  void run(const ClusterLinear& c) {
-    Buffer &src = buffer(c.src), &dst = buffer(c.dst);
-    parallel_tasks(static_cast<size_t>(rows_) * c.top_k, [&](size_t pair) {
-      const Matrix m = c.clusters->matrix(p_.chosen_[pair]);
-      const size_t row = pair / c.top_k;
-      for (size_t t = 0; t < m.tiles; ++t)
-        k_.linear_tile(m, t, m.codes_of(t + 1), src.quantized.empty() ? nullptr : src.quantized.data() + row,
-                       src.dense.data() + row, 1, dst.row(static_cast<int>(pair)) + t * kTile, dst.stride);
-    });
-  }
+  template <class Work> void each_expert(size_t experts, size_t tiles, int top_k, Work work);
+  void expert_tile(const Matrix& m, size_t tile, const uint8_t* next, Buffer& src, const int* rows, int count, float* out);
+  void run(const Route& c);
+  void run(const CombineExperts& c);
+  void run(const ExpertGatedLinear& c);
+  void run(const ExpertLinear& c);
+  void run(const ClusterLinear& c);
 
   void run(const Attention& c) {
     const KvShape& shape = p_.kv_[c.layer];

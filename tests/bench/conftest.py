@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 from command_line import call, fake
 
+import outrider.loading  # noqa: F401 (it must not meet the fake `open_checkpoint` when it is first imported)
 from outrider.bench import passes
 from outrider.roofline.hardware import Hardware
 from outrider.roofline.work import Matrix, Work
