@@ -28,7 +28,12 @@ class CheckpointError(OutriderError):
         self.path = path
         self.remedy = remedy
         sentence = problem if path is None else f"{path}: {problem}"
-        super().__init__(f"{sentence}. {remedy}." if remedy else f"{sentence}.")
+        super().__init__(_printable(f"{sentence}. {remedy}." if remedy else f"{sentence}."))
+
+
+def _printable(text: str) -> str:
+    """With line feeds and other control characters escaped: a file's own names must not rule the reader's terminal."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def given(value: object) -> str:
