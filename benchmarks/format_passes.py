@@ -18,12 +18,12 @@ import numpy as np
 
 from outrider.assembly import cpu_target
 from outrider.backends import cpu
-from outrider.backends.cpu.weights import WeightStore
+from outrider.backends.cpu.weights import WeightStore, any_weights
 from outrider.checkpoints import Format, ModelConfig, Tensor
 from outrider.checkpoints.checkpoint import FLOAT_FORMATS, SCALED_FORMATS, WEIGHT_FORMATS
 from outrider.models.gemma import kv_layers
 from outrider.roofline.sizes import published_size
-from outrider.roofline.work import any_weights, target_work
+from outrider.roofline.work import target_work
 
 CONTEXT, ROUNDS, PASSES = 128, 9, 3
 SWEEP, COLUMNS = 200_000_000, 1536
