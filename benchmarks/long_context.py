@@ -20,8 +20,9 @@ from outrider.assembly import cpu_target
 from outrider.backends import cpu
 from outrider.cache import cache_bytes
 from outrider.checkpoints import ModelConfig, open_checkpoint
+from outrider.cores import cores
 from outrider.engine.target import Target, chain
-from outrider.loading import PREFILL_CHUNK, usable_cores
+from outrider.loading import PREFILL_CHUNK
 from outrider.models.gemma import kv_layers
 from outrider.quant import WeightStore
 
@@ -88,11 +89,11 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--prefill", action="store_true")
     arguments = parser.parse_args()
-    checkpoint, pool = open_checkpoint(arguments.model), cpu.ThreadPool(usable_cores())
+    checkpoint, pool = open_checkpoint(arguments.model), cpu.ThreadPool(cores().threads)
     config, weights = checkpoint.config, WeightStore(checkpoint.tensors, pool)
     assert isinstance(config, ModelConfig)
     contexts = [0, *(c for c in map(int, arguments.contexts.split(",")) if c <= config.context_length)]
-    print(f"{checkpoint.path.name}, {usable_cores()} threads, {cpu.instruction_set()}")
+    print(f"{checkpoint.path.name}, {pool.size} threads, {cpu.instruction_set()}")
     print(f"{'keys, values':>12} {'context':>8} {'1 row':>9} {'4 rows':>9} {'memory':>10} {'by inspect':>16}")
     benches = [Bench(config, weights, pool, kv_format) for kv_format in ("float16", "int8")]
     caches: dict[tuple[Bench, int], cpu.KvCache] = {}

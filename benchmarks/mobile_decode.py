@@ -30,8 +30,8 @@ from outrider.checkpoints.settings import Settings
 from outrider.checkpoints.tensors import EMBEDDING, OWN_HEAD, STATIC_SCALES
 from outrider.checkpoints.traffic import weight_traffic
 from outrider.checkpoints.validate import expected_shapes
+from outrider.cores import cores
 from outrider.engine.target import Target, chain
-from outrider.loading import usable_cores
 from outrider.models.gemma import kv_layers
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
@@ -108,7 +108,7 @@ def main() -> None:
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--threads", type=int, default=usable_cores())
+    parser.add_argument("--threads", type=int, default=cores().threads)
     parser.add_argument("--instruction-set", default=cpu.instruction_set(), choices=cpu.instruction_sets())
     arguments = parser.parse_args()
     cpu.choose_instruction_set(arguments.instruction_set)

@@ -11,7 +11,7 @@ SOURCE = Path(__file__).parent.parent / "src" / "outrider"
 
 LAYERS = [  # low to high; those of one line do not import each other
     {"arrays", "atomic_file", "errors", "machine", "user_cache"},
-    {"checkpoints"},
+    {"checkpoints", "cores"},
     {"tokenizer"},
     {"executor", "program", "rope"},
     {"backends"},

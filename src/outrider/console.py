@@ -39,7 +39,7 @@ ModelArgument = Annotated[
 LookupOption = Annotated[
     bool, typer.Option("--lookup/--no-lookup", help="Also draft by prompt lookup (n-gram matches).")
 ]
-ThreadsOption = Annotated[int | None, typer.Option(help="Compute threads.", show_default="all cores")]
+ThreadsOption = Annotated[int | None, typer.Option(help="Compute threads.", show_default="one per usable core")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
 ContextOption = Annotated[
     int | None,
@@ -233,6 +233,13 @@ def _needs(model: str) -> str:
     except (MemoryError, OSError, RuntimeError, OutriderError):
         return ""
     return f" (its weights alone take {weights / (1 << 30):.2f} GiB)"
+
+
+def threads_line(threads: int, asked: int | None) -> str:
+    """How many threads compute, and why so many."""
+    from outrider.cores import cores
+
+    return f"{threads} thread{'s' if threads > 1 else ''} ({'as asked' if asked else cores().why})"
 
 
 def packed_line(llm: LLM) -> str:

@@ -34,7 +34,7 @@ class LLM:
         lookup_history: tokens of earlier requests that lookup also covers (some 600 bytes each); 0 for none.
         prefix_cache_bytes: memory for keys and values of finished sequences, reused by prompts with the same prefix
             (least recently used out first); 0 for none, None for a quarter of what is available after loading.
-        threads: None for all cores this process may use.
+        threads: None for one per usable core (`cores.py`).
         context: most positions of one request; None for the model's own limit.
         progress: called with (what, fraction from 0 to 1) while loading; None for a bar on a terminal or in a
             notebook; False for none.

@@ -21,6 +21,7 @@ from outrider.checkpoints.chat_template import is_refusing, special_tokens
 from outrider.checkpoints.checkpoint import Checkpoint
 from outrider.checkpoints.config import AssistantConfig, ModelConfig
 from outrider.checkpoints.tokenizer_tables import TokenizerTables
+from outrider.cores import cores
 from outrider.drafters.pairing import FoundDrafter, find_drafter
 from outrider.drafters.registry import Settings, kind_of, make_drafters, tapped_layers
 from outrider.engine.driver import Driver
@@ -30,7 +31,7 @@ from outrider.engine.prefill import PREFILL_CHUNK
 from outrider.engine.target import Target
 from outrider.errors import CheckpointError, UsageError, given
 from outrider.fit import Footprint, Setting, check_fit
-from outrider.machine import available_bytes, memory, usable_cores
+from outrider.machine import available_bytes, memory
 from outrider.models.gemma import kv_layers
 from outrider.prompts import Prompts
 from outrider.quant import QUANTIZATIONS, Packed, Quantization, WeightStore, quantized
@@ -242,8 +243,8 @@ def check_memory(
 
 
 def open_pool(wanted: int | None) -> cpu.ThreadPool:
-    """The compute threads: all usable cores unless a number is given. Warns of more threads than cores."""
-    threads = wanted or usable_cores()
+    """The compute threads: one for each usable core unless a number is given. Warns of more threads than cores."""
+    threads = wanted or cores().threads
     if (warning := too_many_threads(threads)) is not None:
         warnings.warn(warning, stacklevel=4)  # at the caller of LLM(...)
     return cpu.ThreadPool(threads)
@@ -346,9 +347,9 @@ def make_planner(
 
 def too_many_threads(threads: int) -> str | None:
     """A warning if there are more threads than cores that this process may use."""
-    if threads <= (cores := usable_cores()):
+    if threads <= (usable := cores().most):
         return None
-    return f"{threads} threads share {cores} usable core(s) and wait for each other in every step: use {cores}"
+    return f"{threads} threads share {usable} usable core(s) and wait for each other in every step: use {usable}"
 
 
 def _fraction_of(total: int, progress: Progress) -> Callable[[int], None]:

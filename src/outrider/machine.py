@@ -1,4 +1,4 @@
-"""What the machine and the container give this process: memory and processor time.
+"""What memory the machine and the container give this process, and where the container writes its limits.
 
 Containers are Linux control groups, of version 2 or 1. Each group of the process and each of those around it may have
 limits; the tightest counts.
@@ -41,7 +41,7 @@ def memory() -> Memory:
     figures = _figures(_MEMINFO, scale=1024)
     if "MemAvailable" not in figures:
         return Memory(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2, None, contained=False)
-    machine, groups = figures["MemAvailable"], list(_groups("memory"))
+    machine, groups = figures["MemAvailable"], list(control_groups("memory"))
     left = min((found for group in groups if (found := _left_in(group)) is not None), default=machine)
     swaps = [figures.get("SwapFree", 0), *(found for group in groups if (found := _swap_left_in(group)) is not None)]
     return Memory(min(machine, left), min(swaps), contained=left < machine)
@@ -62,46 +62,12 @@ def size(count: int) -> str:
     return f"{value:.2f} GB"
 
 
-def usable_cores() -> int:
-    """Cores that this process can keep busy: those it may run on, or fewer if a container has a quota of their time.
-
-    A fraction counts as a core from one half on: threads then wait for the next period of the quota, but in sum get
-    more done than those of the whole cores alone.
-    """
-    quota = _quota()
-    return _allowed_cores() if quota is None else min(_allowed_cores(), max(1, int(quota + 0.5)))
-
-
-def which_cores() -> str:
-    """What `usable_cores` counts, for a person."""
-    if usable_cores() == _allowed_cores():
-        return "all usable cores"
-    return f"a CPU quota of {_quota():g} of {_allowed_cores()} cores"
-
-
-def _allowed_cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
-def _quota() -> float | None:
-    """Processor time per time; None without a limit."""
-    found = []
-    for group in _groups("cpu"):
-        files = ("cpu.max",), ("cpu.cfs_quota_us", "cpu.cfs_period_us")  # of versions 2 and 1
-        for limit in (" ".join(_text(group / name) for name in names).split() for names in files):
-            if len(limit) == 2 and all(number.isdecimal() for number in limit) and int(limit[1]) > 0:
-                found.append(int(limit[0]) / int(limit[1]))
-    return min(found, default=None)
-
-
-def _groups(controller: str) -> Iterator[Path]:
+def control_groups(controller: str) -> Iterator[Path]:
     """The folders of the process's control groups with this controller, each with those around it.
 
     In a container the path may be the host's: its folders are not there then, and the root is the container's own.
     """
-    for line in _text(_OWN_GROUPS).splitlines():
+    for line in text_of(_OWN_GROUPS).splitlines():
         _, _, rest = line.partition(":")
         names, _, path = rest.partition(":")
         if names and controller not in names.split(","):
@@ -114,7 +80,7 @@ def _groups(controller: str) -> Iterator[Path]:
 def _left_in(group: Path) -> int | None:
     """Bytes up to a group's limit; page cache counts as free. None without a limit."""
     for limit_file, used_file, cached in _MEMORY_FILES:
-        limit, used = _text(group / limit_file).strip(), _text(group / used_file).strip()
+        limit, used = text_of(group / limit_file).strip(), text_of(group / used_file).strip()
         if limit.isdecimal() and used.isdecimal() and int(limit) < _NO_LIMIT:
             figures = _figures(group / "memory.stat")
             return max(int(limit) - int(used) + sum(figures.get(name, 0) for name in cached), 0)
@@ -122,17 +88,17 @@ def _left_in(group: Path) -> int | None:
 
 
 def _swap_left_in(group: Path) -> int | None:
-    limit, used = _text(group / "memory.swap.max").strip(), _text(group / "memory.swap.current").strip()
+    limit, used = text_of(group / "memory.swap.max").strip(), text_of(group / "memory.swap.current").strip()
     return max(int(limit) - int(used), 0) if limit.isdecimal() and used.isdecimal() else None
 
 
 def _figures(path: Path, scale: int = 1) -> dict[str, int]:
     """Name -> number of a file of lines such as "MemAvailable: 64 kB"."""
-    lines = (line.split() for line in _text(path).splitlines())
+    lines = (line.split() for line in text_of(path).splitlines())
     return {line[0].rstrip(":"): int(line[1]) * scale for line in lines if len(line) > 1 and line[1].isdecimal()}
 
 
-def _text(path: Path) -> str:
+def text_of(path: Path) -> str:
     """A file's text; nothing if it cannot be read."""
     try:
         return path.read_text()

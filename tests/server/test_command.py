@@ -125,13 +125,11 @@ def test_other_names(served):
 
 def test_the_start_says_what_runs_and_where(served, monkeypatch):
     _, _, said = served("--threads", "2")
-    assert "2 thread(s) (as asked); drafter: no MTP drafter found" in said
+    assert "2 threads (as asked); drafter: no MTP drafter found" in said
     assert re.search(r"demo at http://127\.0\.0\.1:\d+/v1, and a page to try it at http://127\.0\.0\.1:\d+/", said)
-    monkeypatch.setattr("outrider.machine._quota", lambda: None)
-    assert "thread(s) (all usable cores); " in served()[2]
-    monkeypatch.setattr("outrider.machine._quota", lambda: 1.0)
-    monkeypatch.setattr("outrider.machine._allowed_cores", lambda: 8)
-    assert "thread(s) (a CPU quota of 1 of 8 cores); " in served()[2]
+    monkeypatch.setattr("outrider.cores.quota_of_groups", lambda: 1.5)
+    monkeypatch.setattr("outrider.cores._allowed", lambda: [100, 101])  # of which nothing is known
+    assert "(a CPU quota of 1.5 of 2 cores); " in served()[2]
 
 
 # -- the configuration file ------------------------------------------------------------------------------------------

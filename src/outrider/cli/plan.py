@@ -68,7 +68,7 @@ def plan(
     ] = 0.7,
     context: Annotated[int, typer.Option(min=0, help="Context of each request, tokens.")] = 1024,
     threads: Annotated[
-        int | None, typer.Option(min=1, help="Threads of the measurement.", show_default="all cores")
+        int | None, typer.Option(min=1, help="Threads of the measurement.", show_default="one per usable core")
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -91,7 +91,7 @@ def plan(
 def _hardware(
     subject: Subject, name: str, bandwidth: float | None, arithmetic: float | None, threads: int | None
 ) -> Hardware:
-    from outrider.machine import usable_cores
+    from outrider.cores import cores
     from outrider.roofline.hardware import Hardware, accelerator
     from outrider.roofline.measured import measure_hardware
 
@@ -102,7 +102,7 @@ def _hardware(
         return accelerator(name).replaced(bandwidth, arithmetic)
     if bandwidth is not None and arithmetic is not None:
         return Hardware("a processor of these figures", bandwidth * 1e9, arithmetic * 1e9)
-    found = measure_hardware(subject.target.main_format, threads or usable_cores())
+    found = measure_hardware(subject.target.main_format, threads or cores().threads)
     return found.replaced(bandwidth, arithmetic)
 
 

@@ -128,7 +128,7 @@ def run(
     # Nothing heavy is imported before a command runs, so help and usage errors take no time.
     from outrider import SamplingParams
     from outrider.cli.answer import note
-    from outrider.console import load_model, log_to_stderr
+    from outrider.console import load_model, log_to_stderr, threads_line
     from outrider.sampling.params import params_with
 
     log_to_stderr(log_level)
@@ -169,7 +169,7 @@ def run(
         lora_drafters=adapter_drafters(lora_drafter),
     )
     if not as_json and drafter == "auto":
-        note(f"drafter: {llm.drafter.why}")
+        note(f"{threads_line(llm.parts.threads, threads)}; drafter: {llm.drafter.why}")
     chat = llm.parts.chat is not None
     if not chat and (system or thinking):
         option = "--system" if system else "--thinking"

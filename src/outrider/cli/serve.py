@@ -119,8 +119,7 @@ def serve(
         from outrider.server.sockets import address, bind
     except ImportError as error:
         raise UsageError(f"serving needs {error.name}: pip install 'outrider[serve]'") from error
-    from outrider.console import error_console, load_model, log_to_stderr
-    from outrider.machine import which_cores
+    from outrider.console import error_console, load_model, log_to_stderr, threads_line
 
     log_to_stderr(log_level)
     if log_level is LogLevel.info:  # the access log has a line for each request
@@ -155,9 +154,8 @@ def serve(
         llm, scheduler, metrics, name=name, aliases=aliases, keys=keys, limits=limits, ignore_media=ignore_media
     )
     url = f"http://{address(host, listeners[0].getsockname()[1])}"
-    used = f"{llm.parts.threads} thread(s) ({'as asked' if threads else which_cores()})"
     console = error_console()
-    console.print(f"{used}; drafter: {llm.drafter.why}", style="dim", markup=False)
+    console.print(f"{threads_line(llm.parts.threads, threads)}; drafter: {llm.drafter.why}", style="dim", markup=False)
     if names := ", ".join(llm.parts.adapters):
         console.print(f"adapters: {names}", style="dim", markup=False)
     console.print(f"{name} at {url}/v1, and a page to try it at {url}/", markup=False)

@@ -17,7 +17,7 @@ from outrider.arrays import Bytes, Floats
 from outrider.backends import cpu
 from outrider.checkpoints.gguf.names import ROPE_FREQS, gguf_name
 from outrider.checkpoints.hf.names import neutral_name
-from outrider.machine import usable_cores
+from outrider.cores import cores
 from outrider.train.model import FULL, SLIDING
 
 _ARCHITECTURE = "gemma4-assistant"
@@ -42,7 +42,7 @@ def export_gguf(
     Args:
         kind: neutral name of a matrix -> its tensor type.
     """
-    pool, config = cpu.ThreadPool(usable_cores()), assistant.config
+    pool, config = cpu.ThreadPool(cores().threads), assistant.config
     text = config.get_text_config()
     writer = gguf.GGUFWriter(path, _ARCHITECTURE)
     _write_metadata(writer, config, text)

@@ -46,7 +46,7 @@ class Recipe:
         start: a drafter to adapt; None initializes one from the target.
         shape: of a new drafter.
         settings: of the training.
-        threads: None for all cores.
+        threads: None for one per usable core.
         keep_checkpoint: whether the training state outlives the run, so that more minutes continue it.
     """
 
