@@ -50,11 +50,14 @@ lint: $(VENV)/.installed-test
 	$(BIN)/mypy
 	find csrc -name "*.h" -o -name "*.cpp" | xargs $(BIN)/clang-format --dry-run --Werror
 
-# The kernels' own tests, under the address and undefined-behaviour sanitizers.
+# The kernels' own tests, under the address and undefined-behaviour sanitizers, and those of the threads under the thread sanitizer.
 sanitize: $(VENV)/.installed-test
 	$(BIN)/cmake -S csrc/tests -B build/sanitize -G Ninja -DCMAKE_MAKE_PROGRAM=$(CURDIR)/$(BIN)/ninja -DOUTRIDER_SANITIZE=ON >/dev/null
 	$(BIN)/cmake --build build/sanitize
 	build/sanitize/kernel_tests
+	$(BIN)/cmake -S csrc/tests -B build/races -G Ninja -DCMAKE_MAKE_PROGRAM=$(CURDIR)/$(BIN)/ninja >/dev/null
+	$(BIN)/cmake --build build/races --target races
+	build/races/races
 
 # The same tests for ARM64, cross-compiled and run under qemu (Debian: apt install g++-aarch64-linux-gnu qemu-user).
 arm64: $(VENV)/.installed-test

@@ -2,7 +2,7 @@
 
     python -m benchmarks.profile_pass MODEL [ROWS ...]
 
-Each call's time is that of the first thread, with its wait at the barrier before it.
+Each call's time is that of the first thread, with its wait for the others at the end.
 """
 
 from __future__ import annotations

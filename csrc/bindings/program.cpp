@@ -218,6 +218,9 @@ void bind_program(nb::module_& m) {
           "A copy of a buffer's first rows after a run, (rows, width) float32. Raises ValueError if it has fewer rows.")
       .def("describe", &Program::describe, "The kind of each call.")
       .def("profile", &Program::profile, "on"_a, "Switches profiling on or off and clears `seconds`.")
+      .def_prop_ro(
+          "tasks", &Program::tasks,
+          "Number of tasks that the last run divided each call into; 0 for one that it skipped or ran with the one before.")
       .def_prop_ro("seconds", &Program::seconds, "Seconds of each call, summed over the runs since profile(True).");
 }
 

@@ -39,7 +39,10 @@ std::vector<Best> Program::run(const RowBatch& batch, float* logits) {
   }
   for (std::vector<float>& s : score_scratch_)
     if (s.size() < scratch * kMaxQueries) s.resize(scratch * kMaxQueries);
-  odd_pass_ = !odd_pass_;
+  if (!work_stealing_) work_stealing_ = std::make_unique<WorkStealing>(pool_->size(), ops_.size());
+  work_stealing_->begin();
+  for (std::vector<Best>& part : thread_best_)
+    std::fill(part.begin(), part.end(), Best{-std::numeric_limits<float>::infinity(), 0});
   pool_->run([&](int thread) { Executor(*this, thread, logits).run_all(); });
   const size_t outputs = pass_.outputs().size();
   std::vector<Best> best(outputs, Best{-std::numeric_limits<float>::infinity(), 0});

@@ -1,5 +1,5 @@
-// Replays a program. All threads run the calls in order, with a barrier between two calls unless both work on one row at a
-// time, as a row always belongs to the same thread. Work is split over rows, heads or tiles of 16 outputs, never inside a sum.
+// Replays a program. All threads run the calls in order and share the work of each (see WorkStealing): it divides into rows,
+// heads or tiles of 16 outputs, never inside a sum. Consecutive calls that work on one row at a time are one task for each row.
 #pragma once
 #include <algorithm>
 #include <chrono>
@@ -18,37 +18,78 @@ class Executor {
       : p_(program), k_(active_kernels()), thread_(thread), threads_(program.pool_->size()), logits_(logits) {}
 
   void run_all() {
-    p_.work_stealing_->start(thread_, p_.odd_pass_);
-    bool by_row = false;
-    auto started = std::chrono::steady_clock::now();
-    for (op_ = 0; op_ < p_.ops_.size(); ++op_) {
-      const Op& op = p_.ops_[op_];
-      if (std::holds_alternative<Project>(op.call) && !p_.pass_.adapts()) continue;
-      outputs_only_ = op.outputs_only;
+    p_.work_stealing_->join(thread_);
+    started_ = std::chrono::steady_clock::now();
+    for (op_ = 0; op_ < p_.ops_.size(); op_ = end_) {
+      end_ = op_ + 1;
+      if (skipped(p_.ops_[op_])) continue;
+      outputs_only_ = p_.ops_[op_].outputs_only;
       rows_ = p_.pass_.rows(outputs_only_);
-      const bool next_by_row = op.call.index() <= kLastByRow;
-      if (op_ > 0 && !(by_row && next_by_row)) p_.pool_->barrier();
-      by_row = next_by_row;
-      std::visit([this](const auto& call) { run(call); }, op.call);
-      if (p_.profiling_ && thread_ == 0) {
-        const auto now = std::chrono::steady_clock::now();
-        p_.seconds_[op_] += std::chrono::duration<double>(now - started).count();
-        started = now;
-      }
+      std::visit(
+          [this]<class C>(const C& call) {
+            if constexpr (kByRow<C>) run_by_row();
+            else run(call);
+          },
+          p_.ops_[op_].call);
+      took(end_ - 1);
     }
   }
 
  private:
-  static constexpr size_t kLastByRow = 12;  // index of the last kind that works on one row at a time
-  static_assert(std::is_same_v<std::variant_alternative_t<kLastByRow, Call>, Copy>);
+  // Of a row: all of it, or the heads first .. last - 1 of `heads` that each call of its task has.
+  struct Part {
+    int row, head, heads;
+    int first(int all) const { return all * head / heads; }
+    int last(int all) const { return all * (head + 1) / heads; }
+  };
+
+  bool skipped(const Op& op) const {
+    return !p_.pass_.adapts() && (std::holds_alternative<Project>(op.call) || std::holds_alternative<SumProjected>(op.call));
+  }
+
+  // Heads that a call works on one by one; 0 for a call that needs the whole row.
+  static int heads_of(const Call& call) {
+    if (const auto* norm = std::get_if<HeadNorm>(&call)) return norm->heads;
+    if (const auto* rope = std::get_if<Rope>(&call)) return rope->heads;
+    return 0;
+  }
+
+  // The calls on one row at a time from this one on, row by row: each row's values stay in one core's caches, and there is nothing
+  // to wait for in between.
+  void run_by_row() {
+    int heads = std::max(1, heads_of(p_.ops_[op_].call));
+    while (end_ < p_.ops_.size() && p_.ops_[end_].by_row()) {
+      if (heads_of(p_.ops_[end_].call) != heads) heads = 1;
+      ++end_;
+    }
+    parallel_tasks(static_cast<size_t>(rows_) * heads, [&](size_t task) {
+      const Part part{static_cast<int>(task) / heads, static_cast<int>(task) % heads, heads};
+      for (size_t op = op_; op < end_; ++op) {
+        if (skipped(p_.ops_[op])) continue;
+        std::visit(
+            [&]<class C>(const C& call) {
+              if constexpr (kByRow<C>) run_part(call, part);
+            },
+            p_.ops_[op].call);
+        took(op);
+      }
+    });
+  }
+
+  // Adds the time since the last call of this to an operation's, as the first thread sees it.
+  void took(size_t op) {
+    if (!p_.profiling_ || thread_ != 0) return;
+    const auto now = std::chrono::steady_clock::now();
+    p_.seconds_[op] += std::chrono::duration<double>(now - started_).count();
+    started_ = now;
+  }
 
   Buffer& buffer(int id) { return p_.buffers_[id]; }
-  int first_row() const { return rows_ * thread_ / threads_; }
-  int last_row() const { return rows_ * (thread_ + 1) / threads_; }
-
-  // Calls work(begin, end) for this thread's pieces of [0, count), each beginning at a multiple of `unit`.
+  // Calls work(begin, end) for this thread's pieces of [0, count), each beginning at a multiple of `unit`. Returns when all
+  // threads' pieces are done. A call does all its work in one of these, and reads what other calls write only in it: late threads
+  // pass by calls that are complete.
   template <class Work> void parallel_for(size_t count, size_t unit, const Work& work) {
-    p_.work_stealing_->parallel_for(thread_, op_, p_.odd_pass_, count, unit, work);
+    p_.work_stealing_->parallel_for(thread_, op_, count, unit, work);
   }
 
   // Calls work(task) for this thread's tasks of 0 .. count - 1.
@@ -58,41 +99,38 @@ class Executor {
     });
   }
 
-  void run(const Gather& c) {
+  void run_part(const Gather& c, Part part) {
     Buffer& dst = buffer(c.dst);
-    for (int i = first_row(); i < last_row(); ++i) {
-      const int row = p_.pass_.row(outputs_only_, i);
-      if (const float* embedding = c.embeddings ? p_.pass_.embedding(row) : nullptr) {
-        std::memcpy(dst.row(i), embedding, dst.width * sizeof(float));
-        continue;
-      }
-      const size_t token = p_.pass_.token(row);
-      const Table& table = *c.table;
-      dequantize_row(table.format, table.blocks + token * row_bytes(table.format, table.columns), table.columns, dst.row(i),
-                     table.scales.from_row(token));
-      if (table.factor != 1.0f) k_.scale_row(table.factor, dst.stride, dst.row(i));
-      k_.scale_row(c.scale, dst.stride, dst.row(i));
+    const int row = p_.pass_.row(outputs_only_, part.row);
+    float* out = dst.row(part.row);
+    if (const float* embedding = c.embeddings ? p_.pass_.embedding(row) : nullptr) {
+      std::memcpy(out, embedding, dst.width * sizeof(float));
+      return;
     }
+    const size_t token = p_.pass_.token(row);
+    const Table& table = *c.table;
+    dequantize_row(table.format, table.blocks + token * row_bytes(table.format, table.columns), table.columns, out,
+                   table.scales.from_row(token));
+    if (table.factor != 1.0f) k_.scale_row(table.factor, dst.stride, out);
+    k_.scale_row(c.scale, dst.stride, out);
   }
 
-  void run(const RmsNorm& c) {
-    Buffer &src = buffer(c.src), &dst = buffer(c.dst);
-    for (int i = first_row(); i < last_row(); ++i)
-      k_.rms_norm(src.row(i), c.weight ? c.weight->data() : nullptr, c.eps, src.width, dst.row(i));
+  void run_part(const RmsNorm& c, Part part) {
+    Buffer& src = buffer(c.src);
+    k_.rms_norm(src.row(part.row), c.weight ? c.weight->data() : nullptr, c.eps, src.width, buffer(c.dst).row(part.row));
   }
 
-  void run(const HeadNorm& c) {
-    for (int i = first_row(); i < last_row(); ++i)
-      for (int h = 0; h < c.heads; ++h) {
-        const int at = h * c.head_dim;
-        k_.rms_norm(buffer(c.src).row(i) + at, c.weight ? c.weight->data() : nullptr, c.eps, c.head_dim, buffer(c.dst).row(i) + at);
-      }
+  void run_part(const HeadNorm& c, Part part) {
+    const float *src = buffer(c.src).row(part.row), *weight = c.weight ? c.weight->data() : nullptr;
+    float* dst = buffer(c.dst).row(part.row);
+    for (int h = part.first(c.heads); h < part.last(c.heads); ++h)
+      k_.rms_norm(src + h * c.head_dim, weight, c.eps, c.head_dim, dst + h * c.head_dim);
   }
 
-  void run(const Quantize& c) {
+  void run_part(const Quantize& c, Part part) {
     Buffer& b = buffer(c.src);
     const int per_row = static_cast<int>(b.dense.size()) / p_.max_rows_;
-    for (int i = first_row() * per_row; i < last_row() * per_row; ++i) quantize(b, i, 0, b.stride, c.scale);
+    for (int i = part.row * per_row; i < (part.row + 1) * per_row; ++i) quantize(b, i, 0, b.stride, c.scale);
   }
 
   // Quantizes columns begin .. end - 1 of a row, which are whole groups. scale: as in Quantize.
@@ -107,62 +145,53 @@ class Executor {
     for (int r = 0; r < rows_ && scale != 0.0f; ++r) k_.round_row(scale, kTile, out + r * stride);
   }
 
-  void run(const Add& c) {
-    for (int i = first_row(); i < last_row(); ++i) k_.add_row(buffer(c.src).row(i), buffer(c.src).stride, buffer(c.dst).row(i));
+  void run_part(const Add& c, Part part) {
+    k_.add_row(buffer(c.src).row(part.row), buffer(c.src).stride, buffer(c.dst).row(part.row));
   }
 
-  void run(const Scale& c) {
-    for (int i = first_row(); i < last_row(); ++i) k_.scale_row(c.factor, buffer(c.dst).stride, buffer(c.dst).row(i));
+  void run_part(const Scale& c, Part part) { k_.scale_row(c.factor, buffer(c.dst).stride, buffer(c.dst).row(part.row)); }
+
+  void run_part(const Multiply& c, Part part) { k_.multiply_row(c.by->data(), buffer(c.dst).stride, buffer(c.dst).row(part.row)); }
+
+  void run_part(const GeluGate& c, Part part) {
+    k_.gelu_gate(buffer(c.gate).row(part.row), buffer(c.up).row(part.row) + c.up_offset, c.width, buffer(c.dst).row(part.row));
   }
 
-  void run(const Multiply& c) {
-    for (int i = first_row(); i < last_row(); ++i) k_.multiply_row(c.by->data(), buffer(c.dst).stride, buffer(c.dst).row(i));
-  }
-
-  void run(const GeluGate& c) {
-    for (int i = first_row(); i < last_row(); ++i)
-      k_.gelu_gate(buffer(c.gate).row(i), buffer(c.up).row(i) + c.up_offset, c.width, buffer(c.dst).row(i));
-  }
-
-  void run(const RopeTable& c) {
-    for (int i = first_row(); i < last_row(); ++i) {
-      const float position = static_cast<float>(p_.pass_.position(p_.pass_.row(outputs_only_, i)));
-      float* out = buffer(c.dst).row(i);
-      for (int d = 0; d < c.half; ++d) {
-        const auto [sine, cosine] = reproducible::sine_cosine(position * (*c.inverse_frequency)[d]);
-        out[d] = cosine;
-        out[c.half + d] = sine;
-      }
+  void run_part(const RopeTable& c, Part part) {
+    const float position = static_cast<float>(p_.pass_.position(p_.pass_.row(outputs_only_, part.row)));
+    float* out = buffer(c.dst).row(part.row);
+    for (int d = 0; d < c.half; ++d) {
+      const auto [sine, cosine] = reproducible::sine_cosine(position * (*c.inverse_frequency)[d]);
+      out[d] = cosine;
+      out[c.half + d] = sine;
     }
   }
 
-  void run(const Rope& c) {
-    for (int i = first_row(); i < last_row(); ++i) {
-      const float* table = buffer(c.table).row(i);
-      for (int h = 0; h < c.heads; ++h)
-        k_.rope(buffer(c.src).row(i) + h * c.head_dim, table, table + c.head_dim / 2, c.head_dim, c.scale);
-    }
+  void run_part(const Rope& c, Part part) {
+    const float* table = buffer(c.table).row(part.row);
+    float* src = buffer(c.src).row(part.row);
+    for (int h = part.first(c.heads); h < part.last(c.heads); ++h)
+      k_.rope(src + h * c.head_dim, table, table + c.head_dim / 2, c.head_dim, c.scale);
   }
 
-  void run(const Copy& c) {
-    for (int i = first_row(); i < last_row(); ++i)
-      std::memcpy(buffer(c.dst).row(i) + c.offset, buffer(c.src).row(i), buffer(c.src).width * sizeof(float));
+  void run_part(const Copy& c, Part part) {
+    std::memcpy(buffer(c.dst).row(part.row) + c.offset, buffer(c.src).row(part.row), buffer(c.src).width * sizeof(float));
   }
 
-  // Each thread writes some dimensions of all rows: a cache line holds the keys of 16 positions, and splitting by rows would
-  // cause false sharing.
+  // A task writes some dimensions of all rows: a cache line holds the keys of 16 positions, and splitting by rows would cause
+  // false sharing.
   void run(const StoreKv& c) {
-    const int head_dim = p_.kv_[c.layer].head_dim, pieces = head_dim / kTile;
-    const int begin = pieces * thread_ / threads_ * kTile, end = pieces * (thread_ + 1) / threads_ * kTile;
-    if (begin == end) return;
-    for (int i = 0; i < rows_; ++i) {
-      const int row = p_.pass_.row(outputs_only_, i);
-      const KvCache& cache = p_.pass_.cache(row);
-      const int64_t slot = p_.pass_.staged_at(row) % cache.capacity(c.layer);
-      for (int h = 0; h < c.heads; ++h)
-        k_.store_kv(buffer(c.key).row(i) + h * head_dim, buffer(c.value).row(i) + h * head_dim, head_dim, begin, end, slot,
-                    cache.head(c.layer, h));
-    }
+    const int head_dim = p_.kv_[c.layer].head_dim;
+    parallel_for(head_dim, kTile, [&](size_t begin, size_t end) {
+      for (int i = 0; i < rows_; ++i) {
+        const int row = p_.pass_.row(outputs_only_, i);
+        const KvCache& cache = p_.pass_.cache(row);
+        const int64_t slot = p_.pass_.staged_at(row) % cache.capacity(c.layer);
+        for (int h = 0; h < c.heads; ++h)
+          k_.store_kv(buffer(c.key).row(i) + h * head_dim, buffer(c.value).row(i) + h * head_dim, head_dim, static_cast<int>(begin),
+                      static_cast<int>(end), slot, cache.head(c.layer, h));
+      }
+    });
   }
 
   // Prefetches the first codes and scales of a piece. The kernel's own prefetches start behind them (see Prefetcher).
@@ -179,6 +208,7 @@ class Executor {
   void tile_of_rows(const Matrix& m, size_t tile, const std::vector<int>& rows, const Input& input, const Use& use);
   float* projected(const Additions& to, int row);
   void run(const Project& c);
+  void run_part(const SumProjected& c, Part part);
   void add_low_rank(const std::vector<Additions>& additions, size_t weight, size_t tile, float* out, size_t stride);
 
   void run(const Linear& c) {
@@ -226,8 +256,8 @@ class Executor {
   static constexpr int kBatch = 8;
   template <class Work> void each_expert(size_t experts, size_t tiles, int top_k, Work work);
   void expert_tile(const Matrix& m, size_t tile, const uint8_t* next, Buffer& src, const int* rows, int count, float* out);
-  void run(const Route& c);
-  void run(const CombineExperts& c);
+  void run_part(const Route& c, Part part);
+  void run_part(const CombineExperts& c, Part part);
   void run(const ExpertGatedLinear& c);
   void run(const ExpertLinear& c);
   void run(const ClusterLinear& c);
@@ -282,18 +312,17 @@ class Executor {
   void run(const KeepOutputs& c) {
     const std::vector<int32_t>& rows = p_.pass_.outputs();
     if (static_cast<int>(rows.size()) == rows_) return;
-    for (size_t b = thread_; b < c.buffers.size(); b += threads_) {  // split by buffer; rows move towards the front only
+    parallel_tasks(c.buffers.size(), [&](size_t b) {  // rows move towards the front only
       Buffer& x = buffer(c.buffers[b]);
       for (size_t i = 0; i < rows.size(); ++i)
         if (rows[i] != static_cast<int32_t>(i)) std::memcpy(x.row(static_cast<int>(i)), x.row(rows[i]), x.stride * sizeof(float));
-    }
+    });
   }
 
   void run(const Head& c) {
     Buffer& src = buffer(c.src);
     const Matrix m = c.weight->matrix();
     std::vector<Best>& best = p_.thread_best_[thread_];
-    std::fill(best.begin(), best.begin() + rows_, Best{-std::numeric_limits<float>::infinity(), 0});
     if (rows_ == 0) return;
     parallel_for(m.tiles, 16, [&](size_t begin, size_t end) {
       k_.head_tiles(m, begin, end, src.quantized.empty() ? nullptr : src.quantized.data(), src.dense.data(), rows_, best.data(),
@@ -316,7 +345,8 @@ class Executor {
   const KernelTable& k_;
   const int thread_, threads_;
   float* logits_;
-  size_t op_ = 0;
+  size_t op_ = 0, end_ = 0;  // the operations at work: consecutive ones on one row at a time run together
+  std::chrono::steady_clock::time_point started_;
   bool outputs_only_ = false;
   int rows_ = 0;
 };

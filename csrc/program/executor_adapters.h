@@ -42,16 +42,18 @@ inline void Executor::run(const Project& c) {
             [&](int row, const float* values) { std::memcpy(projected(to, row) + at, values, kTile * sizeof(float)); });
       }
   });
-  p_.pool_->barrier();
-  for (int i = first_row(); i < last_row(); ++i)
-    for (const Additions& to : c.additions)
-      for (const LowRank& part : to.parts) {
-        if (part.adapter != p_.pass_.adapter(p_.pass_.row(outputs_only_, i))) continue;
-        float* sum = projected(to, i);
-        const int rank = part.padded_rank();
-        for (size_t range = 1; range < part.a->count(); ++range) k_.add_row(sum + range * rank, rank, sum);
-        k_.scale_row(part.scale, rank, sum);
-      }
+}
+
+// Adds the ranges' sums, and scales them.
+inline void Executor::run_part(const SumProjected& c, Part at) {
+  for (const Additions& to : c.additions)
+    for (const LowRank& part : to.parts) {
+      if (part.adapter != p_.pass_.adapter(p_.pass_.row(outputs_only_, at.row))) continue;
+      float* sum = projected(to, at.row);
+      const int rank = part.padded_rank();
+      for (size_t range = 1; range < part.a->count(); ++range) k_.add_row(sum + range * rank, rank, sum);
+      k_.scale_row(part.scale, rank, sum);
+    }
 }
 
 // Adds what adapters add to one tile, whose row r is at out + r * stride.

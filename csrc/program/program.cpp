@@ -31,6 +31,7 @@ Program::Program(int max_rows, std::vector<KvShape> kv, KvFormat format, std::sh
   tile_scratch_.assign(pool_->size(), std::vector<float>(static_cast<size_t>(3 * max_rows_) * kTile));
   adapted_rows_.assign(pool_->size(), std::vector<const float*>(max_rows_));
   score_scratch_.resize(pool_->size());
+  expert_scratch_.resize(pool_->size());
 }
 
 int Program::buffer(const std::string& name, int width, int rows_per_row) {
@@ -58,7 +59,7 @@ void Program::push(Call call) {
   const Exclusive lock = exclusive();
   ops_.push_back({std::move(call), outputs_only_});
   seconds_.resize(ops_.size());
-  work_stealing_ = std::make_unique<WorkStealing>(pool_->size(), ops_.size());
+  work_stealing_.reset();
 }
 
 void Program::quantize_if_needed(int src, const Weights& weight, float scale) {
@@ -183,6 +184,7 @@ std::vector<Additions> Program::project(int src, const std::vector<Weights>& wei
     projected_.assign(max_rows_ * projected_width_, 0.0f);
   }
   push(Project{src, additions});
+  push(SumProjected{additions});
   return additions;
 }
 
@@ -307,6 +309,11 @@ std::vector<int32_t> Program::chosen(size_t rows, size_t top_k) const {
   return {chosen_.begin(), chosen_.begin() + static_cast<std::ptrdiff_t>(rows * top_k)};
 }
 
+std::vector<size_t> Program::tasks() const {
+  const Exclusive lock = exclusive();
+  return work_stealing_ ? work_stealing_->units() : std::vector<size_t>(ops_.size());
+}
+
 std::vector<double> Program::seconds() const {
   const Exclusive lock = exclusive();
   return seconds_;
@@ -330,11 +337,30 @@ void Program::prefetch_weights() const {
 }
 
 std::vector<std::string> Program::describe() const {
-  static const char* const names[] = {
-      "gather",        "rms_norm",       "head_norm",  "quantize",     "add",          "scale",
-      "multiply",      "gelu_gate",      "rope_table", "rope",         "route",        "combine_experts",
-      "copy",          "store_kv",       "project",    "linear",       "gated_linear", "expert_gated_linear",
-      "expert_linear", "cluster_linear", "attention",  "keep_outputs", "head"};
+  static const char* const names[] = {"gather",
+                                      "rms_norm",
+                                      "head_norm",
+                                      "quantize",
+                                      "add",
+                                      "scale",
+                                      "multiply",
+                                      "gelu_gate",
+                                      "rope_table",
+                                      "rope",
+                                      "route",
+                                      "combine_experts",
+                                      "sum_projected",
+                                      "copy",
+                                      "store_kv",
+                                      "project",
+                                      "linear",
+                                      "gated_linear",
+                                      "expert_gated_linear",
+                                      "expert_linear",
+                                      "cluster_linear",
+                                      "attention",
+                                      "keep_outputs",
+                                      "head"};
   static_assert(std::size(names) == std::variant_size_v<Call>);
   std::vector<std::string> out;
   for (const Op& op : ops_) out.push_back(names[op.call.index()]);

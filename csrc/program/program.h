@@ -61,8 +61,8 @@ struct Additions {
   int offset = 0;
 };
 
-// The kinds of call. Buffers are identified by number. Gather to Copy work on one row at a time: a row always belongs to the
-// same thread, so two such calls need no barrier between them.
+// The kinds of call. Buffers are identified by number. Gather to Copy work on one row at a time: consecutive ones run together, row
+// by row.
 struct Gather {
   std::shared_ptr<const Table> table;
   float scale;
@@ -114,7 +114,8 @@ struct CombineExperts {
   int src, weights, top_k;
   int dst;
 };
-struct Copy { int src, dst, offset; };  // dst[offset ...] = src
+struct SumProjected { std::vector<Additions> additions; };  // the second half of a Project
+struct Copy { int src, dst, offset; };                      // dst[offset ...] = src
 // StoreKv to Head split a row's work between threads. With `quantizes`, the thread that computed a group of the output also
 // quantizes it, while the group is in that core's cache; quantized_scale is as in Quantize. A projection's result is rounded to
 // the grid of its output scale, unless that is 0.
@@ -122,7 +123,7 @@ struct StoreKv { int key, value, layer, heads; };
 struct Project {
   int src;
   std::vector<Additions> additions;
-};  // scale * (a x) of the additions of the next call, in rows that have an adapter; skipped in a pass without
+};  // a x of the additions of the next linear call, in rows that have an adapter; skipped in a pass without
 struct Linear {
   int src;
   std::vector<Weights> weights;
@@ -168,12 +169,22 @@ struct Head {
 };  // softcap 0: none
 
 using Call = std::variant<Gather, RmsNorm, HeadNorm, Quantize, Add, Scale, Multiply, GeluGate, RopeTable, Rope, Route,
-                          CombineExperts, Copy, StoreKv, Project, Linear, GatedLinear, ExpertGatedLinear, ExpertLinear,
-                          ClusterLinear, Attention, KeepOutputs, Head>;
+                          CombineExperts, SumProjected, Copy, StoreKv, Project, Linear, GatedLinear, ExpertGatedLinear,
+                          ExpertLinear, ClusterLinear, Attention, KeepOutputs, Head>;
+
+// A kind's number in Call.
+template <class Kind, class... Kinds> constexpr size_t kind_in(const std::variant<Kinds...>*) {
+  size_t number = 0;
+  static_cast<void>(((std::is_same_v<Kind, Kinds> || (++number, false)) || ...));
+  return number;
+}
+template <class Kind> constexpr size_t kKind = kind_in<Kind>(static_cast<const Call*>(nullptr));
+template <class Kind> constexpr bool kByRow = kKind<Kind> <= kKind<Copy>;
 
 struct Op {
   Call call;
   bool outputs_only;  // runs on the output rows only
+  bool by_row() const { return call.index() <= kKind<Copy>; }
 };
 
 // Not concurrent: a call from a second thread throws std::runtime_error (see Exclusive).
@@ -229,8 +240,11 @@ class Program {
   // The experts or clusters that `route` chose for the first rows of the last run, (rows, top_k). Throws as read() does.
   std::vector<int32_t> chosen(size_t rows, size_t top_k) const;
   std::vector<std::string> describe() const;  // the kind of each call
+  // By call: the number of tasks that the last run divided it into, at most one for each thread at a time; 0 for a call that it
+  // skipped, or that ran together with the one before it.
+  std::vector<size_t> tasks() const;
   // Switches profiling on or off and clears seconds(): the time of each call summed over the runs since, as measured by
-  // thread 0, with the barrier before the call.
+  // thread 0, with its wait for the others at the end of the call.
   void profile(bool on);
   std::vector<double> seconds() const;
 
@@ -262,11 +276,11 @@ class Program {
   std::vector<int32_t> chosen_;                                   // (max_rows * top_k): experts or clusters
   int adapters_ = 0;
   size_t projected_width_ = 0;
-  std::vector<float> projected_;                         // (max_rows, projected_width_): see Project
-  std::vector<std::vector<const float*>> adapted_rows_;  // by thread: rows of one adapter
+  std::vector<float> projected_;                                                      // (max_rows, projected_width_): see Project
+  std::vector<std::vector<const float*>> adapted_rows_;                               // by thread: rows of one adapter
+  std::vector<std::pair<std::vector<uint8_t>, std::vector<size_t>>> expert_scratch_;  // by thread: see each_expert
   mutable std::atomic_flag in_use_;
   std::unique_ptr<WorkStealing> work_stealing_;
-  bool odd_pass_ = false;
 };
 
 }  // namespace outrider

@@ -7,27 +7,14 @@
 
 #include "runtime/exclusive.h"
 #include "runtime/float_environment.h"
-
-#if defined(__x86_64__)
-#include <immintrin.h>
-#endif
+#include "runtime/waiting.h"
 
 namespace outrider {
 namespace {
 
-// Spins before yielding (about 50 us): longer than any barrier on an idle machine, short enough not to starve another
-// thread on the same core.
-constexpr int kSpins = 2000;
-// Yields before sleeping: a decode loop starts its next pass before they are used up.
-constexpr int kYields = 200;
-
-void pause() {
-#if defined(__x86_64__)
-  _mm_pause();
-#elif defined(__aarch64__)
-  asm volatile("yield");
-#endif
-}
+// Threads wait this long for the next job before they sleep: the next pass of a decode loop starts within it. The caller waits
+// this long for the last thread.
+constexpr std::chrono::microseconds kIdle{200}, kLast{50};
 
 // Number of forks between the first process and this one.
 std::atomic<uint32_t> forks{0};
@@ -71,7 +58,7 @@ void ThreadPool::restart_after_fork() {
   const int count = size() - 1;
   leak(workers_);
   workers_.clear();
-  job_number_ = 0, background_threads_ = 0, arrived_ = 0, phase_ = 0;
+  job_number_ = 0, running_ = 0;
   start_threads(count);
 }
 
@@ -83,9 +70,9 @@ void ThreadPool::run(const std::function<void(int)>& job) {
     const DefaultFloatEnvironment environment;
     job(thread);
   };
-  start(reproducible, true);
+  start(reproducible);
   reproducible(0);
-  barrier();
+  wait_for_all();
 }
 
 void ThreadPool::run_in_background(std::function<void(int, const std::atomic<bool>&)> work) {
@@ -94,54 +81,32 @@ void ThreadPool::run_in_background(std::function<void(int, const std::atomic<boo
   cancel_background();
   if (workers_.empty()) return;
   cancelled_ = false;
-  background_threads_ = static_cast<int>(workers_.size());
-  background_ = [this, work = std::move(work)](int thread) {
-    work(thread, cancelled_);
-    background_threads_.fetch_sub(1, std::memory_order_release);
-  };
-  start(background_, false);
+  background_ = [this, work = std::move(work)](int thread) { work(thread, cancelled_); };
+  start(background_);
 }
 
-void ThreadPool::start(const std::function<void(int)>& job, bool joined) {
+void ThreadPool::start(const std::function<void(int)>& job) {
   job_ = &job;
-  joined_ = joined;
-  job_number_.fetch_add(1, std::memory_order_release);
+  running_.store(size() - 1, std::memory_order_relaxed);
+  job_number_.fetch_add(1);
   job_number_.notify_all();
+}
+
+void ThreadPool::wait_for_all() {
+  wait_until(running_, kLast, [](int running) { return running == 0; });
 }
 
 void ThreadPool::cancel_background() {
   cancelled_ = true;
-  for (int i = 0; background_threads_.load(std::memory_order_acquire) > 0; ++i) {
-    if (i < kSpins) pause();
-    else std::this_thread::yield();
-  }
+  wait_for_all();
 }
 
 void ThreadPool::worker_loop(int index) {
-  for (uint32_t last_job = 0;;) {
-    for (int i = 0; job_number_.load(std::memory_order_acquire) == last_job; ++i) {
-      if (i < kSpins) pause();
-      else if (i < kSpins + kYields) std::this_thread::yield();
-      else job_number_.wait(last_job, std::memory_order_acquire);
-    }
-    ++last_job;
+  for (uint32_t last_job = 0;; ++last_job) {
+    wait_until(job_number_, kIdle, [&](uint32_t job) { return job != last_job; });
     if (stopping_) return;
-    const bool joined = joined_;
     (*job_)(index);
-    if (joined) barrier();
-  }
-}
-
-void ThreadPool::barrier() {
-  const uint32_t phase = phase_.load(std::memory_order_relaxed);
-  if (arrived_.fetch_add(1, std::memory_order_acq_rel) + 1 == size()) {
-    arrived_.store(0, std::memory_order_relaxed);
-    phase_.store(phase + 1, std::memory_order_release);
-    return;
-  }
-  for (int i = 0; phase_.load(std::memory_order_acquire) == phase; ++i) {
-    if (i < kSpins) pause();
-    else std::this_thread::yield();
+    if (running_.fetch_sub(1) == 1) running_.notify_all();
   }
 }
 

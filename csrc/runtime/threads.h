@@ -1,5 +1,5 @@
-// A thread pool. A job runs on all threads at once, the caller's included, and synchronizes them at barriers. Waits spin
-// first (a barrier within a pass takes well under a microsecond), then yield; idle threads sleep between jobs.
+// A thread pool. A job runs on all threads at once, the caller's included. How the threads of a job share its work is the job's:
+// see WorkStealing. Threads that wait for a job, or for its end, spin a little and then sleep.
 #pragma once
 #include <atomic>
 #include <cstddef>
@@ -24,9 +24,6 @@ class ThreadPool {
   // std::runtime_error if another thread's job is running.
   void run(const std::function<void(int)>& job);
 
-  // Waits until all threads of the running job have called it.
-  void barrier();
-
   // Starts work(thread index, cancelled) on every thread but the caller's, and returns at once. The next job sets `cancelled`
   // and waits for the work to return, so it must poll. Does nothing in a pool of one thread.
   void run_in_background(std::function<void(int, const std::atomic<bool>&)> work);
@@ -36,7 +33,8 @@ class ThreadPool {
 
  private:
   void worker_loop(int index);
-  void start(const std::function<void(int)>& job, bool joined);
+  void start(const std::function<void(int)>& job);
+  void wait_for_all();
   void cancel_background();
   void start_threads(int count);
   void stop_threads();
@@ -46,13 +44,10 @@ class ThreadPool {
   uint32_t forks_;  // the process's fork count when the threads were started
   std::atomic_flag in_use_;
   const std::function<void(int)>* job_ = nullptr;
-  bool joined_ = true;  // whether the job ends in a barrier
   std::function<void(int)> background_;
   std::atomic<uint32_t> job_number_{0};
   std::atomic<bool> stopping_{false}, cancelled_{false};
-  alignas(64) std::atomic<int> background_threads_{0};  // that have not returned from background_
-  alignas(64) std::atomic<int> arrived_{0};
-  alignas(64) std::atomic<uint32_t> phase_{0};
+  alignas(64) std::atomic<int> running_{0};  // threads but the caller's that have not returned from the job
 };
 
 }  // namespace outrider

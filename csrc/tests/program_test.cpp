@@ -205,6 +205,15 @@ void test_adapters() {
   CHECK_THROWS(std::invalid_argument, program.run(batch, nullptr), "an adapter that the program does not have");
 }
 
+// More threads than any call of the model has tasks, and than most machines have cores.
+void test_many_threads() {
+  choose_kernels("portable");
+  const Answer definition = answer(1, KvFormat::kFloat16, kRows, true);
+  choose_kernels(tables().front()->name);
+  for (int chunk : {1, 7, kRows})
+    CHECK(answer(64, KvFormat::kFloat16, chunk, true) == definition, note("64 threads, chunk", "rows", chunk));
+}
+
 void test_second_thread_is_refused() {
   auto pool = std::make_shared<ThreadPool>(2);
   KvCache cache(kShapes, 80, kRows, KvFormat::kFloat16);
@@ -244,6 +253,7 @@ void test_program() {
     }
   }
   test_adapters();
+  test_many_threads();
   choose_kernels(tables().back()->name);
   test_second_thread_is_refused();
 }
