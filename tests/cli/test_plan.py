@@ -69,6 +69,27 @@ def test_each_figure_of_some_hardware_can_be_replaced(call):
     assert own["bytes_per_second"] == arithmetic["bytes_per_second"]
 
 
+def test_more_cores_than_are_here_are_reckoned_and_labelled_so(call, monkeypatch):
+    from outrider.roofline import measured
+    from outrider.roofline.hardware import Hardware
+
+    monkeypatch.setattr(measured, "measure_hardware", lambda _, threads: Hardware(f"{threads} threads", 40e9, 500e9))
+    plan = ("plan", "E2B", "--threads", "2", "--json")
+    own, more, with_memory = (
+        json.loads(call(*plan, *options).out)["hardware"]
+        for options in (("--cores", "2"), ("--cores", "16"), ("--cores", "16", "--bandwidth", "200"))
+    )
+    assert own["name"] == "2 threads"
+    assert more["name"] == "2 threads, reckoned for 16 cores: arithmetic of 16, memory as measured"
+    assert (more["bytes_per_second"], more["multiply_adds_per_second"]) == (40e9, 4000e9)
+    assert with_memory["bytes_per_second"] == 200e9
+    assert with_memory["name"] == f"{more['name']}, but 200 GB/s"
+    refused = call("plan", "E2B", "--threads", "2", "--cores", "1")
+    assert refused.code == 2
+    assert "use --threads 1" in refused.err
+    assert "--cores scales" in call("plan", "E2B", "--hardware", "h100", "--cores", "4").err
+
+
 def test_both_figures_describe_a_processor_and_nothing_is_measured(call, monkeypatch):
     from outrider.roofline import measured
 

@@ -70,6 +70,14 @@ def plan(
     threads: Annotated[
         int | None, typer.Option(min=1, help="Threads of the measurement.", show_default="one per usable core")
     ] = None,
+    cores: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Reckon the speed of so many cores of this kind; --bandwidth is their memory's.",
+            show_default="those measured",
+        ),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Predict whether MTP pays, and where it stops paying, from a model's shapes and two numbers of the hardware."""
@@ -83,26 +91,38 @@ def plan(
     subject = subject_of(model, cast("Format | None", weights and weights.name.upper()), drafter)
     if context >= subject.context_length:
         raise UsageError(f"--context {context} is more than {subject.name} holds: at most {subject.context_length - 1}")
-    on = _hardware(subject, hardware, bandwidth, arithmetic, threads)
+    on = _hardware(subject, hardware, bandwidth, arithmetic, threads, cores)
     result = describe(subject, Plan(subject.target, subject.drafter, on, context), acceptance)
     print_result(result, show_plan, as_json)
 
 
 def _hardware(
-    subject: Subject, name: str, bandwidth: float | None, arithmetic: float | None, threads: int | None
+    subject: Subject,
+    name: str,
+    bandwidth: float | None,
+    arithmetic: float | None,
+    threads: int | None,
+    cores: int | None,
 ) -> Hardware:
-    from outrider.cores import cores
+    from outrider import cores as machine
     from outrider.roofline.hardware import Hardware, accelerator
     from outrider.roofline.measured import measure_hardware
 
     described = bandwidth is not None and arithmetic is not None
     if threads is not None and (name != HERE or described):
         raise UsageError("--threads is for what is measured here")
+    if cores is not None and (name != HERE or arithmetic is not None):
+        raise UsageError("--cores scales the arithmetic that is measured here: leave out --hardware and --arithmetic")
     if name != HERE:
         return accelerator(name).replaced(bandwidth, arithmetic)
     if bandwidth is not None and arithmetic is not None:
         return Hardware("a processor of these figures", bandwidth * 1e9, arithmetic * 1e9)
-    found = measure_hardware(subject.target.main_format, threads or cores().threads)
+    measured = threads or machine.cores().threads
+    if cores is not None and cores < measured:
+        raise UsageError(f"--cores {cores} is less than the {measured} that are measured: use --threads {cores}")
+    found = measure_hardware(subject.target.main_format, measured)
+    if cores is not None and cores > measured:
+        found = found.reckoned(cores, measured)
     return found.replaced(bandwidth, arithmetic)
 
 

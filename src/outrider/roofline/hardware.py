@@ -34,6 +34,11 @@ class Hardware:
         """Multiply-adds per second with weights of a format; None for those of attention."""
         return self.multiply_adds_per_second * (self.float_share if format is None or format in _DENSE else 1.0)
 
+    def reckoned(self, cores: int, measured: int) -> Hardware:
+        """As many cores of this kind, from what `measured` of them do: arithmetic grows with them, memory stays."""
+        name = f"{self.name}, reckoned for {cores} cores: arithmetic of {cores}, memory as measured"
+        return replace(self, name=name, multiply_adds_per_second=self.multiply_adds_per_second * cores / measured)
+
     def replaced(self, gigabytes: float | None, multiply_adds: float | None) -> Hardware:
         """The same with other figures where they are given: memory in GB/s, G multiply-adds/s of quantized weights."""
         found = self
