@@ -13,7 +13,8 @@ inline constexpr const char* kKvFormats[] = {"float32", "float16", "int8"};
 
 constexpr size_t element_bytes(KvFormat f) { return f == KvFormat::kFloat32 ? 4 : f == KvFormat::kFloat16 ? 2 : 1; }
 
-inline constexpr int kPagePositions = 128;  // consecutive positions of a page, which begins at a multiple of that
+// Positions of a page. A page begins at a multiple of it.
+inline constexpr int64_t kPagePositions = 128;
 inline constexpr int kKeyGroup = 64;
 
 // One head's part of a page. head_dim is a multiple of 16. A slot is position % kPagePositions.
@@ -28,7 +29,7 @@ struct KvLayout {
   int head_dim;
 
   constexpr int key_groups() const { return format == KvFormat::kInt8 ? (head_dim + kKeyGroup - 1) / kKeyGroup : 0; }
-  constexpr size_t values_at() const { return size_t{kPagePositions} * head_dim * element_bytes(format); }
+  constexpr size_t values_at() const { return kPagePositions * head_dim * element_bytes(format); }
   constexpr size_t key_scales_at() const { return 2 * values_at(); }
   constexpr size_t value_scales_at() const { return key_scales_at() + sizeof(float) * kPagePositions * key_groups(); }
   constexpr size_t bytes() const {
@@ -51,12 +52,18 @@ struct KvLayout {
   }
 };
 
-// One head of one layer over the pages of a sequence.
+// The key and value in a slot, (head_dim) float32 each.
+void read_position(const KvLayout& layout, const uint8_t* page, int slot, float* key, float* value);
+// Copies a key and a value from one slot to another.
+void copy_position(const KvLayout& layout, const uint8_t* from, int slot, uint8_t* to, int to_slot);
+
+// One head of one layer of a sequence.
 struct KvHead {
   KvLayout layout;
-  uint8_t* const* pages;  // by position / kPagePositions
+  uint8_t* const* pages;  // by position / kPagePositions; null where the sequence holds none
   size_t offset;          // of the head within each page
-  uint8_t* page(int64_t number) const { return pages[number] + offset; }
+  // The head's part of the page with a position.
+  uint8_t* page(int64_t position) const { return pages[position / kPagePositions] + offset; }
 };
 
 }  // namespace outrider

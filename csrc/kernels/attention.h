@@ -77,9 +77,8 @@ inline Staged staged_rows(const AttentionPack& a, int64_t span_end) {
 // Calls work(page, first block of 16, end block, index of the first block's slots) for each page of staged rows.
 template <class Work> inline void each_staged_page(const AttentionPack& a, const Staged& staged, const Work& work) {
   for (int64_t slot = staged.begin; slot < staged.end;) {
-    const int64_t page = slot / kPagePositions, stop = std::min(staged.end, (page + 1) * kPagePositions);
-    const int first = static_cast<int>(slot - page * kPagePositions), end = static_cast<int>(stop - page * kPagePositions);
-    work(a.cache.page(page), first / 16, end / 16, staged.index(slot));
+    const int64_t page = slot / kPagePositions * kPagePositions, stop = std::min(staged.end, page + kPagePositions);
+    work(a.cache.page(slot), static_cast<int>(slot - page) / 16, static_cast<int>(stop - page) / 16, staged.index(slot));
     slot = stop;
   }
 }
@@ -128,7 +127,7 @@ template <class T> struct Span {
   void add_tile(int64_t tile, int64_t first, int64_t end) {
     Tile t;
     t.begin = tile;
-    t.page = a.cache.page(tile / kPagePositions);
+    t.page = a.cache.page(tile);
     t.in_order = staged.begin < staged.end ? a.committed : INT64_MAX;
     const int from = static_cast<int>(first - tile) / 16;
     const int to = static_cast<int>(std::min(end, t.in_order) - tile + 15) / 16;  // of the blocks that lie in order
@@ -171,7 +170,7 @@ template <class T> struct Span {
       std::memcpy(moved, scales, sizeof moved);
       for (int p = in_order; p < end; ++p) {
         const int64_t slot = a.slot(q, t.begin + p);
-        moved[p] = value_scales(a.cache.page(slot / kPagePositions))[slot % kPagePositions];
+        moved[p] = value_scales(a.cache.page(slot))[slot % kPagePositions];
       }
       scales = moved;
     }

@@ -9,8 +9,7 @@
 namespace outrider {
 
 inline constexpr int kMaxQueries = 32;
-inline constexpr int kSpanPages = 8;
-inline constexpr int64_t kSpanPositions = int64_t{kSpanPages} * kPagePositions;
+inline constexpr int64_t kSpanPositions = 8 * kPagePositions;
 
 struct AttentionPack {
   KvHead cache;

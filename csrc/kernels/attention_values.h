@@ -41,7 +41,7 @@ void mix_floats(const AttentionPack& a, const Tile& t, const float (*weights)[kP
     return reinterpret_cast<const T*>(page + layout.values_at()) + layout.value(slot, dimension);
   };
   F sum[kQueries][kVectors];
-  int begin[kQueries] = {}, in_order[kQueries] = {}, from = 0, to = kPagePositions;  // offsets within the tile
+  int begin[kQueries] = {}, in_order[kQueries] = {}, from = 0, to = static_cast<int>(kPagePositions);  // offsets within the tile
   bool any = false;
   for (int q = 0; q < kQueries; ++q) {
     for (int v = 0; v < kVectors; ++v) sum[q][v] = zero();
@@ -76,7 +76,7 @@ void mix_floats(const AttentionPack& a, const Tile& t, const float (*weights)[kP
     for (int p = begin[q] > to ? begin[q] : to; p < in_order[q]; ++p) add_alone(q, values(t.page, p), p);
     for (int64_t p = std::max({t.begin, t.in_order, a.first[first + q]}); p < t.begin + kPagePositions && p <= a.last[first + q]; ++p) {
       const int64_t slot = a.slot(first + q, p);
-      add_alone(q, values(a.cache.page(slot / kPagePositions), static_cast<int>(slot % kPagePositions)),
+      add_alone(q, values(a.cache.page(slot), static_cast<int>(slot % kPagePositions)),
                 static_cast<int>(p - t.begin));
     }
     add_to_part<kVectors>(t, part, layout.head_dim, first + q, dimension, sum[q]);

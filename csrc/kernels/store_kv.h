@@ -38,7 +38,7 @@ inline void store_floats(const float* key, const float* value, int begin, int en
 // Writes dimensions begin .. end - 1 of one row's key and value for one head into a slot; begin is a multiple of kKeyGroup, end
 // too or head_dim.
 inline void store_kv(const float* key, const float* value, int begin, int end, int64_t slot, const KvHead& to) {
-  uint8_t* page = to.page(slot / kPagePositions);
+  uint8_t* page = to.page(slot);
   const int at = static_cast<int>(slot % kPagePositions);
   switch (to.layout.format) {
     case KvFormat::kFloat32: return store_floats<float>(key, value, begin, end, page, at, to.layout, store);
