@@ -15,7 +15,7 @@ constexpr size_t element_bytes(KvFormat f) { return f == KvFormat::kFloat32 ? 4 
 
 // Positions of a page. A page begins at a multiple of it.
 inline constexpr int64_t kPagePositions = 128;
-inline constexpr int kKeyGroup = 64;
+inline constexpr int kKeyGroup = 32;
 
 // One head's part of a page. head_dim is a multiple of 16. A slot is position % kPagePositions.
 //   keys, kFloat32 and kFloat16   [slot / 16][dimension][slot % 16]

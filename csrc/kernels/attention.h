@@ -4,7 +4,8 @@
 // keys and values is loaded once for all queries. Within a span, tiles are added in position order, each rescaled to the largest
 // score so far (Milakov and Gimelshein 2018); spans are added in position order, too, so threads may share a row's spans.
 //
-// 8-bit codes: the scale of a value is folded into its softmax weight, which is then quantized with one scale per tile and query.
+// 8-bit codes: the scale of a value is folded into its softmax weight, which is then quantized with one scale for a group of
+// positions.
 //
 // Exactness: a row's bits depend on the positions that it sees and on nothing else: neither on the slots of staged rows nor on the
 // other queries of the pack, nor on what unseen slots hold, NaN included.
@@ -44,19 +45,22 @@ inline float softmax(float* scores, int begin, int end) {
 }
 
 // Quantizes weights times the scales of their values, for whole blocks of 16 from offset begin to end - 1; the rest of the tile gets
-// codes 0, and so do positions not seen, whose weight is 0, whatever their scale. Returns the codes' scale.
-inline float quantize_weights(float* weights, const float* scales, int begin, int end, int8_t* codes) {
+// codes 0, and so do positions not seen, whose weight is 0, whatever their scale.
+inline void quantize_weights(const float* weights, const float* scales, int begin, int end, int8_t* codes, float* group_scales) {
+  static_assert(kWeightGroup == 32);
   const int from = begin / 16 * 16, to = (end + 15) / 16 * 16;
-  F largest = zero();
-  for (int i = from; i < to; i += 16) {
-    const F scaled = mul(load(weights + i), load(scales + i));
-    store(weights + i, scaled);
-    largest = max(scaled, largest);
-  }
-  const CodeScale by = scale_by(reduce_max(largest));
   std::memset(codes, 0, kPagePositions);
-  for (int i = from; i < to; i += 16) store_int8(codes + i, codes_of(load(weights + i), by));
-  return by.scale;
+  for (int g = 0; g < kWeightGroups; ++g) {
+    F scaled[2], largest = zero();
+    for (int i = 0; i < 2; ++i) {
+      const int at = g * kWeightGroup + 16 * i;
+      scaled[i] = at >= from && at < to ? mul(load(weights + at), load(scales + at)) : zero();
+      largest = max(scaled[i], largest);
+    }
+    const CodeScale by = scale_by(reduce_max(largest));
+    group_scales[g] = by.scale;
+    for (int i = 0; i < 2; ++i) store_int8(codes + g * kWeightGroup + 16 * i, codes_of(scaled[i], by));
+  }
 }
 
 // The staged rows of a pack with paths, in slots from a multiple of 16 on.
@@ -135,22 +139,28 @@ template <class T> struct Span {
     for (int q = 0; q < a.queries; ++q)
       if ((t.visible[q] = a.sees(q, tile, end))) softmax(t, q);
     rescale(t);
-    constexpr int kVectors = kVectorBlock<kQueryBlock>;
-    if constexpr (kCodes) {
-      s.weighted.clear();
-      if (from < to) s.weighted.push_back({t.page, 4 * from, 4 * (to - from), s.weights[0] + 16 * from, kPagePositions});
-      if (end > t.in_order)
-        each_staged_page(a, staged, [&](const uint8_t* page, int from, int to, size_t at) {
-          s.weighted.push_back({page, 4 * from, 4 * (to - from), s.staged_weights.data() + at, s.staged});
-        });
-      each_vector_block<kVectors>(a.cache.layout.head_dim, [&]<int kCount>(int d) {
-        each_query_block(a.queries, [&]<int kQueries>(int q) { mix_codes<kQueries, kCount>(a, t, s.weighted, q, d, part); });
+    if constexpr (kCodes) list_weighted(t, from, to, end);
+    mix(t);
+  }
+
+  // Adds the tile's values to the part. A few vectors of values at a time, which stay in the first-level cache while all queries meet
+  // them.
+  void mix(const Tile& t) {
+    constexpr int kChunk = 64;
+    const int head_dim = a.cache.layout.head_dim;
+    for (int chunk = 0; chunk < head_dim; chunk += kChunk)
+      each_query_block(a.queries, [&]<int kQueries>(int q) {
+        constexpr int kVectors = kCodes ? kCodeVectorBlock<kQueries> : kVectorBlock<kQueries>;
+        const int end = std::min(chunk + kChunk, head_dim);
+        int d = chunk;
+        for (; d + 16 * kVectors <= end; d += 16 * kVectors) mix_block<kQueries, kVectors>(t, q, d);
+        for (; d < end; d += 16) mix_block<kQueries, 1>(t, q, d);
       });
-    } else {
-      each_vector_block<kVectors>(a.cache.layout.head_dim, [&]<int kCount>(int d) {
-        each_query_block(a.queries, [&]<int kQueries>(int q) { mix_floats<T, kQueries, kCount>(a, t, s.scores, q, d, part); });
-      });
-    }
+  }
+
+  template <int kQueries, int kVectors> void mix_block(const Tile& t, int q, int d) {
+    if constexpr (kCodes) mix_codes<kQueries, kVectors>(a, t, s, q, d, part);
+    else mix_floats<T, kQueries, kVectors>(a, t, s.scores, q, d, part);
   }
 
   // The softmax of one query over the tile. Codes of weights lie where the codes of their values do.
@@ -174,13 +184,29 @@ template <class T> struct Span {
       }
       scales = moved;
     }
-    t.add[q] = quantize_weights(scores, scales, begin, end, s.weights[q]);
-    if (staged.begin == staged.end) return;
-    int8_t* rows = s.staged_weights.data() + q * s.staged;
-    std::memset(rows, 0, s.staged);
+    quantize_weights(scores, scales, begin, end, s.weights[q], s.weight_scales[q]);
+    if (t.in_order >= t.begin + kPagePositions) return;
+    for (int g = 0; g < kWeightGroups; ++g) std::memset(staged_weights(g, q), 0, s.staged);
     for (int p = in_order; p < end; ++p) {
-      rows[staged.index(a.slot(q, t.begin + p))] = s.weights[q][p];
+      staged_weights(p / kWeightGroup, q)[staged.index(a.slot(q, t.begin + p))] = s.weights[q][p];
       s.weights[q][p] = 0;
+    }
+  }
+
+  int8_t* staged_weights(int group, int q) const { return s.staged_weights.data() + (group * kMaxQueries + q) * s.staged; }
+
+  // Where weights lie: of blocks from .. to - 1 in their own slots, and of staged rows at positions before `end`.
+  void list_weighted(const Tile& t, int from, int to, int64_t end) {
+    s.weighted.clear();
+    for (int g = 0; g < kWeightGroups; ++g) {
+      constexpr int kBlocks = kWeightGroup / 16;
+      const int first = std::max(from, g * kBlocks), stop = std::min(to, (g + 1) * kBlocks);
+      if (first < stop) s.weighted.push_back({t.page, 4 * first, 4 * (stop - first), s.weights[0] + 16 * first, kPagePositions, g});
+      const int64_t position = t.begin + g * kWeightGroup;
+      if (position >= end || position + kWeightGroup <= t.in_order) continue;
+      each_staged_page(a, staged, [&](const uint8_t* page, int first, int stop, size_t at) {
+        s.weighted.push_back({page, 4 * first, 4 * (stop - first), staged_weights(g, 0) + at, s.staged, g});
+      });
     }
   }
 
@@ -188,15 +214,13 @@ template <class T> struct Span {
   void rescale(Tile& t) {
     for (int q = 0; q < a.queries; q += 16) {
       const F before = load(part.largest + q), here = load(t.largest + q), both = max(here, before);
-      float add[16];
       store(t.keep + q, exp(sub(before, both)));
-      store(add, exp(sub(here, both)));
+      store(t.add + q, exp(sub(here, both)));
       for (int i = q; i < a.queries && i < q + 16; ++i) {
         if (!t.visible[i]) continue;
         part.largest[i] = std::max(part.largest[i], t.largest[i]);
         float* sums = part.sums + i * 16;
-        store(sums, fma(load(sums), set1(t.keep[i]), mul(load(t.sums[i]), set1(add[i - q]))));
-        t.add[i] = kCodes ? t.add[i] * add[i - q] : add[i - q];
+        store(sums, fma(load(sums), set1(t.keep[i]), mul(load(t.sums[i]), set1(t.add[i]))));
       }
     }
   }

@@ -42,12 +42,18 @@ struct AttentionPart {
   }
 };
 
-// Quads of 4 slots of a page, with the weights of their codes: weights[query * stride + slot - 4 * first].
+// Softmax weights of this many positions of a tile have one scale, when they are quantized.
+inline constexpr int kWeightGroup = 32;
+inline constexpr int kWeightGroups = static_cast<int>(kPagePositions) / kWeightGroup;
+
+// Quads of 4 slots of a page, with the weights of their codes: weights[query * stride + slot - 4 * first]. All of them belong to
+// positions of one group.
 struct WeightedSlots {
   const uint8_t* page;
   int first, count;
   const int8_t* weights;
   size_t stride;
+  int group;
 };
 
 // One thread's memory for attend_span(). A pass stages at most max_rows rows.
@@ -55,20 +61,22 @@ struct AttentionScratch {
   AttentionScratch(int head_dim, int max_rows)
       : staged((static_cast<size_t>(max_rows) + 46) / 16 * 16),
         codes(static_cast<size_t>(kMaxQueries) * head_dim),
-        starts(static_cast<size_t>(kMaxQueries) * KvLayout{KvFormat::kInt8, head_dim}.key_groups()),
+        query_scales(static_cast<size_t>(kMaxQueries) * KvLayout{KvFormat::kInt8, head_dim}.key_groups()),
+        starts(query_scales.size()),
         staged_scores(kMaxQueries * staged),
-        staged_weights(kMaxQueries * staged),
+        staged_weights(kWeightGroups * kMaxQueries * staged),
         part(AttentionPart::floats(kMaxQueries, head_dim)),
         total(part.size()) {}
 
   const size_t staged;  // slots from the block of 16 with the first staged row
   float scores[kMaxQueries][kPagePositions];
   int8_t weights[kMaxQueries][kPagePositions];
-  float query_scales[kMaxQueries];
-  std::vector<int8_t> codes;    // (kMaxQueries, head_dim) of the queries
-  std::vector<int32_t> starts;  // (kMaxQueries, key groups): of sums over codes, see kKeyOffset
+  float weight_scales[kMaxQueries][kWeightGroups];
+  std::vector<int8_t> codes;           // (kMaxQueries, head_dim) of the queries
+  std::vector<float> query_scales;     // (kMaxQueries, key groups)
+  std::vector<int32_t> starts;         // (kMaxQueries, key groups): of sums over codes, see kKeyOffset
   std::vector<float> staged_scores;    // (kMaxQueries, staged)
-  std::vector<int8_t> staged_weights;  // (kMaxQueries, staged)
+  std::vector<int8_t> staged_weights;  // (kWeightGroups, kMaxQueries, staged)
   std::vector<WeightedSlots> weighted;
   std::vector<float> part, total;  // room for an AttentionPart each
 };

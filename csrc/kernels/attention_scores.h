@@ -1,6 +1,8 @@
 // Scores of attention: products of queries and cached keys, in blocks of 16 slots. Each lane is a key, so a score depends on its own
 // key alone; float products are added over the dimensions in ascending order, products of codes exactly, group by group of a key.
 #pragma once
+#include <algorithm>
+
 #include "kernels/attention_pack.h"
 
 namespace outrider::OUTRIDER_ISA {
@@ -31,15 +33,16 @@ inline CodeScale code_scale(const float* x, int n) {
 
 inline I codes_of(F x, const CodeScale& by) { return by.finite ? round_to_int(mul(x, set1(by.inverse))) : izero(); }
 
-// The queries' codes, with one scale each.
+// The queries' codes, with one scale for each group of dimensions.
 inline void quantize_queries(const AttentionPack& a, AttentionScratch& s) {
   const int head_dim = a.cache.layout.head_dim, groups = a.cache.layout.key_groups();
   for (int q = 0; q < a.queries; ++q) {
-    const CodeScale by = code_scale(a.query[q], head_dim);
-    s.query_scales[q] = by.scale;
     for (int g = 0; g < groups; ++g) {
+      const int begin = g * kKeyGroup, end = std::min(head_dim, begin + kKeyGroup);
+      const CodeScale by = code_scale(a.query[q] + begin, end - begin);
+      s.query_scales[q * groups + g] = by.scale;
       I sum = izero();
-      for (int d = g * kKeyGroup; d < head_dim && d < (g + 1) * kKeyGroup; d += 16) {
+      for (int d = begin; d < end; d += 16) {
         const I codes = codes_of(load(a.query[q] + d), by);
         store_int8(s.codes.data() + q * head_dim + d, codes);
         sum = iadd(sum, codes);
@@ -78,7 +81,7 @@ template <class T> struct FloatScores {
 struct CodeScores {
   const AttentionPack& a;
   const AttentionScratch& s;
-  template <int kQueries> static constexpr int kBlocks = kKeyBlock<kQueries>;
+  template <int kQueries> static constexpr int kBlocks = kCodeVectorBlock<kQueries>;
 
   template <int kQueries, int kBlocks> void score(int first, const uint8_t* page, int block, float* out, size_t stride) const {
     const KvLayout& layout = a.cache.layout;
@@ -87,6 +90,8 @@ struct CodeScores {
     const float* scales = reinterpret_cast<const float*>(page + layout.key_scales_at()) + layout.key_scale(16 * block, 0);
     for (int q = 0; q < kQueries; ++q) query[q] = s.codes.data() + (first + q) * head_dim;
     F score[kBlocks][kQueries];
+    for (int b = 0; b < kBlocks; ++b)
+      for (int q = 0; q < kQueries; ++q) score[b][q] = zero();
     for (int g = 0; g < groups; ++g) {
       I sum[kBlocks][kQueries];
       for (int q = 0; q < kQueries; ++q)
@@ -99,14 +104,16 @@ struct CodeScores {
         }
       }
       for (int b = 0; b < kBlocks; ++b) {
-        const F scale = load(scales + (b * groups + g) * 16);
-        for (int q = 0; q < kQueries; ++q)
-          score[b][q] = g == 0 ? mul(to_float(sum[b][q]), scale) : fma(to_float(sum[b][q]), scale, score[b][q]);
+        const F key_scale = load(scales + (b * groups + g) * 16);
+        for (int q = 0; q < kQueries; ++q) {
+          const F scale = mul(key_scale, set1(s.query_scales[(first + q) * groups + g]));
+          score[b][q] = fma(to_float(sum[b][q]), scale, score[b][q]);
+        }
       }
     }
     for (int q = 0; q < kQueries; ++q)
       for (int b = 0; b < kBlocks; ++b)
-        store(out + (first + q) * stride + 16 * b, mul(score[b][q], set1(s.query_scales[first + q])));
+        store(out + (first + q) * stride + 16 * b, score[b][q]);
   }
 };
 

@@ -23,14 +23,6 @@ template <int kVectors> inline void add_to_part(const Tile& t, const AttentionPa
   for (int v = 0; v < kVectors; ++v) store(values + 16 * v, fma(load(values + 16 * v), keep, mul(sum[v], add)));
 }
 
-// Calls work<count>(d) for blocks of vectors that cover the dimensions.
-template <int kVectors, class Work> inline void each_vector_block(int head_dim, const Work& work) {
-  int d = 0;
-  for (; d + 16 * kVectors <= head_dim; d += 16 * kVectors) work.template operator()<kVectors>(d);
-  if constexpr (kVectors > 1)
-    for (; d < head_dim; d += 16) work.template operator()<1>(d);
-}
-
 // Float values. weights: (kMaxQueries, kPagePositions) by position. Positions that only some queries see, at either end, are
 // processed one query at a time.
 template <class T, int kQueries, int kVectors>
@@ -84,15 +76,17 @@ void mix_floats(const AttentionPack& a, const Tile& t, const float (*weights)[kP
 }
 
 // Codes of values.
+// Sums are exact within a group of positions; groups are added in position order.
 template <int kQueries, int kVectors>
-void mix_codes(const AttentionPack& a, const Tile& t, const std::vector<WeightedSlots>& slots, int first, int dimension,
-               const AttentionPart& part) {
+void mix_codes(const AttentionPack& a, const Tile& t, const AttentionScratch& s, int first, int dimension, const AttentionPart& part) {
   const KvLayout& layout = a.cache.layout;
   constexpr size_t kVectorBytes = size_t{kPagePositions} * 16;
   I sum[kQueries][kVectors];
+  F total[kQueries][kVectors];
   for (int q = 0; q < kQueries; ++q)
-    for (int v = 0; v < kVectors; ++v) sum[q][v] = izero();
-  for (const WeightedSlots& w : slots) {
+    for (int v = 0; v < kVectors; ++v) sum[q][v] = izero(), total[q][v] = zero();
+  for (size_t i = 0; i < s.weighted.size(); ++i) {
+    const WeightedSlots& w = s.weighted[i];
     const int8_t* codes = reinterpret_cast<const int8_t*>(w.page + layout.values_at()) + layout.value(4 * w.first, dimension);
     const int8_t* weights[kQueries];
     for (int q = 0; q < kQueries; ++q) weights[q] = w.weights + (first + q) * w.stride;
@@ -102,13 +96,15 @@ void mix_codes(const AttentionPack& a, const Tile& t, const std::vector<Weighted
       for (int q = 0; q < kQueries; ++q)
         for (int v = 0; v < kVectors; ++v) sum[q][v] = add_weighted(sum[q][v], x[v], weights[q] + 4 * j);
     }
+    if (i + 1 < s.weighted.size() && s.weighted[i + 1].group == w.group) continue;
+    for (int q = 0; q < kQueries; ++q)
+      for (int v = 0; v < kVectors; ++v) {
+        total[q][v] = fma(to_float(sum[q][v]), set1(s.weight_scales[first + q][w.group]), total[q][v]);
+        sum[q][v] = izero();
+      }
   }
-  for (int q = 0; q < kQueries; ++q) {
-    if (!t.visible[first + q]) continue;
-    F total[kVectors];
-    for (int v = 0; v < kVectors; ++v) total[v] = to_float(sum[q][v]);
-    add_to_part<kVectors>(t, part, layout.head_dim, first + q, dimension, total);
-  }
+  for (int q = 0; q < kQueries; ++q)
+    if (t.visible[first + q]) add_to_part<kVectors>(t, part, layout.head_dim, first + q, dimension, total[q]);
 }
 
 }  // namespace outrider::OUTRIDER_ISA

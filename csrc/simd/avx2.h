@@ -259,6 +259,6 @@ inline I add_weighted(I sum, const ValueCodes& v, const int8_t* weights) {
 // Attention's blocks of registers: queries that share each load, and the vectors loaded for `kQueries` of them.
 inline constexpr int kQueryBlock = 4;
 template <int kQueries> inline constexpr int kVectorBlock = kQueries > 1 ? 1 : 2;
-template <int kQueries> inline constexpr int kKeyBlock = 1;  // the same for codes of keys
+template <int kQueries> inline constexpr int kCodeVectorBlock = 1;  // for codes, whose sums are of two kinds
 
 }  // namespace outrider::OUTRIDER_ISA

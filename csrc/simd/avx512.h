@@ -164,6 +164,6 @@ inline I add_weighted(I sum, ValueCodes v, const int8_t* weights) {
 // Attention's blocks of registers: queries that share each load, and the vectors loaded for `kQueries` of them.
 inline constexpr int kQueryBlock = 8;
 template <int kQueries> inline constexpr int kVectorBlock = kQueries > 2 ? 2 : 4;
-template <int kQueries> inline constexpr int kKeyBlock = kQueries > 4 ? 1 : kQueries > 2 ? 2 : 4;  // the same for codes of keys
+template <int kQueries> inline constexpr int kCodeVectorBlock = kQueries > 4 ? 1 : kQueries > 2 ? 2 : 4;  // for codes, whose sums are of two kinds
 
 }  // namespace outrider::OUTRIDER_ISA

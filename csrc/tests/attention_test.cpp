@@ -164,7 +164,7 @@ std::vector<float> alone(const KernelTable& k, const Scene& s, int row, int head
 void check_accuracy(const Scene& s, int row, int head, const std::vector<float>& got, const std::string& what) {
   const bool codes = s.format == KvFormat::kInt8;
   const std::vector<float>& plain = s.query[row * s.heads + head];
-  const std::vector<double> q = codes ? cached(s.format, plain, plain.size()) : std::vector<double>(plain.begin(), plain.end());
+  const std::vector<double> q = codes ? cached(s.format, plain, kKeyGroup) : std::vector<double>(plain.begin(), plain.end());
   double largest = -1e300, sum = 0, magnitude = 0;
   std::vector<double> scores, mixed(s.head_dim), error(s.head_dim);
   for (int64_t p = s.first(row); p <= s.position(row); ++p) {
