@@ -7,9 +7,14 @@
 namespace outrider {
 
 // kInt8: codes -127..127. A scale covers kKeyGroup dimensions of a key, or a whole value, whose scale belongs to its position
-// alone, so that attention can fold it into the softmax weight.
+// alone, so that attention can fold it into the softmax weight. Layers with a sliding window stay in float16: they are the more
+// sensitive to rounding, and short.
 enum class KvFormat : uint8_t { kFloat32, kFloat16, kInt8 };
 inline constexpr const char* kKvFormats[] = {"float32", "float16", "int8"};
+
+constexpr KvFormat layer_format(KvFormat cache, int window) {
+  return cache == KvFormat::kInt8 && window ? KvFormat::kFloat16 : cache;
+}
 
 constexpr size_t element_bytes(KvFormat f) { return f == KvFormat::kFloat32 ? 4 : f == KvFormat::kFloat16 ? 2 : 1; }
 

@@ -29,7 +29,7 @@ KvPages::KvPages(std::vector<KvShape> layers, KvFormat format) : format_(format)
     const int group = static_cast<int>(found - groups_.begin());
     if (found == groups_.end()) groups_.push_back({shape.window, 0, {}});
     layers_.push_back({shape, group, groups_[group].bytes});
-    groups_[group].bytes += shape.kv_heads * KvLayout{format, shape.head_dim}.bytes();
+    groups_[group].bytes += shape.kv_heads * layout(shape).bytes();
   }
 }
 

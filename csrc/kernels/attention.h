@@ -149,8 +149,8 @@ template <class T> struct Span {
     constexpr int kChunk = 64;
     const int head_dim = a.cache.layout.head_dim;
     for (int chunk = 0; chunk < head_dim; chunk += kChunk)
-      each_query_block(a.queries, [&]<int kQueries>(int q) {
-        constexpr int kVectors = kCodes ? kCodeVectorBlock<kQueries> : kVectorBlock<kQueries>;
+      each_query_block<kCodes ? kCodeQueries : kFloatQueries>(a.queries, [&]<int kQueries>(int q) {
+        constexpr int kVectors = kCodes ? kCodeVectors<kQueries> : kFloatVectors<kQueries>;
         const int end = std::min(chunk + kChunk, head_dim);
         int d = chunk;
         for (; d + 16 * kVectors <= end; d += 16 * kVectors) mix_block<kQueries, kVectors>(t, q, d);

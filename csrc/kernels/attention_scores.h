@@ -56,7 +56,8 @@ inline void quantize_queries(const AttentionPack& a, AttentionScratch& s) {
 // out[query * stride + 16 * (number of the block) + lane].
 template <class T> struct FloatScores {
   const AttentionPack& a;
-  template <int kQueries> static constexpr int kBlocks = kVectorBlock<kQueries>;
+  static constexpr int kMost = kFloatQueries;
+  template <int kQueries> static constexpr int kBlocks = kFloatVectors<kQueries>;
 
   template <int kQueries, int kBlocks> void score(int first, const uint8_t* page, int block, float* out, size_t stride) const {
     const int head_dim = a.cache.layout.head_dim;
@@ -81,7 +82,8 @@ template <class T> struct FloatScores {
 struct CodeScores {
   const AttentionPack& a;
   const AttentionScratch& s;
-  template <int kQueries> static constexpr int kBlocks = kCodeVectorBlock<kQueries>;
+  static constexpr int kMost = kCodeQueries;
+  template <int kQueries> static constexpr int kBlocks = kCodeVectors<kQueries>;
 
   template <int kQueries, int kBlocks> void score(int first, const uint8_t* page, int block, float* out, size_t stride) const {
     const KvLayout& layout = a.cache.layout;
@@ -117,12 +119,12 @@ struct CodeScores {
   }
 };
 
-// Calls work<count>(first) for blocks of queries that cover 0 .. queries - 1.
-template <class Work> inline void each_query_block(int queries, const Work& work) {
+// Calls work<count>(first) for blocks of at most kMost queries that cover 0 .. queries - 1.
+template <int kMost, class Work> inline void each_query_block(int queries, const Work& work) {
   int q = 0;
-  if constexpr (kQueryBlock >= 8)
+  if constexpr (kMost >= 8)
     for (; q + 8 <= queries; q += 8) work.template operator()<8>(q);
-  if constexpr (kQueryBlock >= 4)
+  if constexpr (kMost >= 4)
     for (; q + 4 <= queries; q += 4) work.template operator()<4>(q);
   for (; q + 2 <= queries; q += 2) work.template operator()<2>(q);
   if (q < queries) work.template operator()<1>(q);
@@ -135,7 +137,7 @@ void score_blocks(const Scores& scores, int queries, const uint8_t* page, int be
   constexpr int kChunk = 4;
   for (int chunk = begin; chunk < end; chunk += kChunk) {
     const int stop = chunk + kChunk < end ? chunk + kChunk : end;
-    each_query_block(queries, [&]<int kQueries>(int first) {
+    each_query_block<Scores::kMost>(queries, [&]<int kQueries>(int first) {
       constexpr int kBlocks = Scores::template kBlocks<kQueries>;
       int b = chunk;
       for (; b + kBlocks <= stop; b += kBlocks)

@@ -248,9 +248,10 @@ inline I add_weighted(I sum, const ValueCodes& v, const int8_t* weights) {
   return add_scores(sum, v, weights);
 }
 
-// Attention's blocks of registers: queries that share each load, and the vectors loaded for `kQueries` of them.
-inline constexpr int kQueryBlock = 2;
-template <int kQueries> inline constexpr int kVectorBlock = 1;
-template <int kQueries> inline constexpr int kCodeVectorBlock = 1;  // for codes, whose sums are of two kinds
+// Attention's blocks of sums in registers: the most queries that share each load, and the vectors loaded for kQueries of them. Codes
+// have two kinds of sums.
+inline constexpr int kFloatQueries = 2, kCodeQueries = 2;
+template <int kQueries> inline constexpr int kFloatVectors = 1;
+template <int kQueries> inline constexpr int kCodeVectors = 1;
 
 }  // namespace outrider::OUTRIDER_ISA
