@@ -5,7 +5,6 @@
 #include <string>
 #include <utility>
 
-
 namespace outrider {
 namespace {
 
@@ -125,7 +124,8 @@ void KvCache::commit(const std::vector<int32_t>& path) {
 void KvCache::move_row(int layer, int64_t from, int64_t to) {
   for (int h = 0; h < pages_->shape(layer).kv_heads; ++h) {
     const KvHead at = head(layer, h);
-    copy_position(at.layout, at.page(from), static_cast<int>(from % kPagePositions), at.page(to), static_cast<int>(to % kPagePositions));
+    copy_position(at.layout, at.page(from), static_cast<int>(from % kPagePositions), at.page(to),
+                  static_cast<int>(to % kPagePositions));
   }
 }
 

@@ -37,9 +37,7 @@ struct KvLayout {
   constexpr size_t values_at() const { return kPagePositions * head_dim * element_bytes(format); }
   constexpr size_t key_scales_at() const { return 2 * values_at(); }
   constexpr size_t value_scales_at() const { return key_scales_at() + sizeof(float) * kPagePositions * key_groups(); }
-  constexpr size_t bytes() const {
-    return value_scales_at() + (format == KvFormat::kInt8 ? sizeof(float) * kPagePositions : 0);
-  }
+  constexpr size_t bytes() const { return value_scales_at() + (format == KvFormat::kInt8 ? sizeof(float) * kPagePositions : 0); }
 
   // Indices of elements.
   constexpr size_t key(int slot, int dimension) const {

@@ -1,8 +1,8 @@
 // Attention of the queries of a pack over one span of positions of one head's cache.
 //
-// A span is walked in tiles, the positions of one page. A tile's scores and weights stay in the first-level cache; each block of its
-// keys and values is loaded once for all queries. Within a span, tiles are added in position order, each rescaled to the largest
-// score so far (Milakov and Gimelshein 2018); spans are added in position order, too, so threads may share a row's spans.
+// A span is walked in tiles, the positions of one page. A tile's scores and weights stay in the first-level cache; each block of
+// its keys and values is loaded once for all queries. Within a span, tiles are added in position order, each rescaled to the
+// largest score so far (Milakov and Gimelshein 2018); spans are added in position order, too, so threads may share a row's spans.
 //
 // 8-bit codes: the scale of a value is folded into its softmax weight, which is then quantized with one scale for a group of
 // positions.
@@ -44,8 +44,8 @@ inline float softmax(float* scores, int begin, int end) {
   return 1.0f / reduce_add(sums);
 }
 
-// Quantizes weights times the scales of their values, for whole blocks of 16 from offset begin to end - 1; the rest of the tile gets
-// codes 0, and so do positions not seen, whose weight is 0, whatever their scale.
+// Quantizes weights times the scales of their values, for whole blocks of 16 from offset begin to end - 1; the rest of the tile
+// gets codes 0, and so do positions not seen, whose weight is 0, whatever their scale.
 inline void quantize_weights(const float* weights, const float* scales, int begin, int end, int8_t* codes, float* group_scales) {
   static_assert(kWeightGroup == 32);
   const int from = begin / 16 * 16, to = (end + 15) / 16 * 16;
@@ -143,8 +143,8 @@ template <class T> struct Span {
     mix(t);
   }
 
-  // Adds the tile's values to the part. A few vectors of values at a time, which stay in the first-level cache while all queries meet
-  // them.
+  // Adds the tile's values to the part. A few vectors of values at a time, which stay in the first-level cache while all queries
+  // meet them.
   void mix(const Tile& t) {
     constexpr int kChunk = 64;
     const int head_dim = a.cache.layout.head_dim;
@@ -265,7 +265,8 @@ inline void finish_attention(const AttentionPack& a, const AttentionPart& total)
   const int head_dim = a.cache.layout.head_dim;
   for (int q = 0; q < a.queries; ++q) {
     const F inverse = set1(1.0f / reduce_add(load(total.sums + q * 16)));
-    for (int d = 0; d < head_dim; d += 16) store(a.out[q] + d, mul(load(total.values + static_cast<size_t>(q) * head_dim + d), inverse));
+    for (int d = 0; d < head_dim; d += 16)
+      store(a.out[q] + d, mul(load(total.values + static_cast<size_t>(q) * head_dim + d), inverse));
   }
 }
 

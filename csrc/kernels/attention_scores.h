@@ -1,5 +1,6 @@
-// Scores of attention: products of queries and cached keys, in blocks of 16 slots. Each lane is a key, so a score depends on its own
-// key alone; float products are added over the dimensions in ascending order, products of codes exactly, group by group of a key.
+// Scores of attention: products of queries and cached keys, in blocks of 16 slots. Each lane is a key, so a score depends on its
+// own key alone; float products are added over the dimensions in ascending order, products of codes exactly, group by group of a
+// key.
 #pragma once
 #include <algorithm>
 
@@ -114,8 +115,7 @@ struct CodeScores {
       }
     }
     for (int q = 0; q < kQueries; ++q)
-      for (int b = 0; b < kBlocks; ++b)
-        store(out + (first + q) * stride + 16 * b, score[b][q]);
+      for (int b = 0; b < kBlocks; ++b) store(out + (first + q) * stride + 16 * b, score[b][q]);
   }
 };
 
@@ -130,8 +130,8 @@ template <int kMost, class Work> inline void each_query_block(int queries, const
   if (q < queries) work.template operator()<1>(q);
 }
 
-// Scores of all queries for blocks begin .. end - 1 of a page into out[query * stride + slot - 16 * begin]. A few blocks at a time, which stay in the first-level cache while all
-// queries meet them.
+// Scores of all queries for blocks begin .. end - 1 of a page into out[query * stride + slot - 16 * begin]. A few blocks at a time,
+// which stay in the first-level cache while all queries meet them.
 template <class Scores>
 void score_blocks(const Scores& scores, int queries, const uint8_t* page, int begin, int end, float* out, size_t stride) {
   constexpr int kChunk = 4;

@@ -9,7 +9,7 @@ namespace outrider::OUTRIDER_ISA {
 struct Tile {
   int64_t begin;
   const uint8_t* page;
-  int64_t in_order;         // the first position that lies in another slot than its own for any query
+  int64_t in_order;  // the first position that lies in another slot than its own for any query
   bool visible[kMaxQueries];
   float largest[kMaxQueries], sums[kMaxQueries][16];
   float keep[kMaxQueries];  // factor of the part so far
@@ -17,7 +17,8 @@ struct Tile {
 };
 
 // part.values[q][d ...] = part * keep + sum * add.
-template <int kVectors> inline void add_to_part(const Tile& t, const AttentionPart& part, int head_dim, int q, int d, const F* sum) {
+template <int kVectors>
+inline void add_to_part(const Tile& t, const AttentionPart& part, int head_dim, int q, int d, const F* sum) {
   float* values = part.values + static_cast<size_t>(q) * head_dim + d;
   const F keep = set1(t.keep[q]), add = set1(t.add[q]);
   for (int v = 0; v < kVectors; ++v) store(values + 16 * v, fma(load(values + 16 * v), keep, mul(sum[v], add)));
@@ -66,10 +67,10 @@ void mix_floats(const AttentionPack& a, const Tile& t, const float (*weights)[kP
   for (int q = 0; q < kQueries; ++q) {
     if (!t.visible[first + q]) continue;
     for (int p = begin[q] > to ? begin[q] : to; p < in_order[q]; ++p) add_alone(q, values(t.page, p), p);
-    for (int64_t p = std::max({t.begin, t.in_order, a.first[first + q]}); p < t.begin + kPagePositions && p <= a.last[first + q]; ++p) {
+    for (int64_t p = std::max({t.begin, t.in_order, a.first[first + q]}); p < t.begin + kPagePositions && p <= a.last[first + q];
+         ++p) {
       const int64_t slot = a.slot(first + q, p);
-      add_alone(q, values(a.cache.page(slot), static_cast<int>(slot % kPagePositions)),
-                static_cast<int>(p - t.begin));
+      add_alone(q, values(a.cache.page(slot), static_cast<int>(slot % kPagePositions)), static_cast<int>(p - t.begin));
     }
     add_to_part<kVectors>(t, part, layout.head_dim, first + q, dimension, sum[q]);
   }
@@ -78,7 +79,8 @@ void mix_floats(const AttentionPack& a, const Tile& t, const float (*weights)[kP
 // Codes of values.
 // Sums are exact within a group of positions; groups are added in position order.
 template <int kQueries, int kVectors>
-void mix_codes(const AttentionPack& a, const Tile& t, const AttentionScratch& s, int first, int dimension, const AttentionPart& part) {
+void mix_codes(const AttentionPack& a, const Tile& t, const AttentionScratch& s, int first, int dimension,
+               const AttentionPart& part) {
   const KvLayout& layout = a.cache.layout;
   constexpr size_t kVectorBytes = size_t{kPagePositions} * 16;
   I sum[kQueries][kVectors];

@@ -1,5 +1,5 @@
-// How the threads of a pass share one attention call. A block is up to kMaxQueries (row, head) pairs of one sequence and KV head, in
-// row order; a task is a block over all its spans or, where that leaves threads without work, over one of them. Either way the
+// How the threads of a pass share one attention call. A block is up to kMaxQueries (row, head) pairs of one sequence and KV head,
+// in row order; a task is a block over all its spans or, where that leaves threads without work, over one of them. Either way the
 // arithmetic is the same. Parts of spans wait in memory until the block's last task adds them up.
 #pragma once
 #include <algorithm>

@@ -155,14 +155,15 @@ class Executor {
   // cause false sharing.
   void run(const StoreKv& c) {
     const int head_dim = p_.kv_[c.layer].head_dim, pieces = (head_dim + kKeyGroup - 1) / kKeyGroup;
-    const int begin = pieces * thread_ / threads_ * kKeyGroup, end = std::min(pieces * (thread_ + 1) / threads_ * kKeyGroup, head_dim);
+    const int begin = pieces * thread_ / threads_ * kKeyGroup,
+              end = std::min(pieces * (thread_ + 1) / threads_ * kKeyGroup, head_dim);
     if (begin >= end) return;
     for (int i = 0; i < rows_; ++i) {
       const int row = p_.pass_.row(outputs_only_, i);
       const KvCache& cache = p_.pass_.cache(row);
       for (int h = 0; h < c.heads; ++h)
-        k_.store_kv(buffer(c.key).row(i) + h * head_dim, buffer(c.value).row(i) + h * head_dim, begin, end,
-                    p_.pass_.staged_at(row), cache.head(c.layer, h));
+        k_.store_kv(buffer(c.key).row(i) + h * head_dim, buffer(c.value).row(i) + h * head_dim, begin, end, p_.pass_.staged_at(row),
+                    cache.head(c.layer, h));
     }
   }
 
@@ -251,7 +252,8 @@ class Executor {
         std::atomic<int64_t>& done = p_.attention_done_[work.number(block, kv_head)];
         if (done.fetch_add(1, std::memory_order_acq_rel) + 1 < block.spans) return;
         done.store(0, std::memory_order_relaxed);  // for the next call
-        for (int64_t span = block.first_span; span < block.first_span + block.spans; ++span) k_.add_span(a, span, part(span), total);
+        for (int64_t span = block.first_span; span < block.first_span + block.spans; ++span)
+          k_.add_span(a, span, part(span), total);
       } else {
         const AttentionPart part = AttentionPart::in(scratch.part.data(), a.queries);
         for (int64_t span = block.first_span; span < block.first_span + block.spans; ++span) {

@@ -259,13 +259,13 @@ class Program {
   std::shared_ptr<const std::vector<Weights>> prefetched_ = std::make_shared<std::vector<Weights>>();
   std::vector<double> seconds_;
   Pass pass_;
-  std::vector<std::vector<Best>> thread_best_;                    // (threads, max_rows)
-  std::vector<std::vector<float>> tile_scratch_, expert_scratch_;  // by thread
+  std::vector<std::vector<Best>> thread_best_;                        // (threads, max_rows)
+  std::vector<std::vector<float>> tile_scratch_, expert_scratch_;     // by thread
   std::vector<std::unique_ptr<AttentionScratch>> attention_scratch_;  // by thread
   std::unique_ptr<float[]> attention_parts_;                          // see AttentionWork; untouched memory costs nothing
   int attention_head_dim_ = 0;                                        // the largest
   std::vector<std::atomic<int64_t>> attention_done_;                  // tasks done, by block of queries and KV head
-  std::vector<int32_t> chosen_;                                   // (max_rows * top_k): experts or clusters
+  std::vector<int32_t> chosen_;                                       // (max_rows * top_k): experts or clusters
   int adapters_ = 0;
   size_t projected_width_ = 0;
   std::vector<float> projected_;                         // (max_rows, projected_width_): see Project

@@ -256,8 +256,8 @@ inline I add_weighted(I sum, const ValueCodes& v, const int8_t* weights) {
           _mm256_add_epi32(sum.b, _mm256_madd_epi16(_mm256_maddubs_epi16(w, v.b), ones))};
 }
 
-// Attention's blocks of sums in registers: the most queries that share each load, and the vectors loaded for kQueries of them. Codes
-// have two kinds of sums.
+// Attention's blocks of sums in registers: the most queries that share each load, and the vectors loaded for kQueries of them.
+// Codes have two kinds of sums.
 inline constexpr int kFloatQueries = 4, kCodeQueries = 4;
 template <int kQueries> inline constexpr int kFloatVectors = kQueries > 1 ? 1 : 2;
 template <int kQueries> inline constexpr int kCodeVectors = 1;

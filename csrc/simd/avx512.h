@@ -161,8 +161,8 @@ inline I add_weighted(I sum, ValueCodes v, const int8_t* weights) {
   return {_mm512_dpbusd_epi32(sum.v, _mm512_set1_epi32(four), v.v)};
 }
 
-// Attention's blocks of sums in registers: the most queries that share each load, and the vectors loaded for kQueries of them. Codes
-// have two kinds of sums.
+// Attention's blocks of sums in registers: the most queries that share each load, and the vectors loaded for kQueries of them.
+// Codes have two kinds of sums.
 inline constexpr int kFloatQueries = 8, kCodeQueries = 4;
 template <int kQueries> inline constexpr int kFloatVectors = kQueries > 2 ? 2 : 4;
 template <int kQueries> inline constexpr int kCodeVectors = kQueries > 2 ? 2 : 4;

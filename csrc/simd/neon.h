@@ -243,12 +243,10 @@ inline I add_scores(I sum, const KeyCodes& k, const int8_t* query) {
   const int8x16_t x = vreinterpretq_s8_s32(vdupq_n_s32(four));
   return quarters<I>([&](int i) { return vdotq_s32(sum.v[i], k.v[i], x); });
 }
-inline I add_weighted(I sum, const ValueCodes& v, const int8_t* weights) {
-  return add_scores(sum, v, weights);
-}
+inline I add_weighted(I sum, const ValueCodes& v, const int8_t* weights) { return add_scores(sum, v, weights); }
 
-// Attention's blocks of sums in registers: the most queries that share each load, and the vectors loaded for kQueries of them. Codes
-// have two kinds of sums.
+// Attention's blocks of sums in registers: the most queries that share each load, and the vectors loaded for kQueries of them.
+// Codes have two kinds of sums.
 inline constexpr int kFloatQueries = 4, kCodeQueries = 4;
 template <int kQueries> inline constexpr int kFloatVectors = 1;
 template <int kQueries> inline constexpr int kCodeVectors = 1;

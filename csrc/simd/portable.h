@@ -244,12 +244,10 @@ inline I add_scores(I sum, const KeyCodes& k, const int8_t* query) {
     return sum.v[i] + k.v[4 * i] * query[0] + k.v[4 * i + 1] * query[1] + k.v[4 * i + 2] * query[2] + k.v[4 * i + 3] * query[3];
   });
 }
-inline I add_weighted(I sum, const ValueCodes& v, const int8_t* weights) {
-  return add_scores(sum, v, weights);
-}
+inline I add_weighted(I sum, const ValueCodes& v, const int8_t* weights) { return add_scores(sum, v, weights); }
 
-// Attention's blocks of sums in registers: the most queries that share each load, and the vectors loaded for kQueries of them. Codes
-// have two kinds of sums.
+// Attention's blocks of sums in registers: the most queries that share each load, and the vectors loaded for kQueries of them.
+// Codes have two kinds of sums.
 inline constexpr int kFloatQueries = 2, kCodeQueries = 2;
 template <int kQueries> inline constexpr int kFloatVectors = 1;
 template <int kQueries> inline constexpr int kCodeVectors = 1;

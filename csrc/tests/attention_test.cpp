@@ -140,7 +140,9 @@ std::vector<std::vector<float>> run(const KernelTable& k, const Head& h, int64_t
   AttentionScratch scratch(head_dim, static_cast<int>(std::max<int64_t>(staged, 1)));
   const size_t floats = AttentionPart::floats(a.queries, head_dim);
   std::vector<float> parts(floats * static_cast<size_t>(apart ? end - begin : 1), not_a_number()), sum(floats, not_a_number());
-  const auto part = [&](int64_t span) { return AttentionPart::in(parts.data() + (apart ? floats * (span - begin) : 0), a.queries); };
+  const auto part = [&](int64_t span) {
+    return AttentionPart::in(parts.data() + (apart ? floats * (span - begin) : 0), a.queries);
+  };
   const AttentionPart total = AttentionPart::in(sum.data(), a.queries);
   if (apart)
     for (int64_t span = end - 1; span >= begin; --span) k.attend_span(a, span, scratch, part(span));
@@ -283,16 +285,20 @@ void test_store(Random& random) {
           uint8_t* page = wanted.memory[slot / kPagePositions].data();
           const int at = static_cast<int>(slot % kPagePositions);
           const KvLayout& l = h.layout;
-          const auto put = [&](size_t base, size_t index, auto value) { std::memcpy(page + base + index * sizeof value, &value, sizeof value); };
+          const auto put = [&](size_t base, size_t index, auto value) {
+            std::memcpy(page + base + index * sizeof value, &value, sizeof value);
+          };
           const Codes value(values[slot]);
           if (format == KvFormat::kInt8) put(l.value_scales_at(), at, value.scale);
           for (int d = 0; d < head_dim; ++d) {
             const int group = d / kKeyGroup, begin = group * kKeyGroup;
             const Codes key(keys[slot].data() + begin, std::min(kKeyGroup, head_dim - begin));
             if (format == KvFormat::kInt8) put(l.key_scales_at(), l.key_scale(at, group), key.scale);
-            if (format == KvFormat::kInt8) put(0, l.key(at, d), key.codes[d - begin]), put(l.values_at(), l.value(at, d), value.codes[d]);
+            if (format == KvFormat::kInt8)
+              put(0, l.key(at, d), key.codes[d - begin]), put(l.values_at(), l.value(at, d), value.codes[d]);
             else if (format == KvFormat::kFloat16)
-              put(0, l.key(at, d), float_to_half(keys[slot][d])), put(l.values_at(), l.value(at, d), float_to_half(values[slot][d]));
+              put(0, l.key(at, d), float_to_half(keys[slot][d])),
+                  put(l.values_at(), l.value(at, d), float_to_half(values[slot][d]));
             else put(0, l.key(at, d), keys[slot][d]), put(l.values_at(), l.value(at, d), values[slot][d]);
           }
         }
@@ -318,7 +324,8 @@ void test_attention() {
   for (int r = 0; r < 19; ++r) large[r] = random.below(r + 1) - 1;
   trees.push_back(large);
   struct Length { int64_t committed, window; };
-  const Length lengths[] = {{0, 0}, {1, 0}, {16, 0}, {45, 0}, {150, 0}, {0, 8}, {7, 8}, {100, 8}, {100, 1}, {333, 48}, {200, 64}, {1019, 0}, {2040, 1100}};
+  const Length lengths[] = {{0, 0},   {1, 0},   {16, 0},   {45, 0},   {150, 0},  {0, 8},      {7, 8},
+                            {100, 8}, {100, 1}, {333, 48}, {200, 64}, {1019, 0}, {2040, 1100}};
   int scene = 0;
   for (const std::vector<int>& tree : trees)
     for (const Length& l : lengths) {

@@ -43,8 +43,8 @@ struct Model {
       const int64_t position = static_cast<int64_t>(rows.size()) + i;
       for (int l = 0; l < cache.pages().layers(); ++l)
         for (int h = 0; h < cache.pages().shape(l).kv_heads; ++h)
-          portable().store_kv(content(staged[i], l, h, false).data(), content(staged[i], l, h, true).data(), 0, kHeadDim,
-                              position, cache.head(l, h));
+          portable().store_kv(content(staged[i], l, h, false).data(), content(staged[i], l, h, true).data(), 0, kHeadDim, position,
+                              cache.head(l, h));
     }
   }
   void commit(const std::vector<int32_t>& path) {
