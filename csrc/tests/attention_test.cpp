@@ -77,6 +77,7 @@ struct Scene {
   std::vector<std::vector<float>> key, value;  // by position, then by staged row
   std::vector<std::vector<float>> query;       // (staged rows * heads)
   int heads;
+  int ahead = 0;  // rows of a chain see as many positions behind their own
 
   int rows() const { return static_cast<int>(parent.size()); }
   std::vector<int32_t> path(int row) const {
@@ -87,6 +88,7 @@ struct Scene {
   }
   int64_t position(int row) const { return committed + static_cast<int64_t>(path(row).size()) - 1; }
   int64_t first(int row) const { return window ? std::max<int64_t>(0, position(row) - window + 1) : 0; }
+  int64_t last(int row) const { return ahead ? std::min(position(row) + ahead, committed + rows() - 1) : position(row); }
   int64_t earliest() const {  // the first position that any row attends to
     int64_t p = committed;
     for (int r = 0; r < rows(); ++r) p = std::min(p, first(r));
@@ -100,7 +102,7 @@ struct Scene {
   }
   // The index of the key and value at position `p` on the path to `row`.
   size_t index(int row, int64_t p) const {
-    return p < committed ? static_cast<size_t>(p) : static_cast<size_t>(committed + path(row)[p - committed]);
+    return p < committed || ahead ? static_cast<size_t>(p) : static_cast<size_t>(committed + path(row)[p - committed]);
   }
 };
 
@@ -156,7 +158,7 @@ std::vector<std::vector<float>> run(const KernelTable& k, const Head& h, int64_t
 
 // The query alone; the positions that it sees are in order; all other slots hold poison.
 std::vector<float> alone(const KernelTable& k, const Scene& s, int row, int head, bool infinite) {
-  const int64_t first = s.first(row), last = s.position(row);
+  const int64_t first = s.first(row), last = s.last(row);
   Head h(s.format, s.head_dim, s.committed + s.rows(), infinite);
   for (int64_t p = first; p <= last; ++p) h.store(k, p, s.key[s.index(row, p)], s.value[s.index(row, p)]);
   return run(k, h, s.committed, {s.query[row * s.heads + head].data()}, {first}, {last}, {nullptr}, false)[0];
@@ -169,7 +171,7 @@ void check_accuracy(const Scene& s, int row, int head, const std::vector<float>&
   const std::vector<double> q = codes ? cached(s.format, plain, kKeyGroup) : std::vector<double>(plain.begin(), plain.end());
   double largest = -1e300, sum = 0, magnitude = 0;
   std::vector<double> scores, mixed(s.head_dim), error(s.head_dim);
-  for (int64_t p = s.first(row); p <= s.position(row); ++p) {
+  for (int64_t p = s.first(row); p <= s.last(row); ++p) {
     double score = 0, m = 0;
     const std::vector<double> key = cached(s.format, s.key[s.index(row, p)], kKeyGroup);
     for (int d = 0; d < s.head_dim; ++d) {
@@ -182,9 +184,9 @@ void check_accuracy(const Scene& s, int row, int head, const std::vector<float>&
     magnitude = std::max(magnitude, m);
   }
   for (double& x : scores) sum += x = std::exp(x - largest);
-  for (int64_t tile = s.first(row) / kPagePositions * kPagePositions; tile <= s.position(row); tile += kPagePositions) {
+  for (int64_t tile = s.first(row) / kPagePositions * kPagePositions; tile <= s.last(row); tile += kPagePositions) {
     double step = 0;
-    const int64_t begin = std::max(tile, s.first(row)), end = std::min(tile + kPagePositions, s.position(row) + 1);
+    const int64_t begin = std::max(tile, s.first(row)), end = std::min(tile + kPagePositions, s.last(row) + 1);
     for (int64_t p = begin; p < end; ++p)
       step = std::max(step, scores[p - s.first(row)] / sum * Codes(s.value[s.index(row, p)]).scale / 127);
     for (int64_t p = begin; p < end; ++p) {
@@ -242,8 +244,8 @@ void check_scene(const Scene& s, const std::string& what, uint64_t seed) {
           const int row = c / s.heads;
           query.push_back(s.query[c].data());
           first.push_back(s.first(row));
-          last.push_back(s.position(row));
-          path.push_back(s.in_order(row) && random.coin() ? nullptr : paths[row].data());
+          last.push_back(s.last(row));
+          path.push_back(s.ahead || (s.in_order(row) && random.coin()) ? nullptr : paths[row].data());
         }
         const std::vector<std::vector<float>> got = run(*k, h, s.committed, query, first, last, path, random.coin());
         for (int i = 0; i < pack; ++i) same &= same_bits(got[i], expected[chosen[i]]);
@@ -254,12 +256,12 @@ void check_scene(const Scene& s, const std::string& what, uint64_t seed) {
     bool clean = true;
     for (int r = 0; r < s.rows(); ++r) {
       Head poisoned(s.format, s.head_dim, s.committed + s.rows(), r % 2);
-      for (int64_t p = s.first(r); p <= s.position(r); ++p) {
+      for (int64_t p = s.first(r); p <= s.last(r); ++p) {
         const size_t i = s.index(r, p);
         poisoned.store(*k, static_cast<int64_t>(i), s.key[i], s.value[i]);
       }
-      clean &= same_bits(run(*k, poisoned, s.committed, {s.query[r * s.heads].data()}, {s.first(r)}, {s.position(r)},
-                             {paths[r].data()}, r % 3 == 0)[0],
+      clean &= same_bits(run(*k, poisoned, s.committed, {s.query[r * s.heads].data()}, {s.first(r)}, {s.last(r)},
+                             {s.ahead ? nullptr : paths[r].data()}, r % 3 == 0)[0],
                          expected[r * s.heads]);
     }
     CHECK(clean, here);
@@ -333,7 +335,8 @@ void test_attention() {
       const int head_dim = l.committed > 1000 ? 16 : dims[scene % 5], heads = 1 + scene % 3;
       const float spread = scene % 7 == 3 ? 400.0f : 8.0f;  // sometimes so large that weights underflow
       const KvFormat format = static_cast<KvFormat>(scene++ % 3);
-      const Scene s = random_scene(head_dim, format, l.committed, l.window, tree, heads, spread, random);
+      Scene s = random_scene(head_dim, format, l.committed, l.window, tree, heads, spread, random);
+      if (tree == chain(s.rows())) s.ahead = scene % 3 * 2;  // as a block of an image sees its own end
       std::string what = note("attend", "head_dim", head_dim, "format", static_cast<int>(format), "committed", l.committed);
       check_scene(s, note(what, "window", l.window, "rows", s.rows()), static_cast<uint64_t>(scene));
     }

@@ -194,7 +194,7 @@ def load_model(
     model: str,
     *,
     quantize: Quantize = Quantize.none,
-    kv_cache_dtype: KvCacheDtype = KvCacheDtype.float16,
+    kv_cache_dtype: KvCacheDtype = KvCacheDtype.int8,
     **options: Any,
 ) -> LLM:
     """`LLM(model, **options)` with a progress bar; reports what quantizing cost, and warns of too many threads.

@@ -67,7 +67,7 @@ class LLM:
         threads: int | None = None,
         context: int | None = None,
         progress: Callable[[str, float], None] | bool | None = None,
-        kv_cache_dtype: KvFormat = "float16",
+        kv_cache_dtype: KvFormat = "int8",
         quantize: Quantization | None = None,
         lora: str | Path | Mapping[str, str | Path] | None = None,
         lora_drafters: Mapping[str, str | Path] | None = None,
