@@ -108,13 +108,16 @@ QuantizeOption = Annotated[
 class KvCacheDtype(StrEnum):
     """Format of keys and values."""
 
+    int8 = "int8"
     float16 = "float16"
     float32 = "float32"
-    int8 = "int8"
 
 
 KvCacheOption = Annotated[
-    KvCacheDtype, typer.Option(help="Format of the key-value cache; int8 takes half the memory of float16.")
+    KvCacheDtype,
+    typer.Option(
+        help="Format of the key-value cache; int8 is 8-bit in layers of full attention, float16 in sliding ones."
+    ),
 ]
 
 
@@ -186,7 +189,7 @@ def exhaustion(what: str, during: str = "", needs: str = "") -> str:
     """A sentence for `exhausted`."""
     if what == "threads":
         return f"the system starts no more threads{during}: lower --threads, or raise its limit (ulimit -u)"
-    remedy = "use a smaller model or --context, --quantize q4_0 or --kv-cache-dtype int8, or close other programs"
+    remedy = "use a smaller model or --context, or --quantize q4_0, or close other programs"
     return f"memory ran out{during}{needs}: {remedy}"
 
 
@@ -194,7 +197,7 @@ def load_model(
     model: str,
     *,
     quantize: Quantize = Quantize.none,
-    kv_cache_dtype: KvCacheDtype = KvCacheDtype.float16,
+    kv_cache_dtype: KvCacheDtype = KvCacheDtype.int8,
     **options: Any,
 ) -> LLM:
     """`LLM(model, **options)` with a progress bar; reports what quantizing cost, and warns of too many threads.
