@@ -261,6 +261,8 @@ def test_pages_come_back_from_a_store(pool):
     pool.flush()
     pool.clear()
     assert run(pool, [7, *LONG]) == 30
+    pool.tree.store = None
+    assert run(pool, [7, *LONG]) == 30, "they are in memory again"
 
 
 @dataclass
