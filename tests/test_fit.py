@@ -8,7 +8,7 @@ import pytest
 from gguf import GGMLQuantizationType as Type
 from tiny_checkpoints import save_gguf
 
-from outrider import LLM
+from outrider import LLM, SamplingParams, loading
 from outrider.cache import cache_bytes
 from outrider.checkpoints import open_checkpoint
 from outrider.errors import UsageError
@@ -101,6 +101,21 @@ def test_a_context_that_was_not_asked_for_only_warns(small, caplog):
     assert f"up to {longest:,} tokens fit; for longer ones use --kv-cache-dtype int8 --context " in said
     with pytest.raises(UsageError, match=f"use --context {longest} or --kv-cache-dtype int8 --context"):
         check_fit("gemma", small, Setting(262_144, "float16"), memory, asked=True)
+
+
+def test_a_context_that_was_not_asked_for_is_what_fits(tiny, monkeypatch):
+    """So a request without a limit of its own is not refused."""
+    monkeypatch.setattr(loading, "USUAL_CONTEXT", 256)
+    monkeypatch.setattr(loading, "available_bytes", lambda: 0)
+    unlimited = SamplingParams(max_tokens=5000, ignore_end=True)
+    with LLM(tiny("gemma3").gguf, threads=1, drafter=None) as llm:
+        assert llm.context == 256
+        assert len(llm.generate([[5] * 250], unlimited)[0].token_ids) == 6
+        with pytest.raises(UsageError, match="no room in a context of 256: shorten it or raise context"):
+            llm.generate([[5] * 256], unlimited)
+    with LLM(tiny("gemma3").gguf, threads=1, drafter=None, context=1000) as llm:
+        assert llm.context == 1000
+        assert len(llm.generate([[5] * 990], unlimited)[0].token_ids) == 10
 
 
 @pytest.mark.parametrize("swap", [10 * GB, None])

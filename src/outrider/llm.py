@@ -32,10 +32,10 @@ class LLM:
             None for none. `LLM.drafter` has its path, and the reason.
         lookup: also draft by prompt lookup (n-gram matches).
         lookup_history: tokens of earlier requests that lookup also covers (some 600 bytes each); 0 for none.
-        prefix_cache_bytes: memory for keys and values of finished sequences, reused by prompts with the same prefix
+        prefix_cache_bytes: memory for keys and values that no running request uses, kept for prompts that begin alike
             (least recently used out first); 0 for none, None for a quarter of what is available after loading.
         threads: None for all cores this process may use.
-        context: most positions of one request; None for the model's own limit.
+        context: most positions of one request; None for the model's own limit, or less if no more fits into memory.
         progress: called with (what, fraction from 0 to 1) while loading; None for a bar on a terminal or in a
             notebook; False for none.
         kv_cache_dtype: format of keys and values: "int8" (8 bits in layers of full attention; no measurable loss),
@@ -104,7 +104,8 @@ class LLM:
         Raises:
             UsageError: a prompt is empty, too long for the context, or has ids outside the vocabulary; the grammar
                 cannot be used, or exceeded its work limit; an argument is of a wrong type.
-            OutriderError: a pass failed, or the model was closed while the request ran.
+            OutriderError: a pass failed, the model was closed while the request ran, or a prompt and its answer could
+                never fit into memory.
         """
         parts = self.parts
         ids = parts.prompts.encode_all(prompts)

@@ -11,6 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from outrider.cache import MediumRows, Sequence, checkpoints
+from outrider.cache.rows import common
+from outrider.cache.tree import Part
 from outrider.errors import OutriderError
 
 LONG = list(range(100, 130))
@@ -228,6 +230,39 @@ def test_pages_that_two_computed_count_twice(monkeypatch):
     pool.close(third)
     pool.admit()
     assert fourth.runs
+
+
+class Folder:
+    """A store that keeps pages in memory."""
+
+    def __init__(self) -> None:
+        self.kept: dict[bytes, dict[tuple, list]] = {}
+        self.found = 0
+
+    def keep(self, node) -> None:
+        self.kept.setdefault(node.parent.key, {})[node.rows] = list(node.pages)
+
+    def find(self, parent, rows):
+        parts = [Part(*kept) for kept in self.kept.get(parent, {}).items()]
+        best = max(parts, key=lambda part: common(part.rows, rows), default=None)
+        self.found += best is not None
+        return best
+
+
+def test_pages_come_back_from_a_store(pool):
+    """Those that are evicted, and at the end those that are left; in another scope nothing is found."""
+    pool.tree.store = Folder()
+    pool.most_bytes = 0
+    assert [run(pool, LONG), run(pool, LONG), run(pool, [*LONG[:14], 5])] == [0, 29, 14]
+    assert run(pool, LONG, salt="other") == 0
+    assert (pool.kept, len(pool.tree._roots)) == (0, 0)
+    pool.most_bytes = 10**9
+    run(pool, [7, *LONG])
+    pool.flush()
+    pool.clear()
+    assert run(pool, [7, *LONG]) == 30
+    pool.tree.store = None
+    assert run(pool, [7, *LONG]) == 30, "they are in memory again"
 
 
 @dataclass

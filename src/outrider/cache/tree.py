@@ -228,6 +228,8 @@ class Tree(Generic[Page]):
             node.turn |= shorter.turn
             self._remove(shorter)
         parent.children[rows] = node
+        if parent.parent is None:
+            self._roots[parent.key] = parent
         return node
 
     def evict(self) -> bool:
