@@ -9,7 +9,7 @@
 //
 // Exactness: a row's bits depend on the positions that it sees and on nothing else: neither on the slots of staged rows nor on the
 // other queries of the pack, nor on what unseen slots hold, NaN included.
-// Bounded by reading the cache (few rows) or by products (many rows).
+// Bounded by reading the cache (few rows) or by products (many rows); a tile prefetches the next one.
 #pragma once
 #include <algorithm>
 #include <cstring>
@@ -107,7 +107,7 @@ template <class T> struct Span {
     begin = std::max(begin, first / kPagePositions * kPagePositions);
     end = std::min(end, last + 1);
     for (int64_t tile = begin; tile < end; tile += kPagePositions)
-      add_tile(tile, std::max(first, tile), std::min(end, tile + kPagePositions));
+      add_tile(tile, std::max(first, tile), std::min(end, tile + kPagePositions), last + 1);
   }
 
  private:
@@ -123,19 +123,20 @@ template <class T> struct Span {
   // Scores of the staged rows into s.staged_scores[query][index of the slot].
   void score_staged() {
     each_staged_page(a, staged, [&](const uint8_t* page, int begin, int end, size_t at) {
-      score_blocks(scores(), a.queries, page, begin, end, s.staged_scores.data() + at, s.staged);
+      score_blocks(scores(), a.queries, page, begin, end, 0, s.staged_scores.data() + at, s.staged);
     });
   }
 
-  // Adds positions first .. end - 1 of a tile to the part; no query sees others of it.
-  void add_tile(int64_t tile, int64_t first, int64_t end) {
+  // Adds positions first .. end - 1 of a tile to the part; no query sees others of it. They see positions before `seen`.
+  void add_tile(int64_t tile, int64_t first, int64_t end, int64_t seen) {
     Tile t;
     t.begin = tile;
     t.page = a.cache.page(tile);
+    t.to_next = a.to_next(tile, seen);
     t.in_order = staged.begin < staged.end ? a.committed : INT64_MAX;
     const int from = static_cast<int>(first - tile) / 16;
     const int to = static_cast<int>(std::min(end, t.in_order) - tile + 15) / 16;  // of the blocks that lie in order
-    if (from < to) score_blocks(scores(), a.queries, t.page, from, to, s.scores[0] + 16 * from, kPagePositions);
+    if (from < to) score_blocks(scores(), a.queries, t.page, from, to, t.to_next, s.scores[0] + 16 * from, kPagePositions);
     for (int q = 0; q < a.queries; ++q)
       if ((t.visible[q] = a.sees(q, tile, end))) softmax(t, q);
     rescale(t);

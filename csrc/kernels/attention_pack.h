@@ -23,6 +23,11 @@ struct AttentionPack {
   // Null if that is 0, 1, 2, ...
   const int32_t* path[kMaxQueries];
 
+  // From the head's part of one page to that of the next, which attention prefetches meanwhile; 0 if no query sees the next.
+  ptrdiff_t to_next(int64_t tile, int64_t end) const {
+    const int64_t next = tile + kPagePositions;
+    return next < end ? cache.page(next) - cache.page(tile) : 0;
+  }
   bool sees(int q, int64_t begin, int64_t end) const { return first[q] < end && last[q] >= begin; }
   bool sees_span(int q, int64_t span) const { return sees(q, span * kSpanPositions, (span + 1) * kSpanPositions); }
   // The slot of position p, counted from position 0.

@@ -60,7 +60,8 @@ template <class T> struct FloatScores {
   static constexpr int kMost = kFloatQueries;
   template <int kQueries> static constexpr int kBlocks = kFloatVectors<kQueries>;
 
-  template <int kQueries, int kBlocks> void score(int first, const uint8_t* page, int block, float* out, size_t stride) const {
+  template <int kQueries, int kBlocks>
+  void score(int first, const uint8_t* page, int block, ptrdiff_t to_next, float* out, size_t stride) const {
     const int head_dim = a.cache.layout.head_dim;
     const T* keys = reinterpret_cast<const T*>(page) + static_cast<size_t>(block) * head_dim * 16;
     F sum[kBlocks][kQueries];
@@ -68,7 +69,11 @@ template <class T> struct FloatScores {
       for (int q = 0; q < kQueries; ++q) sum[b][q] = zero();
     for (int d = 0; d < head_dim; ++d) {
       F k[kBlocks];
-      for (int b = 0; b < kBlocks; ++b) k[b] = load_cached(keys + (static_cast<size_t>(b) * head_dim + d) * 16);
+      for (int b = 0; b < kBlocks; ++b) {
+        const T* at = keys + (static_cast<size_t>(b) * head_dim + d) * 16;
+        if (to_next) prefetch(reinterpret_cast<const uint8_t*>(at) + to_next);
+        k[b] = load_cached(at);
+      }
       for (int q = 0; q < kQueries; ++q) {
         const F x = set1(a.query[first + q][d]);
         for (int b = 0; b < kBlocks; ++b) sum[b][q] = fma(x, k[b], sum[b][q]);
@@ -86,7 +91,8 @@ struct CodeScores {
   static constexpr int kMost = kCodeQueries;
   template <int kQueries> static constexpr int kBlocks = kCodeVectors<kQueries>;
 
-  template <int kQueries, int kBlocks> void score(int first, const uint8_t* page, int block, float* out, size_t stride) const {
+  template <int kQueries, int kBlocks>
+  void score(int first, const uint8_t* page, int block, ptrdiff_t to_next, float* out, size_t stride) const {
     const KvLayout& layout = a.cache.layout;
     const int head_dim = layout.head_dim, groups = layout.key_groups();
     const int8_t *keys = reinterpret_cast<const int8_t*>(page) + layout.key(16 * block, 0), *query[kQueries];
@@ -102,12 +108,16 @@ struct CodeScores {
       const int end = head_dim < (g + 1) * kKeyGroup ? head_dim : (g + 1) * kKeyGroup;
       for (int d = g * kKeyGroup; d < end; d += 4) {
         for (int b = 0; b < kBlocks; ++b) {
-          const KeyCodes k = key_codes(keys + (static_cast<size_t>(b) * head_dim + d) * 16);
+          const int8_t* at = keys + (static_cast<size_t>(b) * head_dim + d) * 16;
+          if (to_next) prefetch(at + to_next);
+          const KeyCodes k = key_codes(at);
           for (int q = 0; q < kQueries; ++q) sum[b][q] = add_scores(sum[b][q], k, query[q] + d);
         }
       }
       for (int b = 0; b < kBlocks; ++b) {
-        const F key_scale = load(scales + (b * groups + g) * 16);
+        const float* at = scales + (b * groups + g) * 16;
+        if (to_next) prefetch(reinterpret_cast<const uint8_t*>(at) + to_next);
+        const F key_scale = load(at);
         for (int q = 0; q < kQueries; ++q) {
           const F scale = mul(key_scale, set1(s.query_scales[(first + q) * groups + g]));
           score[b][q] = fma(to_float(sum[b][q]), scale, score[b][q]);
@@ -133,16 +143,18 @@ template <int kMost, class Work> inline void each_query_block(int queries, const
 // Scores of all queries for blocks begin .. end - 1 of a page into out[query * stride + slot - 16 * begin]. A few blocks at a time,
 // which stay in the first-level cache while all queries meet them.
 template <class Scores>
-void score_blocks(const Scores& scores, int queries, const uint8_t* page, int begin, int end, float* out, size_t stride) {
+void score_blocks(const Scores& scores, int queries, const uint8_t* page, int begin, int end, ptrdiff_t to_next, float* out,
+                  size_t stride) {
   constexpr int kChunk = 4;
   for (int chunk = begin; chunk < end; chunk += kChunk) {
     const int stop = chunk + kChunk < end ? chunk + kChunk : end;
     each_query_block<Scores::kMost>(queries, [&]<int kQueries>(int first) {
       constexpr int kBlocks = Scores::template kBlocks<kQueries>;
+      const ptrdiff_t ahead = first == 0 ? to_next : 0;
       int b = chunk;
       for (; b + kBlocks <= stop; b += kBlocks)
-        scores.template score<kQueries, kBlocks>(first, page, b, out + 16 * (b - begin), stride);
-      for (; b < stop; ++b) scores.template score<kQueries, 1>(first, page, b, out + 16 * (b - begin), stride);
+        scores.template score<kQueries, kBlocks>(first, page, b, ahead, out + 16 * (b - begin), stride);
+      for (; b < stop; ++b) scores.template score<kQueries, 1>(first, page, b, ahead, out + 16 * (b - begin), stride);
     });
   }
 }

@@ -9,6 +9,7 @@ namespace outrider::OUTRIDER_ISA {
 struct Tile {
   int64_t begin;
   const uint8_t* page;
+  ptrdiff_t to_next;
   int64_t in_order;  // the first position that lies in another slot than its own for any query
   bool visible[kMaxQueries];
   float largest[kMaxQueries], sums[kMaxQueries][16];
@@ -55,9 +56,11 @@ void mix_floats(const AttentionPack& a, const Tile& t, const float (*weights)[kP
   for (int q = 0; q < kQueries; ++q)
     if (t.visible[first + q])
       for (int p = begin[q]; p < from; ++p) add_alone(q, values(t.page, p), p);
+  const ptrdiff_t to_next = first == 0 ? t.to_next : 0;
   for (int p = from; p < to; ++p) {
     const T* v = values(t.page, p);
     F x[kVectors];
+    if (to_next) prefetch(reinterpret_cast<const uint8_t*>(v) + to_next);
     for (int i = 0; i < kVectors; ++i) x[i] = load_cached(v + 16 * i);
     for (int q = 0; q < kQueries; ++q) {
       const F w = set1(weights[first + q][p]);
@@ -92,9 +95,14 @@ void mix_codes(const AttentionPack& a, const Tile& t, const AttentionScratch& s,
     const int8_t* codes = reinterpret_cast<const int8_t*>(w.page + layout.values_at()) + layout.value(4 * w.first, dimension);
     const int8_t* weights[kQueries];
     for (int q = 0; q < kQueries; ++q) weights[q] = w.weights + (first + q) * w.stride;
+    const ptrdiff_t to_next = first == 0 && w.page == t.page ? t.to_next : 0;
     for (int j = 0; j < w.count; ++j) {
       ValueCodes x[kVectors];
-      for (int v = 0; v < kVectors; ++v) x[v] = value_codes(codes + v * kVectorBytes + j * 64);
+      for (int v = 0; v < kVectors; ++v) {
+        const int8_t* at = codes + v * kVectorBytes + j * 64;
+        if (to_next) prefetch(at + to_next);
+        x[v] = value_codes(at);
+      }
       for (int q = 0; q < kQueries; ++q)
         for (int v = 0; v < kVectors; ++v) sum[q][v] = add_weighted(sum[q][v], x[v], weights[q] + 4 * j);
     }
