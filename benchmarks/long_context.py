@@ -46,7 +46,8 @@ class Bench:
 
     def cache(self, length: int) -> cpu.KvCache:
         """An empty cache with room for `length` positions."""
-        return cpu.KvCache(cpu.kv_shapes(kv_layers(self.config)), length + PREFILL_CHUNK, PREFILL_CHUNK, self.kv_format)
+        pages = cpu.KvPages(cpu.kv_shapes(kv_layers(self.config)), self.kv_format)
+        return cpu.KvCache(pages, length + PREFILL_CHUNK, PREFILL_CHUNK)
 
     def filled(self, length: int) -> cpu.KvCache:
         """A cache of `length` positions."""
@@ -111,7 +112,7 @@ def main() -> None:
     for bench, context in caches:
         one, four = (1e3 * median(taken[bench, context, rows]) for rows in ROWS)
         memory = grown[bench, context] / 1e6
-        inspected = cache_bytes(cpu.kv_shapes(kv_layers(config)), context, PREFILL_CHUNK, bench.kv_format) / 1e6
+        inspected = cache_bytes(kv_layers(config), context, PREFILL_CHUNK, bench.kv_format) / 1e6
         line = f"{bench.kv_format:>12} {context:>8} {one:>6.1f} ms {four:>6.1f} ms {memory:>7.1f} MB"
         print(f"{line} {inspected:>13.1f} MB", flush=True)
     for bench in benches if arguments.prefill else ():

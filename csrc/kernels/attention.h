@@ -1,7 +1,8 @@
 // Attention of a few query heads over one head of the key-value cache.
 //
-// Layout: keys in blocks of 16 slots, [slot / 16][dimension][slot % 16], so that each lane is a key and accumulates its score
-// over the dimensions in ascending order; values [slot][dimension]. A position's slot is position % capacity.
+// Layout in a page: keys in blocks of 16 positions, [position / 16][dimension][position % 16], so that each lane is a key and
+// accumulates its score over the dimensions in ascending order; values [position][dimension]. A staged row has a slot, which is
+// addressed as a position; see cache/kv_cache.h.
 // 8-bit codes are accumulated unscaled: the scale of a key multiplies its score, the scale of a value its softmax weight.
 //
 // Exactness: scores are per key; softmax weights are summed by lane over blocks of 16 aligned positions, in position order;
@@ -43,13 +44,12 @@ inline void score_blocks(const float* const* query, const T* keys, const float* 
 
 // Scores of positions base .. last, base a multiple of 16, into scores[q][position - base].
 template <class T, int kQueries> void score_range(const AttentionPack& a, int64_t base, int64_t last, float* const* scores) {
-  const T* keys = static_cast<const T*>(a.cache.keys);
   for (int64_t p = base; p <= last;) {
-    const int64_t slot = p % a.capacity;
-    const int64_t left = (last - p) / 16 + 1, contiguous = (a.capacity - slot) / 16;  // before the ring buffer wraps
+    const int64_t slot = p % kPagePositions;
+    const int64_t left = (last - p) / 16 + 1, contiguous = (kPagePositions - slot) / 16;  // before the page ends
     int64_t blocks = left < contiguous ? left : contiguous;
-    const T* at = keys + slot * a.head_dim;
-    const float* scales = kScaled<T> ? a.cache.key_scales + slot : nullptr;
+    const T* at = a.cache.in_page<T>(p, a.cache.at.keys) + slot * a.head_dim;
+    const float* scales = kScaled<T> ? a.cache.in_page<float>(p, a.cache.at.key_scales) + slot : nullptr;
     float* out[kQueries];
     for (int q = 0; q < kQueries; ++q) out[q] = scores[q] + (p - base);
     p += blocks * 16;
@@ -90,27 +90,30 @@ inline void scale_weights(const AttentionPack& a, int q, float* weights, int64_t
   int64_t p = base;
   for (; p + 16 <= in_order; p += 16) {
     float* w = weights + (p - base);
-    store(w, mul(load(w), load(a.cache.value_scales + p % a.capacity)));
+    store(w, mul(load(w), load(a.cache.in_page<float>(p, a.cache.at.value_scales) + p % kPagePositions)));
   }
   for (; p <= a.position[q]; ++p) {
     const int64_t row = p < in_order ? p : a.committed + a.path[q][p - a.committed];
-    weights[p - base] *= a.cache.value_scales[row % a.capacity];
+    weights[p - base] *= a.cache.in_page<float>(row, a.cache.at.value_scales)[row % kPagePositions];
   }
+}
+
+template <class T> inline const T* value_at(const AttentionPack& a, int64_t position, int dimension) {
+  return a.cache.in_page<T>(position, a.cache.at.values) + position % kPagePositions * a.head_dim + dimension;
 }
 
 // acc += weight * value for one query over positions from .. to - 1, in position order.
 template <class T, int kVectors>
-inline void add_values(const AttentionPack& a, const T* values, const float* weights, int64_t base, int64_t from, int64_t to,
+inline void add_values(const AttentionPack& a, int dimension, const float* weights, int64_t base, int64_t from, int64_t to,
                        F (&acc)[kVectors]) {
   for (int64_t p = from; p < to; ++p) {
-    const T* v = values + (p % a.capacity) * a.head_dim;
+    const T* v = value_at<T>(a, p, dimension);
     for (int i = 0; i < kVectors; ++i) acc[i] = fma(set1(weights[p - base]), load_cached(v + 16 * i), acc[i]);
   }
 }
 
 template <class T, int kQueries, int kVectors>
 void mix_values(const AttentionPack& a, int dimension, int64_t base, float* const* weights, const float* inverse) {
-  const T* values = static_cast<const T*>(a.cache.values) + dimension;
   F acc[kQueries][kVectors];
   int64_t in_order[kQueries];  // end of the positions that lie in their own slots, before the path through a tree
   int64_t from = 0, to = INT64_MAX;
@@ -121,24 +124,21 @@ void mix_values(const AttentionPack& a, int dimension, int64_t base, float* cons
     to = in_order[q] < to ? in_order[q] : to;
   }
   if (from > to) from = to;  // no position is shared by all queries
-  for (int q = 0; q < kQueries; ++q) add_values<T>(a, values, weights[q], base, a.first[q], from, acc[q]);
-  int64_t slot = from % a.capacity;
+  for (int q = 0; q < kQueries; ++q) add_values<T>(a, dimension, weights[q], base, a.first[q], from, acc[q]);
   for (int64_t p = from; p < to; ++p) {
-    const T* v = values + slot * a.head_dim;
+    const T* v = value_at<T>(a, p, dimension);
     F x[kVectors];
     for (int i = 0; i < kVectors; ++i) x[i] = load_cached(v + 16 * i);
     for (int q = 0; q < kQueries; ++q) {
       const F w = set1(weights[q][p - base]);
       for (int i = 0; i < kVectors; ++i) acc[q][i] = fma(w, x[i], acc[q][i]);
     }
-    if (++slot == a.capacity) slot = 0;
   }
   for (int q = 0; q < kQueries; ++q) {
-    add_values<T>(a, values, weights[q], base, a.first[q] > to ? a.first[q] : to, in_order[q], acc[q]);
+    add_values<T>(a, dimension, weights[q], base, a.first[q] > to ? a.first[q] : to, in_order[q], acc[q]);
     for (int64_t p = in_order[q] > a.first[q] ? in_order[q] : a.first[q]; p <= a.position[q]; ++p) {
-      const int64_t at = (a.committed + a.path[q][p - a.committed]) % a.capacity;
-      for (int i = 0; i < kVectors; ++i)
-        acc[q][i] = fma(set1(weights[q][p - base]), load_cached(values + at * a.head_dim + 16 * i), acc[q][i]);
+      const T* v = value_at<T>(a, a.committed + a.path[q][p - a.committed], dimension);
+      for (int i = 0; i < kVectors; ++i) acc[q][i] = fma(set1(weights[q][p - base]), load_cached(v + 16 * i), acc[q][i]);
     }
     for (int i = 0; i < kVectors; ++i) store(a.out[q] + dimension + 16 * i, mul(acc[q][i], set1(inverse[q])));
   }
@@ -209,31 +209,38 @@ inline I head_codes(const float* x, const HeadScale& by) {
   return by.finite ? round_to_int(mul(load(x), set1(by.inverse))) : izero();
 }
 
-// Writes dimensions begin .. end - 1 (multiples of 16) of one row's key and value for one head into a slot.
-inline void store_kv(const float* key, const float* value, int head_dim, int begin, int end, int64_t slot, const KvHead& to) {
-  const size_t block = static_cast<size_t>(slot / 16) * head_dim * 16 + slot % 16, row = static_cast<size_t>(slot) * head_dim;
+// Writes dimensions begin .. end - 1 (multiples of 16) of one row's key and value for one head at a position.
+inline void store_kv(const float* key, const float* value, int head_dim, int begin, int end, int64_t position, const KvHead& to) {
+  const size_t slot = position % kPagePositions, block = slot / 16 * head_dim * 16 + slot % 16, row = slot * head_dim;
   switch (to.format) {
-    case KvFormat::kFloat32:
-      for (int d = begin; d < end; ++d) static_cast<float*>(to.keys)[block + d * 16] = key[d];
-      for (int d = begin; d < end; d += 16) store(static_cast<float*>(to.values) + row + d, load(value + d));
+    case KvFormat::kFloat32: {
+      float *keys = to.in_page<float>(position, to.at.keys), *values = to.in_page<float>(position, to.at.values);
+      for (int d = begin; d < end; ++d) keys[block + d * 16] = key[d];
+      for (int d = begin; d < end; d += 16) store(values + row + d, load(value + d));
       return;
-    case KvFormat::kFloat16:
+    }
+    case KvFormat::kFloat16: {
+      uint16_t *keys = to.in_page<uint16_t>(position, to.at.keys), *values = to.in_page<uint16_t>(position, to.at.values);
       for (int d = begin; d < end; d += 16) {
         uint16_t rounded[16];
         store_f16(rounded, load(key + d));
-        for (int i = 0; i < 16; ++i) static_cast<uint16_t*>(to.keys)[block + (d + i) * 16] = rounded[i];
-        store_f16(static_cast<uint16_t*>(to.values) + row + d, load(value + d));
+        for (int i = 0; i < 16; ++i) keys[block + (d + i) * 16] = rounded[i];
+        store_f16(values + row + d, load(value + d));
       }
       return;
+    }
     case KvFormat::kInt8: {
+      int8_t *keys = to.in_page<int8_t>(position, to.at.keys), *values = to.in_page<int8_t>(position, to.at.values);
       const HeadScale of_key = head_scale(key, head_dim), of_value = head_scale(value, head_dim);
       for (int d = begin; d < end; d += 16) {
         int8_t codes[16];
         store_int8(codes, head_codes(key + d, of_key));
-        for (int i = 0; i < 16; ++i) static_cast<int8_t*>(to.keys)[block + (d + i) * 16] = codes[i];
-        store_int8(static_cast<int8_t*>(to.values) + row + d, head_codes(value + d, of_value));
+        for (int i = 0; i < 16; ++i) keys[block + (d + i) * 16] = codes[i];
+        store_int8(values + row + d, head_codes(value + d, of_value));
       }
-      if (begin == 0) to.key_scales[slot] = of_key.scale, to.value_scales[slot] = of_value.scale;
+      if (begin > 0) return;
+      to.in_page<float>(position, to.at.key_scales)[slot] = of_key.scale;
+      to.in_page<float>(position, to.at.value_scales)[slot] = of_value.scale;
       return;
     }
   }

@@ -11,8 +11,7 @@ inline constexpr int kMaxQueries = 4;
 struct AttentionPack {
   KvHead cache;
   int head_dim;
-  int64_t capacity;   // slots; a multiple of 16
-  int64_t committed;  // number of committed positions, which lie in their own slots
+  int64_t committed;  // number of committed positions; staged row i has the slot committed + i
   int queries;
   const float* query[kMaxQueries];  // (head_dim), already scaled
   float* out[kMaxQueries];          // (head_dim)

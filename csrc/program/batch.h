@@ -58,7 +58,7 @@ class Pass {
   // The last position that the row attends to: its own, or, in cross-attention, the last committed one.
   int64_t last_position(int row) const { return cross_attention_ ? cache_[row]->length() - 1 : position_[row]; }
   KvCache& cache(int row) const { return *cache_[row]; }
-  // The row's cache slot before the modulo: committed length + index of the row within its sequence.
+  // The row's slot: committed length + index of the row within its sequence.
   int64_t staged_at(int row) const { return staged_at_[row]; }
   // The staged row at each depth on the path from the last committed token to this row; null if that is 0, 1, 2, ...
   const int32_t* path(int row) const { return path_at_[row] < 0 ? nullptr : path_.data() + path_at_[row]; }

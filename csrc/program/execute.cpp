@@ -33,7 +33,7 @@ std::vector<Best> Program::run(const RowBatch& batch, float* logits) {
   pass_.prepare(batch, max_rows_, vocabulary_, cross_attention_, adapters_);
   size_t scratch = 4096;
   for (const RowRange& r : pass_.ranges(false)) {
-    if (r.cache->layers() != static_cast<int>(kv_.size()) || r.cache->format() != kv_format_)
+    if (r.cache->pages().layers() != static_cast<int>(kv_.size()) || r.cache->pages().format() != kv_format_)
       throw std::invalid_argument("a sequence's cache does not have the layers or the format of this program");
     scratch = std::max<size_t>(scratch, r.cache->max_positions() + 64);
   }

@@ -158,10 +158,9 @@ class Executor {
     for (int i = 0; i < rows_; ++i) {
       const int row = p_.pass_.row(outputs_only_, i);
       const KvCache& cache = p_.pass_.cache(row);
-      const int64_t slot = p_.pass_.staged_at(row) % cache.capacity(c.layer);
       for (int h = 0; h < c.heads; ++h)
-        k_.store_kv(buffer(c.key).row(i) + h * head_dim, buffer(c.value).row(i) + h * head_dim, head_dim, begin, end, slot,
-                    cache.head(c.layer, h));
+        k_.store_kv(buffer(c.key).row(i) + h * head_dim, buffer(c.value).row(i) + h * head_dim, head_dim, begin, end,
+                    p_.pass_.staged_at(row), cache.head(c.layer, h));
     }
   }
 
@@ -259,7 +258,6 @@ class Executor {
     AttentionPack a{};
     a.cache = cache.head(c.layer, kv_head);
     a.head_dim = shape.head_dim;
-    a.capacity = cache.capacity(c.layer);
     a.committed = cache.length();
     const int all = (range.end - range.begin) * group;
     for (int j = first; j < std::min(first + size, all); ++j, ++a.queries) {

@@ -12,36 +12,33 @@ namespace {
 struct Head {
   KvFormat format;
   int head_dim;
-  int64_t capacity;
-  std::vector<uint16_t> half_keys, half_values;
-  std::vector<int8_t> codes_of_keys, codes_of_values;
-  std::vector<float> keys, values, key_scales, value_scales;
+  HeadLayout at;
+  std::vector<std::vector<float>> pages;  // float for its alignment
+  std::vector<uint8_t*> addresses;
 
-  Head(KvFormat f, int d, int64_t c, bool infinite) : format(f), head_dim(d), capacity(c) {
-    const size_t n = static_cast<size_t>(c) * d;
+  Head(KvFormat f, int d, int64_t positions, bool infinite) : format(f), head_dim(d), at(head_layout(f, d, 0)) {
     const float poison = infinite ? infinity() : not_a_number();
-    switch (format) {
-      case KvFormat::kFloat32: keys.assign(n, poison), values.assign(n, infinite ? -poison : poison); break;
-      case KvFormat::kFloat16:
-        half_keys.assign(n, infinite ? 0x7c00 : 0x7e00), half_values.assign(n, infinite ? 0xfc00 : 0x7e00);
-        break;
-      case KvFormat::kInt8:
-        codes_of_keys.assign(n, 101), codes_of_values.assign(n, -101);
-        key_scales.assign(static_cast<size_t>(c), poison), value_scales.assign(static_cast<size_t>(c), poison);
-        break;
+    for (int64_t p = 0; p < positions; p += kPagePositions) {
+      pages.emplace_back(at.end / sizeof(float), poison);
+      uint8_t* page = reinterpret_cast<uint8_t*>(pages.back().data());
+      const size_t codes = kPagePositions * d;
+      if (format == KvFormat::kFloat32) std::fill_n(reinterpret_cast<float*>(page + at.values), codes, infinite ? -poison : poison);
+      if (format == KvFormat::kFloat16) {
+        std::fill_n(reinterpret_cast<uint16_t*>(page + at.keys), codes, infinite ? 0x7c00 : 0x7e00);
+        std::fill_n(reinterpret_cast<uint16_t*>(page + at.values), codes, infinite ? 0xfc00 : 0x7e00);
+      }
+      if (format == KvFormat::kInt8) {
+        std::fill_n(reinterpret_cast<int8_t*>(page + at.keys), codes, 101);
+        std::fill_n(reinterpret_cast<int8_t*>(page + at.values), codes, -101);
+      }
+      addresses.push_back(page);
     }
   }
-  KvHead memory() {
-    switch (format) {
-      case KvFormat::kFloat32: return {format, keys.data(), values.data(), nullptr, nullptr};
-      case KvFormat::kFloat16: return {format, half_keys.data(), half_values.data(), nullptr, nullptr};
-      default: return {format, codes_of_keys.data(), codes_of_values.data(), key_scales.data(), value_scales.data()};
-    }
-  }
-  void store(const KernelTable& k, int64_t at, const std::vector<float>& key, const std::vector<float>& value) {
+  KvHead memory() const { return {format, at, addresses.data()}; }
+  void store(const KernelTable& k, int64_t position, const std::vector<float>& key, const std::vector<float>& value) {
     const int middle = head_dim / 32 * 16;  // in two parts, as by two threads
-    k.store_kv(key.data(), value.data(), head_dim, middle, head_dim, at % capacity, memory());
-    k.store_kv(key.data(), value.data(), head_dim, 0, middle, at % capacity, memory());
+    k.store_kv(key.data(), value.data(), head_dim, middle, head_dim, position, memory());
+    k.store_kv(key.data(), value.data(), head_dim, 0, middle, position, memory());
   }
 };
 
@@ -122,7 +119,6 @@ std::vector<std::vector<float>> run(const KernelTable& k, Head& h, int64_t commi
   AttentionPack a{};
   a.cache = h.memory();
   a.head_dim = h.head_dim;
-  a.capacity = h.capacity;
   a.committed = committed;
   a.queries = static_cast<int>(query.size());
   std::vector<std::vector<float>> out(query.size(), std::vector<float>(h.head_dim, 7.0f));
@@ -145,7 +141,7 @@ std::vector<std::vector<float>> run(const KernelTable& k, Head& h, int64_t commi
 // The query alone; the positions that it attends to are in order in a cache that does not wrap; all other slots hold poison.
 std::vector<float> alone(const KernelTable& k, const Scene& s, int row, int head, bool infinite) {
   const int64_t first = s.first(row), position = s.position(row);
-  Head h(s.format, s.head_dim, (s.committed + s.rows() + 15) / 16 * 16 + 32, infinite);
+  Head h(s.format, s.head_dim, s.committed + s.rows(), infinite);
   for (int64_t p = first; p <= position; ++p) h.store(k, p, s.key[s.index(row, p)], s.value[s.index(row, p)]);
   return run(k, h, s.committed, {s.query[row * s.heads + head].data()}, {first}, {position}, {nullptr})[0];
 }
@@ -197,12 +193,11 @@ void check_scene(const Scene& s, const std::string& what, uint64_t seed) {
     for (size_t i = 0; i < expected.size(); ++i) agreed &= same_bits(expected[i], definition[i]);
     CHECK(agreed, here);
 
-    // The engine's layout, in the smallest ring buffer and in larger ones.
+    // The engine's layout.
     std::vector<std::vector<int32_t>> paths;
     for (int r = 0; r < s.rows(); ++r) paths.push_back(s.path(r));
-    const int64_t ring = ((s.window ? s.window + 32 : s.committed) + s.rows() + 15) / 16 * 16;
-    for (int64_t capacity : {ring, ring + 16, ring + 112}) {
-      Head h(s.format, s.head_dim, capacity, capacity == ring);
+    for (const bool infinite : {false, true}) {
+      Head h(s.format, s.head_dim, s.committed + s.rows(), infinite);
       for (int64_t p = s.earliest(); p < s.committed + s.rows(); ++p) h.store(*k, p, s.key[p], s.value[p]);
       bool same = true;
       for (int pack = 1; pack <= kMaxQueries; ++pack)
@@ -224,12 +219,12 @@ void check_scene(const Scene& s, const std::string& what, uint64_t seed) {
           const std::vector<std::vector<float>> got = run(*k, h, s.committed, query, first, position, path);
           for (int i = 0; i < pack; ++i) same &= same_bits(got[i], expected[chosen[i]]);
         }
-      CHECK(same, note(here, "capacity", capacity));
+      CHECK(same, here);
 
       // All positions that a row does not attend to hold poison, other branches included.
       bool clean = true;
       for (int r = 0; r < s.rows(); ++r) {
-        Head poisoned(s.format, s.head_dim, capacity, r % 2);
+        Head poisoned(s.format, s.head_dim, s.committed + s.rows(), r % 2 == infinite);
         for (int64_t p = s.first(r); p <= s.position(r); ++p) {
           const size_t i = s.index(r, p);
           poisoned.store(*k, static_cast<int64_t>(i), s.key[i], s.value[i]);
@@ -238,7 +233,7 @@ void check_scene(const Scene& s, const std::string& what, uint64_t seed) {
             run(*k, poisoned, s.committed, {s.query[r * s.heads].data()}, {s.first(r)}, {s.position(r)}, {paths[r].data()})[0],
             expected[r * s.heads]);
       }
-      CHECK(clean, note(here, "capacity", capacity));
+      CHECK(clean, here);
     }
   }
 }
@@ -258,20 +253,23 @@ void test_store(Random& random) {
         for (int64_t slot = 0; slot < capacity; ++slot) {
           const bool stored = slot == 3 || slot == 0 || slot == 31 || slot == 16 || slot == 15 || slot == 20;
           const Codes key(keys[slot]), value(values[slot]);
-          if (format == KvFormat::kInt8) right &= same_bits(h.key_scales[slot], stored ? key.scale : not_a_number());
-          if (format == KvFormat::kInt8) right &= same_bits(h.value_scales[slot], stored ? value.scale : not_a_number());
+          const KvHead at = h.memory();
+          if (format == KvFormat::kInt8) {
+            right &= same_bits(at.in_page<float>(slot, at.at.key_scales)[slot], stored ? key.scale : not_a_number());
+            right &= same_bits(at.in_page<float>(slot, at.at.value_scales)[slot], stored ? value.scale : not_a_number());
+          }
           for (int d = 0; d < head_dim; ++d) {
             const size_t key_at = static_cast<size_t>((slot / 16 * head_dim + d) * 16 + slot % 16),
                          value_at = static_cast<size_t>(slot * head_dim + d);
             if (format == KvFormat::kInt8) {
-              right &= h.codes_of_keys[key_at] == (stored ? key.codes[d] : 101);
-              right &= h.codes_of_values[value_at] == (stored ? value.codes[d] : -101);
+              right &= at.in_page<int8_t>(slot, at.at.keys)[key_at] == (stored ? key.codes[d] : 101);
+              right &= at.in_page<int8_t>(slot, at.at.values)[value_at] == (stored ? value.codes[d] : -101);
             } else if (format == KvFormat::kFloat16) {
-              right &= h.half_keys[key_at] == (stored ? float_to_half(keys[slot][d]) : 0x7e00);
-              right &= h.half_values[value_at] == (stored ? float_to_half(values[slot][d]) : 0x7e00);
+              right &= at.in_page<uint16_t>(slot, at.at.keys)[key_at] == (stored ? float_to_half(keys[slot][d]) : 0x7e00);
+              right &= at.in_page<uint16_t>(slot, at.at.values)[value_at] == (stored ? float_to_half(values[slot][d]) : 0x7e00);
             } else {
-              right &= same_bits(h.keys[key_at], stored ? keys[slot][d] : not_a_number());
-              right &= same_bits(h.values[value_at], stored ? values[slot][d] : not_a_number());
+              right &= same_bits(at.in_page<float>(slot, at.at.keys)[key_at], stored ? keys[slot][d] : not_a_number());
+              right &= same_bits(at.in_page<float>(slot, at.at.values)[value_at], stored ? values[slot][d] : not_a_number());
             }
           }
         }

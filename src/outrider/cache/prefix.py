@@ -9,7 +9,6 @@ from itertools import zip_longest
 from typing import NamedTuple
 
 from outrider.backends import cpu
-from outrider.cache.memory import cache_bytes
 
 _MOST_KEPT = 256
 """Most finished sequences, whatever their bytes: every new prompt is compared with each."""
@@ -28,15 +27,13 @@ class Sequence:
     """A cache and the tokens whose keys and values it holds: `tokens[:cache.length]` are in it.
 
     `media` are the rows that carry embeddings, ascending. `salt` keeps sequences apart: one is reused for requests of
-    the same salt only. `written` is the most positions that the cache ever held: their memory stays resident when it is
-    truncated.
+    the same salt only.
     """
 
     cache: cpu.KvCache
     tokens: list[int]
     salt: Hashable = ""
     media: tuple[MediumRows, ...] = ()
-    written: int = 0
 
 
 class CachePool:
@@ -59,8 +56,7 @@ class CachePool:
         kv_format: cpu.KvFormat,
         kept_bytes: int = 0,
     ) -> None:
-        self._shapes, self._max_positions, self._max_rows = shapes, max_positions, max_rows
-        self._kv_format = kv_format
+        self._pages, self._max_positions, self._max_rows = cpu.KvPages(shapes, kv_format), max_positions, max_rows
         self._finished: list[Sequence] = []  # least recently used first
         self.most_bytes, self.kept_bytes = kept_bytes, 0  # limit and present memory of finished sequences
         self.in_use = 0  # sequences that are open
@@ -85,8 +81,7 @@ class CachePool:
             length = sequence.cache.length
             common = min(_common(sequence, tokens, media), length, len(tokens) - 1)
             common = next((m.first for m in media if m.first < common < m.first + m.rows), common)
-            # A sliding layer holds only its last positions: a prefix that ends before `earliest` lacks some.
-            if common > shared and common >= sequence.cache.earliest and common >= length - common:
+            if common > shared and common >= length - common:
                 best, shared = sequence, common
         if best is None:
             best = Sequence(self.new(), [])
@@ -95,12 +90,11 @@ class CachePool:
             self.kept_bytes -= self.bytes_of(best)
             best.cache.truncate(shared)
         self.in_use += 1
-        return Sequence(best.cache, tokens, salt, media, best.written)
+        return Sequence(best.cache, tokens, salt, media)
 
     def close(self, sequence: Sequence, *, keep: bool = True) -> None:
         """Keeps a finished sequence, evicting the least recently used ones; drops it without `keep`."""
         self.in_use -= 1
-        sequence.written = max(sequence.written, sequence.cache.length)
         if keep and sequence.cache.length:
             self._drop_equal(sequence)
             self._finished.append(sequence)
@@ -124,11 +118,12 @@ class CachePool:
 
     def new(self) -> cpu.KvCache:
         """An empty cache."""
-        return cpu.KvCache(self._shapes, self._max_positions, self._max_rows, self._kv_format)
+        return cpu.KvCache(self._pages, self._max_positions, self._max_rows)
 
     def bytes_of(self, sequence: Sequence) -> int:
-        """Resident bytes of a sequence."""
-        return cache_bytes(self._shapes, sequence.written, self._max_rows, self._kv_format)
+        """Bytes of a sequence's pages."""
+        groups = range(len(self._pages.windows))
+        return -(-sequence.cache.length // cpu.PAGE_POSITIONS) * sum(map(self._pages.page_bytes, groups))
 
 
 def _common(kept: Sequence, tokens: Tokens[int], media: Tokens[MediumRows]) -> int:

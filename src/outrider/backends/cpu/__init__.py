@@ -7,7 +7,10 @@ from collections.abc import Iterable
 from typing import Literal, get_args
 
 from outrider.backends.cpu._native import (
+    PAGE_POSITIONS,
     KvCache,
+    KvPage,
+    KvPages,
     KvShape,
     LowRank,
     Program,
@@ -41,8 +44,11 @@ KV_FORMATS: tuple[KvFormat, ...] = get_args(KvFormat)
 
 __all__ = [
     "KV_FORMATS",
+    "PAGE_POSITIONS",
     "KvCache",
     "KvFormat",
+    "KvPage",
+    "KvPages",
     "KvShape",
     "LowRank",
     "Program",
