@@ -110,11 +110,13 @@ void bind_program(nb::module_& m) {
       "Keys and values of one sequence; see csrc/cache/kv_cache.h. Raises RuntimeError if two threads use it at the same time.")
       .def(nb::init<std::shared_ptr<KvPages>, int64_t, int>(), "pages"_a, "max_positions"_a, "max_rows"_a)
       .def_prop_ro("length", &KvCache::length)
-      .def("page", &KvCache::page, "group"_a, "index"_a,
+      .def("page", &KvCache::page, "group"_a, "index"_a, nb::sig("def page(self, group: int, index: int) -> KvPage | None"),
            "The page of a group that holds positions index * PAGE_POSITIONS and on, or None.")
       .def("drop", &KvCache::drop, "group"_a, "index"_a,
            "Releases a page. Raises ValueError unless it lies before the positions that the next one attends to.")
       .def("resume", &KvCache::resume, "groups"_a, "length"_a,
+           nb::sig("def resume(self, groups: Sequence[Sequence[KvPage | None]], length: int) -> None"),
+           nb::sig("def resume(self, groups: Sequence[Sequence[KvPage | None]], length: int) -> None"),
            "Gives an empty sequence the first `length` positions of others: by group, their pages, None where a window does not\n"
            "reach. Copies the last page if it is not full. Raises ValueError if one is missing.")
       .def(

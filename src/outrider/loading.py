@@ -13,7 +13,7 @@ from typing import Any
 
 from outrider.assembly import cpu_target
 from outrider.backends import cpu
-from outrider.cache import CachePool
+from outrider.cache import CachePool, cache_bytes
 from outrider.chat.template import ChatTemplate, chat_template_of
 from outrider.checkpoints import open_checkpoint
 from outrider.checkpoints.adapters import Adapter, merged, open_adapter
@@ -29,7 +29,7 @@ from outrider.engine.measure import Measure
 from outrider.engine.prefill import PREFILL_CHUNK
 from outrider.engine.target import Target
 from outrider.errors import CheckpointError, UsageError, given
-from outrider.fit import Footprint, Setting, check_fit
+from outrider.fit import USUAL_CONTEXT, Footprint, Setting, check_fit
 from outrider.machine import available_bytes, memory, usable_cores
 from outrider.models.gemma import kv_layers
 from outrider.prompts import Prompts
@@ -45,6 +45,9 @@ Progress = Callable[[str, float], None]
 """Called with the step and the fraction done, from 0 to 1."""
 
 _MOST_THREADS = 256
+_CACHED = 0.8
+"""Of the memory that is available after the weights are packed: for keys and values. The rest is for logits, media,
+drafters and the requests themselves."""
 _NAMED_PATHS = "a dict of names and paths, such as {'sql': 'sql-lora'}"
 _log = logging.getLogger("outrider.loading")
 
@@ -150,7 +153,7 @@ def load(source: str | Path, options: LoadOptions, progress: Progress) -> Loaded
     tokenizer = open_tokenizer(tables, path=checkpoint.path, written="" if template is None else template.written)
     ends = end_tokens(config.end_token_ids, tokenizer, special_tokens(tables).get("eos_token"))
     config = replace(config, end_token_ids=ends)
-    context, pool = context_of(config, options.context), open_pool(options.threads)
+    own_context, pool = context_of(config, options.context), open_pool(options.threads)
     drafter = choose_drafter(source, checkpoint.path, config, options.drafter)
     drafters = open_drafters(drafter.path, config, options)
     checkpoint, adapters = open_adapters(checkpoint, config, options)
@@ -158,6 +161,10 @@ def load(source: str | Path, options: LoadOptions, progress: Progress) -> Loaded
     weights, packed = open_weights(checkpoint, options.quantize, pool, progress)
     target = record_target(config, drafters, adapters, weights, pool, options)
     weight_bytes = weights.packed_bytes
+    caches = open_caches(config, own_context, options)
+    context = caches.longest(own_context)
+    if context < own_context:
+        _log.info("requests may have %d of %d tokens: more keys and values do not fit", context, own_context)
     tokenizer.pad(target.vocabulary)
     grammars = grammar_compiler(tokenizer, target.vocabulary)
     prompts = Prompts(
@@ -171,7 +178,6 @@ def load(source: str | Path, options: LoadOptions, progress: Progress) -> Loaded
     )
     recorded = {lora: record_drafter(of, config, weights, pool, options) for lora, of in drafters.items()}
     progress("measuring pass costs", 1.0)
-    caches = open_caches(config, context, options)
     measure = Measure(target, caches)
     planner = make_planner(measure, target, tokenizer, recorded, options)
     engine = Engine(target, tokenizer, caches, planner, grammars, context=context, chunk=PREFILL_CHUNK)
@@ -319,14 +325,15 @@ def record_drafter(
 
 
 def open_caches(config: ModelConfig, context: int, options: LoadOptions) -> CachePool:
-    """The key-value caches, with the memory for the prefix cache."""
-    kept = options.prefix_cache_bytes
+    """The key-value caches, in the memory that the weights leave, or as much as `check_memory` has counted with."""
+    available, kept, layers = available_bytes(), options.prefix_cache_bytes, kv_layers(config)
+    least = cache_bytes(layers, options.context or min(context, USUAL_CONTEXT), PREFILL_CHUNK, options.kv_cache_dtype)
     return CachePool(
-        cpu.kv_shapes(kv_layers(config)),
+        cpu.KvPages(cpu.kv_shapes(layers), options.kv_cache_dtype),
         context + PREFILL_CHUNK,
         PREFILL_CHUNK,
-        kv_format=options.kv_cache_dtype,
-        kept_bytes=available_bytes() // 4 if kept is None else kept,
+        budget=max(int(_CACHED * available), least),
+        kept_bytes=available // 4 if kept is None else kept,
     )
 
 

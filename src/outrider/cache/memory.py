@@ -9,14 +9,21 @@ from outrider.program import KvLayer
 
 
 def cache_bytes(layers: Iterable[KvLayer], positions: int, max_rows: int, kv_format: cpu.KvFormat) -> int:
-    """Bytes of the pages of one sequence: of all positions, in a sliding layer of its window and one pass."""
-    pages = cpu.KvPages(cpu.kv_shapes(layers), kv_format)
-    total = 0
+    """Bytes of the pages of one sequence; see `sequence_bytes`."""
+    return sequence_bytes(cpu.KvPages(cpu.kv_shapes(layers), kv_format), positions, max_rows)
+
+
+def sequence_bytes(pages: cpu.KvPages, positions: int, max_rows: int, *, shared: int = 0) -> int:
+    """The most bytes that a sequence takes while it grows to `positions`: the pages of all of them, in a sliding layer
+    those of its window and one pass.
+
+    Args:
+        shared: pages of full attention that others have.
+    """
+    total, count = 0, _pages(positions)
     for group, window in enumerate(pages.windows):
-        count = _pages(positions)
-        if window:
-            count = min(count, _pages(window + max_rows) + 1)
-        total += count * pages.page_bytes(group)
+        held = min(count, _pages(window + max_rows) + 1) if window else max(count - shared, 0)
+        total += held * pages.page_bytes(group)
     return total
 
 

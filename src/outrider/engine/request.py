@@ -36,13 +36,12 @@ class Request:
         media: Sequence[Medium],
         tokenizer: Tokenizer,
         end_tokens: frozenset[int],
-        context: int,
         grammars: GrammarCompiler,
         suppressed: Suppressed,
     ) -> None:
         self.number, self.params, self.sequence, self.media = number, params, sequence, media
         self.prompt_length = len(sequence.tokens)
-        self.stats = RequestStats(prompt_tokens=self.prompt_length, reused_tokens=sequence.cache.length)
+        self.stats = RequestStats(prompt_tokens=self.prompt_length)
         self.finish_reason: FinishReason | None = None
         self.problem: str | None = None
         """Why the grammar could not continue, if that ended the answer."""
@@ -60,12 +59,11 @@ class Request:
             constraint = ThoughtConstraint(thoughts, form, grammars.text_tokens)
         self._thought = ThoughtState(thoughts is not None and thoughts.opened)
         self.chooser = TokenChooser(params, sequence.tokens, self._end_tokens, constraint, suppressed)
-        limit = min(self.prompt_length + params.max_tokens, context)
         prediction: Sequence[int] | str = params.prediction or ()
         if isinstance(prediction, str):
             prediction = tokenizer.encode(prediction, add_bos=False)
         self.state = SequenceState(
-            *(number, sequence.tokens, sequence.cache, self.chooser, limit),
+            *(number, sequence.tokens, sequence.cache, self.chooser, sequence.limit),
             draft=params.draft,
             lora=params.lora,
             scope=params.scope,
