@@ -56,7 +56,7 @@ def folder(tmp_path):
 
 @pytest.fixture
 def store(folder):
-    return PageStore(folder, LIMIT, IDENTITY, SIZES)
+    return PageStore(folder, IDENTITY, SIZES, most_bytes=LIMIT)
 
 
 def files(folder):
@@ -70,7 +70,7 @@ def used(folder):
 def test_what_is_put_is_what_is_found(store, folder):
     for group in (0, 1):
         put(store, 1, group)
-    for reader in (store, PageStore(folder, LIMIT, IDENTITY, SIZES)):
+    for reader in (store, PageStore(folder, IDENTITY, SIZES, most_bytes=LIMIT)):
         assert has(reader, 1, 0)
         assert has(reader, 1, 1)
         assert not has(reader, 2)
@@ -82,7 +82,7 @@ def test_the_pages_that_follow_another(store, folder):
         put(store, number, parent=7)
     put(store, 9, group=1, parent=7)
     put(store, 10, parent=8)
-    for reader in (store, PageStore(folder, LIMIT, IDENTITY, SIZES)):
+    for reader in (store, PageStore(folder, IDENTITY, SIZES, most_bytes=LIMIT)):
         assert list(reader.notes(key(7), 0, 100))[-5:] == [b"4", b"3", b"2", b"1", b"0"]
         assert list(reader.notes(key(7), 1, 100)) == [b"9"]
         assert list(reader.notes(key(8), 0, 100)) == [b"10"]
@@ -108,26 +108,26 @@ def test_a_folder_that_others_can_write_to_is_refused(folder, mode):
     folder.mkdir()
     folder.chmod(mode)
     with pytest.raises(UsageError, match=r"other users can write to .* chmod 700 it"):
-        PageStore(folder, LIMIT, IDENTITY, SIZES)
+        PageStore(folder, IDENTITY, SIZES, most_bytes=LIMIT)
 
 
 def test_a_folder_that_cannot_be_is_refused(tmp_path):
     (tmp_path / "file").touch()
     for folder in (tmp_path / "file", tmp_path / "file" / "below"):
         with pytest.raises(UsageError, match="cannot be used"):
-            PageStore(folder, LIMIT, IDENTITY, SIZES)
+            PageStore(folder, IDENTITY, SIZES, most_bytes=LIMIT)
 
 
 def test_a_limit_that_holds_too_little_is_refused(folder):
     least = 16 * (16_000 + 120 + 65_536)
     with pytest.raises(UsageError, match=r"needs 1\.3 MB for this model, not 1\.3 MB"):
-        PageStore(folder, least - 1, IDENTITY, SIZES)
-    PageStore(folder, least, IDENTITY, SIZES)
+        PageStore(folder, IDENTITY, SIZES, most_bytes=least - 1)
+    PageStore(folder, IDENTITY, SIZES, most_bytes=least)
 
 
 def test_models_share_a_folder_and_no_page(store, folder, caplog):
     put(store, 1)
-    another = PageStore(folder, LIMIT, b"j" * 32, SIZES)
+    another = PageStore(folder, b"j" * 32, SIZES, most_bytes=LIMIT)
     assert not has(another, 1)
     put(another, 1, 1)
     assert has(another, 1, 1)
@@ -139,7 +139,7 @@ def test_models_share_a_folder_and_no_page(store, folder, caplog):
 def test_a_format_of_another_version_is_not_there(store, folder, monkeypatch, caplog):
     put(store, 1)
     monkeypatch.setattr(disk, "_VERSION", 2)
-    assert not has(PageStore(folder, LIMIT, IDENTITY, SIZES), 1)
+    assert not has(PageStore(folder, IDENTITY, SIZES, most_bytes=LIMIT), 1)
     assert not caplog.records
 
 
@@ -192,7 +192,7 @@ DAMAGE = [cut, lengthened, flipped, zeroed, foreign, linked, piped, another_page
 @given(damage=st.sampled_from(DAMAGE), share=st.floats(0, 1, exclude_max=True), read=st.sampled_from(["get", "notes"]))
 def test_a_damaged_page_is_removed_with_one_line(tmp_path_factory, damage, share, read, caplog):
     folder = tmp_path_factory.mktemp("damage") / "pages"
-    store = PageStore(folder, LIMIT, IDENTITY, SIZES)
+    store = PageStore(folder, IDENTITY, SIZES, most_bytes=LIMIT)
     put(store, 1)
     (path,) = files(folder)
     put(store, 2, parent=3)
@@ -245,7 +245,7 @@ def test_the_least_recently_used_leave_first(store, folder):
 def test_a_lower_limit_holds_from_the_start(store, folder):
     for number in range(100):
         put(store, number)
-    PageStore(folder, 1_400_000, IDENTITY, SIZES)
+    PageStore(folder, IDENTITY, SIZES, most_bytes=1_400_000)
     assert 1_200_000 < used(folder) <= 1_400_000
 
 
@@ -256,7 +256,7 @@ def test_what_a_killed_process_left_is_removed_in_time(store, folder):
     for partial in (fresh, left):
         partial.write_bytes(b"x")
     os.utime(left, (0, time.time() - 4000))
-    PageStore(folder, LIMIT, IDENTITY, SIZES)
+    PageStore(folder, IDENTITY, SIZES, most_bytes=LIMIT)
     assert files(folder) == [path, fresh]
 
 
@@ -292,7 +292,7 @@ import numpy as np
 from pathlib import Path
 from outrider.cache.disk import PageId, PageStore
 
-store = PageStore(Path(sys.argv[1]), 2_000_000, b"i" * 32, (16_000, 5_000))
+store = PageStore(Path(sys.argv[1]), b"i" * 32, (16_000, 5_000), most_bytes=2_000_000)
 wrong = 0
 for turn in range(400):
     number = (turn * 7 + int(sys.argv[2])) % 250
@@ -322,6 +322,6 @@ def test_nothing_is_logged_of_what_is_simply_not_there(store, caplog):
 
 
 def test_folders_above_it_are_made(tmp_path):
-    store = PageStore(tmp_path / "a" / "b" / "pages", LIMIT, IDENTITY, SIZES)
+    store = PageStore(tmp_path / "a" / "b" / "pages", IDENTITY, SIZES, most_bytes=LIMIT)
     put(store, 1)
     assert len(files(store.folder)) == 1

@@ -24,6 +24,8 @@ from outrider.machine import size
 
 _log = logging.getLogger("outrider.cache")
 
+MOST_BYTES = 10 << 30
+"""The default limit of a folder."""
 _MAGIC, _VERSION = b"outrider", 1
 _FACTS = struct.Struct("<8s4I32s32s")
 """Magic, version, group, bytes of the note and of the page, identity, key."""
@@ -61,15 +63,17 @@ class PageStore:
 
     Args:
         folder: made if there is none, for this user alone. Whoever can write to it could change answers.
-        most_bytes: of all files.
         identity: 32 bytes; what pages depend on besides their keys, see `cache.identity`.
         page_bytes: size of a page, by group.
+        most_bytes: of all files.
 
     Raises:
         UsageError: the folder cannot be used, or others can write to it; or the limit is too low for its pages.
     """
 
-    def __init__(self, folder: Path, most_bytes: int, identity: bytes, page_bytes: Sequence[int]) -> None:
+    def __init__(
+        self, folder: Path, identity: bytes, page_bytes: Sequence[int], *, most_bytes: int = MOST_BYTES
+    ) -> None:
         self.folder, self._most_bytes = folder, most_bytes
         self._identity, self._page_bytes = identity, tuple(page_bytes)
         self._children: dict[str, dict[str, None]] = {}  # by name of the parent, oldest first

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import mmap
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
+
+from outrider.backends import cpu
+from outrider.checkpoints.adapters import Adapter
+from outrider.checkpoints.checkpoint import Checkpoint
 
 ARITHMETIC = "c4154b04f45842de"
 """The version of all that computes keys and values: a digest of the answers that every machine must reproduce (see
@@ -15,6 +19,19 @@ tests/cache/test_identity.py, which fails when they change and this does not).""
 
 _SAMPLE_BYTES, _SAMPLE_EVERY = 16, 4096
 _WHOLE_BYTES = 1 << 20
+
+
+def model_identity(
+    checkpoint: Checkpoint,
+    adapters: Mapping[str, Adapter],
+    quantize: str | None,
+    pages: cpu.KvPages,
+    kv_format: cpu.KvFormat,
+) -> bytes:
+    """The identity of a loaded model with its adapters, whose names are part of the keys of pages."""
+    layout = cpu.PAGE_POSITIONS, [(window, pages.page_bytes(group)) for group, window in enumerate(pages.windows)]
+    others = {name: identity(files=adapters[name].files).hex() for name in sorted(adapters)}
+    return identity(checkpoint.config, quantize, kv_format, layout, others, files=checkpoint.files)
 
 
 def identity(*facts: object, files: Iterable[Path]) -> bytes:
