@@ -1,12 +1,9 @@
 #include "cache/kv_cache.h"
 
 #include <algorithm>
-#include <cstring>
 #include <stdexcept>
 #include <string>
 #include <utility>
-
-#include "weights/half.h"
 
 namespace outrider {
 namespace {
@@ -86,25 +83,10 @@ void KvCache::read(int layer, int64_t position, float* key, float* value) const 
   if (layer < 0 || layer >= pages_->layers()) throw std::invalid_argument("the cache has no layer " + std::to_string(layer));
   if (position < 0 || position >= length_ || !addresses(layer)[position / kPagePositions])
     throw std::invalid_argument("layer " + std::to_string(layer) + " does not hold position " + std::to_string(position));
-  const KvShape& shape = pages_->shape(layer);
-  const size_t slot = position % kPagePositions, dim = shape.head_dim, block = slot / 16 * dim * 16 + slot % 16;
-  const auto element = [&](const uint8_t* at, size_t index, float scale) {
-    switch (pages_->format()) {
-      case KvFormat::kFloat32: return reinterpret_cast<const float*>(at)[index];
-      case KvFormat::kFloat16: return half_to_float(reinterpret_cast<const uint16_t*>(at)[index]);
-      default: return static_cast<float>(reinterpret_cast<const int8_t*>(at)[index]) * scale;
-    }
-  };
-  for (int h = 0; h < shape.kv_heads; ++h) {
-    const KvHead from = head(layer, h);
-    const bool scaled = from.format == KvFormat::kInt8;
-    const float key_scale = scaled ? from.in_page<float>(position, from.at.key_scales)[slot] : 1.0f;
-    const float value_scale = scaled ? from.in_page<float>(position, from.at.value_scales)[slot] : 1.0f;
-    for (size_t d = 0; d < dim; ++d) {
-      key[h * dim + d] = element(from.in_page<uint8_t>(position, from.at.keys), block + d * 16, key_scale);
-      value[h * dim + d] = element(from.in_page<uint8_t>(position, from.at.values), slot * dim + d, value_scale);
-    }
-  }
+  const KvLayout layout = pages_->layout(layer);
+  for (int h = 0; h < pages_->shape(layer).kv_heads; ++h)
+    read_position(layout, head(layer, h).page(position), static_cast<int>(position % kPagePositions), key + h * layout.head_dim,
+                  value + h * layout.head_dim);
 }
 
 void KvCache::make_room(int rows) {
@@ -140,21 +122,10 @@ void KvCache::commit(const std::vector<int32_t>& path) {
 }
 
 void KvCache::move_row(int layer, int64_t from, int64_t to) {
-  const KvShape& shape = pages_->shape(layer);
-  const size_t element = element_bytes(pages_->format()), dim = shape.head_dim;
-  const size_t source = from % kPagePositions, target = to % kPagePositions;
-  const size_t source_key = source / 16 * dim * 16 + source % 16, target_key = target / 16 * dim * 16 + target % 16;
-  for (int h = 0; h < shape.kv_heads; ++h) {
+  for (int h = 0; h < pages_->shape(layer).kv_heads; ++h) {
     const KvHead at = head(layer, h);
-    const auto move = [&](size_t offset, size_t size, size_t source_index, size_t target_index) {
-      std::memcpy(at.in_page<uint8_t>(to, offset) + target_index * size, at.in_page<uint8_t>(from, offset) + source_index * size,
-                  size);
-    };
-    for (size_t d = 0; d < dim; ++d) move(at.at.keys, element, source_key + d * 16, target_key + d * 16);
-    move(at.at.values, dim * element, source, target);
-    if (at.format != KvFormat::kInt8) continue;
-    move(at.at.key_scales, sizeof(float), source, target);
-    move(at.at.value_scales, sizeof(float), source, target);
+    copy_position(at.layout, at.page(from), static_cast<int>(from % kPagePositions), at.page(to),
+                  static_cast<int>(to % kPagePositions));
   }
 }
 

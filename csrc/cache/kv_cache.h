@@ -29,7 +29,7 @@ class KvCache {
   int64_t length() const { return length_; }
   int64_t max_positions() const { return max_positions_; }
   const KvPages& pages() const { return *pages_; }
-  KvHead head(int layer, int head) const { return {pages_->format(), pages_->layout(layer, head), addresses(layer)}; }
+  KvHead head(int layer, int head) const { return {pages_->layout(layer), addresses(layer), pages_->head_offset(layer, head)}; }
   // Set during a pass, and by each call that reads or changes the state that a pass uses (see Exclusive).
   std::atomic_flag& in_use() const { return in_use_; }
 

@@ -28,15 +28,9 @@ KvPages::KvPages(std::vector<KvShape> layers, KvFormat format) : format_(format)
     const auto found = std::find_if(groups_.begin(), groups_.end(), same);
     const int group = static_cast<int>(found - groups_.begin());
     if (found == groups_.end()) groups_.push_back({shape.window, 0, {}});
-    const size_t head_bytes = head_layout(format, shape.head_dim, 0).end, offset = groups_[group].bytes;
-    layers_.push_back({shape, group, offset, head_bytes});
-    groups_[group].bytes += (shape.kv_heads * head_bytes + 63) / 64 * 64;
+    layers_.push_back({shape, group, groups_[group].bytes});
+    groups_[group].bytes += shape.kv_heads * layout(shape).bytes();
   }
-}
-
-HeadLayout KvPages::layout(int layer, int head) const {
-  const Layer& l = layers_[layer];
-  return head_layout(format_, l.shape.head_dim, l.offset + head * l.head_bytes);
 }
 
 size_t KvPages::pages_per_slab(int group) const { return std::max<size_t>(1, kSlabBytes / page_bytes(group)); }

@@ -49,7 +49,8 @@ class KvPages : public std::enable_shared_from_this<KvPages> {
   int layers() const { return static_cast<int>(layers_.size()); }
   const KvShape& shape(int layer) const { return layers_[layer].shape; }
   int group(int layer) const { return layers_[layer].group; }
-  HeadLayout layout(int layer, int head) const;
+  KvLayout layout(int layer) const { return layout(layers_[layer].shape); }
+  size_t head_offset(int layer, int head) const { return layers_[layer].offset + head * layout(layer).bytes(); }
   int groups() const { return static_cast<int>(groups_.size()); }
   int window(int group) const { return groups_[group].window; }
   size_t page_bytes(int group) const { return groups_[group].bytes; }
@@ -62,10 +63,11 @@ class KvPages : public std::enable_shared_from_this<KvPages> {
 
  private:
   friend class KvPage;
+  KvLayout layout(const KvShape& shape) const { return {layer_format(format_, shape.window), shape.head_dim}; }
   struct Layer {
     KvShape shape;
     int group;
-    size_t offset, head_bytes;
+    size_t offset;
   };
   // Huge pages that several pages share.
   struct Slab {

@@ -2,10 +2,12 @@
 // time, as a row always belongs to the same thread. Work is split over rows, heads or tiles of 16 outputs, never inside a sum.
 #pragma once
 #include <algorithm>
+#include <atomic>
 #include <chrono>
 #include <cstring>
 #include <limits>
 
+#include "program/attention_work.h"
 #include "program/program.h"
 #include "runtime/reproducible_math.h"
 
@@ -152,15 +154,16 @@ class Executor {
   // Each thread writes some dimensions of all rows: a cache line holds the keys of 16 positions, and splitting by rows would
   // cause false sharing.
   void run(const StoreKv& c) {
-    const int head_dim = p_.kv_[c.layer].head_dim, pieces = head_dim / kTile;
-    const int begin = pieces * thread_ / threads_ * kTile, end = pieces * (thread_ + 1) / threads_ * kTile;
-    if (begin == end) return;
+    const int head_dim = p_.kv_[c.layer].head_dim, pieces = (head_dim + kKeyGroup - 1) / kKeyGroup;
+    const int begin = pieces * thread_ / threads_ * kKeyGroup,
+              end = std::min(pieces * (thread_ + 1) / threads_ * kKeyGroup, head_dim);
+    if (begin >= end) return;
     for (int i = 0; i < rows_; ++i) {
       const int row = p_.pass_.row(outputs_only_, i);
       const KvCache& cache = p_.pass_.cache(row);
       for (int h = 0; h < c.heads; ++h)
-        k_.store_kv(buffer(c.key).row(i) + h * head_dim, buffer(c.value).row(i) + h * head_dim, head_dim, begin, end,
-                    p_.pass_.staged_at(row), cache.head(c.layer, h));
+        k_.store_kv(buffer(c.key).row(i) + h * head_dim, buffer(c.value).row(i) + h * head_dim, begin, end, p_.pass_.staged_at(row),
+                    cache.head(c.layer, h));
     }
   }
 
@@ -233,48 +236,57 @@ class Executor {
 
   void run(const Attention& c) {
     const KvShape& shape = p_.kv_[c.layer];
-    const int group = c.heads / shape.kv_heads;
-    int size = kMaxQueries;
-    while (size > 1 && rows_ * c.heads / size < threads_) size /= 2;  // few rows: smaller packs, at least one per thread
-    size_t total = 0;
-    for (const RowRange& r : p_.pass_.ranges(outputs_only_)) total += shape.kv_heads * packs(r, group, size);
-    parallel_tasks(total, [&](size_t task) {
-      for (const RowRange& r : p_.pass_.ranges(outputs_only_)) {
-        const size_t per_head = packs(r, group, size);
-        if (task < per_head * shape.kv_heads)
-          return attend(c, shape, r, static_cast<int>(task / per_head), static_cast<int>(task % per_head) * size, size, group);
-        task -= per_head * shape.kv_heads;
+    const AttentionWork work(p_.pass_, outputs_only_, shape, c.heads / shape.kv_heads, threads_);
+    parallel_tasks(work.tasks(), [&](size_t task) {
+      const AttentionBlock& block = work.block(task);
+      const int kv_head = work.kv_head(task);
+      AttentionPack a = pack(c, shape, block, kv_head);
+      AttentionScratch& scratch = *p_.attention_scratch_[thread_];
+      const AttentionPart total = AttentionPart::in(scratch.total.data(), a.queries);
+      if (work.by_span()) {
+        const auto part = [&](int64_t span) {
+          return AttentionPart::in(p_.attention_parts_.get() + work.part_at(block, kv_head, span), a.queries);
+        };
+        const int64_t own = work.span(block, task);
+        k_.attend_span(a, own, scratch, part(own));
+        std::atomic<int64_t>& done = p_.attention_done_[work.number(block, kv_head)];
+        if (done.fetch_add(1, std::memory_order_acq_rel) + 1 < block.spans) return;
+        done.store(0, std::memory_order_relaxed);  // for the next call
+        for (int64_t span = block.first_span; span < block.first_span + block.spans; ++span)
+          k_.add_span(a, span, part(span), total);
+      } else {
+        const AttentionPart part = AttentionPart::in(scratch.part.data(), a.queries);
+        for (int64_t span = block.first_span; span < block.first_span + block.spans; ++span) {
+          k_.attend_span(a, span, scratch, part);
+          k_.add_span(a, span, part, total);
+        }
+      }
+      k_.finish_attention(a, total);
+      if (!c.quantizes) return;
+      const int group = c.heads / shape.kv_heads;
+      for (int j = block.first; j < block.first + block.count; ++j) {
+        const size_t column = static_cast<size_t>(kv_head * group + j % group) * shape.head_dim;
+        quantize(buffer(c.dst), block.range->begin + j / group, column, column + shape.head_dim, c.quantized_scale);
       }
     });
   }
 
-  static size_t packs(const RowRange& r, int group, int size) {
-    return (static_cast<size_t>(r.end - r.begin) * group + size - 1) / size;
-  }
-
-  // Queries first .. first + size - 1 of the (row, head of the group) pairs, in row order, against one KV head.
-  void attend(const Attention& c, const KvShape& shape, const RowRange& range, int kv_head, int first, int size, int group) {
-    const KvCache& cache = *range.cache;
+  AttentionPack pack(const Attention& c, const KvShape& shape, const AttentionBlock& block, int kv_head) {
     AttentionPack a{};
-    a.cache = cache.head(c.layer, kv_head);
-    a.head_dim = shape.head_dim;
-    a.committed = cache.length();
-    const int all = (range.end - range.begin) * group;
-    for (int j = first; j < std::min(first + size, all); ++j, ++a.queries) {
-      const int active = range.begin + j / group, head = kv_head * group + j % group, row = p_.pass_.row(outputs_only_, active);
-      a.query[a.queries] = buffer(c.query).row(active) + head * shape.head_dim;
-      a.out[a.queries] = buffer(c.dst).row(active) + head * shape.head_dim;
-      a.position[a.queries] = p_.pass_.last_position(row);
-      a.first[a.queries] = shape.window ? std::max<int64_t>(0, a.position[a.queries] - shape.window + 1) : 0;
-      a.path[a.queries] = p_.pass_.path(row);
+    a.cache = block.range->cache->head(c.layer, kv_head);
+    a.committed = block.range->cache->length();
+    a.queries = block.count;
+    const int group = c.heads / shape.kv_heads;
+    for (int q = 0; q < block.count; ++q) {
+      const int j = block.first + q, i = block.range->begin + j / group, head = kv_head * group + j % group;
+      const int row = p_.pass_.row(outputs_only_, i);
+      a.query[q] = buffer(c.query).row(i) + head * shape.head_dim;
+      a.out[q] = buffer(c.dst).row(i) + head * shape.head_dim;
+      a.first[q] = p_.pass_.first_position(row, shape.window);
+      a.last[q] = p_.pass_.last_position(row);
+      a.path[q] = p_.pass_.path(row);
     }
-    std::vector<float>& scratch = p_.score_scratch_[thread_];
-    k_.attend(a, scratch.data(), scratch.size() / kMaxQueries / 16 * 16);
-    if (!c.quantizes) return;
-    for (int j = first; j < std::min(first + size, all); ++j) {
-      const size_t column = static_cast<size_t>(kv_head * group + j % group) * shape.head_dim;
-      quantize(buffer(c.dst), range.begin + j / group, column, column + shape.head_dim, c.quantized_scale);
-    }
+    return a;
   }
 
   void run(const KeepOutputs& c) {

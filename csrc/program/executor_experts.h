@@ -10,9 +10,9 @@ inline void Executor::run(const Route& c) {
     float* score = buffer(c.src).row(i);
     float *weight = buffer(c.dst).row(i), total = 0.0f;
     int32_t* chosen = p_.chosen_.data() + static_cast<size_t>(i) * c.top_k;
-    std::vector<float>& e = p_.score_scratch_[thread_];
+    std::vector<float>& e = p_.expert_scratch_[thread_];
     std::copy(score, score + c.experts, e.begin());
-    k_.softmax(e.data(), 0, 0, c.experts - 1);
+    k_.softmax(e.data(), 0, c.experts);
     for (int k = 0; k < c.top_k; ++k) {
       int best = 0;
       for (int x = 1; x < c.experts; ++x)

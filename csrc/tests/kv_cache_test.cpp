@@ -43,8 +43,8 @@ struct Model {
       const int64_t position = static_cast<int64_t>(rows.size()) + i;
       for (int l = 0; l < cache.pages().layers(); ++l)
         for (int h = 0; h < cache.pages().shape(l).kv_heads; ++h)
-          portable().store_kv(content(staged[i], l, h, false).data(), content(staged[i], l, h, true).data(), kHeadDim, 0, kHeadDim,
-                              position, cache.head(l, h));
+          portable().store_kv(content(staged[i], l, h, false).data(), content(staged[i], l, h, true).data(), 0, kHeadDim, position,
+                              cache.head(l, h));
     }
   }
   void commit(const std::vector<int32_t>& path) {
@@ -198,10 +198,7 @@ void memory() {
       for (int h = 0; h < pages->shape(l).kv_heads; ++h)
         for (int64_t p : {0, 128}) {
           const KvHead head = cache.head(l, h);
-          const size_t codes = kPagePositions * pages->shape(l).head_dim * element_bytes(format);
-          for (size_t offset : {head.at.keys, head.at.values}) parts.push_back({head.in_page<uint8_t>(p, offset), codes});
-          for (size_t offset : {head.at.key_scales, head.at.value_scales})
-            if (format == KvFormat::kInt8) parts.push_back({head.in_page<uint8_t>(p, offset), kPagePositions * sizeof(float)});
+          parts.push_back({head.page(p), head.layout.bytes()});
         }
     size_t total = 0;
     for (size_t i = 0; i < parts.size(); ++i)

@@ -122,13 +122,16 @@ QuantizeOption = Annotated[
 class KvCacheDtype(StrEnum):
     """Format of keys and values."""
 
+    int8 = "int8"
     float16 = "float16"
     float32 = "float32"
-    int8 = "int8"
 
 
 KvCacheOption = Annotated[
-    KvCacheDtype, typer.Option(help="Format of the key-value cache; int8 takes half the memory of float16.")
+    KvCacheDtype,
+    typer.Option(
+        help="Format of the key-value cache; int8 is 8-bit in layers of full attention, float16 in sliding ones."
+    ),
 ]
 
 
@@ -200,7 +203,7 @@ def exhaustion(what: str, during: str = "", needs: str = "") -> str:
     """A sentence for `exhausted`."""
     if what == "threads":
         return f"the system starts no more threads{during}: lower --threads, or raise its limit (ulimit -u)"
-    remedy = "use a smaller model or --context, --quantize q4_0 or --kv-cache-dtype int8, or close other programs"
+    remedy = "use a smaller model or --context, or --quantize q4_0, or close other programs"
     return f"memory ran out{during}{needs}: {remedy}"
 
 
@@ -208,7 +211,7 @@ def load_model(
     model: str,
     *,
     quantize: Quantize = Quantize.none,
-    kv_cache_dtype: KvCacheDtype = KvCacheDtype.float16,
+    kv_cache_dtype: KvCacheDtype = KvCacheDtype.int8,
     prefix_cache_disk: float | None = None,
     **options: Any,
 ) -> LLM:

@@ -57,7 +57,7 @@ class Setting:
     """What decides how much memory a model takes."""
 
     context: int
-    kv_format: KvFormat = "float16"
+    kv_format: KvFormat = "int8"
     quantize: Quantization | None = None
 
 

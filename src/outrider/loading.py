@@ -69,7 +69,7 @@ class LoadOptions:
     prefix_cache_bytes: int | None = None
     threads: int | None = None
     context: int | None = None
-    kv_cache_dtype: cpu.KvFormat = "float16"
+    kv_cache_dtype: cpu.KvFormat = "int8"
     quantize: Quantization | None = None
     lora: str | Path | Mapping[str, str | Path] = field(default_factory=dict)
     lora_drafters: Mapping[str, str | Path] = field(default_factory=dict)

@@ -47,7 +47,7 @@ class FakeCache:
         return self._table[group].get(index)
 
     def drop(self, group: int, index: int) -> None:
-        assert (index + 1) * PAGE <= max(self.length - WINDOWS[group] + 1, 0), "the next position attends to it"
+        assert (index + 1) * PAGE <= self._first(group, self.length), "the last position sees it"
         self._table[group].pop(index, None)
 
     def resume(self, groups: Sequence[Sequence[FakePage | None]], length: int) -> None:
@@ -79,7 +79,7 @@ class FakeCache:
 
     @staticmethod
     def _first(group: int, length: int) -> int:
-        return max(length - WINDOWS[group] + 1, 0) if WINDOWS[group] else 0
+        return max(length - WINDOWS[group], 0) if WINDOWS[group] else 0
 
 
 def chain(rows: Sequence[object]) -> list[int]:

@@ -29,7 +29,7 @@ def worth_keeping(path: Sequence[Node[Any]], index: int, page: int, window: int)
         page, window: positions.
     """
     begin = index * page
-    if (begin + page + window - 2) // EVERY * EVERY > begin:
+    if (begin + page + window - 1) // EVERY * EVERY > begin:
         return True
     reach, newest = -(-window // page), -(-NEWEST // page)
     if any(node.turn for node in path[index : index + reach + 1]):

@@ -27,5 +27,14 @@ def sequence_bytes(pages: cpu.KvPages, positions: int, max_rows: int, *, shared:
     return total
 
 
+def bytes_per_position(layers: Iterable[KvLayer], kv_format: cpu.KvFormat) -> dict[str, int]:
+    """Bytes of one position in all layers of full attention ("full") and with a window ("sliding")."""
+    pages = cpu.KvPages(cpu.kv_shapes(layers), kv_format)
+    sizes = {"full": 0, "sliding": 0}
+    for group, window in enumerate(pages.windows):
+        sizes["sliding" if window else "full"] += pages.page_bytes(group) // cpu.PAGE_POSITIONS
+    return sizes
+
+
 def _pages(positions: int) -> int:
     return -(-positions // cpu.PAGE_POSITIONS)

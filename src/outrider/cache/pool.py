@@ -52,7 +52,7 @@ class CachePool:
         self.tree: Tree[cpu.KvPage] = Tree(cpu.PAGE_POSITIONS, windows, page_bytes, store)
         self.admission = Admission(pages, max_rows, budget)
         self.most_bytes = kept_bytes
-        self._waiting: dict[Sequence, tuple[Sequence, int] | None] = {}  # with what it waits for: another's length
+        self._waiting: dict[Sequence, None] = {}  # in order of arrival
         self._running: dict[Sequence, None] = {}
         self._full = False  # whether the first one that waits for memory does so until another one ends
 
@@ -96,11 +96,15 @@ class CachePool:
         Raises:
             OutriderError: it could never fit into the memory.
         """
-        self.admission.check(limit)
+        self.check(limit)
         prompt = rows_between(tokens, media, 0, len(tokens))
         sequence = Sequence(self.new(), tokens, prompt, limit, salt, media, reuse, keep)
         self._waiting[sequence] = None
         return sequence
+
+    def check(self, limit: int) -> None:
+        """Raises OutriderError if a sequence of `limit` positions could never fit into memory. Any thread may call."""
+        self.admission.check(limit)
 
     def longest(self, limit: int) -> int:
         """The most positions, at most `limit`, of a sequence that can run."""
@@ -121,8 +125,10 @@ class CachePool:
 
     def _is_computed_by_another(self, sequence: Sequence) -> bool:
         """Whether that which it waits for still goes on."""
-        waits = self._waiting[sequence]
-        return waits is not None and waits[0] in self._running and waits[0].cache.length < waits[1]
+        if sequence.awaited is None:
+            return False
+        other, length = sequence.awaited
+        return other in self._running and other.cache.length < length
 
     def _will_be_longer(self, sequence: Sequence, length: int) -> bool:
         """Whether a running sequence is to compute more than a page of the prompt behind its first `length` rows."""
@@ -133,7 +139,7 @@ class CachePool:
                 shared = outside_media(min(sequence.shared(other), len(sequence.prompt) - 1), sequence.media)
                 if shared > max(other.cache.length, length + page):
                     found, length = (other, shared), shared
-        self._waiting[sequence] = found
+        sequence.awaited = found
         return found is not None
 
     def _prefix(self, sequence: Sequence) -> Prefix[cpu.KvPage]:
@@ -160,6 +166,7 @@ class CachePool:
 
     def _begin(self, sequence: Sequence, prefix: Prefix[cpu.KvPage]) -> None:
         del self._waiting[sequence]
+        sequence.awaited = None
         sequence.root = self.tree.enter(sequence.scope)
         self._running[sequence] = None
         sequence.path = list(prefix.nodes)
@@ -203,7 +210,7 @@ class CachePool:
         for group, window in enumerate(self.tree.windows):
             if not window:
                 continue
-            for index in range(sequence.dropped[group], max(length - window + 1, 0) // page):
+            for index in range(sequence.dropped[group], max(length - window, 0) // page):
                 sequence.cache.drop(group, index)
                 sequence.dropped[group] = index + 1
             behind = min(max(length - window - checkpoints.NEWEST, 0) // page, len(sequence.path))

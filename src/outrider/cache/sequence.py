@@ -24,6 +24,7 @@ class Sequence:
         scope: sequences of other scopes share nothing with it.
         media: the rows that carry embeddings, ascending.
         reuse, keep: whether it takes what others computed, and leaves what it computes to others.
+        awaited: while it waits, the sequence that computes what it will begin with, and how many positions.
         root: of its scope in the tree, once it runs; until then the request waits.
         path: the nodes of the pages that it has filled; empty without `keep`, beyond what it took.
         own: pages of full attention that it holds though another sequence's page is in the tree for the same rows.
@@ -40,6 +41,7 @@ class Sequence:
     media: tuple[MediumRows, ...]
     reuse: bool
     keep: bool
+    awaited: tuple[Sequence, int] | None = None
     root: Node[cpu.KvPage] | None = None
     path: list[Node[cpu.KvPage]] = field(default_factory=list)
     own: int = 0
@@ -55,7 +57,7 @@ class Sequence:
     def begin(self, length: int, page: int, windows: Tokens[int]) -> None:
         """It runs, with the first `length` positions of others; pages behind their windows were left there."""
         self.reused = length
-        self.dropped = [max(length - window + 1, 0) // page for window in windows]
+        self.dropped = [max(length - window, 0) // page for window in windows]
         self.thinned = [max(length - window - checkpoints.NEWEST, 0) // page for window in windows]
 
     def let_go(self) -> None:

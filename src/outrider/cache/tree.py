@@ -156,11 +156,15 @@ class Tree(Generic[Page]):
         return Prefix(nodes[:full], list(pages[full]) if length % self.page else [], length)
 
     def _resumable(self, pages: Sequence[Sequence[Page | None]], length: int, media: Sequence[MediumRows]) -> int:
-        """The longest prefix of at most `length` rows with whole windows and media. `pages` are by index and group."""
+        """The longest prefix of at most `length` rows with whole windows and media. `pages` are by index and group.
+
+        A window is that of the last row, which a drafter with cross-attention sees again: a position more than the next
+        row sees.
+        """
         while True:
             found = outside_media(length, media)
             for group, window in enumerate(self.windows):
-                needed = range(max(found - window + 1, 0) // self.page, -(-found // self.page)) if window else ()
+                needed = range(max(found - window, 0) // self.page, -(-found // self.page)) if window else ()
                 missing = next((index for index in needed if pages[index][group] is None), None)
                 if missing is not None:
                     found = missing * self.page

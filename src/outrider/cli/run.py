@@ -111,7 +111,7 @@ def run(
     stop: Annotated[list[str] | None, typer.Option(help="Stop text; may be given several times.")] = None,
     context: ContextOption = None,
     quantize: QuantizeOption = Quantize.none,
-    kv_cache_dtype: KvCacheOption = KvCacheDtype.float16,
+    kv_cache_dtype: KvCacheOption = KvCacheDtype.int8,
     threads: ThreadsOption = None,
     thinking: Annotated[bool, typer.Option("--thinking", help="Let a chat model reason first.")] = False,
     show_drafts: Annotated[

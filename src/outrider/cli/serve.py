@@ -103,7 +103,7 @@ def serve(
         bool, typer.Option("--ignore-media", help='Read images and other media in messages as "[image]" and the like.')
     ] = False,
     quantize: QuantizeOption = Quantize.none,
-    kv_cache_dtype: KvCacheOption = KvCacheDtype.float16,
+    kv_cache_dtype: KvCacheOption = KvCacheDtype.int8,
     threads: ThreadsOption = None,
     log_level: LogLevelOption = LogLevel.info,
     config: ConfigOption = None,  # noqa: ARG001

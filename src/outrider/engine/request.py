@@ -100,6 +100,11 @@ class Request:
         return len(self.tokens) > self.prompt_length
 
     @property
+    def waits_for_memory(self) -> bool:
+        """Whether it cannot begin before others end."""
+        return not self.sequence.runs and self.sequence.awaited is None
+
+    @property
     def needs_logits(self) -> bool:
         """Whether the argmax alone does not suffice to choose, or to report."""
         return self.chooser.needs_logits or self.params.logprobs is not None

@@ -48,8 +48,8 @@ class Metrics:
         self._running = gauge("num_requests_running", "Requests in the batch.")
         self._waiting = gauge("num_requests_waiting", "Requests in the queue.")
         self._sequences = gauge("kv_cache_sequences_in_use", "Key-value cache sequences of running requests.")
-        self._kept = gauge("prefix_cache_sequences", "Finished sequences in the prefix cache.")
-        self._kept_bytes = gauge("prefix_cache_bytes", "Memory of the prefix cache.")
+        self._kept = gauge("prefix_cache_pages", "Pages of 128 positions in the prefix cache that no request uses.")
+        self._kept_bytes = gauge("prefix_cache_bytes", "Memory of these pages.")
         self._usage = gauge("prefix_cache_usage_perc", "Used fraction of the prefix cache's memory, 0 to 1.")
 
     def finished(self, job: Job) -> None:

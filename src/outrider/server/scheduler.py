@@ -221,12 +221,19 @@ class Scheduler:
             job.deliver(ApiError(503, message, kind="timeout_error", limit="queue"))
 
     def _expire_running(self) -> None:
-        limit, now = self._limits.running, time.perf_counter()
+        running, waiting, now = self._limits.running, self._limits.waiting, time.perf_counter()
         for job in list(self._running):
-            if limit is not None and job.began is not None and now - job.began > limit:
+            assert job.request is not None
+            if job.began is None and job.request.sequence.runs:
+                job.began = now
+            if running is not None and job.began is not None and now - job.began > running:
                 self._leave(job)
-                message = f"the request ran for {limit:g} seconds: ask for fewer tokens"
+                message = f"the request ran for {running:g} seconds: ask for fewer tokens"
                 job.deliver(ApiError(504, message, kind="timeout_error", limit="run"))
+            elif waiting is not None and job.first and job.request.waits_for_memory and now - job.arrived > waiting:
+                self._leave(job)
+                message = f"the request waited {waiting:g} seconds for memory that others use: try again later"
+                job.deliver(ApiError(503, message, kind="timeout_error", limit="queue"))
 
     def _join(self) -> None:
         while self._waiting and len(self._running) + len(self._joining) < self.most_running:
@@ -237,7 +244,9 @@ class Scheduler:
         try:
             if not job.cancelled:
                 job.request = self._engine.add(list(job.prompt), job.params)
-                job.began, began = time.perf_counter(), True
+                began = True
+        except OutriderError as error:
+            job.deliver(error)
         except Exception as error:
             _log.exception("a request could not start")
             job.deliver(OutriderError(f"the request could not start: {error}"))

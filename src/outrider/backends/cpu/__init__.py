@@ -39,7 +39,7 @@ def kv_shapes(layers: Iterable[KvLayer]) -> list[KvShape]:
 
 
 KvFormat = Literal["float32", "float16", "int8"]
-"""Storage of keys and values in a cache. int8: codes with one float32 scale per head and position."""
+"""Storage of keys and values. int8: 8-bit codes in layers of full attention, float16 in those with a window."""
 KV_FORMATS: tuple[KvFormat, ...] = get_args(KvFormat)
 
 __all__ = [
