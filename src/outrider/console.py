@@ -9,6 +9,7 @@ import sys
 import warnings
 from collections.abc import Callable
 from enum import StrEnum
+from pathlib import Path
 from traceback import clear_frames
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -44,6 +45,19 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object 
 ContextOption = Annotated[
     int | None,
     typer.Option(help="Context size of a request, in tokens (prompt and answer).", show_default="the model's"),
+]
+
+PrefixCacheDirOption = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="DIR",
+        help="Folder for keys and values that leave memory, which then outlive the process; not encrypted.",
+        show_default="memory only",
+    ),
+]
+PrefixCacheDiskOption = Annotated[
+    float | None,
+    typer.Option(min=0, metavar="GIB", help="Limit of --prefix-cache-dir.", show_default="10"),
 ]
 
 DrafterOption = Annotated[
@@ -198,9 +212,13 @@ def load_model(
     *,
     quantize: Quantize = Quantize.none,
     kv_cache_dtype: KvCacheDtype = KvCacheDtype.int8,
+    prefix_cache_disk: float | None = None,
     **options: Any,
 ) -> LLM:
     """`LLM(model, **options)` with a progress bar; reports what quantizing cost, and warns of too many threads.
+
+    Args:
+        prefix_cache_disk: in GiB.
 
     Raises:
         OutriderError: as LLM does, or memory ran out.
@@ -210,6 +228,7 @@ def load_model(
 
     options["quantize"] = None if quantize is Quantize.none else quantize.value
     options["kv_cache_dtype"] = kv_cache_dtype.value
+    options["prefix_cache_disk"] = None if prefix_cache_disk is None else int(prefix_cache_disk * (1 << 30))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # printed below, without a source line
         try:

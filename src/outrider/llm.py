@@ -34,6 +34,9 @@ class LLM:
         lookup_history: tokens of earlier requests that lookup also covers (some 600 bytes each); 0 for none.
         prefix_cache_bytes: memory for keys and values that no running request uses, kept for prompts that begin alike
             (least recently used out first); 0 for none, None for a quarter of what is available after loading.
+        prefix_cache_dir: a folder for keys and values that leave memory, and for all of them when the model is closed:
+            they serve again after a restart. It is made for this user alone; nothing in it is encrypted.
+        prefix_cache_disk: most bytes of the folder (least recently used out first); None for 10 GiB.
         threads: None for all cores this process may use.
         context: most positions of one request; None for the model's own limit, or less if no more fits into memory.
         progress: called with (what, fraction from 0 to 1) while loading; None for a bar on a terminal or in a
@@ -71,11 +74,15 @@ class LLM:
         quantize: Quantization | None = None,
         lora: str | Path | Mapping[str, str | Path] | None = None,
         lora_drafters: Mapping[str, str | Path] | None = None,
+        prefix_cache_dir: str | Path | None = None,
+        prefix_cache_disk: int | None = None,
     ) -> None:
         options = LoadOptions(
             *(drafter, lookup, lookup_history, prefix_cache_bytes, threads, context, kv_cache_dtype, quantize),
             lora={} if lora is None else lora,
             lora_drafters={} if lora_drafters is None else lora_drafters,
+            prefix_cache_dir=prefix_cache_dir,
+            prefix_cache_disk=prefix_cache_disk,
         )
         with loading_bar(progress) as advance:
             loaded = load(model, options, advance)

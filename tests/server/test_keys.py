@@ -9,7 +9,7 @@ import pytest
 from serving import serving
 
 from outrider.errors import UsageError
-from outrider.server.keys import ApiKeys, cache_scope, read_keys
+from outrider.server.keys import ApiKeys, read_keys
 
 
 def test_each_key_of_option_and_file_is_let_in(tmp_path):
@@ -66,8 +66,14 @@ def test_all_keys_are_compared_whichever_it_is(monkeypatch):
 
 
 def test_scopes_of_different_keys_and_salts_differ():
-    pairs = [(key, salt) for key in (None, 0, 1, 10, 11) for salt in ("", "0", ":", "0:", "1:0", "None", "1")]
-    assert len({cache_scope(*pair) for pair in pairs}) == len(pairs)
+    keys = ApiKeys(["one", "two", ":", "None", "0"])
+    pairs = [(key, salt) for key in (None, *range(5)) for salt in ("", "0", ":", "0:", "1:0", "None", "one")]
+    assert len({keys.scope(*pair) for pair in pairs}) == len(pairs)
+
+
+def test_a_scope_is_the_keys_own_wherever_it_stands():
+    """Pages on disk outlive the list of keys: another key in the same place must not read them."""
+    assert ApiKeys(["new", "one"]).scope(1, "s") == ApiKeys(["one"]).scope(0, "s")
 
 
 def test_a_key_may_have_any_letters(served_llm):

@@ -252,7 +252,6 @@ class CachePool:
         self.tree.clear()
 
     def flush(self) -> None:
-        """Gives all that is kept to the store."""
+        """Gives all that is kept to the store, at the end."""
         if self.tree.store is not None:
-            for node in self.tree:
-                self.tree.store.keep(node)
+            self.tree.store.finish(reversed(list(self.tree)))

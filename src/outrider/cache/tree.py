@@ -43,6 +43,9 @@ class Store(Protocol[Page]):
         """Of the pages kept below the node with key `parent`, the one with the most rows in common with `rows` (those
         of one page of a prompt, or of its last, shorter one)."""
 
+    def finish(self, nodes: Iterable[Node[Page]]) -> None:
+        """Keeps these nodes too, each before its parent. Called at the end, and waits for it."""
+
 
 class Tree(Generic[Page]):
     """See the module.
@@ -228,7 +231,7 @@ class Tree(Generic[Page]):
             node.turn |= shorter.turn
             self._remove(shorter)
         parent.children[rows] = node
-        if parent.parent is None:
+        if parent.parent is None:  # perhaps of a scope that nothing was known of in memory
             self._roots[parent.key] = parent
         return node
 

@@ -20,6 +20,8 @@ from outrider.console import (
     LoraDrafterOption,
     LoraOption,
     ModelArgument,
+    PrefixCacheDirOption,
+    PrefixCacheDiskOption,
     Quantize,
     QuantizeOption,
     ThreadsOption,
@@ -56,6 +58,8 @@ def serve(
             show_default="a quarter of what is available",
         ),
     ] = None,
+    prefix_cache_dir: PrefixCacheDirOption = None,
+    prefix_cache_disk: PrefixCacheDiskOption = None,
     shared_history: Annotated[
         int,
         typer.Option(
@@ -142,6 +146,8 @@ def serve(
         lookup=lookup,
         lookup_history=shared_history,
         prefix_cache_bytes=None if prefix_cache is None else int(prefix_cache * (1 << 30)),
+        prefix_cache_dir=prefix_cache_dir,
+        prefix_cache_disk=prefix_cache_disk,
         threads=threads,
         context=context,
         lora=named,
