@@ -86,7 +86,7 @@ def test_a_key_may_have_any_letters(served_llm):
         assert httpx.get(f"{base}/v1/models").status_code == 401
 
 
-def test_every_route_but_health_needs_a_key(served_llm):
+def test_every_route_but_health_and_readiness_needs_a_key(served_llm):
     with serving(served_llm, keys=["secret"]) as (base, _):
         paths = httpx.get(f"{base}/openapi.json").json()["paths"]
         assert {"/v1/messages", "/v1/responses/{response_id}", "/tokenize", "/metrics"} <= paths.keys()
@@ -94,4 +94,4 @@ def test_every_route_but_health_needs_a_key(served_llm):
             for method in methods:
                 for headers in ({}, {"Authorization": "Bearer wrong"}, {"x-api-key": "wrong"}):
                     found = httpx.request(method, base + path.replace("{", "").replace("}", ""), headers=headers)
-                    assert found.status_code == (200 if path == "/health" else 401), (method, path)
+                    assert found.status_code == (200 if path in ("/health", "/ready") else 401), (method, path)

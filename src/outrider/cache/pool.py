@@ -71,6 +71,16 @@ class CachePool:
         """Their memory."""
         return self.tree.unused_bytes
 
+    @property
+    def usage(self) -> float:
+        """Fraction of the memory that running sequences hold. What none uses is evicted when one needs it."""
+        return (self.pages.bytes_in_use - self.kept_bytes) / self.admission.budget
+
+    @property
+    def most_pages(self) -> int:
+        """Pages of all layers that fit into the memory."""
+        return self.admission.budget // sum(self.pages.page_bytes(group) for group in self._groups)
+
     def new(self) -> cpu.KvCache:
         """An empty cache."""
         return cpu.KvCache(self.pages, self._max_positions, self._max_rows)

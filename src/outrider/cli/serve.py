@@ -49,6 +49,10 @@ def serve(
     timeout: Annotated[
         float, typer.Option(min=0, metavar="SECONDS", help="Time limit of a running request; 0: none.")
     ] = 0.0,
+    drain_timeout: Annotated[
+        float,
+        typer.Option(min=0, metavar="SECONDS", help="Time that accepted requests have after SIGTERM or Ctrl-C."),
+    ] = 30.0,
     prefix_cache: Annotated[
         float | None,
         typer.Option(
@@ -154,7 +158,7 @@ def serve(
         lora_drafters=adapter_drafters(lora_drafter),
     )
     metrics = Metrics()
-    limits = Limits(waiting=queue_timeout or None, running=timeout or None, idle=keep_alive)
+    limits = Limits(waiting=queue_timeout or None, running=timeout or None, idle=keep_alive, stopping=drain_timeout)
     scheduler = Scheduler(llm, running=running, waiting=waiting, limits=limits, finished=metrics.finished)
     loopback = host if all(is_loopback(listener.getsockname()[0]) for listener in listeners) else None
     service = Service(

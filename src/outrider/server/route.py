@@ -167,8 +167,10 @@ class OpenRoute(ApiRoute):
 def error_response(
     service: Service, error: ApiError, form: Callable[[ApiError], dict[str, Any]] = ApiRoute.error_body
 ) -> Response:
-    """An error in an API's form."""
-    headers = {"Retry-After": str(service.scheduler.retry_after)} if error.retry else None
+    """An error in an API's form. A server that drains closes the connection, so that the next request finds another."""
+    headers = {"Retry-After": str(service.scheduler.retry_after)} if error.retry else {}
+    if service.scheduler.draining:
+        headers["Connection"] = "close"
     return JSONResponse(form(error), error.status, headers)
 
 
