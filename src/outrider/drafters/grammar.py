@@ -33,6 +33,8 @@ _FEW = 32
 """Allowed tokens up to which the longest are proposed although none of them was chosen before."""
 _MANY = 2048
 """Allowed tokens above which a place is free text, about which a grammar knows nothing."""
+_WORDS = (("e", "the", "ing"), (" e", " the", " ing"))
+"""A place that allows all of one row is free text. A mask, which would show it too, takes far longer there."""
 _PLACES = 8
 """Places that one draft looks at: each takes some 0.1 ms."""
 _OWN_WEIGHT = 4
@@ -52,6 +54,8 @@ class GrammarDrafter(Drafter):
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
+        rows = [[token for word in row for token in tokenizer.encode(word, add_bos=False)[:1]] for row in _WORDS]
+        self._words = [row for row in rows if row]
         self._habits: defaultdict[tuple[str | None, int], Counter[int]] = defaultdict(Counter)  # by adapter, kind
         self._own: dict[int, defaultdict[int, Counter[int]]] = {}  # by sequence
         self._read: dict[int, int] = {}  # tokens of a sequence that are counted
@@ -88,15 +92,13 @@ class GrammarDrafter(Drafter):
                 return
             negative, node, path = heapq.heappop(places)
             reach = -negative
-            path, allowed = self._along_forced(ask.sequence.chooser, path)
-            if allowed is None:
-                continue
+            path = self._along_forced(ask.sequence.chooser, path)
             for token in path[ask.draft.nodes[node].depth + 1 if node != ROOT else 0 : ask.budget]:
                 node, reach = self._add(ask, node, reach, token, (_FORCED,), _FORCED_GUESS)
             if len(path) >= ask.budget:
                 continue
             before = path[-1] if path else ask.sequence.tokens[-1]
-            for token, features, guess in self._alternatives(ask.sequence, before, allowed):
+            for token, features, guess in self._alternatives(ask.sequence, before, path):
                 if token in ask.sequence.chooser.suppressed:
                     continue
                 child, chance = self._add(ask, node, reach, token, features, guess)
@@ -110,25 +112,27 @@ class GrammarDrafter(Drafter):
         chance = ask.chances.chance(self.name, features, guess)
         return ask.draft.add(parent, token, chance, self.name, features), reach * chance
 
-    def _along_forced(self, chooser: TokenChooser, path: list[int]) -> tuple[list[int], PackedMask | None]:
-        """A path with the tokens of the bytes that must follow, and what the grammar allows after them. The last of
-        them is left out: it may be the beginning of a longer one."""
+    def _along_forced(self, chooser: TokenChooser, path: list[int]) -> list[int]:
+        """A path with the tokens of the bytes that must follow. The last of them is left out: it may be the beginning
+        of a longer one."""
         tokens: list[int] = []
         for number, part in enumerate(_CONTROL.split(chooser.forced(path))):
             if number % 2:
                 tokens.append(int(part))
             elif part:
                 tokens += self._tokenizer.encode(part.decode("utf-8", "ignore"), add_bos=False)
-        longer = [*path, *takewhile(lambda token: token not in chooser.suppressed, tokens[:-1])]
-        allowed = chooser.packed(longer)
-        return (path, chooser.packed(path)) if allowed is None else (longer, allowed)
+        more = list(takewhile(lambda token: token not in chooser.suppressed, tokens[:-1]))
+        return [*path, *more] if more and chooser.possible([*path, *more]) else path
 
     def _alternatives(
-        self, sequence: SequenceState, before: int, allowed: PackedMask
+        self, sequence: SequenceState, before: int, path: list[int]
     ) -> Iterator[tuple[int, tuple[int, ...], float]]:
         """Tokens that may come next and are likely to, with the features of each and a first guess of its chance."""
-        number = int(np.bitwise_count(allowed).sum())
-        if number > _MANY:
+        chooser = sequence.chooser
+        if any(chooser.allowed(path, row) == row for row in self._words):
+            return
+        allowed = chooser.packed(path)
+        if allowed is None or (number := _size(allowed)) > _MANY:
             return
         counts: Counter[int] = Counter()
         of_all, own = self._habits[sequence.lora, self._kind(before)], self._own[sequence.number][before]
@@ -139,14 +143,14 @@ class GrammarDrafter(Drafter):
                 share = count / (total + 1)
                 yield token, (_HABIT, rank, int(8 * share)), share
             return
-        longest = self._longest(allowed) if number <= _FEW else []
+        longest = self._longest(_tokens(allowed)) if number <= _FEW else []
         for token in longest[:_BRANCHES]:
             yield token, (_LONGEST, min(len(longest), _BRANCHES + 1)), 1 / len(longest)
 
-    def _longest(self, allowed: PackedMask) -> list[int]:
+    def _longest(self, allowed: Sequence[int]) -> list[int]:
         """The allowed tokens that are no beginning of another."""
-        tokens = np.flatnonzero(np.unpackbits(allowed, bitorder="little")[: self._tokenizer.vocab_size])
-        pieces = {self._tokenizer.piece(token, skip_special=False): token for token in tokens.tolist()}
+        known = (token for token in allowed if token < self._tokenizer.vocab_size)
+        pieces = {self._tokenizer.piece(token, skip_special=False): token for token in known}
         beginnings = {piece[:end] for piece in pieces for end in range(len(piece))}
         return [token for piece, token in pieces.items() if piece not in beginnings]
 
@@ -159,3 +163,17 @@ class GrammarDrafter(Drafter):
 
 def _has(mask: PackedMask, token: int) -> bool:
     return token >> 3 < len(mask) and bool(mask[token >> 3] >> (token & 7) & 1)
+
+
+def _size(mask: PackedMask) -> int:
+    """The number of tokens of a mask."""
+    return int(np.bitwise_count(mask.view(np.uint32)).sum())
+
+
+def _tokens(mask: PackedMask) -> list[int]:
+    """The tokens of a mask of few."""
+    filled = np.flatnonzero(mask)
+    bits = np.unpackbits(mask[filled, None], axis=1, bitorder="little")
+    which, bit = np.nonzero(bits)
+    tokens: list[int] = (8 * filled[which] + bit).tolist()
+    return tokens
