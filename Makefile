@@ -55,6 +55,8 @@ lint: $(VENV)/.installed-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	$(BIN)/hadolint Dockerfile
 	find csrc -name "*.h" -o -name "*.cpp" | xargs $(BIN)/clang-format --dry-run --Werror
 
 # The kernels' own tests, under the address and undefined-behaviour sanitizers.
