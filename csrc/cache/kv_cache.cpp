@@ -34,7 +34,7 @@ std::shared_ptr<KvPage> KvCache::page(int group, int64_t index) const {
 
 int64_t KvCache::first_needed(int group, int64_t length) const {
   const int window = pages_->window(group);
-  return window ? std::max<int64_t>(0, length - window + 1) : 0;
+  return window ? std::max<int64_t>(0, length - window) : 0;
 }
 
 void KvCache::drop(int group, int64_t index) {

@@ -36,9 +36,10 @@ class KvCache {
   // The page that holds positions index * kPagePositions and on; null if the sequence has none. Throws std::invalid_argument if
   // there is no such group or the index is beyond max_positions.
   std::shared_ptr<KvPage> page(int group, int64_t index) const;
-  // Releases a page. Throws std::invalid_argument unless all its positions lie before those that the next one attends to.
+  // Releases a page. Throws std::invalid_argument unless all its positions lie before first_needed().
   void drop(int group, int64_t index);
-  // The first position that a group needs in a sequence of `length` positions.
+  // The first position that a group needs in a sequence of `length` positions: a drafter with cross-attention sees the window that
+  // ends with the last one.
   int64_t first_needed(int group, int64_t length) const;
   // Gives an empty sequence the first `length` positions of others: by group, the pages that hold them from first_needed() on. The
   // last page is copied if it is not full. Throws std::invalid_argument, and changes nothing, if one is missing.

@@ -163,7 +163,7 @@ void refusals() {
   CHECK(cache.length() == 500, "");
   CHECK_THROWS(std::invalid_argument, cache.stage(1), "no room");
   CHECK_THROWS(std::invalid_argument, cache.drop(1, 0), "full attention needs all");
-  CHECK_THROWS(std::invalid_argument, cache.drop(0, 2), "position 301 is needed");
+  CHECK_THROWS(std::invalid_argument, cache.drop(0, 2), "position 300 is needed");
   CHECK_THROWS(std::invalid_argument, cache.drop(2, 0), "no such group");
   CHECK_THROWS(std::invalid_argument, cache.page(0, 4), "beyond the end");
   cache.drop(0, 0);
@@ -171,20 +171,20 @@ void refusals() {
   CHECK(!cache.page(0, 1) && cache.page(0, 2) && cache.page(1, 0), "");
   std::vector<float> key(kHeadDim), value(kHeadDim);
   CHECK_THROWS(std::invalid_argument, cache.read(0, 255, key.data(), value.data()), "dropped");
-  CHECK_THROWS(std::invalid_argument, cache.truncate(454), "position 255 is needed");
+  CHECK_THROWS(std::invalid_argument, cache.truncate(455), "position 255 is needed");
   KvCache other(new_pages({{1, kHeadDim, 200}, {1, kHeadDim, 0}}, KvFormat::kFloat16), 500, 4);
   std::vector<KvCache::Pages> pages(2);
   for (int g = 0; g < 2; ++g)
     for (int i = 0; i < 4; ++i) pages[g].push_back(cache.page(g, i));
   CHECK_THROWS(std::invalid_argument, other.resume(pages, 500), "pages of another model");
   CHECK_THROWS(std::invalid_argument, cache.resume(pages, 500), "not empty");
-  cache.truncate(455);
-  CHECK(cache.length() == 455, "");
+  cache.truncate(456);
+  CHECK(cache.length() == 456, "");
   cache.truncate(0);
   CHECK_THROWS(std::invalid_argument, cache.resume(pages, 501), "too long");
-  CHECK_THROWS(std::invalid_argument, cache.resume(pages, 454), "position 255 is needed");
-  cache.resume(pages, 455);
-  CHECK(cache.length() == 455 && cache.page(1, 0) == pages[1][0] && cache.page(1, 3) != pages[1][3], "a full page is shared");
+  CHECK_THROWS(std::invalid_argument, cache.resume(pages, 455), "position 255 is needed");
+  cache.resume(pages, 456);
+  CHECK(cache.length() == 456 && cache.page(1, 0) == pages[1][0] && cache.page(1, 3) != pages[1][3], "a full page is shared");
 }
 
 // The memory of heads, layers and pages does not overlap, and all of it is accessible.
