@@ -168,9 +168,9 @@ class Executor {
   // Prefetches the first codes and scales of a piece. The kernel's own prefetches start behind them (see Prefetcher).
   static void prefetch_start(const Matrix& m, size_t tile) {
     for (size_t at = 0; at < std::min<size_t>(m.tile_codes, kPrefetchedBytes); at += 64)
-      __builtin_prefetch(m.codes_of(tile) + at, 0, 2);
+      __builtin_prefetch(m.tile(tile).codes + at, 0, 2);
     for (size_t at = 0; at < std::min<size_t>(m.tile_scales, kPrefetchedBytes / 8); at += 64)
-      __builtin_prefetch(m.scales + tile * m.tile_scales + at, 0, 2);
+      __builtin_prefetch(m.tile(tile).scales + at, 0, 2);
   }
   static constexpr size_t kPrefetchedBytes = 4096;
 
@@ -193,7 +193,7 @@ class Executor {
         if (std::max(begin, offset) < std::min(end, offset + m.tiles)) prefetch_start(m, std::max(begin, offset) - offset);
         for (size_t t = std::max(begin, offset); t < std::min(end, offset + m.tiles); ++t) {
           float* out = dst.row(0) + (t - offset) * kTile;
-          k_.linear_tile(m, t - offset, m.codes_of(t - offset + 1), src.quantized.data(), src.dense.data(), rows_, out, dst.stride);
+          k_.linear_tile(m, t - offset, m.tile(t - offset + 1), src.quantized.data(), src.dense.data(), rows_, out, dst.stride);
           round_tile(out, dst.stride, c.output_scales[w]);
           add_low_rank(c.additions, w, t - offset, out, dst.stride);
         }
@@ -209,8 +209,8 @@ class Executor {
     parallel_for(gate.tiles, kGroup / kTile, [&](size_t begin, size_t end) {
       prefetch_start(gate, begin);
       for (size_t t = begin; t < end; ++t) {
-        k_.linear_tile(gate, t, up.codes_of(t), src.quantized.data(), src.dense.data(), rows_, g, kTile);
-        k_.linear_tile(up, t, gate.codes_of(t + 1), src.quantized.data(), src.dense.data(), rows_, u, kTile);
+        k_.linear_tile(gate, t, up.tile(t), src.quantized.data(), src.dense.data(), rows_, g, kTile);
+        k_.linear_tile(up, t, gate.tile(t + 1), src.quantized.data(), src.dense.data(), rows_, u, kTile);
         round_tile(g, kTile, c.gate_scale);
         round_tile(u, kTile, c.up_scale);
         add_low_rank(c.additions, 0, t, g, kTile);
@@ -225,7 +225,7 @@ class Executor {
   // Experts and clusters: executor_experts.h.
   static constexpr int kBatch = 8;
   template <class Work> void each_expert(size_t experts, size_t tiles, int top_k, Work work);
-  void expert_tile(const Matrix& m, size_t tile, const uint8_t* next, Buffer& src, const int* rows, int count, float* out);
+  void expert_tile(const Matrix& m, size_t tile, const Tile& next, Buffer& src, const int* rows, int count, float* out);
   void run(const Route& c);
   void run(const CombineExperts& c);
   void run(const ExpertGatedLinear& c);
