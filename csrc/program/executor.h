@@ -202,20 +202,29 @@ class Executor {
     });
   }
 
+  static constexpr size_t kTilesInARow = 8;
   void run(const GatedLinear& c) {
     Buffer &src = buffer(c.src), &dst = buffer(c.dst);
     const Matrix gate = c.gate->matrix(), up = c.up->matrix();
     float *g = p_.tile_scratch_[thread_].data(), *u = g + static_cast<size_t>(p_.max_rows_) * kTile;
+    // Several tiles of one matrix in a row: at each jump to the other one, the hardware prefetcher starts anew.
+    const size_t most = std::clamp<size_t>(p_.max_rows_ / std::max(rows_, 1), 1, kTilesInARow);
+    const size_t size = static_cast<size_t>(rows_) * kTile;
     parallel_for(gate.tiles, kGroup / kTile, [&](size_t begin, size_t end) {
       prefetch_start(gate, begin);
-      for (size_t t = begin; t < end; ++t) {
-        k_.linear_tile(gate, t, up.tile(t), src.quantized.data(), src.dense.data(), rows_, g, kTile);
-        k_.linear_tile(up, t, gate.tile(t + 1), src.quantized.data(), src.dense.data(), rows_, u, kTile);
-        round_tile(g, kTile, c.gate_scale);
-        round_tile(u, kTile, c.up_scale);
-        add_low_rank(c.additions, 0, t, g, kTile);
-        add_low_rank(c.additions, 1, t, u, kTile);
-        for (int r = 0; r < rows_; ++r) k_.gelu_gate(g + r * kTile, u + r * kTile, kTile, dst.row(r) + t * kTile);
+      for (size_t first = begin, last; first < end; first = last) {
+        last = std::min(first + most, end);
+        const auto product = [&](const Matrix& m, const Tile& next, float scale, size_t weight, float* out) {
+          for (size_t t = first; t < last; ++t, out += size) {
+            k_.linear_tile(m, t, t + 1 < last ? m.tile(t + 1) : next, src.quantized.data(), src.dense.data(), rows_, out, kTile);
+            round_tile(out, kTile, scale);
+            add_low_rank(c.additions, weight, t, out, kTile);
+          }
+        };
+        product(gate, up.tile(first), c.gate_scale, 0, g);
+        product(up, gate.tile(last), c.up_scale, 1, u);
+        for (size_t t = first, at = 0; t < last; ++t)
+          for (int r = 0; r < rows_; ++r, at += kTile) k_.gelu_gate(g + at, u + at, kTile, dst.row(r) + t * kTile);
       }
       if (!c.quantizes) return;
       for (int r = 0; r < rows_; ++r) quantize(dst, r, begin * kTile, end * kTile, c.quantized_scale);
