@@ -27,7 +27,7 @@ constexpr uint32_t kTokenStream = 0, kGroupStream = 1;
 
 struct KernelTable {
   const char* name;
-  void (*linear_tile)(const Matrix&, size_t tile, const uint8_t* next, const QuantizedRow*, const float* const* dense, int rows,
+  void (*linear_tile)(const Matrix&, size_t tile, const Tile& next, const QuantizedRow*, const float* const* dense, int rows,
                       float* out, size_t stride);
   void (*head_tiles)(const Matrix&, size_t begin, size_t end, const QuantizedRow*, const float* const* dense, int rows, Best* best,
                      float* logits, size_t stride, float output_scale);

@@ -170,9 +170,9 @@ class Executor {
   // Prefetches the first codes and scales of a piece. The kernel's own prefetches start behind them (see Prefetcher).
   static void prefetch_start(const Matrix& m, size_t tile) {
     for (size_t at = 0; at < std::min<size_t>(m.tile_codes, kPrefetchedBytes); at += 64)
-      __builtin_prefetch(m.codes_of(tile) + at, 0, 2);
+      __builtin_prefetch(m.tile(tile).codes + at, 0, 2);
     for (size_t at = 0; at < std::min<size_t>(m.tile_scales, kPrefetchedBytes / 8); at += 64)
-      __builtin_prefetch(m.scales + tile * m.tile_scales + at, 0, 2);
+      __builtin_prefetch(m.tile(tile).scales + at, 0, 2);
   }
   static constexpr size_t kPrefetchedBytes = 4096;
 
@@ -195,7 +195,7 @@ class Executor {
         if (std::max(begin, offset) < std::min(end, offset + m.tiles)) prefetch_start(m, std::max(begin, offset) - offset);
         for (size_t t = std::max(begin, offset); t < std::min(end, offset + m.tiles); ++t) {
           float* out = dst.row(0) + (t - offset) * kTile;
-          k_.linear_tile(m, t - offset, m.codes_of(t - offset + 1), src.quantized.data(), src.dense.data(), rows_, out, dst.stride);
+          k_.linear_tile(m, t - offset, m.tile(t - offset + 1), src.quantized.data(), src.dense.data(), rows_, out, dst.stride);
           round_tile(out, dst.stride, c.output_scales[w]);
           add_low_rank(c.additions, w, t - offset, out, dst.stride);
         }
@@ -204,20 +204,29 @@ class Executor {
     });
   }
 
+  static constexpr size_t kTilesInARow = 8;
   void run(const GatedLinear& c) {
     Buffer &src = buffer(c.src), &dst = buffer(c.dst);
     const Matrix gate = c.gate->matrix(), up = c.up->matrix();
     float *g = p_.tile_scratch_[thread_].data(), *u = g + static_cast<size_t>(p_.max_rows_) * kTile;
+    // Several tiles of one matrix in a row: at each jump to the other one, the hardware prefetcher starts anew.
+    const size_t most = std::clamp<size_t>(p_.max_rows_ / std::max(rows_, 1), 1, kTilesInARow);
+    const size_t size = static_cast<size_t>(rows_) * kTile;
     parallel_for(gate.tiles, kGroup / kTile, [&](size_t begin, size_t end) {
       prefetch_start(gate, begin);
-      for (size_t t = begin; t < end; ++t) {
-        k_.linear_tile(gate, t, up.codes_of(t), src.quantized.data(), src.dense.data(), rows_, g, kTile);
-        k_.linear_tile(up, t, gate.codes_of(t + 1), src.quantized.data(), src.dense.data(), rows_, u, kTile);
-        round_tile(g, kTile, c.gate_scale);
-        round_tile(u, kTile, c.up_scale);
-        add_low_rank(c.additions, 0, t, g, kTile);
-        add_low_rank(c.additions, 1, t, u, kTile);
-        for (int r = 0; r < rows_; ++r) k_.gelu_gate(g + r * kTile, u + r * kTile, kTile, dst.row(r) + t * kTile);
+      for (size_t first = begin, last; first < end; first = last) {
+        last = std::min(first + most, end);
+        const auto product = [&](const Matrix& m, const Tile& next, float scale, size_t weight, float* out) {
+          for (size_t t = first; t < last; ++t, out += size) {
+            k_.linear_tile(m, t, t + 1 < last ? m.tile(t + 1) : next, src.quantized.data(), src.dense.data(), rows_, out, kTile);
+            round_tile(out, kTile, scale);
+            add_low_rank(c.additions, weight, t, out, kTile);
+          }
+        };
+        product(gate, up.tile(first), c.gate_scale, 0, g);
+        product(up, gate.tile(last), c.up_scale, 1, u);
+        for (size_t t = first, at = 0; t < last; ++t)
+          for (int r = 0; r < rows_; ++r, at += kTile) k_.gelu_gate(g + at, u + at, kTile, dst.row(r) + t * kTile);
       }
       if (!c.quantizes) return;
       for (int r = 0; r < rows_; ++r) quantize(dst, r, begin * kTile, end * kTile, c.quantized_scale);
@@ -227,7 +236,7 @@ class Executor {
   // Experts and clusters: executor_experts.h.
   static constexpr int kBatch = 8;
   template <class Work> void each_expert(size_t experts, size_t tiles, int top_k, Work work);
-  void expert_tile(const Matrix& m, size_t tile, const uint8_t* next, Buffer& src, const int* rows, int count, float* out);
+  void expert_tile(const Matrix& m, size_t tile, const Tile& next, Buffer& src, const int* rows, int count, float* out);
   void run(const Route& c);
   void run(const CombineExperts& c);
   void run(const ExpertGatedLinear& c);

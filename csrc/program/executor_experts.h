@@ -56,7 +56,7 @@ template <class Work> void Executor::each_expert(size_t experts, size_t tiles, i
 }
 
 // One tile of an expert for rows rows[0 .. count - 1] of src, into out (count, 16).
-inline void Executor::expert_tile(const Matrix& m, size_t tile, const uint8_t* next, Buffer& src, const int* rows, int count,
+inline void Executor::expert_tile(const Matrix& m, size_t tile, const Tile& next, Buffer& src, const int* rows, int count,
                                   float* out) {
   QuantizedRow quantized[kBatch];
   const float* dense[kBatch];
@@ -76,8 +76,8 @@ inline void Executor::run(const ExpertGatedLinear& c) {
     for (int i = 0; i < count; ++i) rows[i] = pairs[i] / c.top_k;
     float gate[kBatch * kTile], up[kBatch * kTile];
     for (size_t t = begin; t < end; ++t) {
-      expert_tile(m, t, m.codes_of(half + t), src, rows, count, gate);
-      expert_tile(m, half + t, m.codes_of(t + 1), src, rows, count, up);
+      expert_tile(m, t, m.tile(half + t), src, rows, count, gate);
+      expert_tile(m, half + t, m.tile(t + 1), src, rows, count, up);
       for (int i = 0; i < count; ++i) k_.gelu_gate(gate + i * kTile, up + i * kTile, kTile, dst.row(pairs[i]) + t * kTile);
     }
   });
@@ -90,7 +90,7 @@ inline void Executor::run(const ExpertLinear& c) {
                 const Matrix m = c.down->matrix(expert);
                 float out[kBatch * kTile];
                 for (size_t t = begin; t < end; ++t) {
-                  expert_tile(m, t, m.codes_of(t + 1), src, pairs, count, out);
+                  expert_tile(m, t, m.tile(t + 1), src, pairs, count, out);
                   for (int i = 0; i < count; ++i)
                     std::memcpy(dst.row(pairs[i]) + t * kTile, out + i * kTile, kTile * sizeof(float));
                 }
@@ -104,8 +104,8 @@ inline void Executor::run(const ClusterLinear& c) {
     const Matrix m = c.clusters->matrix(p_.chosen_[pair]);
     const size_t row = pair / c.top_k;
     for (size_t t = 0; t < m.tiles; ++t)
-      k_.linear_tile(m, t, m.codes_of(t + 1), src.quantized.empty() ? nullptr : src.quantized.data() + row, src.dense.data() + row,
-                     1, dst.row(static_cast<int>(pair)) + t * kTile, dst.stride);
+      k_.linear_tile(m, t, m.tile(t + 1), src.quantized.empty() ? nullptr : src.quantized.data() + row, src.dense.data() + row, 1,
+                     dst.row(static_cast<int>(pair)) + t * kTile, dst.stride);
   });
 }
 

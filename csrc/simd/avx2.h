@@ -134,7 +134,6 @@ inline F load_low_u4(const uint8_t* p) {
   return to_float(I{_mm256_and_si256(bytes.a, mask), _mm256_and_si256(bytes.b, mask)});
 }
 inline F load_high_u4(const uint8_t* p) { return to_float(ishift_right<4>(widen_u8(p))); }
-inline void prefetch(const void* p) { __builtin_prefetch(p, 0, 2); }
 inline Bytes load_bytes(const uint8_t* p) {
   return {_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)), _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p + 32))};
 }

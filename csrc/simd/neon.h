@@ -159,7 +159,6 @@ inline F load_i8(const uint8_t* p) {
            vcvtq_f32_s32(vmovl_s16(vget_low_s16(high))), vcvtq_f32_s32(vmovl_s16(vget_high_s16(high)))}};
 }
 
-inline void prefetch(const void* p) { __builtin_prefetch(p, 0, 2); }
 inline Bytes load_bytes(const uint8_t* p) {
   return quarters<Bytes>([=](int i) { return vld1q_u8(p + 16 * i); });
 }

@@ -166,7 +166,6 @@ inline F load_low_u4(const uint8_t* p) {
 inline F load_high_u4(const uint8_t* p) {
   return each([=](int i) { return static_cast<float>(p[i] >> 4); });
 }
-inline void prefetch(const void* p) { __builtin_prefetch(p, 0, 2); }
 inline Bytes load_bytes(const uint8_t* p) {
   return each_byte([=](int i) { return p[i]; });
 }
