@@ -84,7 +84,8 @@ def _turns(
     """By whether rows name adapters, a function that runs some passes and returns the seconds of the fastest."""
     executor = cpu_target(config, weights, pool, max_rows=CONTEXT, kv_format="float16", adapters=adapters).program
     shapes = cpu.kv_shapes(kv_layers(config))
-    caches = [cpu.KvCache(shapes, 2 * CONTEXT, CONTEXT, "float16") for _ in range(SEQUENCES)]
+    pages = cpu.KvPages(shapes, "float16")
+    caches = [cpu.KvCache(pages, 2 * CONTEXT, CONTEXT) for _ in range(SEQUENCES)]
 
     def seconds(caches: list[cpu.KvCache], rows: int, adapter: Ints | None) -> float:
         """Of a pass over so many rows of each sequence."""

@@ -8,6 +8,7 @@
 
 namespace outrider::OUTRIDER_ISA {
 
+inline void prefetch(const void* p) { __builtin_prefetch(p, 0, 2); }
 inline F load_cached(const float* p) { return load(p); }
 inline F load_cached(const uint16_t* p) { return load_f16(p); }
 
