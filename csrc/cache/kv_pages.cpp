@@ -36,7 +36,7 @@ KvPages::KvPages(std::vector<KvShape> layers, KvFormat format) : format_(format)
 size_t KvPages::pages_per_slab(int group) const { return std::max<size_t>(1, kSlabBytes / page_bytes(group)); }
 
 // The first slab with room, so that the last ones become empty and return to the system.
-std::shared_ptr<KvPage> KvPages::make(int group) {
+std::shared_ptr<KvPage> KvPages::take(int group) {
   const std::lock_guard lock(mutex_);
   std::vector<Slab>& slabs = groups_[group].slabs;
   size_t at = 0;
@@ -52,6 +52,12 @@ std::shared_ptr<KvPage> KvPages::make(int group) {
   auto page = std::make_shared<KvPage>(shared_from_this(), group, at, slabs[at].free.back());
   slabs[at].free.pop_back();
   bytes_in_use_ += page_bytes(group);
+  return page;
+}
+
+std::shared_ptr<KvPage> KvPages::make(int group) {
+  std::shared_ptr<KvPage> page = take(group);
+  std::memset(page->data(), 0, page->bytes());
   return page;
 }
 
@@ -71,7 +77,7 @@ std::shared_ptr<KvPage> KvPages::load(int group, const uint8_t* data, size_t byt
   if (bytes != page_bytes(group))
     throw std::invalid_argument("a page of this group has " + std::to_string(page_bytes(group)) + " bytes, not " +
                                 std::to_string(bytes));
-  std::shared_ptr<KvPage> page = make(group);
+  std::shared_ptr<KvPage> page = take(group);
   std::memcpy(page->data(), data, bytes);
   return page;
 }

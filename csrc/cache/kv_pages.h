@@ -56,7 +56,8 @@ class KvPages : public std::enable_shared_from_this<KvPages> {
   size_t page_bytes(int group) const { return groups_[group].bytes; }
   size_t bytes_in_use() const { return bytes_in_use_; }  // of all pages that exist
 
-  // An uninitialized page. Throws std::bad_alloc.
+  // A page of zeros: its sequence may end before it is full, and what another request left in its memory must not get into a
+  // file with it. Throws std::bad_alloc.
   std::shared_ptr<KvPage> make(int group);
   // A page with the bytes of another one. Throws std::invalid_argument if their number is wrong.
   std::shared_ptr<KvPage> load(int group, const uint8_t* data, size_t bytes);
@@ -79,6 +80,7 @@ class KvPages : public std::enable_shared_from_this<KvPages> {
     size_t bytes;  // of a page
     std::vector<Slab> slabs;
   };
+  std::shared_ptr<KvPage> take(int group);  // uninitialized
   void release(const KvPage& page);
   size_t pages_per_slab(int group) const;
 

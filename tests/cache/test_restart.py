@@ -178,7 +178,7 @@ def test_salts_are_kept_apart_and_are_not_in_the_folder(start, folder):
 def test_another_format_of_the_cache_finds_nothing(start, plain):
     prompt = tokens(300)
     assert restarted(start, prompt, prompt)[2] == 299
-    with start(kv_cache_dtype="int8") as llm:
+    with start(kv_cache_dtype="float16") as llm:
         assert answer(llm, prompt)[2] == 0
     with start() as llm:
         found = answer(llm, prompt)
