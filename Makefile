@@ -9,7 +9,7 @@ VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 PROMPT ?= The three most important inventions of the nineteenth century were
 
 # What `make run` installs in place of compiling; where the sources are compiled in .venv, those run.
-WHEEL := $(if $(wildcard $(VENV)/.installed),,$(shell $(PYTHON) packaging/wheel_at_hand.py 2>/dev/null))
+WHEEL := $(if $(wildcard $(VENV)/.installed),,$(shell $(PYTHON) release/wheel_at_hand.py 2>/dev/null))
 
 .PHONY: run test fast fuzz mutations endurance clients lint sanitize arm64 wheel wheel-test bench report setup clean
 .PHONY: check-python check-compiler
@@ -73,19 +73,19 @@ arm64: $(VENV)/.installed-test
 	qemu-aarch64 -L /usr/aarch64-linux-gnu build/arm64/kernel_tests --no-fork
 
 # In dist/: the sdist, the wheel built from it for this Python, and the demo's drafter. The compiler is the ziglang package.
+wheel: export PATH := $(CURDIR)/$(BIN):$(PATH)
 wheel: $(VENV)/.wheel-tools
 	rm -rf build/wheel
-	PATH=$(CURDIR)/$(BIN):$$PATH python -m build --no-isolation --outdir build/wheel \
-	  -C cmake.define.CMAKE_TOOLCHAIN_FILE=$(CURDIR)/packaging/zig.cmake
-	PATH=$(CURDIR)/$(BIN):$$PATH auditwheel repair --plat manylinux_2_28_x86_64 --wheel-dir build/wheel/repaired build/wheel/*.whl
-	$(BIN)/auditwheel show build/wheel/repaired/*.whl
+	pyproject-build --no-isolation --outdir build/wheel -C cmake.define.CMAKE_TOOLCHAIN_FILE=$(CURDIR)/release/zig.cmake
+	auditwheel repair --plat manylinux_2_28_$$(uname -m) --wheel-dir build/wheel/repaired build/wheel/*.whl
+	auditwheel show build/wheel/repaired/*.whl
 	mkdir -p dist
 	mv build/wheel/*.tar.gz build/wheel/repaired/*.whl dist
-	$(BIN)/python -m build --no-isolation --wheel --outdir dist demo-drafter
+	pyproject-build --no-isolation --wheel --outdir dist demo-drafter
 
 # The wheel in a fresh environment whose PATH has no compiler, beside the build from source.
 wheel-test: $(VENV)/.installed-test wheel
-	$(BIN)/python -m pytest tests/packaging/installed_wheel.py
+	$(BIN)/python -m pytest tests/release/installed_wheel.py
 
 bench: $(VENV)/.installed
 	$(BIN)/outrider bench verify demo

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT / "packaging"))
+sys.path.insert(0, str(ROOT / "release"))
 from wheel_at_hand import wheel_at_hand  # noqa: E402
 
 MOST_BYTES = 15_000_000

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-wheel_at_hand = runpy.run_path(str(Path(__file__).parents[2] / "packaging" / "wheel_at_hand.py"))["wheel_at_hand"]
+wheel_at_hand = runpy.run_path(str(Path(__file__).parents[2] / "release" / "wheel_at_hand.py"))["wheel_at_hand"]
 
 PYTHON = "cp311-cp311" if sys.version_info < (3, 12) else "cp312-abi3"
 SYSTEM = "macosx_11_0" if sys.platform == "darwin" else "manylinux_2_27_x86_64.manylinux_2_28"
