@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import heapq
 import re
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import takewhile
 
 import numpy as np
 
+from outrider.drafters.habits import Habits
 from outrider.drafters.protocol import Ask, Drafter, SequenceState
 from outrider.drafters.tree import ROOT
 from outrider.sampling.choice import TokenChooser
@@ -24,9 +25,6 @@ from outrider.sampling.constraint import PackedMask
 from outrider.tokenizer import Tokenizer
 
 _CONTROL = re.compile(rb"\xff\[(\d+)\]")
-_PUNCTUATION = re.compile(rb"[\s{}\[\]\",:]+")
-_WORD = -1
-"""Stands for any token that is not punctuation where habits of all answers are counted."""
 _BRANCHES = 3
 """Alternatives proposed in one place."""
 _FEW = 32
@@ -37,18 +35,13 @@ _WORDS = (("e", "the", "ing"), (" e", " the", " ing"))
 """A place that allows all of one row is free text. A mask, which would show it too, takes far longer there."""
 _PLACES = 8
 """Places that one draft looks at: each takes some 0.1 ms."""
-_OWN_WEIGHT = 4
-"""How much an answer's own choices outweigh those of all answers."""
 _FORCED, _HABIT, _LONGEST = range(3)
 """The first feature of a proposal: by what it was made."""
 _FORCED_GUESS = 0.9
 
 
 class GrammarDrafter(Drafter):
-    """Proposes forced tokens, and a branch for each of a few alternatives.
-
-    What is counted over all answers are tokens of punctuation alone, which say nothing about a text.
-    """
+    """Proposes forced tokens, and a branch for each of a few alternatives."""
 
     name = "grammar"
 
@@ -56,33 +49,20 @@ class GrammarDrafter(Drafter):
         self._tokenizer = tokenizer
         rows = [[token for word in row for token in tokenizer.encode(word, add_bos=False)[:1]] for row in _WORDS]
         self._words = [row for row in rows if row]
-        self._habits: defaultdict[tuple[str | None, int], Counter[int]] = defaultdict(Counter)  # by adapter, kind
-        self._own: dict[int, defaultdict[int, Counter[int]]] = {}  # by sequence
-        self._read: dict[int, int] = {}  # tokens of a sequence that are counted
+        self._habits = Habits(tokenizer)
 
     def open(self, sequence: SequenceState) -> None:
         if sequence.chooser.constrained and sequence.draft != "off":
-            self._own[sequence.number], self._read[sequence.number] = defaultdict(Counter), len(sequence.tokens)
+            self._habits.open(sequence)
 
     def propose(self, asks: Sequence[Ask]) -> None:
         for ask in asks:
-            if ask.sequence.number in self._own:
-                self._count(ask.sequence)
+            if ask.sequence in self._habits:
+                self._habits.count(ask.sequence)
                 self._grow(ask)
 
     def close(self, sequence: SequenceState) -> None:
-        self._own.pop(sequence.number, None)
-        self._read.pop(sequence.number, None)
-
-    def _count(self, sequence: SequenceState) -> None:
-        """Counts the answer's new tokens, each after the one before it."""
-        own, tokens = self._own[sequence.number], sequence.tokens
-        for at in range(self._read[sequence.number], len(tokens)):
-            before, token = tokens[at - 1], tokens[at]
-            own[before][token] += 1
-            if self._is_punctuation(token):
-                self._habits[sequence.lora, self._kind(before)][token] += 1
-        self._read[sequence.number] = len(tokens)
+        self._habits.close(sequence)
 
     def _grow(self, ask: Ask) -> None:
         """Adds nodes from place to place, the likeliest place first."""
@@ -97,8 +77,7 @@ class GrammarDrafter(Drafter):
                 node, reach = self._add(ask, node, reach, token, (_FORCED,), _FORCED_GUESS)
             if len(path) >= ask.budget:
                 continue
-            before = path[-1] if path else ask.sequence.tokens[-1]
-            for token, features, guess in self._alternatives(ask.sequence, before, path):
+            for token, features, guess in self._alternatives(ask.sequence, path):
                 if token in ask.sequence.chooser.suppressed:
                     continue
                 child, chance = self._add(ask, node, reach, token, features, guess)
@@ -124,9 +103,7 @@ class GrammarDrafter(Drafter):
         more = list(takewhile(lambda token: token not in chooser.suppressed, tokens[:-1]))
         return [*path, *more] if more and chooser.possible([*path, *more]) else path
 
-    def _alternatives(
-        self, sequence: SequenceState, before: int, path: list[int]
-    ) -> Iterator[tuple[int, tuple[int, ...], float]]:
+    def _alternatives(self, sequence: SequenceState, path: list[int]) -> Iterator[tuple[int, tuple[int, ...], float]]:
         """Tokens that may come next and are likely to, with the features of each and a first guess of its chance."""
         chooser = sequence.chooser
         if any(chooser.allowed(path, row) == row for row in self._words):
@@ -134,10 +111,8 @@ class GrammarDrafter(Drafter):
         allowed = chooser.packed(path)
         if allowed is None or (number := _size(allowed)) > _MANY:
             return
-        counts: Counter[int] = Counter()
-        of_all, own = self._habits[sequence.lora, self._kind(before)], self._own[sequence.number][before]
-        for weight, habits in ((1, of_all), (_OWN_WEIGHT, own)):
-            counts.update({token: weight * count for token, count in habits.items() if _has(allowed, token)})
+        followed = self._habits.after(sequence, path)
+        counts = Counter({token: count for token, count in followed.items() if _has(allowed, token)})
         if total := counts.total():
             for rank, (token, count) in enumerate(counts.most_common(_BRANCHES)):
                 share = count / (total + 1)
@@ -153,12 +128,6 @@ class GrammarDrafter(Drafter):
         pieces = {self._tokenizer.piece(token, skip_special=False): token for token in known}
         beginnings = {piece[:end] for piece in pieces for end in range(len(piece))}
         return [token for piece, token in pieces.items() if piece not in beginnings]
-
-    def _kind(self, token: int) -> int:
-        return token if self._is_punctuation(token) else _WORD
-
-    def _is_punctuation(self, token: int) -> bool:
-        return _PUNCTUATION.fullmatch(self._tokenizer.piece(token)) is not None
 
 
 def _has(mask: PackedMask, token: int) -> bool:
