@@ -18,7 +18,6 @@ from outrider.server.lifecycle import CLOSING_SECONDS
 
 ROOT = Path(__file__).parents[2] / "deploy/kubernetes"
 FOLDERS = [ROOT / "base", *sorted((ROOT / "overlays").iterdir())]
-PREFIX_CACHE_ON_DISK = {"--prefix-cache-dir", "--prefix-cache-disk"}
 NOT_BUILT_IN = {"ScaledObject"}
 """Kinds whose schema is not Kubernetes' own."""
 
@@ -77,7 +76,7 @@ def test_the_options_are_those_of_the_command(container):
     verb, model, *given = container["args"]
     assert verb == "serve"
     assert not model.startswith("-")
-    assert {option.partition("=")[0] for option in given} <= known | PREFIX_CACHE_ON_DISK
+    assert {option.partition("=")[0] for option in given} <= known
 
 
 def test_it_may_drain_in_the_time_that_it_is_given(pod, container):
