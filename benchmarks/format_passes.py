@@ -61,7 +61,7 @@ def _sweep() -> tuple[Callable[[], float], int]:
     x, y = program.buffer("x", COLUMNS), program.buffer("y", outputs)
     program.gather(cpu.table("F32", 1, COLUMNS, np.ones(COLUMNS, np.float32).view(np.uint8)), 1.0, x)
     program.linear(x, [any_weights("F32", outputs, COLUMNS, pool)], [y])
-    cache, zero = cpu.KvCache([], 1, 1, "float16"), np.zeros(1, np.int32)
+    cache, zero = cpu.KvCache(cpu.KvPages([], "float16"), 1, 1), np.zeros(1, np.int32)
     return lambda: _seconds(lambda: program.run(zero, zero, zero - 1, zero[:0], [cache])), 4 * outputs * COLUMNS
 
 
@@ -69,7 +69,7 @@ def _passes(tensors: Mapping[str, Tensor], config: ModelConfig) -> Callable[[], 
     """A function that runs a pass over one row and returns its seconds."""
     pool = cpu.ThreadPool(1)
     program = cpu_target(config, WeightStore(tensors, pool), pool, max_rows=CONTEXT, kv_format="float16").program
-    cache = cpu.KvCache(cpu.kv_shapes(kv_layers(config)), 2 * CONTEXT, CONTEXT, "float16")
+    cache = cpu.KvCache(cpu.KvPages(cpu.kv_shapes(kv_layers(config)), "float16"), 2 * CONTEXT, CONTEXT)
 
     def run(rows: int) -> float:
         token, parent = np.arange(rows, dtype=np.int32), np.arange(-1, rows - 1, dtype=np.int32)

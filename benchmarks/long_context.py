@@ -1,9 +1,9 @@
-"""Cost of a long context: time of a pass over 1 and 4 rows, and memory against the estimate of `outrider inspect`.
+"""Cost of a long context: time of a pass over 1, 4 and 8 rows, and memory against the estimate of `outrider inspect`.
 
 usage: python -m benchmarks.long_context MODEL [--contexts 8192,32768,131072] [--rounds 7] [--prefill]
 The caches are filled without computing anything (all keys are zero, which costs attention the same); --prefill also
 computes a prompt of each length. Bound: a row reads the keys and values of all full layers, so time
-grows by their bytes over the memory's bandwidth; four rows of one sequence share each read.
+grows by their bytes over the memory's bandwidth; the rows of one sequence share each read.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from outrider.loading import PREFILL_CHUNK
 from outrider.models.gemma import kv_layers
 from outrider.quant import WeightStore
 
-ROWS = (1, 4)
+ROWS = (1, 4, 8)
 
 
 class Bench:
@@ -47,7 +47,8 @@ class Bench:
 
     def cache(self, length: int) -> cpu.KvCache:
         """An empty cache with room for `length` positions."""
-        return cpu.KvCache(cpu.kv_shapes(kv_layers(self.config)), length + PREFILL_CHUNK, PREFILL_CHUNK, self.kv_format)
+        pages = cpu.KvPages(cpu.kv_shapes(kv_layers(self.config)), self.kv_format)
+        return cpu.KvCache(pages, length + PREFILL_CHUNK, PREFILL_CHUNK)
 
     def filled(self, length: int) -> cpu.KvCache:
         """A cache of `length` positions."""
@@ -94,7 +95,8 @@ def main() -> None:
     assert isinstance(config, ModelConfig)
     contexts = [0, *(c for c in map(int, arguments.contexts.split(",")) if c <= config.context_length)]
     print(f"{checkpoint.path.name}, {pool.size} threads, {cpu.instruction_set()}")
-    print(f"{'keys, values':>12} {'context':>8} {'1 row':>9} {'4 rows':>9} {'memory':>10} {'by inspect':>16}")
+    header = " ".join(f"{f'{rows} rows':>9}" for rows in ROWS)
+    print(f"{'keys, values':>12} {'context':>8} {header} {'memory':>10} {'by inspect':>16}")
     benches = [Bench(config, weights, pool, kv_format) for kv_format in ("float16", "int8")]
     caches: dict[tuple[Bench, int], cpu.KvCache] = {}
     grown: dict[tuple[Bench, int], int] = {}
@@ -110,10 +112,10 @@ def main() -> None:
             if turn:  # the first touches everything
                 times.append(seconds)
     for bench, context in caches:
-        one, four = (1e3 * median(taken[bench, context, rows]) for rows in ROWS)
+        medians = " ".join(f"{1e3 * median(taken[bench, context, rows]):>6.1f} ms" for rows in ROWS)
         memory = grown[bench, context] / 1e6
-        inspected = cache_bytes(cpu.kv_shapes(kv_layers(config)), context, PREFILL_CHUNK, bench.kv_format) / 1e6
-        line = f"{bench.kv_format:>12} {context:>8} {one:>6.1f} ms {four:>6.1f} ms {memory:>7.1f} MB"
+        inspected = cache_bytes(kv_layers(config), context, PREFILL_CHUNK, bench.kv_format) / 1e6
+        line = f"{bench.kv_format:>12} {context:>8} {medians} {memory:>7.1f} MB"
         print(f"{line} {inspected:>13.1f} MB", flush=True)
     for bench in benches if arguments.prefill else ():
         for context in contexts[1:]:

@@ -86,7 +86,8 @@ def tensors_of(config: ModelConfig, *, mobile: bool) -> Iterator[Tensor]:
 def timed(config: ModelConfig, tensors: dict[str, Tensor], pool: cpu.ThreadPool) -> Callable[[], float]:
     """A turn: seconds of a pass."""
     forward = cpu_target(config, WeightStore(tensors, pool), pool, max_rows=_CONTEXT, kv_format="float16")
-    target, cache = Target(forward), cpu.KvCache(cpu.kv_shapes(kv_layers(config)), 512, _CONTEXT, "float16")
+    pages = cpu.KvPages(cpu.kv_shapes(kv_layers(config)), "float16")
+    target, cache = Target(forward), cpu.KvCache(pages, 512, _CONTEXT)
     context = list(range(_CONTEXT))
     target.run([chain(cache, context, [_CONTEXT - 1])])
     cache.commit(np.arange(_CONTEXT, dtype=np.int32))

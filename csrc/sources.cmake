@@ -7,7 +7,8 @@ set(OUTRIDER_FLAGS -O3 -Wall -Wextra -ffp-contract=off -fno-math-errno)
 
 set(OUTRIDER_KERNEL_SOURCES ${OUTRIDER_CSRC}/kernels/isa_portable.cpp ${OUTRIDER_CSRC}/kernels/dispatch.cpp)
 set(OUTRIDER_ENGINE_SOURCES
-    ${OUTRIDER_CSRC}/program/batch.cpp ${OUTRIDER_CSRC}/program/execute.cpp ${OUTRIDER_CSRC}/weights/huge_pages.cpp ${OUTRIDER_CSRC}/cache/kv_cache.cpp ${OUTRIDER_CSRC}/program/program.cpp
+    ${OUTRIDER_CSRC}/program/batch.cpp ${OUTRIDER_CSRC}/program/execute.cpp ${OUTRIDER_CSRC}/weights/huge_pages.cpp ${OUTRIDER_CSRC}/cache/kv_cache.cpp ${OUTRIDER_CSRC}/cache/kv_format.cpp ${OUTRIDER_CSRC}/cache/kv_pages.cpp
+    ${OUTRIDER_CSRC}/program/program.cpp
     ${OUTRIDER_CSRC}/weights/quantize.cpp ${OUTRIDER_CSRC}/sampling/sampling.cpp ${OUTRIDER_CSRC}/runtime/threads.cpp ${OUTRIDER_CSRC}/weights/weights.cpp
     ${OUTRIDER_CSRC}/weights/blocks.cpp)
 

@@ -43,14 +43,15 @@ class NativeModel:
         checkpoint = open_checkpoint(path)
         tensors = dequantized_tensors(checkpoint.tensors) if dequantized else checkpoint.tensors
         self.config = checkpoint.config
-        self.max_rows, self.kv_format = max_rows, kv_format
+        self.max_rows = max_rows
         pool = cpu.ThreadPool(threads)
         store = WeightStore(tensors, pool)
         self.forward = cpu_target(self.config, store, pool, max_rows=max_rows, kv_format=kv_format)
         self.vocabulary = self.forward.program.vocabulary
+        self.pages = cpu.KvPages(cpu.kv_shapes(kv_layers(self.config)), kv_format)
 
     def cache(self, max_positions: int = MAX_POSITIONS) -> cpu.KvCache:
-        return cpu.KvCache(cpu.kv_shapes(kv_layers(self.config)), max_positions, self.max_rows, self.kv_format)
+        return cpu.KvCache(self.pages, max_positions, self.max_rows)
 
     def run(self, cache, tokens, *, parents=None, outputs=None, commit=None):
         """One pass over one sequence: (logits, hidden) of the outputs (default: all rows)."""

@@ -68,7 +68,7 @@ def logits_of(run, cache, numbers: list[int] | None, tokens: list[int]) -> np.nd
 
 
 def native_cache() -> cpu.KvCache:
-    return cpu.KvCache(cpu.kv_shapes(KV), 64, 40, "float32")
+    return cpu.KvCache(cpu.KvPages(cpu.kv_shapes(KV), "float32"), 64, 40)
 
 
 NUMBERS = [0, -1, 2, 1, 1, 0, -1, 2, 0, 0, 1, 2]

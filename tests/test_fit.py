@@ -8,7 +8,7 @@ import pytest
 from gguf import GGMLQuantizationType as Type
 from tiny_checkpoints import save_gguf
 
-from outrider import LLM
+from outrider import LLM, SamplingParams, loading
 from outrider.cache import cache_bytes
 from outrider.checkpoints import open_checkpoint
 from outrider.errors import UsageError
@@ -58,7 +58,7 @@ def test_the_longest_context_fits_and_the_next_one_does_not(large, small):
     assert small.largest_context(8 * GB, "float16", None) < small.largest_context(8 * GB, "int8", None) < 262_144
     assert large.largest_context(8 * GB, "int8", None) == 0
     config = published_size("12B", "Q4_0").config
-    assert small.needs(Setting(1000)).cache == cache_bytes(kv_layers(config), 1000, 256, "float16")
+    assert small.needs(Setting(1000)).cache == cache_bytes(kv_layers(config), 1000, 256, "int8")
 
 
 def test_what_fits_is_not_spoken_of(small, caplog):
@@ -89,18 +89,33 @@ def test_every_remedy_fits(large, small):
         for remedy in str(caught.value).split(": use ")[1].split(" or "):
             words = dict(zip(remedy.split()[::2], remedy.split()[1::2], strict=True))
             context = int(words.get("--context", 262_144))
-            setting = Setting(context, words.get("--kv-cache-dtype", "float16"), words.get("--quantize"))
+            setting = Setting(context, words.get("--kv-cache-dtype", "int8"), words.get("--quantize"))
             check_fit("gemma", footprint, setting, memory, asked=True)
 
 
 def test_a_context_that_was_not_asked_for_only_warns(small, caplog):
     memory = Memory(8 * GB, 0, contained=False)
-    check_fit("gemma", small, Setting(262_144), memory, asked=False)
+    check_fit("gemma", small, Setting(262_144, "float16"), memory, asked=False)
     (said,) = caplog.messages
     longest = small.largest_context(8 * GB, "float16", None)
     assert f"up to {longest:,} tokens fit; for longer ones use --kv-cache-dtype int8 --context " in said
     with pytest.raises(UsageError, match=f"use --context {longest} or --kv-cache-dtype int8 --context"):
-        check_fit("gemma", small, Setting(262_144), memory, asked=True)
+        check_fit("gemma", small, Setting(262_144, "float16"), memory, asked=True)
+
+
+def test_a_context_that_was_not_asked_for_is_what_fits(tiny, monkeypatch):
+    """So a request without a limit of its own is not refused."""
+    monkeypatch.setattr(loading, "USUAL_CONTEXT", 256)
+    monkeypatch.setattr(loading, "available_bytes", lambda: 0)
+    unlimited = SamplingParams(max_tokens=5000, ignore_end=True)
+    with LLM(tiny("gemma3").gguf, threads=1, drafter=None) as llm:
+        assert llm.context == 256
+        assert len(llm.generate([[5] * 250], unlimited)[0].token_ids) == 6
+        with pytest.raises(UsageError, match="no room in a context of 256: shorten it or raise context"):
+            llm.generate([[5] * 256], unlimited)
+    with LLM(tiny("gemma3").gguf, threads=1, drafter=None, context=1000) as llm:
+        assert llm.context == 1000
+        assert len(llm.generate([[5] * 990], unlimited)[0].token_ids) == 10
 
 
 @pytest.mark.parametrize("swap", [10 * GB, None])

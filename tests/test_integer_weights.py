@@ -32,7 +32,7 @@ def product(tensor, x):
     program.gather(cpu.table("F32", len(x), x.shape[1], x.reshape(-1).view(np.uint8)), 1.0, source)
     program.linear(source, [WeightStore({"w": tensor}, _POOL).matrix("w")], [result])
     numbers, zeros = np.arange(len(x), dtype=np.int32), np.zeros(len(x), np.int32)
-    cache = cpu.KvCache([], 16, 16, "float16")
+    cache = cpu.KvCache(cpu.KvPages([], "float16"), 16, 16)
     program.run(numbers, zeros, numbers - 1, numbers, [cache], None)
     return program.read(result, len(x))
 
@@ -55,7 +55,14 @@ def test_a_scale_for_each_of_35_groups_of_a_gathered_row():
     row = program.buffer("row", tensor.shape[1])
     program.gather(WeightStore({"w": tensor}, _POOL).table("w"), 16.0, row)
     tokens, zeros = np.array([7, 49, 0], np.int32), np.zeros(3, np.int32)
-    program.run(tokens, zeros, np.arange(-1, 2, dtype=np.int32), zeros[:0], [cpu.KvCache([], 8, 8, "float16")], None)
+    program.run(
+        tokens,
+        zeros,
+        np.arange(-1, 2, dtype=np.int32),
+        zeros[:0],
+        [cpu.KvCache(cpu.KvPages([], "float16"), 8, 8)],
+        None,
+    )
     assert np.array_equal(program.read(row, 3), tensor.float32()[tokens] * np.float32(16))
 
 
@@ -135,6 +142,6 @@ def test_a_table_keeps_its_arrays_alive():
     row = program.buffer("row", 64)
     program.gather(table, 1.0, row)
     zero = np.zeros(1, np.int32)
-    program.run(zero + 3, zero, zero - 1, zero, [cpu.KvCache([], 8, 8, "float16")], None)
+    program.run(zero + 3, zero, zero - 1, zero, [cpu.KvCache(cpu.KvPages([], "float16"), 8, 8)], None)
     assert np.array_equal(program.read(row, 1)[0], wanted[3])
     assert filler

@@ -104,7 +104,7 @@ def test_taps_are_the_hidden_states_of_every_row(tiny, variant):
     store = WeightStore(checkpoint.tensors, pool)
     forward = cpu_target(checkpoint.config, store, pool, max_rows=64, kv_format="float32", taps=layers)
     prompt = random_tokens(WINDOW + 5)
-    cache = cpu.KvCache(cpu.kv_shapes(kv_layers(checkpoint.config)), 128, 64, "float32")
+    cache = cpu.KvCache(cpu.KvPages(cpu.kv_shapes(kv_layers(checkpoint.config)), "float32"), 128, 64)
     rows, last = np.arange(len(prompt), dtype=np.int32), np.array([len(prompt) - 1], np.int32)
     logits = np.empty((1, VOCAB), np.float32)
     forward.program.run(prompt, np.zeros(len(prompt), np.int32), rows - 1, last, [cache], logits)

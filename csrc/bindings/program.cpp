@@ -77,28 +77,59 @@ void bind_program(nb::module_& m) {
       .def_ro("kv_heads", &KvShape::kv_heads)
       .def_ro("head_dim", &KvShape::head_dim)
       .def_ro("window", &KvShape::window);
+  nb::class_<KvPage>(m, "KvPage", "A counted reference to one page of keys and values; see csrc/cache/kv_pages.h.")
+      .def_prop_ro("group", &KvPage::group)
+      .def_prop_ro(
+          "data",
+          [](nb::handle_t<KvPage> self) {
+            const KvPage& page = nb::cast<const KvPage&>(self);
+            return nb::ndarray<nb::numpy, const uint8_t, nb::ndim<1>>(page.data(), {page.bytes()}, self);
+          },
+          "Its bytes, (bytes) uint8. Those of positions that no sequence has committed yet may change.");
+  nb::class_<KvPages>(m, "KvPages", "The layout of pages and their memory; see csrc/cache/kv_pages.h. Safe for any thread.")
+      .def(nb::new_([](const std::vector<KvShape>& layers, const std::string& format) {
+             return std::make_shared<KvPages>(layers, kv_format_named(format));
+           }),
+           "layers"_a, "format"_a)
+      .def_prop_ro(
+          "windows",
+          [](const KvPages& p) {
+            std::vector<int> windows;
+            for (int g = 0; g < p.groups(); ++g) windows.push_back(p.window(g));
+            return windows;
+          },
+          "The window of each group of layers; 0 for full attention.")
+      .def("page_bytes", &KvPages::page_bytes, "group"_a)
+      .def_prop_ro("bytes_in_use", &KvPages::bytes_in_use, "Bytes of all pages that exist.")
+      .def(
+          "load", [](KvPages& p, int group, const ByteArray& data) { return p.load(group, data.data(), data.shape(0)); }, "group"_a,
+          "data"_a, "A page with the bytes of another one. Raises ValueError if their number is wrong.");
+  m.attr("PAGE_POSITIONS") = kPagePositions;
   nb::class_<KvCache>(
       m, "KvCache",
       "Keys and values of one sequence; see csrc/cache/kv_cache.h. Raises RuntimeError if two threads use it at the same time.")
-      .def(
-          "__init__",
-          [](KvCache* self, const std::vector<KvShape>& layers, int64_t max_positions, int max_rows, const std::string& format) {
-            new (self) KvCache(layers, max_positions, max_rows, kv_format_named(format));
-          },
-          "layers"_a, "max_positions"_a, "max_rows"_a, "format"_a)
+      .def(nb::init<std::shared_ptr<KvPages>, int64_t, int>(), "pages"_a, "max_positions"_a, "max_rows"_a)
       .def_prop_ro("length", &KvCache::length)
-      .def_prop_ro("reserved_bytes", &KvCache::reserved_bytes)
-      .def_prop_ro("earliest", &KvCache::earliest)
+      .def("page", &KvCache::page, "group"_a, "index"_a, nb::sig("def page(self, group: int, index: int) -> KvPage | None"),
+           "The page of a group that holds positions index * PAGE_POSITIONS and on, or None.")
+      .def("drop", &KvCache::drop, "group"_a, "index"_a,
+           "Releases a page. Raises ValueError unless it lies before the positions that the next one attends to.")
+      .def("resume", &KvCache::resume, "groups"_a, "length"_a,
+           nb::sig("def resume(self, groups: Sequence[Sequence[KvPage | None]], length: int) -> None"),
+           nb::sig("def resume(self, groups: Sequence[Sequence[KvPage | None]], length: int) -> None"),
+           "Gives an empty sequence the first `length` positions of others: by group, their pages, None where a window does not\n"
+           "reach. Copies the last page if it is not full. Raises ValueError if one is missing.")
       .def(
           "commit", [](KvCache& c, const IntArray& path) { c.commit(ints(path)); }, "path"_a,
           "Turns a path of staged rows, ascending, into the next positions. Raises ValueError if a row is not staged.")
       .def(
           "read",
           [](const KvCache& c, int layer, int64_t begin, int64_t end) {
-            if (layer < 0 || layer >= c.layers() || begin < 0 || end < begin)
+            if (layer < 0 || layer >= c.pages().layers() || begin < 0 || end < begin)
               throw std::invalid_argument("the cache has no layer " + std::to_string(layer) + " or no positions " +
                                           std::to_string(begin) + " .. " + std::to_string(end - 1));
-            const size_t n = static_cast<size_t>(end - begin), heads = c.shape(layer).kv_heads, dim = c.shape(layer).head_dim;
+            const size_t n = static_cast<size_t>(end - begin), heads = c.pages().shape(layer).kv_heads,
+                         dim = c.pages().shape(layer).head_dim;
             std::vector<float> keys(n * heads * dim), values(n * heads * dim);
             for (size_t i = 0; i < n; ++i)
               c.read(layer, begin + static_cast<int64_t>(i), keys.data() + i * heads * dim, values.data() + i * heads * dim);
@@ -108,8 +139,7 @@ void bind_program(nb::module_& m) {
           "Keys and values of positions begin .. end - 1, (positions, kv_heads, head_dim) float32 each. Raises ValueError if the\n"
           "layer does not hold them.")
       .def("truncate", &KvCache::truncate, "length"_a,
-           "Shortens the sequence to `length` positions. Raises ValueError if a sliding window has been overwritten; see "
-           "`earliest`.");
+           "Shortens the sequence to `length` positions. Raises ValueError if it needs a page that was dropped.");
 
   nb::class_<LowRank>(m, "LowRank", "What one adapter adds to the product of a matrix; see csrc/program/program.h.")
       .def(

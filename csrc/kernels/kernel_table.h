@@ -27,7 +27,7 @@ constexpr uint32_t kTokenStream = 0, kGroupStream = 1;
 
 struct KernelTable {
   const char* name;
-  void (*linear_tile)(const Matrix&, size_t tile, const uint8_t* next, const QuantizedRow*, const float* const* dense, int rows,
+  void (*linear_tile)(const Matrix&, size_t tile, const Tile& next, const QuantizedRow*, const float* const* dense, int rows,
                       float* out, size_t stride);
   void (*head_tiles)(const Matrix&, size_t begin, size_t end, const QuantizedRow*, const float* const* dense, int rows, Best* best,
                      float* logits, size_t stride, float output_scale);
@@ -42,9 +42,11 @@ struct KernelTable {
   void (*rope)(float* head, const float* cosine, const float* sine, int dims, float scale);
   void (*softcap)(float cap, int n, float* x);
   double (*sum_exp)(const float* x, int64_t n, float top, float scale);
-  float (*softmax)(float* scores, int64_t base, int64_t first, int64_t position);
-  void (*attend)(const AttentionPack&, float* scratch, size_t stride);
-  void (*store_kv)(const float* key, const float* value, int head_dim, int begin, int end, int64_t slot, const KvHead& to);
+  float (*softmax)(float* scores, int begin, int end);
+  void (*attend_span)(const AttentionPack&, int64_t span, AttentionScratch&, const AttentionPart& part);
+  void (*add_span)(const AttentionPack&, int64_t span, const AttentionPart& part, const AttentionPart& total);
+  void (*finish_attention)(const AttentionPack&, const AttentionPart& total);
+  void (*store_kv)(const float* key, const float* value, int begin, int end, int64_t slot, const KvHead& to);
   int64_t (*next_above)(const float* x, int64_t begin, int64_t end, float limit);
   int64_t (*next_candidates)(const float* logits, int64_t begin, int64_t end, const GumbelSearch&);
   int64_t (*next_listed_candidates)(const float* logits, const int32_t* tokens, int64_t begin, int64_t end, const GumbelSearch&);

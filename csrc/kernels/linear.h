@@ -14,36 +14,46 @@
 
 namespace outrider::OUTRIDER_ISA {
 
-// Software prefetch of the codes at a distance of kSteps steps, continuing across the end of the tile into the `next` one. (A
-// tile of at most kSteps steps continues into the tiles behind it instead.)
-// With several rows a step computes for longer than the hardware prefetcher covers, which also stops at page borders and at
-// jumps between matrices; without software prefetch, reads and computation would alternate. Steps that compute less gain less,
-// and lose if bandwidth alone is the bound, so the distance depends on the number of rows. Measured over the matrices of the
-// demo and of E2B.
-template <size_t kStep, int kSteps>  // kStep: bytes of codes per step; kSteps: prefetch distance, 0 for none
+// How far ahead of a step its kernel prefetches, in steps (0: not at all), and into which cache.
+struct Ahead {
+  int steps;
+  bool into_l1;  // otherwise into L2
+};
+
+// Software prefetch of the codes and scales kAhead.steps steps ahead, continuing across the end of the tile into the `next` one.
+// (A tile of at most so many steps continues into the tiles behind it instead.)
+// A step computes for longer than the hardware prefetcher covers, which also stops at page borders and at jumps between
+// matrices; without software prefetch, reads and computation would alternate. Distances are measured: see
+// docs/lab/pass-costs.md.
+template <size_t kStep, size_t kScaleStep, Ahead kAhead>  // kStep, kScaleStep: bytes of codes and of scales per step
 class Prefetcher {
  public:
-  Prefetcher(const uint8_t* codes, const uint8_t* next, int steps)
-      : at_(codes + kSteps * kStep), next_(next), last_(steps - 1 - kSteps) {}
+  Prefetcher(const Tile& tile, const Tile& next, int steps)
+      : at_{tile.codes + kAhead.steps * kStep, tile.scales + kAhead.steps * kScaleStep},
+        next_(next),
+        last_(steps - 1 - kAhead.steps) {}
   void step(int number) {
-    if constexpr (kSteps > 0) {
-      for (size_t line = 0; line < kStep; line += 64) prefetch(at_ + line);
-      at_ = number == last_ ? next_ : at_ + kStep;
+    if constexpr (kAhead.steps > 0) {
+      for (size_t line = 0; line < kStep; line += 64) prefetch(at_.codes + line);
+      if constexpr (kScaleStep > 0) prefetch(at_.scales);
+      at_ = number == last_ ? next_ : Tile{at_.codes + kStep, at_.scales + kScaleStep};
     }
   }
 
  private:
-  const uint8_t *at_, *next_;
+  static void prefetch(const uint8_t* at) { __builtin_prefetch(at, 0, kAhead.into_l1 ? 3 : 2); }
+  Tile at_, next_;
   int last_;
 };
 
-// Prefetch distance in groups for quantized weights: 5 to 8 kB, but 3 kB for one to three rows of 8-bit codes, which larger
-// distances slow down.
-constexpr int prefetch_distance(int bits, int rows) {
-  if (bits == 2) return 48;
-  if (bits == 4) return 32;
-  return bits == 8 && rows < 4 ? 6 : 16;
+// For quantized weights: few rows leave room in L1 beside their activations, for 4 kB of codes; more rows do not.
+constexpr Ahead ahead(int bits, int rows) {
+  if (rows == 1 || (bits == 8 && rows < 4)) return {static_cast<int>(4096 / code_bytes(bits)), true};
+  return {bits == 2 ? 48 : bits == 4 ? 32 : 16, false};
 }
+template <Format kFormat, int kRows>
+using GroupPrefetcher = Prefetcher<code_bytes(info(kFormat).bits), scale_bytes(info(kFormat).scales, kSuper) / (kSuper / kGroup),
+                                   ahead(info(kFormat).bits, kRows)>;
 
 // The dot products of a group with the activations x[r] less the zero point, as integers. Activations may be -128, unless the
 // scales are those of a block format, whose activations are quantized to at least -127.
@@ -122,13 +132,12 @@ OUTRIDER_INLINE_ROWS void add_rows(const Quads& quads, const QuantizedRow* x, in
 // The loops over rows are unrolled explicitly: the compiler does it for some row counts only and spills `acc` for the others,
 // which costs up to a third.
 template <Format kFormat, int kRows>
-void quantized_tile(const Matrix& m, size_t tile, const uint8_t* next, const QuantizedRow* x, float* out, size_t stride) {
+void quantized_tile(const Matrix& m, size_t tile, const Tile& next, const QuantizedRow* x, float* out, size_t stride) {
   constexpr FormatInfo f = info(kFormat);
   constexpr int kBits = f.bits;
-  const uint8_t* codes_at = m.codes + tile * m.tile_codes;
-  const uint8_t* scales_at = m.scales + tile * m.tile_scales;
+  auto [codes_at, scales_at] = m.tile(tile);
   const int groups = static_cast<int>(m.columns / kGroup);
-  Prefetcher<code_bytes(kBits), prefetch_distance(kBits, kRows)> prefetcher(codes_at, next, groups);
+  GroupPrefetcher<kFormat, kRows> prefetcher(m.tile(tile), next, groups);
   F acc[kRows];
 #pragma GCC unroll 8
   for (int r = 0; r < kRows; ++r) acc[r] = zero();
@@ -195,12 +204,11 @@ void quantized_tile(const Matrix& m, size_t tile, const uint8_t* next, const Qua
 
 // Codes with kGroups scales: each scale group is summed as in quantized_tile, without the scale, then multiplied by it.
 template <Format kFormat, int kRows>
-void grouped_tile(const Matrix& m, size_t tile, const uint8_t* next, const QuantizedRow* x, float* out, size_t stride) {
+void grouped_tile(const Matrix& m, size_t tile, const Tile& next, const QuantizedRow* x, float* out, size_t stride) {
   constexpr int kBits = info(kFormat).bits, kZero = info(kFormat).zero;
-  const uint8_t* codes_at = m.codes + tile * m.tile_codes;
-  const uint8_t* scales_at = m.scales + tile * m.tile_scales;
+  auto [codes_at, scales_at] = m.tile(tile);
   const int groups = static_cast<int>(m.columns / kGroup), per_scale = groups / static_cast<int>(m.scale_groups);
-  Prefetcher<code_bytes(kBits), prefetch_distance(kBits, kRows)> prefetcher(codes_at, next, groups);
+  GroupPrefetcher<kFormat, kRows> prefetcher(m.tile(tile), next, groups);
   for (int first = 0; first < groups; first += per_scale, scales_at += group_scale_bytes(m.zero_points)) {
     F acc[kRows];
 #pragma GCC unroll 8
@@ -236,14 +244,19 @@ template <Format kFormat> inline F dense_column(const uint8_t* tile, size_t k) {
 
 // Dense weights with float32 activations. Column k is accumulated in partial sum k % 4; the four are added at the end.
 template <Format kFormat, int kRows>
-void dense_tile(const Matrix& m, size_t tile, const uint8_t* next, const float* const* x, float* out, size_t stride) {
-  const uint8_t* at = m.codes + tile * m.tile_codes;
+void dense_tile(const Matrix& m, size_t tile, const Tile& next, const float* const* x, float* out, size_t stride) {
+  const uint8_t* at = m.tile(tile).codes;
   F acc[kRows][4];
 #pragma GCC unroll 8
   for (int r = 0; r < kRows; ++r)
     for (int j = 0; j < 4; ++j) acc[r][j] = zero();
   constexpr size_t kStep = 4 * kTile * dense_bytes(kFormat);
-  Prefetcher<kStep, kRows == 1 ? 0 : kStep < 256 ? 64 : 16> prefetcher(at, next, static_cast<int>(m.columns / 4));
+  Prefetcher<kStep, 0,
+             Ahead{kRows == 1    ? 0
+                   : kStep < 256 ? 64
+                                 : 16,
+                   false}>
+      prefetcher(m.tile(tile), next, static_cast<int>(m.columns / 4));
   size_t k = 0;
   for (; k + 4 <= m.columns; k += 4) {
     prefetcher.step(static_cast<int>(k / 4));
@@ -270,11 +283,10 @@ void dense_tile(const Matrix& m, size_t tile, const uint8_t* next, const float* 
 
 // F8_E4M3 weights with float32 activations: each scale group is summed as in dense_tile, then multiplied by the scale.
 template <int kRows>
-void e4m3_tile(const Matrix& m, size_t tile, const uint8_t* next, const float* const* x, float* out, size_t stride) {
-  const uint8_t* at = m.codes + tile * m.tile_codes;
-  const uint8_t* scales_at = m.scales + tile * m.tile_scales;
+void e4m3_tile(const Matrix& m, size_t tile, const Tile& next, const float* const* x, float* out, size_t stride) {
+  auto [at, scales_at] = m.tile(tile);
   const size_t per_scale = m.columns / m.scale_groups;
-  Prefetcher<4 * kTile, kRows == 1 ? 0 : 64> prefetcher(at, next, static_cast<int>(m.columns / 4));
+  Prefetcher<4 * kTile, 0, Ahead{kRows == 1 ? 0 : 64, false}> prefetcher(m.tile(tile), next, static_cast<int>(m.columns / 4));
   for (size_t first = 0; first < m.columns; first += per_scale, scales_at += group_scale_bytes(false)) {
     F acc[kRows][4];
 #pragma GCC unroll 8
@@ -299,8 +311,8 @@ void e4m3_tile(const Matrix& m, size_t tile, const uint8_t* next, const float* c
   }
 }
 
-using QuantizedTile = void (*)(const Matrix&, size_t, const uint8_t*, const QuantizedRow*, float*, size_t);
-using DenseTile = void (*)(const Matrix&, size_t, const uint8_t*, const float* const*, float*, size_t);
+using QuantizedTile = void (*)(const Matrix&, size_t, const Tile&, const QuantizedRow*, float*, size_t);
+using DenseTile = void (*)(const Matrix&, size_t, const Tile&, const float* const*, float*, size_t);
 
 template <Format kFormat, int... kIndex> inline QuantizedTile quantized_for(int rows, std::integer_sequence<int, kIndex...>) {
   if constexpr (info(kFormat).scales == Scales::kGroups) {
@@ -367,8 +379,8 @@ inline DenseTile dense_for(Format f, int rows) {
 }
 
 // Tile `tile` times `rows` activation rows: out[r * stride + lane]. Quantized formats read `quantized`, dense formats `dense`
-// (rows). next: the codes that the caller needs after this tile, to prefetch.
-inline void linear_tile(const Matrix& m, size_t tile, const uint8_t* next, const QuantizedRow* quantized, const float* const* dense,
+// (rows). next: what the caller needs after this tile, to prefetch.
+inline void linear_tile(const Matrix& m, size_t tile, const Tile& next, const QuantizedRow* quantized, const float* const* dense,
                         int rows, float* out, size_t stride) {
   const bool is_dense = info(m.format).bits == 0;
   const int most = is_dense ? kMaxDenseRows : kMaxRows;

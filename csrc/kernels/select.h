@@ -31,8 +31,7 @@ inline void head_tiles(const Matrix& m, size_t begin, size_t end, const Quantize
   for (size_t tile = begin; tile < end; ++tile)
     for (int r = 0; r < rows; r += kMaxRows) {
       const int n = rows - r < kMaxRows ? rows - r : kMaxRows;
-      linear_tile(m, tile, m.codes + (tile + 1) * m.tile_codes, quantized ? quantized + r : nullptr, dense ? dense + r : nullptr, n,
-                  out, kTile);
+      linear_tile(m, tile, m.tile(tile + 1), quantized ? quantized + r : nullptr, dense ? dense + r : nullptr, n, out, kTile);
       const size_t first = tile * kTile;
       const int count = static_cast<int>(m.rows - first < kTile ? m.rows - first : kTile);
       for (int i = 0; i < n; ++i) {

@@ -5,6 +5,7 @@
 #include "kernels/linear.h"
 #include "kernels/rowwise.h"
 #include "kernels/attention.h"
+#include "kernels/store_kv.h"
 #include "kernels/select.h"
 #include "kernels/gumbel.h"
 
@@ -26,7 +27,9 @@ inline constexpr KernelTable make_table(const char* name) {
           softcap,
           sum_exp,
           softmax,
-          attend,
+          attend_span,
+          add_span,
+          finish_attention,
           store_kv,
           next_above,
           next_candidates,

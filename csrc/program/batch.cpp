@@ -82,7 +82,7 @@ void Pass::prepare(const RowBatch& b, int max_rows, int64_t vocabulary, bool cro
     if (outputs_[i] < 0 || outputs_[i] >= rows_ || (i > 0 && outputs_[i] <= outputs_[i - 1]))
       refuse("outputs must list rows in ascending order");
   if (!cross_attention) {  // check all before staging any: a refused pass must not leave staged rows that were never written
-    for (const RowRange& range : ranges_) range.cache->check_room(range.end - range.begin);
+    for (const RowRange& range : ranges_) range.cache->make_room(range.end - range.begin);
     for (const RowRange& range : ranges_) range.cache->stage(range.end - range.begin);
   }
   size_t i = 0;

@@ -1,5 +1,6 @@
 // The rows of one pass: each is a token, or an embedding, of a sequence, and has a parent row.
 #pragma once
+#include <algorithm>
 #include <cstdint>
 #include <vector>
 
@@ -55,10 +56,12 @@ class Pass {
   // Adapter -> its rows, counted as `rows` counts them. Only if adapts().
   const std::vector<std::vector<int>>& adapted(bool outputs_only) const { return outputs_only ? adapted_outputs_ : adapted_; }
   int64_t position(int row) const { return position_[row]; }
+  // The first position that the row attends to in a layer with this window.
+  int64_t first_position(int row, int window) const { return window ? std::max<int64_t>(0, last_position(row) - window + 1) : 0; }
   // The last position that the row attends to: its own, or, in cross-attention, the last committed one.
   int64_t last_position(int row) const { return cross_attention_ ? cache_[row]->length() - 1 : position_[row]; }
   KvCache& cache(int row) const { return *cache_[row]; }
-  // The row's cache slot before the modulo: committed length + index of the row within its sequence.
+  // The row's slot: committed length + index of the row within its sequence.
   int64_t staged_at(int row) const { return staged_at_[row]; }
   // The staged row at each depth on the path from the last committed token to this row; null if that is 0, 1, 2, ...
   const int32_t* path(int row) const { return path_at_[row] < 0 ? nullptr : path_.data() + path_at_[row]; }

@@ -31,14 +31,9 @@ std::vector<Best> Program::run(const RowBatch& batch, float* logits) {
                                 std::to_string(batch.embedding_width));
   const CacheLocks locks(batch.caches);
   pass_.prepare(batch, max_rows_, vocabulary_, cross_attention_, adapters_);
-  size_t scratch = 4096;
-  for (const RowRange& r : pass_.ranges(false)) {
-    if (r.cache->layers() != static_cast<int>(kv_.size()) || r.cache->format() != kv_format_)
+  for (const RowRange& r : pass_.ranges(false))
+    if (r.cache->pages().layers() != static_cast<int>(kv_.size()) || r.cache->pages().format() != kv_format_)
       throw std::invalid_argument("a sequence's cache does not have the layers or the format of this program");
-    scratch = std::max<size_t>(scratch, r.cache->max_positions() + 64);
-  }
-  for (std::vector<float>& s : score_scratch_)
-    if (s.size() < scratch * kMaxQueries) s.resize(scratch * kMaxQueries);
   if (!work_stealing_) work_stealing_ = std::make_unique<WorkStealing>(pool_->size(), ops_.size());
   work_stealing_->begin();
   for (std::vector<Best>& part : thread_best_)

@@ -2,10 +2,12 @@
 // heads or tiles of 16 outputs, never inside a sum. Consecutive calls that work on one row at a time are one task for each row.
 #pragma once
 #include <algorithm>
+#include <atomic>
 #include <chrono>
 #include <cstring>
 #include <limits>
 
+#include "program/attention_work.h"
 #include "program/program.h"
 #include "runtime/reproducible_math.h"
 
@@ -182,14 +184,13 @@ class Executor {
   // false sharing.
   void run(const StoreKv& c) {
     const int head_dim = p_.kv_[c.layer].head_dim;
-    parallel_for(head_dim, kTile, [&](size_t begin, size_t end) {
+    parallel_for(head_dim, kKeyGroup, [&](size_t begin, size_t end) {
       for (int i = 0; i < rows_; ++i) {
         const int row = p_.pass_.row(outputs_only_, i);
         const KvCache& cache = p_.pass_.cache(row);
-        const int64_t slot = p_.pass_.staged_at(row) % cache.capacity(c.layer);
         for (int h = 0; h < c.heads; ++h)
-          k_.store_kv(buffer(c.key).row(i) + h * head_dim, buffer(c.value).row(i) + h * head_dim, head_dim, static_cast<int>(begin),
-                      static_cast<int>(end), slot, cache.head(c.layer, h));
+          k_.store_kv(buffer(c.key).row(i) + h * head_dim, buffer(c.value).row(i) + h * head_dim, static_cast<int>(begin),
+                      static_cast<int>(end), p_.pass_.staged_at(row), cache.head(c.layer, h));
       }
     });
   }
@@ -197,9 +198,9 @@ class Executor {
   // Prefetches the first codes and scales of a piece. The kernel's own prefetches start behind them (see Prefetcher).
   static void prefetch_start(const Matrix& m, size_t tile) {
     for (size_t at = 0; at < std::min<size_t>(m.tile_codes, kPrefetchedBytes); at += 64)
-      __builtin_prefetch(m.codes_of(tile) + at, 0, 2);
+      __builtin_prefetch(m.tile(tile).codes + at, 0, 2);
     for (size_t at = 0; at < std::min<size_t>(m.tile_scales, kPrefetchedBytes / 8); at += 64)
-      __builtin_prefetch(m.scales + tile * m.tile_scales + at, 0, 2);
+      __builtin_prefetch(m.tile(tile).scales + at, 0, 2);
   }
   static constexpr size_t kPrefetchedBytes = 4096;
 
@@ -223,7 +224,7 @@ class Executor {
         if (std::max(begin, offset) < std::min(end, offset + m.tiles)) prefetch_start(m, std::max(begin, offset) - offset);
         for (size_t t = std::max(begin, offset); t < std::min(end, offset + m.tiles); ++t) {
           float* out = dst.row(0) + (t - offset) * kTile;
-          k_.linear_tile(m, t - offset, m.codes_of(t - offset + 1), src.quantized.data(), src.dense.data(), rows_, out, dst.stride);
+          k_.linear_tile(m, t - offset, m.tile(t - offset + 1), src.quantized.data(), src.dense.data(), rows_, out, dst.stride);
           round_tile(out, dst.stride, c.output_scales[w]);
           add_low_rank(c.additions, w, t - offset, out, dst.stride);
         }
@@ -232,20 +233,29 @@ class Executor {
     });
   }
 
+  static constexpr size_t kTilesInARow = 8;
   void run(const GatedLinear& c) {
     Buffer &src = buffer(c.src), &dst = buffer(c.dst);
     const Matrix gate = c.gate->matrix(), up = c.up->matrix();
     float *g = p_.tile_scratch_[thread_].data(), *u = g + static_cast<size_t>(p_.max_rows_) * kTile;
+    // Several tiles of one matrix in a row: at each jump to the other one, the hardware prefetcher starts anew.
+    const size_t most = std::clamp<size_t>(p_.max_rows_ / std::max(rows_, 1), 1, kTilesInARow);
+    const size_t size = static_cast<size_t>(rows_) * kTile;
     parallel_for(gate.tiles, kGroup / kTile, [&](size_t begin, size_t end) {
       prefetch_start(gate, begin);
-      for (size_t t = begin; t < end; ++t) {
-        k_.linear_tile(gate, t, up.codes_of(t), src.quantized.data(), src.dense.data(), rows_, g, kTile);
-        k_.linear_tile(up, t, gate.codes_of(t + 1), src.quantized.data(), src.dense.data(), rows_, u, kTile);
-        round_tile(g, kTile, c.gate_scale);
-        round_tile(u, kTile, c.up_scale);
-        add_low_rank(c.additions, 0, t, g, kTile);
-        add_low_rank(c.additions, 1, t, u, kTile);
-        for (int r = 0; r < rows_; ++r) k_.gelu_gate(g + r * kTile, u + r * kTile, kTile, dst.row(r) + t * kTile);
+      for (size_t first = begin, last; first < end; first = last) {
+        last = std::min(first + most, end);
+        const auto product = [&](const Matrix& m, const Tile& next, float scale, size_t weight, float* out) {
+          for (size_t t = first; t < last; ++t, out += size) {
+            k_.linear_tile(m, t, t + 1 < last ? m.tile(t + 1) : next, src.quantized.data(), src.dense.data(), rows_, out, kTile);
+            round_tile(out, kTile, scale);
+            add_low_rank(c.additions, weight, t, out, kTile);
+          }
+        };
+        product(gate, up.tile(first), c.gate_scale, 0, g);
+        product(up, gate.tile(last), c.up_scale, 1, u);
+        for (size_t t = first, at = 0; t < last; ++t)
+          for (int r = 0; r < rows_; ++r, at += kTile) k_.gelu_gate(g + at, u + at, kTile, dst.row(r) + t * kTile);
       }
       if (!c.quantizes) return;
       for (int r = 0; r < rows_; ++r) quantize(dst, r, begin * kTile, end * kTile, c.quantized_scale);
@@ -255,7 +265,7 @@ class Executor {
   // Experts and clusters: executor_experts.h.
   static constexpr int kBatch = 8;
   template <class Work> void each_expert(size_t experts, size_t tiles, int top_k, Work work);
-  void expert_tile(const Matrix& m, size_t tile, const uint8_t* next, Buffer& src, const int* rows, int count, float* out);
+  void expert_tile(const Matrix& m, size_t tile, const Tile& next, Buffer& src, const int* rows, int count, float* out);
   void run_part(const Route& c, Part part);
   void run_part(const CombineExperts& c, Part part);
   void run(const ExpertGatedLinear& c);
@@ -264,49 +274,57 @@ class Executor {
 
   void run(const Attention& c) {
     const KvShape& shape = p_.kv_[c.layer];
-    const int group = c.heads / shape.kv_heads;
-    int size = kMaxQueries;
-    while (size > 1 && rows_ * c.heads / size < threads_) size /= 2;  // few rows: smaller packs, at least one per thread
-    size_t total = 0;
-    for (const RowRange& r : p_.pass_.ranges(outputs_only_)) total += shape.kv_heads * packs(r, group, size);
-    parallel_tasks(total, [&](size_t task) {
-      for (const RowRange& r : p_.pass_.ranges(outputs_only_)) {
-        const size_t per_head = packs(r, group, size);
-        if (task < per_head * shape.kv_heads)
-          return attend(c, shape, r, static_cast<int>(task / per_head), static_cast<int>(task % per_head) * size, size, group);
-        task -= per_head * shape.kv_heads;
+    const AttentionWork work(p_.pass_, outputs_only_, shape, c.heads / shape.kv_heads, threads_);
+    parallel_tasks(work.tasks(), [&](size_t task) {
+      const AttentionBlock& block = work.block(task);
+      const int kv_head = work.kv_head(task);
+      AttentionPack a = pack(c, shape, block, kv_head);
+      AttentionScratch& scratch = *p_.attention_scratch_[thread_];
+      const AttentionPart total = AttentionPart::in(scratch.total.data(), a.queries);
+      if (work.by_span()) {
+        const auto part = [&](int64_t span) {
+          return AttentionPart::in(p_.attention_parts_.get() + work.part_at(block, kv_head, span), a.queries);
+        };
+        const int64_t own = work.span(block, task);
+        k_.attend_span(a, own, scratch, part(own));
+        std::atomic<int64_t>& done = p_.attention_done_[work.number(block, kv_head)];
+        if (done.fetch_add(1, std::memory_order_acq_rel) + 1 < block.spans) return;
+        done.store(0, std::memory_order_relaxed);  // for the next call
+        for (int64_t span = block.first_span; span < block.first_span + block.spans; ++span)
+          k_.add_span(a, span, part(span), total);
+      } else {
+        const AttentionPart part = AttentionPart::in(scratch.part.data(), a.queries);
+        for (int64_t span = block.first_span; span < block.first_span + block.spans; ++span) {
+          k_.attend_span(a, span, scratch, part);
+          k_.add_span(a, span, part, total);
+        }
+      }
+      k_.finish_attention(a, total);
+      if (!c.quantizes) return;
+      const int group = c.heads / shape.kv_heads;
+      for (int j = block.first; j < block.first + block.count; ++j) {
+        const size_t column = static_cast<size_t>(kv_head * group + j % group) * shape.head_dim;
+        quantize(buffer(c.dst), block.range->begin + j / group, column, column + shape.head_dim, c.quantized_scale);
       }
     });
   }
 
-  static size_t packs(const RowRange& r, int group, int size) {
-    return (static_cast<size_t>(r.end - r.begin) * group + size - 1) / size;
-  }
-
-  // Queries first .. first + size - 1 of the (row, head of the group) pairs, in row order, against one KV head.
-  void attend(const Attention& c, const KvShape& shape, const RowRange& range, int kv_head, int first, int size, int group) {
-    const KvCache& cache = *range.cache;
+  AttentionPack pack(const Attention& c, const KvShape& shape, const AttentionBlock& block, int kv_head) {
     AttentionPack a{};
-    a.cache = cache.head(c.layer, kv_head);
-    a.head_dim = shape.head_dim;
-    a.capacity = cache.capacity(c.layer);
-    a.committed = cache.length();
-    const int all = (range.end - range.begin) * group;
-    for (int j = first; j < std::min(first + size, all); ++j, ++a.queries) {
-      const int active = range.begin + j / group, head = kv_head * group + j % group, row = p_.pass_.row(outputs_only_, active);
-      a.query[a.queries] = buffer(c.query).row(active) + head * shape.head_dim;
-      a.out[a.queries] = buffer(c.dst).row(active) + head * shape.head_dim;
-      a.position[a.queries] = p_.pass_.last_position(row);
-      a.first[a.queries] = shape.window ? std::max<int64_t>(0, a.position[a.queries] - shape.window + 1) : 0;
-      a.path[a.queries] = p_.pass_.path(row);
+    a.cache = block.range->cache->head(c.layer, kv_head);
+    a.committed = block.range->cache->length();
+    a.queries = block.count;
+    const int group = c.heads / shape.kv_heads;
+    for (int q = 0; q < block.count; ++q) {
+      const int j = block.first + q, i = block.range->begin + j / group, head = kv_head * group + j % group;
+      const int row = p_.pass_.row(outputs_only_, i);
+      a.query[q] = buffer(c.query).row(i) + head * shape.head_dim;
+      a.out[q] = buffer(c.dst).row(i) + head * shape.head_dim;
+      a.first[q] = p_.pass_.first_position(row, shape.window);
+      a.last[q] = p_.pass_.last_position(row);
+      a.path[q] = p_.pass_.path(row);
     }
-    std::vector<float>& scratch = p_.score_scratch_[thread_];
-    k_.attend(a, scratch.data(), scratch.size() / kMaxQueries / 16 * 16);
-    if (!c.quantizes) return;
-    for (int j = first; j < std::min(first + size, all); ++j) {
-      const size_t column = static_cast<size_t>(kv_head * group + j % group) * shape.head_dim;
-      quantize(buffer(c.dst), range.begin + j / group, column, column + shape.head_dim, c.quantized_scale);
-    }
+    return a;
   }
 
   void run(const KeepOutputs& c) {

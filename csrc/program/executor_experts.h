@@ -9,9 +9,9 @@ inline void Executor::run_part(const Route& c, Part part) {
   const float* score = buffer(c.src).row(part.row);
   float *weight = buffer(c.dst).row(part.row), total = 0.0f;
   int32_t* chosen = p_.chosen_.data() + static_cast<size_t>(part.row) * c.top_k;
-  std::vector<float>& e = p_.score_scratch_[thread_];
+  std::vector<float>& e = p_.expert_scratch_[thread_];
   std::copy(score, score + c.experts, e.begin());
-  k_.softmax(e.data(), 0, 0, c.experts - 1);
+  k_.softmax(e.data(), 0, c.experts);
   for (int k = 0; k < c.top_k; ++k) {
     int best = 0;
     for (int x = 1; x < c.experts; ++x)
@@ -41,7 +41,7 @@ inline void Executor::run_part(const CombineExperts& c, Part at) {
 template <class Work> void Executor::each_expert(size_t experts, size_t tiles, int top_k, Work work) {
   const int all = rows_ * top_k;
   parallel_for(std::min<size_t>(experts, all) * tiles, 1, [&](size_t begin, size_t end) {
-    auto& [is_chosen, chosen] = p_.expert_scratch_[thread_];
+    auto& [is_chosen, chosen] = p_.chosen_experts_[thread_];
     is_chosen.assign(experts, 0), chosen.clear();
     for (int pair = 0; pair < all; ++pair) is_chosen[p_.chosen_[pair]] = 1;
     for (size_t expert = 0; expert < experts; ++expert)
@@ -62,7 +62,7 @@ template <class Work> void Executor::each_expert(size_t experts, size_t tiles, i
 }
 
 // One tile of an expert for rows rows[0 .. count - 1] of src, into out (count, 16).
-inline void Executor::expert_tile(const Matrix& m, size_t tile, const uint8_t* next, Buffer& src, const int* rows, int count,
+inline void Executor::expert_tile(const Matrix& m, size_t tile, const Tile& next, Buffer& src, const int* rows, int count,
                                   float* out) {
   QuantizedRow quantized[kBatch];
   const float* dense[kBatch];
@@ -82,8 +82,8 @@ inline void Executor::run(const ExpertGatedLinear& c) {
     for (int i = 0; i < count; ++i) rows[i] = pairs[i] / c.top_k;
     float gate[kBatch * kTile], up[kBatch * kTile];
     for (size_t t = begin; t < end; ++t) {
-      expert_tile(m, t, m.codes_of(half + t), src, rows, count, gate);
-      expert_tile(m, half + t, m.codes_of(t + 1), src, rows, count, up);
+      expert_tile(m, t, m.tile(half + t), src, rows, count, gate);
+      expert_tile(m, half + t, m.tile(t + 1), src, rows, count, up);
       for (int i = 0; i < count; ++i) k_.gelu_gate(gate + i * kTile, up + i * kTile, kTile, dst.row(pairs[i]) + t * kTile);
     }
   });
@@ -96,7 +96,7 @@ inline void Executor::run(const ExpertLinear& c) {
                 const Matrix m = c.down->matrix(expert);
                 float out[kBatch * kTile];
                 for (size_t t = begin; t < end; ++t) {
-                  expert_tile(m, t, m.codes_of(t + 1), src, pairs, count, out);
+                  expert_tile(m, t, m.tile(t + 1), src, pairs, count, out);
                   for (int i = 0; i < count; ++i)
                     std::memcpy(dst.row(pairs[i]) + t * kTile, out + i * kTile, kTile * sizeof(float));
                 }
@@ -110,7 +110,7 @@ inline void Executor::run(const ClusterLinear& c) {
   parallel_tasks(static_cast<size_t>(rows_) * c.top_k * tiles, [&](size_t task) {
     const size_t pair = task / tiles, tile = task % tiles, row = pair / c.top_k;
     const Matrix m = c.clusters->matrix(p_.chosen_[pair]);
-    k_.linear_tile(m, tile, m.codes_of(tile + 1), src.quantized.empty() ? nullptr : src.quantized.data() + row,
+    k_.linear_tile(m, tile, m.tile(tile + 1), src.quantized.empty() ? nullptr : src.quantized.data() + row,
                    src.dense.data() + row, 1, dst.row(static_cast<int>(pair)) + tile * kTile, dst.stride);
   });
 }

@@ -4,6 +4,8 @@
 #include <algorithm>
 #include <stdexcept>
 
+#include "program/attention_work.h"
+
 namespace outrider {
 namespace {
 
@@ -30,7 +32,7 @@ Program::Program(int max_rows, std::vector<KvShape> kv, KvFormat format, std::sh
   thread_best_.assign(pool_->size(), std::vector<Best>(max_rows_));
   tile_scratch_.assign(pool_->size(), std::vector<float>(static_cast<size_t>(3 * max_rows_) * kTile));
   adapted_rows_.assign(pool_->size(), std::vector<const float*>(max_rows_));
-  score_scratch_.resize(pool_->size());
+  chosen_experts_.resize(pool_->size());
   expert_scratch_.resize(pool_->size());
 }
 
@@ -219,7 +221,18 @@ void Program::attention(int query, int layer, int heads, int dst) {
     refuse(std::to_string(heads) + " query heads do not divide among " + std::to_string(kv_[layer].kv_heads) + " KV heads");
   checked(query, heads * kv_[layer].head_dim, "queries");
   checked(dst, heads * kv_[layer].head_dim, "attention output").quantized_current = false;
+  make_attention_scratch(heads, kv_[layer].head_dim);
   push(Attention{query, layer, heads, dst});
+}
+
+void Program::make_attention_scratch(int heads, int head_dim) {
+  if (!attention_parts_) attention_parts_.reset(new float[AttentionWork::kMaxPartFloats]);
+  const size_t blocks = static_cast<size_t>(max_rows_) * heads;
+  if (attention_done_.size() < blocks) attention_done_ = std::vector<std::atomic<int64_t>>(blocks);
+  if (head_dim <= attention_head_dim_) return;
+  attention_head_dim_ = head_dim;
+  attention_scratch_.clear();
+  for (int t = 0; t < pool_->size(); ++t) attention_scratch_.push_back(std::make_unique<AttentionScratch>(head_dim, max_rows_));
 }
 
 void Program::keep_outputs(std::vector<int> buffers) {
@@ -243,6 +256,7 @@ void Program::route(int src, int top_k, Vector expert_scale, int dst) {
   if (static_cast<int>(expert_scale->size()) < experts) refuse("there are fewer expert scales than experts");
   checked(dst, top_k, "expert weights").quantized_current = false;
   chosen_.resize(static_cast<size_t>(max_rows_) * top_k);
+  for (std::vector<float>& scratch : expert_scratch_) scratch.resize(std::max<size_t>(scratch.size(), (experts + 15) / 16 * 16));
   push(Route{src, experts, top_k, std::move(expert_scale), dst});
 }
 

@@ -2,6 +2,7 @@
 // rows. Row r of every buffer belongs to row r of the pass. After `keep_outputs` only the output rows remain, and row i
 // belongs to the i-th output row.
 #pragma once
+#include <atomic>
 #include <cstdint>
 #include <memory>
 #include <string>
@@ -256,6 +257,7 @@ class Program {
   bool last_call_quantizes(int src, float scale);
   std::vector<Additions> project(int src, const std::vector<Weights>& weights, std::vector<std::vector<LowRank>> low_rank);
   void add_to_prefetch(const Weights& weight);
+  void make_attention_scratch(int heads, int head_dim);
   void push(Call call);
 
   int max_rows_;
@@ -271,14 +273,18 @@ class Program {
   std::shared_ptr<const std::vector<Weights>> prefetched_ = std::make_shared<std::vector<Weights>>();
   std::vector<double> seconds_;
   Pass pass_;
-  std::vector<std::vector<Best>> thread_best_;                    // (threads, max_rows)
-  std::vector<std::vector<float>> tile_scratch_, score_scratch_;  // by thread
-  std::vector<int32_t> chosen_;                                   // (max_rows * top_k): experts or clusters
+  std::vector<std::vector<Best>> thread_best_;                        // (threads, max_rows)
+  std::vector<std::vector<float>> tile_scratch_, expert_scratch_;     // by thread
+  std::vector<std::unique_ptr<AttentionScratch>> attention_scratch_;  // by thread
+  std::unique_ptr<float[]> attention_parts_;                          // see AttentionWork; untouched memory costs nothing
+  int attention_head_dim_ = 0;                                        // the largest
+  std::vector<std::atomic<int64_t>> attention_done_;                  // tasks done, by block of queries and KV head
+  std::vector<int32_t> chosen_;                                       // (max_rows * top_k): experts or clusters
   int adapters_ = 0;
   size_t projected_width_ = 0;
   std::vector<float> projected_;                                                      // (max_rows, projected_width_): see Project
   std::vector<std::vector<const float*>> adapted_rows_;                               // by thread: rows of one adapter
-  std::vector<std::pair<std::vector<uint8_t>, std::vector<size_t>>> expert_scratch_;  // by thread: see each_expert
+  std::vector<std::pair<std::vector<uint8_t>, std::vector<size_t>>> chosen_experts_;  // by thread: see each_expert
   mutable std::atomic_flag in_use_;
   std::unique_ptr<WorkStealing> work_stealing_;
 };

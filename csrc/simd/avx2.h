@@ -87,10 +87,11 @@ inline F pow2(I n) {
           _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(n.b, bias), 23))};
 }
 inline void store_int8(int8_t* p, I x) {  // the low byte of each lane
-  int32_t wide[16];
-  _mm256_storeu_si256(reinterpret_cast<__m256i*>(wide), x.a);
-  _mm256_storeu_si256(reinterpret_cast<__m256i*>(wide + 8), x.b);
-  for (int i = 0; i < 16; ++i) p[i] = static_cast<int8_t>(wide[i]);
+  const __m256i low_bytes = _mm256_setr_epi8(0, 4, 8, 12, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, 0, 4, 8, 12, -1, -1, -1,
+                                             -1, -1, -1, -1, -1, -1, -1, -1, -1);
+  const __m256i both = _mm256_unpacklo_epi32(_mm256_shuffle_epi8(x.a, low_bytes), _mm256_shuffle_epi8(x.b, low_bytes));
+  const __m128i bytes = _mm_unpacklo_epi32(_mm256_castsi256_si128(both), _mm256_extracti128_si256(both, 1));
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(p), bytes);
 }
 
 inline F load_f16(const uint16_t* p) {
@@ -133,7 +134,6 @@ inline F load_low_u4(const uint8_t* p) {
   return to_float(I{_mm256_and_si256(bytes.a, mask), _mm256_and_si256(bytes.b, mask)});
 }
 inline F load_high_u4(const uint8_t* p) { return to_float(ishift_right<4>(widen_u8(p))); }
-inline void prefetch(const void* p) { __builtin_prefetch(p, 0, 2); }
 inline Bytes load_bytes(const uint8_t* p) {
   return {_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)), _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p + 32))};
 }
@@ -226,5 +226,39 @@ template <int kLargest, int kCount, class Quads, int kRows>
     }
   }
 }
+
+// Cached 8-bit codes, 4 for each lane, as operands of maddubs, which adds two products in 16 bits: with factors within +-127 no
+// pair overflows. It multiplies unsigned by signed bytes: a key's sign moves to the query; softmax weights are unsigned.
+inline constexpr int kKeyOffset = 0;
+struct KeyCodes { __m256i a, b, magnitude_a, magnitude_b; };
+struct ValueCodes { __m256i a, b; };
+inline ValueCodes value_codes(const int8_t* p) {
+  return {_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)), _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p + 32))};
+}
+inline KeyCodes key_codes(const int8_t* p) {
+  const ValueCodes k = value_codes(p);
+  return {k.a, k.b, _mm256_abs_epi8(k.a), _mm256_abs_epi8(k.b)};
+}
+// sum + the dot products of each lane's codes with the same 4 of a query, or with the weights (0 .. 127) of 4 positions.
+inline I add_scores(I sum, const KeyCodes& k, const int8_t* query) {
+  int32_t four;
+  std::memcpy(&four, query, 4);
+  const __m256i x = _mm256_set1_epi32(four), ones = _mm256_set1_epi16(1);
+  return {_mm256_add_epi32(sum.a, _mm256_madd_epi16(_mm256_maddubs_epi16(k.magnitude_a, _mm256_sign_epi8(x, k.a)), ones)),
+          _mm256_add_epi32(sum.b, _mm256_madd_epi16(_mm256_maddubs_epi16(k.magnitude_b, _mm256_sign_epi8(x, k.b)), ones))};
+}
+inline I add_weighted(I sum, const ValueCodes& v, const int8_t* weights) {
+  int32_t four;
+  std::memcpy(&four, weights, 4);
+  const __m256i w = _mm256_set1_epi32(four), ones = _mm256_set1_epi16(1);
+  return {_mm256_add_epi32(sum.a, _mm256_madd_epi16(_mm256_maddubs_epi16(w, v.a), ones)),
+          _mm256_add_epi32(sum.b, _mm256_madd_epi16(_mm256_maddubs_epi16(w, v.b), ones))};
+}
+
+// Attention's blocks of sums in registers: the most queries that share each load, and the vectors loaded for kQueries of them.
+// Codes have two kinds of sums.
+inline constexpr int kFloatQueries = 4, kCodeQueries = 4;
+template <int kQueries> inline constexpr int kFloatVectors = kQueries > 1 ? 1 : 2;
+template <int kQueries> inline constexpr int kCodeVectors = 1;
 
 }  // namespace outrider::OUTRIDER_ISA

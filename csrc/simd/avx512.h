@@ -87,7 +87,6 @@ inline F load_high_u4(const uint8_t* p) {
   const __m512i bytes = _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
   return {_mm512_cvtepi32_ps(_mm512_srli_epi32(bytes, 4))};
 }
-inline void prefetch(const void* p) { __builtin_prefetch(p, 0, 2); }
 inline Bytes load_bytes(const uint8_t* p) { return {_mm512_loadu_si512(p)}; }
 inline Bytes and_bytes(Bytes a, uint8_t mask) { return {_mm512_and_si512(a.v, _mm512_set1_epi8(static_cast<char>(mask)))}; }
 inline Bytes or_bytes(Bytes a, Bytes b) { return {_mm512_or_si512(a.v, b.v)}; }
@@ -141,5 +140,30 @@ inline void dot_quads(const Quads& quads, int first, const int8_t* const (&x)[kR
     sum[r] = kCount == 8 ? iadd(low, high) : low;
   }
 }
+
+// Cached 8-bit codes, 4 for each lane, as operands of byte dot products. Codes of keys meet signed codes of a query, so VNNI takes
+// them unsigned, larger by kKeyOffset; codes of values meet softmax weights, which are unsigned themselves.
+inline constexpr int kKeyOffset = 128;
+struct KeyCodes { __m512i v; };
+struct ValueCodes { __m512i v; };
+inline KeyCodes key_codes(const int8_t* p) { return {_mm512_xor_si512(_mm512_loadu_si512(p), _mm512_set1_epi8(-128))}; }
+inline ValueCodes value_codes(const int8_t* p) { return {_mm512_loadu_si512(p)}; }
+// sum + the dot products of each lane's codes with the same 4 of a query, or with the weights (0 .. 127) of 4 positions.
+inline I add_scores(I sum, KeyCodes k, const int8_t* query) {
+  int32_t four;
+  std::memcpy(&four, query, 4);
+  return {_mm512_dpbusd_epi32(sum.v, k.v, _mm512_set1_epi32(four))};
+}
+inline I add_weighted(I sum, ValueCodes v, const int8_t* weights) {
+  int32_t four;
+  std::memcpy(&four, weights, 4);
+  return {_mm512_dpbusd_epi32(sum.v, _mm512_set1_epi32(four), v.v)};
+}
+
+// Attention's blocks of sums in registers: the most queries that share each load, and the vectors loaded for kQueries of them.
+// Codes have two kinds of sums.
+inline constexpr int kFloatQueries = 8, kCodeQueries = 4;
+template <int kQueries> inline constexpr int kFloatVectors = kQueries > 2 ? 2 : 4;
+template <int kQueries> inline constexpr int kCodeVectors = kQueries > 2 ? 2 : 4;
 
 }  // namespace outrider::OUTRIDER_ISA

@@ -4,6 +4,7 @@
 
 #include <cmath>
 #include <cstdint>
+#include <cstring>
 
 #include "weights/layout.h"
 
@@ -158,7 +159,6 @@ inline F load_i8(const uint8_t* p) {
            vcvtq_f32_s32(vmovl_s16(vget_low_s16(high))), vcvtq_f32_s32(vmovl_s16(vget_high_s16(high)))}};
 }
 
-inline void prefetch(const void* p) { __builtin_prefetch(p, 0, 2); }
 inline Bytes load_bytes(const uint8_t* p) {
   return quarters<Bytes>([=](int i) { return vld1q_u8(p + 16 * i); });
 }
@@ -226,5 +226,28 @@ template <int kLargest, int kCount, class Quads, int kRows>
     if constexpr (kCount == 8) sum[r] = iadd(sum[r], dot16(quads, first + 4, x[r] + 16));
   }
 }
+
+// Cached 8-bit codes, 4 for each lane, as operands of the dot-product instruction.
+inline constexpr int kKeyOffset = 0;
+struct KeyCodes { int8x16_t v[4]; };
+using ValueCodes = KeyCodes;
+inline KeyCodes key_codes(const int8_t* p) {
+  return quarters<KeyCodes>([=](int i) { return vld1q_s8(p + 16 * i); });
+}
+inline ValueCodes value_codes(const int8_t* p) { return key_codes(p); }
+// sum + the dot products of each lane's codes with the same 4 of a query, or with the weights (0 .. 127) of 4 positions.
+inline I add_scores(I sum, const KeyCodes& k, const int8_t* query) {
+  int32_t four;
+  std::memcpy(&four, query, 4);
+  const int8x16_t x = vreinterpretq_s8_s32(vdupq_n_s32(four));
+  return quarters<I>([&](int i) { return vdotq_s32(sum.v[i], k.v[i], x); });
+}
+inline I add_weighted(I sum, const ValueCodes& v, const int8_t* weights) { return add_scores(sum, v, weights); }
+
+// Attention's blocks of sums in registers: the most queries that share each load, and the vectors loaded for kQueries of them.
+// Codes have two kinds of sums.
+inline constexpr int kFloatQueries = 4, kCodeQueries = 4;
+template <int kQueries> inline constexpr int kFloatVectors = 1;
+template <int kQueries> inline constexpr int kCodeVectors = 1;
 
 }  // namespace outrider::OUTRIDER_ISA

@@ -166,7 +166,6 @@ inline F load_low_u4(const uint8_t* p) {
 inline F load_high_u4(const uint8_t* p) {
   return each([=](int i) { return static_cast<float>(p[i] >> 4); });
 }
-inline void prefetch(const void* p) { __builtin_prefetch(p, 0, 2); }
 inline Bytes load_bytes(const uint8_t* p) {
   return each_byte([=](int i) { return p[i]; });
 }
@@ -227,5 +226,29 @@ inline void dot_quads(const Quads& quads, int first, const int8_t* const (&x)[kR
     if constexpr (kCount == 8) sum[r] = iadd(sum[r], dot16(quads, first + 4, x[r] + 16));
   }
 }
+
+// Cached 8-bit codes, 4 for each lane, as operands of dot products.
+inline constexpr int kKeyOffset = 0;
+struct KeyCodes { int8_t v[64]; };
+using ValueCodes = KeyCodes;
+inline KeyCodes key_codes(const int8_t* p) {
+  KeyCodes k;
+  std::memcpy(k.v, p, sizeof k.v);
+  return k;
+}
+inline ValueCodes value_codes(const int8_t* p) { return key_codes(p); }
+// sum + the dot products of each lane's codes with the same 4 of a query, or with the weights (0 .. 127) of 4 positions.
+inline I add_scores(I sum, const KeyCodes& k, const int8_t* query) {
+  return each_int([&](int i) {
+    return sum.v[i] + k.v[4 * i] * query[0] + k.v[4 * i + 1] * query[1] + k.v[4 * i + 2] * query[2] + k.v[4 * i + 3] * query[3];
+  });
+}
+inline I add_weighted(I sum, const ValueCodes& v, const int8_t* weights) { return add_scores(sum, v, weights); }
+
+// Attention's blocks of sums in registers: the most queries that share each load, and the vectors loaded for kQueries of them.
+// Codes have two kinds of sums.
+inline constexpr int kFloatQueries = 2, kCodeQueries = 2;
+template <int kQueries> inline constexpr int kFloatVectors = 1;
+template <int kQueries> inline constexpr int kCodeVectors = 1;
 
 }  // namespace outrider::OUTRIDER_ISA

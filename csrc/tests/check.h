@@ -131,6 +131,7 @@ void test_head();
 void test_weight();
 void test_rowwise();
 void test_attention();
+void test_attention_work();
 void test_kv_cache();
 void test_threads();
 void test_work_stealing();

@@ -10,7 +10,7 @@ constexpr size_t kRows = 17;
 std::vector<float> naive_logits(const KernelTable& k, const Packed& w, const Activations& a, float output_scale) {
   std::vector<float> logits(a.rows * w.rows), out(a.rows * kTile);
   for (size_t t = 0; t < w.matrix.tiles; ++t) {
-    k.linear_tile(w.matrix, t, w.matrix.codes_of(t + 1), w.quantized() ? a.quantized.data() : nullptr,
+    k.linear_tile(w.matrix, t, w.matrix.tile(t + 1), w.quantized() ? a.quantized.data() : nullptr,
                   w.quantized() ? nullptr : a.dense.data(), static_cast<int>(a.rows), out.data(), kTile);
     for (size_t r = 0; r < a.rows; ++r)
       for (size_t i = 0; i < kTile && t * kTile + i < w.rows; ++i) logits[r * w.rows + t * kTile + i] = out[r * kTile + i];

@@ -1,7 +1,8 @@
 // KvCache against a naive model that records the last write to every slot.
 #include "cache/kv_cache.h"
 
-#include <map>
+#include <cstring>
+#include <memory>
 #include <stdexcept>
 
 #include "check.h"
@@ -22,27 +23,28 @@ std::vector<float> content(int number, int layer, int head, bool value) {
   return x;
 }
 
+std::shared_ptr<KvPages> new_pages(std::vector<KvShape> shapes, KvFormat format) {
+  return std::make_shared<KvPages>(std::move(shapes), format);
+}
+
+// A cache and, by position, the number of the row that it should hold.
 struct Model {
-  KvCache& cache;
-  std::vector<int> rows;  // by position: the number of its row
+  KvCache cache;
+  std::vector<int> rows;
   std::vector<int> staged;
-  std::vector<std::map<int64_t, int64_t>> position_in_slot;  // by layer and slot: the position written last
-  int next_row = 1;
 
-  explicit Model(KvCache& c) : cache(c), position_in_slot(c.layers()) {}
+  explicit Model(std::shared_ptr<KvPages> pages, int64_t most, int max_rows) : cache(std::move(pages), most, max_rows) {}
 
-  void stage(int count) {
+  void stage(int count, int& next_row) {
     cache.stage(count);
     staged.clear();
     for (int i = 0; i < count; ++i) {
       staged.push_back(next_row++);
       const int64_t position = static_cast<int64_t>(rows.size()) + i;
-      for (int l = 0; l < cache.layers(); ++l) {
-        position_in_slot[l][position % cache.capacity(l)] = position;
-        for (int h = 0; h < cache.shape(l).kv_heads; ++h)
-          portable().store_kv(content(staged[i], l, h, false).data(), content(staged[i], l, h, true).data(), kHeadDim, 0, kHeadDim,
-                              position % cache.capacity(l), cache.head(l, h));
-      }
+      for (int l = 0; l < cache.pages().layers(); ++l)
+        for (int h = 0; h < cache.pages().shape(l).kv_heads; ++h)
+          portable().store_kv(content(staged[i], l, h, false).data(), content(staged[i], l, h, true).data(), 0, kHeadDim, position,
+                              cache.head(l, h));
     }
   }
   void commit(const std::vector<int32_t>& path) {
@@ -53,87 +55,100 @@ struct Model {
   void truncate(int64_t length) {
     cache.truncate(length);
     rows.resize(static_cast<size_t>(length));
-    staged.clear();
   }
-  // Whether every position that the next pass would attend to after truncate(length) is still in its slot.
-  bool survives(int64_t length) const {
-    for (int l = 0; l < cache.layers(); ++l) {
-      const int window = cache.shape(l).window;
-      for (int64_t p = window ? std::max<int64_t>(0, length - window + 1) : 0; p < length; ++p)
-        if (position_in_slot[l].at(p % cache.capacity(l)) != p) return false;
+  // Releases every page that the next position does not need.
+  void drop_unneeded() {
+    for (int g = 0; g < cache.pages().groups(); ++g)
+      for (int64_t i = 0; (i + 1) * kPagePositions <= cache.first_needed(g, cache.length()); ++i) cache.drop(g, i);
+  }
+  std::vector<KvCache::Pages> held() const {
+    std::vector<KvCache::Pages> groups;
+    for (int g = 0; g < cache.pages().groups(); ++g) {
+      groups.emplace_back();
+      for (int64_t i = 0; i * kPagePositions < cache.max_positions(); ++i) groups.back().push_back(cache.page(g, i));
     }
-    return true;
+    return groups;
   }
   bool holds() const {
-    if (cache.length() != static_cast<int64_t>(rows.size())) return false;
-    for (int l = 0; l < cache.layers(); ++l) {
-      const int window = cache.shape(l).window;
-      const int64_t length = cache.length();
-      for (int64_t p = window ? std::max<int64_t>(0, length - window + 1) : 0; p < length; ++p)
-        for (int h = 0; h < cache.shape(l).kv_heads; ++h) {
+    const int64_t length = cache.length();
+    if (length != static_cast<int64_t>(rows.size())) return false;
+    for (int l = 0; l < cache.pages().layers(); ++l)
+      for (int64_t p = cache.first_needed(cache.pages().group(l), length); p < length; ++p) {
+        const int heads = cache.pages().shape(l).kv_heads;
+        std::vector<float> keys(heads * kHeadDim), values(keys.size());
+        cache.read(l, p, keys.data(), values.data());
+        for (int h = 0; h < heads; ++h) {
           const std::vector<float> key = content(rows[p], l, h, false), value = content(rows[p], l, h, true);
-          std::vector<float> keys(cache.shape(l).kv_heads * kHeadDim), values(keys.size());
-          cache.read(l, p, keys.data(), values.data());
           for (int d = 0; d < kHeadDim; ++d)
             if (keys[h * kHeadDim + d] != key[d] || values[h * kHeadDim + d] != value[d]) return false;
         }
-    }
+      }
     return true;
   }
 };
 
+// Sequences that stage, commit, shorten themselves and continue each other's beginnings: none changes what another holds.
 void random_walk(KvFormat format, uint64_t seed) {
   Random random(seed);
   const int max_rows = 9;
   const int64_t most = 700;
-  KvCache cache({{1, kHeadDim, 0}, {2, kHeadDim, 24}, {1, kHeadDim, 2}, {2, kHeadDim, 100}}, most, max_rows, format);
-  Model model(cache);
-  bool held = true, earliest = true, refused = true;
-  for (int step = 0; step < 500; ++step) {
-    const int64_t length = cache.length();
-    const int what = random.below(20);
-    if (what < 16) {
+  const auto pages =
+      new_pages({{1, kHeadDim, 0}, {2, kHeadDim, 24}, {1, kHeadDim, 2}, {2, kHeadDim, 200}, {1, kHeadDim, 24}}, format);
+  std::vector<std::unique_ptr<Model>> models;
+  int next_row = 1;
+  bool held = true, refused = true;
+  for (int step = 0; step < 1500; ++step) {
+    const int what = random.below(40);
+    if (models.size() < 4) models.push_back(std::make_unique<Model>(pages, most, max_rows));
+    const size_t chosen = random.below(static_cast<int>(models.size()));
+    Model& model = *models[chosen];
+    const int64_t length = model.cache.length();
+    if (what < 32) {
       const int count = 1 + random.below(max_rows);
       if (length + count > most) {
         bool thrown = false;
         try {
-          cache.stage(count);
+          model.cache.stage(count);
         } catch (const std::invalid_argument&) { thrown = true; }
-        refused &= thrown && cache.length() == length;
-        model.truncate(random.coin() ? 0 : length - random.below(10));
+        refused &= thrown && model.cache.length() == length;
+        model.truncate(0);
         continue;
       }
-      model.stage(count);
+      model.stage(count, next_row);
       std::vector<int32_t> path;
       for (int r = 0; r < count; ++r)
         if (random.below(3) != 0) path.push_back(r);
-      if (what < 15) model.commit(path);  // otherwise the pass is discarded
+      if (what < 30) model.commit(path);  // otherwise the pass is discarded
+      if (random.coin()) model.drop_unneeded();
+    } else if (what < 36) {
+      const int64_t to = length == 0 ? 0 : length - random.below(static_cast<int>(std::min<int64_t>(length, 200)));
+      try {
+        model.truncate(to);
+      } catch (const std::invalid_argument&) { refused &= model.cache.length() == length; }
+    } else if (what < 39 && length > 0) {
+      auto next = std::make_unique<Model>(pages, most, max_rows);
+      const int64_t shared = length - random.below(static_cast<int>(std::min<int64_t>(length, 150)));
+      try {
+        next->cache.resume(model.held(), shared);
+        next->rows.assign(model.rows.begin(), model.rows.begin() + shared);
+      } catch (const std::invalid_argument&) { refused &= next->cache.length() == 0 && shared < length; }
+      models[random.below(static_cast<int>(models.size()))] = std::move(next);
     } else {
-      int64_t least = cache.earliest();
-      if (least > length) earliest = false;
-      for (int64_t n = 1; n <= length; ++n) earliest &= (n >= least) == model.survives(n);
-      if (least > 1) {
-        bool thrown = false;
-        try {
-          cache.truncate(least - 1);
-        } catch (const std::invalid_argument&) { thrown = true; }
-        refused &= thrown && cache.length() == length;
-      }
-      if (what == 19) model.truncate(0);
-      else if (length > 0) model.truncate(std::max<int64_t>(least, length - random.below(40)));
+      models.erase(models.begin() + static_cast<int64_t>(chosen));
     }
-    if (step % 3 == 0) held &= model.holds();
+    if (step % 3 == 0)
+      for (const auto& m : models) held &= m->holds();
   }
-  held &= model.holds();
+  for (const auto& m : models) held &= m->holds();
   CHECK(held, note("walk", "format", static_cast<int>(format), "seed", seed));
-  CHECK(earliest, note("earliest() is exact", "format", static_cast<int>(format), "seed", seed));
   CHECK(refused, note("refusals change nothing", "format", static_cast<int>(format), "seed", seed));
+  models.clear();
+  CHECK(pages->bytes_in_use() == 0, "all pages are free");
 }
 
 void refusals() {
-  KvCache cache({{1, kHeadDim, 8}, {1, kHeadDim, 0}}, 50, 4, KvFormat::kFloat16);
-  CHECK(cache.length() == 0 && cache.max_positions() == 50 && cache.layers() == 2, "");
-  CHECK(cache.capacity(0) == 48 && cache.capacity(1) == 64, "");  // 8 + 4 + 32 and 50, in whole blocks
+  KvCache cache(new_pages({{1, kHeadDim, 200}, {1, kHeadDim, 0}}, KvFormat::kFloat16), 500, 4);
+  CHECK(cache.length() == 0 && cache.max_positions() == 500 && cache.pages().layers() == 2 && cache.pages().groups() == 2, "");
   CHECK_THROWS(std::invalid_argument, cache.stage(5), "more rows than a pass has");
   CHECK_THROWS(std::invalid_argument, cache.commit({0}), "nothing is staged");
   CHECK_THROWS(std::invalid_argument, cache.truncate(1), "longer than the sequence");
@@ -144,40 +159,51 @@ void refusals() {
   CHECK_THROWS(std::invalid_argument, cache.commit({1, 1}), "twice");
   CHECK_THROWS(std::invalid_argument, cache.commit({2, 1}), "descending");
   CHECK(cache.length() == 0, "refused commits change nothing");
-  cache.commit({0, 2});
-  CHECK(cache.length() == 2, "");
-  CHECK_THROWS(std::invalid_argument, cache.commit({0}), "committed already");
-  for (int i = 0; i < 12; ++i) cache.stage(4), cache.commit({0, 1, 2, 3});
-  CHECK(cache.length() == 50, "");
+  for (int i = 0; i < 125; ++i) cache.stage(4), cache.commit({0, 1, 2, 3});
+  CHECK(cache.length() == 500, "");
   CHECK_THROWS(std::invalid_argument, cache.stage(1), "no room");
-  cache.stage(0);
-  cache.commit({});
-  CHECK(cache.length() == 50 && cache.earliest() == 9, note("", "earliest", cache.earliest()));
-  CHECK_THROWS(std::invalid_argument, cache.truncate(8), "overwritten");
-  cache.truncate(9);
-  CHECK(cache.length() == 9 && cache.earliest() == 9, "");
+  CHECK_THROWS(std::invalid_argument, cache.drop(1, 0), "full attention needs all");
+  CHECK_THROWS(std::invalid_argument, cache.drop(0, 2), "position 300 is needed");
+  CHECK_THROWS(std::invalid_argument, cache.drop(2, 0), "no such group");
+  CHECK_THROWS(std::invalid_argument, cache.page(0, 4), "beyond the end");
+  cache.drop(0, 0);
+  cache.drop(0, 1);
+  CHECK(!cache.page(0, 1) && cache.page(0, 2) && cache.page(1, 0), "");
+  std::vector<float> key(kHeadDim), value(kHeadDim);
+  CHECK_THROWS(std::invalid_argument, cache.read(0, 255, key.data(), value.data()), "dropped");
+  CHECK_THROWS(std::invalid_argument, cache.truncate(455), "position 255 is needed");
+  KvCache other(new_pages({{1, kHeadDim, 200}, {1, kHeadDim, 0}}, KvFormat::kFloat16), 500, 4);
+  std::vector<KvCache::Pages> pages(2);
+  for (int g = 0; g < 2; ++g)
+    for (int i = 0; i < 4; ++i) pages[g].push_back(cache.page(g, i));
+  CHECK_THROWS(std::invalid_argument, other.resume(pages, 500), "pages of another model");
+  CHECK_THROWS(std::invalid_argument, cache.resume(pages, 500), "not empty");
+  cache.truncate(456);
+  CHECK(cache.length() == 456, "");
   cache.truncate(0);
-  CHECK(cache.length() == 0 && cache.earliest() == 0, "");
+  CHECK_THROWS(std::invalid_argument, cache.resume(pages, 501), "too long");
+  CHECK_THROWS(std::invalid_argument, cache.resume(pages, 455), "position 255 is needed");
+  cache.resume(pages, 456);
+  CHECK(cache.length() == 456 && cache.page(1, 0) == pages[1][0] && cache.page(1, 3) != pages[1][3], "a full page is shared");
 }
 
-// The memory of heads and layers does not overlap, and all of it is accessible.
+// The memory of heads, layers and pages does not overlap, and all of it is accessible.
 void memory() {
   for (KvFormat format : kAllFormats) {
-    KvCache cache({{3, 48, 0}, {1, 32, 5}}, 33, 2, format);
+    const auto pages = new_pages({{3, 48, 0}, {1, 32, 5}, {1, 16, 0}}, format);
+    KvCache cache(pages, 300, 200);
+    cache.stage(200);
     std::vector<std::pair<uint8_t*, size_t>> parts;
-    for (int l = 0; l < cache.layers(); ++l)
-      for (int h = 0; h < cache.shape(l).kv_heads; ++h) {
-        const KvHead head = cache.head(l, h);
-        const size_t slots = static_cast<size_t>(cache.capacity(l));
-        for (void* p : {head.keys, head.values})
-          parts.push_back({static_cast<uint8_t*>(p), slots * cache.shape(l).head_dim * element_bytes(format)});
-        for (float* p : {head.key_scales, head.value_scales})
-          if (p) parts.push_back({reinterpret_cast<uint8_t*>(p), slots * sizeof(float)});
-      }
+    for (int l = 0; l < pages->layers(); ++l)
+      for (int h = 0; h < pages->shape(l).kv_heads; ++h)
+        for (int64_t p : {0, 128}) {
+          const KvHead head = cache.head(l, h);
+          parts.push_back({head.page(p), head.layout.bytes()});
+        }
     size_t total = 0;
     for (size_t i = 0; i < parts.size(); ++i)
       std::memset(parts[i].first, static_cast<int>(i + 1), parts[i].second), total += parts[i].second;
-    bool apart = total <= cache.reserved_bytes();
+    bool apart = total <= pages->bytes_in_use();
     for (size_t i = 0; i < parts.size(); ++i)
       for (size_t b = 0; b < parts[i].second; ++b) apart &= parts[i].first[b] == i + 1;
     CHECK(apart, note("memory", "format", static_cast<int>(format)));

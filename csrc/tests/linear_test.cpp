@@ -18,7 +18,7 @@ void multiply(const KernelTable& k, const Packed& w, size_t tile, const Activati
     if (w.quantized()) quantized.push_back(a.quantized[r]);
     dense.push_back(a.dense[r]);
   }
-  k.linear_tile(w.matrix, tile, w.matrix.codes_of(tile + 1), w.quantized() ? quantized.data() : nullptr,
+  k.linear_tile(w.matrix, tile, w.matrix.tile(tile + 1), w.quantized() ? quantized.data() : nullptr,
                 w.quantized() ? nullptr : dense.data(), static_cast<int>(chosen.size()), out, stride);
 }
 

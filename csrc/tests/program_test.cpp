@@ -152,7 +152,7 @@ struct Answer {
 Answer answer(int threads, KvFormat format, int chunk, bool adapts = false) {
   Recorder recorder(threads, format, adapts);
   Program& program = recorder.record();
-  KvCache cache(kShapes, 80, kRows, format);
+  KvCache cache(std::make_shared<KvPages>(kShapes, format), 80, kRows);
   Sampler sampler;
   Answer found;
   constexpr int kTokens = 60;
@@ -199,7 +199,7 @@ void test_adapters() {
   }
   Recorder recorder(1, KvFormat::kFloat32, true);
   Program& program = recorder.record();
-  KvCache cache(kShapes, 80, kRows, KvFormat::kFloat32);
+  KvCache cache(std::make_shared<KvPages>(kShapes, KvFormat::kFloat32), 80, kRows);
   RowBatch batch{{1}, {0}, {-1}, {0}, {&cache}};
   batch.adapter = {kAdapters};
   CHECK_THROWS(std::invalid_argument, program.run(batch, nullptr), "an adapter that the program does not have");
@@ -216,7 +216,7 @@ void test_many_threads() {
 
 void test_second_thread_is_refused() {
   auto pool = std::make_shared<ThreadPool>(2);
-  KvCache cache(kShapes, 80, kRows, KvFormat::kFloat16);
+  KvCache cache(std::make_shared<KvPages>(kShapes, KvFormat::kFloat16), 80, kRows);
   const Exclusive held(cache.in_use(), "the key-value cache");
   CHECK_THROWS(std::runtime_error, cache.commit({}), "the cache is in use");
   CHECK_THROWS(std::runtime_error, cache.truncate(0), "the cache is in use");

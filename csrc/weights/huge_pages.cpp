@@ -41,9 +41,11 @@ std::shared_ptr<uint8_t> piece(const std::shared_ptr<Chunk>& chunk, size_t bytes
 
 }  // namespace
 
+std::shared_ptr<uint8_t> huge_chunk(size_t bytes) { return piece(std::make_shared<Chunk>(bytes), bytes); }
+
 std::shared_ptr<uint8_t> huge_memory(size_t bytes) {
   bytes = round_up(bytes, kLine);
-  if (bytes > kChunk / 2) return piece(std::make_shared<Chunk>(bytes), bytes);
+  if (bytes > kChunk / 2) return huge_chunk(bytes);
   const std::lock_guard lock(shared_chunk_mutex);
   std::shared_ptr<Chunk> chunk = shared_chunk.lock();
   if (!chunk || chunk->size - chunk->used < bytes) shared_chunk = chunk = std::make_shared<Chunk>(kChunk);

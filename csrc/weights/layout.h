@@ -153,7 +153,7 @@ constexpr size_t code_bytes(int bits) { return bits == 2 ? 128 : bits == 4 ? 256
 constexpr size_t dense_bytes(Format f) { return info(f).block_bytes / info(f).block; }
 // Bytes of one scale group of a tile.
 constexpr size_t group_scale_bytes(bool zero_points) { return kTile * (zero_points ? 5 : 4); }
-// Bytes of one tile's scales for `columns` columns; not of kGroups.
+// Bytes of one tile's scales for `columns` columns; 0 for kGroups.
 constexpr size_t scale_bytes(Scales s, size_t columns) {
   switch (s) {
     case Scales::kPlain:
@@ -181,6 +181,9 @@ struct GroupScales {
   GroupScales from_row(size_t row) const { return {scale + row * groups, zero ? zero + row * groups : nullptr, groups}; }
 };
 
+// Where a tile's codes and scales begin.
+struct Tile { const uint8_t *codes, *scales; };
+
 // A packed matrix, as kernels see it. Padding rows of the last tile are zero.
 struct Matrix {
   Format format;
@@ -192,7 +195,7 @@ struct Matrix {
   bool zero_points;     // whether the matrix has its own, in kGroups
   float factor = 1.0f;  // of all weights: an output is the sum times it
 
-  const uint8_t* codes_of(size_t tile) const { return codes + tile * tile_codes; }
+  Tile tile(size_t number) const { return {codes + number * tile_codes, scales + number * tile_scales}; }
 };
 
 // 32 columns of a quantized activation row; codes[i] * scale approximates the float32 value. All that a kernel needs of them is

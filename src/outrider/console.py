@@ -9,6 +9,7 @@ import sys
 import warnings
 from collections.abc import Callable
 from enum import StrEnum
+from pathlib import Path
 from traceback import clear_frames
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -44,6 +45,19 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object 
 ContextOption = Annotated[
     int | None,
     typer.Option(help="Context size of a request, in tokens (prompt and answer).", show_default="the model's"),
+]
+
+PrefixCacheDirOption = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="DIR",
+        help="Folder for keys and values that leave memory, which then outlive the process; not encrypted.",
+        show_default="memory only",
+    ),
+]
+PrefixCacheDiskOption = Annotated[
+    float | None,
+    typer.Option(min=0, metavar="GIB", help="Limit of --prefix-cache-dir.", show_default="10"),
 ]
 
 DrafterOption = Annotated[
@@ -108,13 +122,16 @@ QuantizeOption = Annotated[
 class KvCacheDtype(StrEnum):
     """Format of keys and values."""
 
+    int8 = "int8"
     float16 = "float16"
     float32 = "float32"
-    int8 = "int8"
 
 
 KvCacheOption = Annotated[
-    KvCacheDtype, typer.Option(help="Format of the key-value cache; int8 takes half the memory of float16.")
+    KvCacheDtype,
+    typer.Option(
+        help="Format of the key-value cache; int8 is 8-bit in layers of full attention, float16 in sliding ones."
+    ),
 ]
 
 
@@ -186,7 +203,7 @@ def exhaustion(what: str, during: str = "", needs: str = "") -> str:
     """A sentence for `exhausted`."""
     if what == "threads":
         return f"the system starts no more threads{during}: lower --threads, or raise its limit (ulimit -u)"
-    remedy = "use a smaller model or --context, --quantize q4_0 or --kv-cache-dtype int8, or close other programs"
+    remedy = "use a smaller model or --context, or --quantize q4_0, or close other programs"
     return f"memory ran out{during}{needs}: {remedy}"
 
 
@@ -194,10 +211,14 @@ def load_model(
     model: str,
     *,
     quantize: Quantize = Quantize.none,
-    kv_cache_dtype: KvCacheDtype = KvCacheDtype.float16,
+    kv_cache_dtype: KvCacheDtype = KvCacheDtype.int8,
+    prefix_cache_disk: float | None = None,
     **options: Any,
 ) -> LLM:
     """`LLM(model, **options)` with a progress bar; reports what quantizing cost, and warns of too many threads.
+
+    Args:
+        prefix_cache_disk: in GiB.
 
     Raises:
         OutriderError: as LLM does, or memory ran out.
@@ -207,6 +228,7 @@ def load_model(
 
     options["quantize"] = None if quantize is Quantize.none else quantize.value
     options["kv_cache_dtype"] = kv_cache_dtype.value
+    options["prefix_cache_disk"] = None if prefix_cache_disk is None else int(prefix_cache_disk * (1 << 30))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # printed below, without a source line
         try:

@@ -26,7 +26,7 @@ _TOKENIZER_BYTES = 600
 """Of a token of the vocabulary, in the tokenizer's tables (Gemma 3's 262,144 tokens: 150 MB)."""
 _BUFFER_BYTES = 5.25
 """Of a value in the buffers of a pass: float32, and its quantized copy."""
-_USUAL_CONTEXT = 4096
+USUAL_CONTEXT = 4096
 """A model whose own limit does not fit is loaded all the same if this does: pages are taken as a sequence grows."""
 _CONTEXT_STEP = 256
 _SMALLER = "a smaller model or one in fewer bits, or close other programs"
@@ -57,7 +57,7 @@ class Setting:
     """What decides how much memory a model takes."""
 
     context: int
-    kv_format: KvFormat = "float16"
+    kv_format: KvFormat = "int8"
     quantize: Quantization | None = None
 
 
@@ -119,7 +119,7 @@ def check_fit(name: str, footprint: Footprint, setting: Setting, memory: Memory,
     Raises:
         UsageError: it does not fit; the sentence has the settings that do.
     """
-    usual = min(setting.context, _USUAL_CONTEXT)
+    usual = min(setting.context, USUAL_CONTEXT)
     least = setting if asked else Setting(usual, setting.kv_format, setting.quantize)
     whole, needed = footprint.needs(setting), footprint.needs(least)
     limit = " of the container's limit" if memory.contained else ""

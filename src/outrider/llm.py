@@ -32,14 +32,17 @@ class LLM:
             None for none. `LLM.drafter` has its path, and the reason.
         lookup: also draft by prompt lookup (n-gram matches).
         lookup_history: tokens of earlier requests that lookup also covers (some 600 bytes each); 0 for none.
-        prefix_cache_bytes: memory for keys and values of finished sequences, reused by prompts with the same prefix
+        prefix_cache_bytes: memory for keys and values that no running request uses, kept for prompts that begin alike
             (least recently used out first); 0 for none, None for a quarter of what is available after loading.
+        prefix_cache_dir: a folder for keys and values that leave memory, and for all of them when the model is closed:
+            they serve again after a restart. It is made for this user alone; nothing in it is encrypted.
+        prefix_cache_disk: most bytes of the folder (least recently used out first); None for 10 GiB.
         threads: None for one per usable core (`cores.py`).
-        context: most positions of one request; None for the model's own limit.
+        context: most positions of one request; None for the model's own limit, or less if no more fits into memory.
         progress: called with (what, fraction from 0 to 1) while loading; None for a bar on a terminal or in a
             notebook; False for none.
-        kv_cache_dtype: format of keys and values: "float16", "float32", or "int8" (half the memory of float16, for
-            0.5 % of perplexity on the demo model).
+        kv_cache_dtype: format of keys and values: "int8" (8 bits in layers of full attention; no measurable loss),
+            "float16" or "float32".
         quantize: "q4_0" or "q8_0" for floating-point weights in blocks of 4 or 8 bits (see `quant.packs`); None for
             weights as stored in the checkpoint.
         lora: LoRA adapters of this model by name: folders as PEFT saves them, GGUF adapters, or ids of the hub. A
@@ -67,15 +70,19 @@ class LLM:
         threads: int | None = None,
         context: int | None = None,
         progress: Callable[[str, float], None] | bool | None = None,
-        kv_cache_dtype: KvFormat = "float16",
+        kv_cache_dtype: KvFormat = "int8",
         quantize: Quantization | None = None,
         lora: str | Path | Mapping[str, str | Path] | None = None,
         lora_drafters: Mapping[str, str | Path] | None = None,
+        prefix_cache_dir: str | Path | None = None,
+        prefix_cache_disk: int | None = None,
     ) -> None:
         options = LoadOptions(
             *(drafter, lookup, lookup_history, prefix_cache_bytes, threads, context, kv_cache_dtype, quantize),
             lora={} if lora is None else lora,
             lora_drafters={} if lora_drafters is None else lora_drafters,
+            prefix_cache_dir=prefix_cache_dir,
+            prefix_cache_disk=prefix_cache_disk,
         )
         with loading_bar(progress) as advance:
             loaded = load(model, options, advance)
@@ -104,7 +111,8 @@ class LLM:
         Raises:
             UsageError: a prompt is empty, too long for the context, or has ids outside the vocabulary; the grammar
                 cannot be used, or exceeded its work limit; an argument is of a wrong type.
-            OutriderError: a pass failed, or the model was closed while the request ran.
+            OutriderError: a pass failed, the model was closed while the request ran, or a prompt and its answer could
+                never fit into memory.
         """
         parts = self.parts
         ids = parts.prompts.encode_all(prompts)

@@ -13,7 +13,10 @@ from typing import Any
 
 from outrider.assembly import cpu_target
 from outrider.backends import cpu
-from outrider.cache import CachePool
+from outrider.cache import CachePool, cache_bytes
+from outrider.cache.disk import MOST_BYTES, PageStore
+from outrider.cache.disk_nodes import DiskNodes
+from outrider.cache.identity import model_identity
 from outrider.chat.template import ChatTemplate, chat_template_of
 from outrider.checkpoints import open_checkpoint
 from outrider.checkpoints.adapters import Adapter, merged, open_adapter
@@ -30,7 +33,7 @@ from outrider.engine.measure import Measure
 from outrider.engine.prefill import PREFILL_CHUNK
 from outrider.engine.target import Target
 from outrider.errors import CheckpointError, UsageError, given
-from outrider.fit import Footprint, Setting, check_fit
+from outrider.fit import USUAL_CONTEXT, Footprint, Setting, check_fit
 from outrider.machine import available_bytes, memory
 from outrider.models.gemma import kv_layers
 from outrider.prompts import Prompts
@@ -46,6 +49,9 @@ Progress = Callable[[str, float], None]
 """Called with the step and the fraction done, from 0 to 1."""
 
 _MOST_THREADS = 256
+_CACHED = 0.8
+"""Of the memory that is available after the weights are packed: for keys and values. The rest is for logits, media,
+drafters and the requests themselves."""
 _NAMED_PATHS = "a dict of names and paths, such as {'sql': 'sql-lora'}"
 _log = logging.getLogger("outrider.loading")
 
@@ -64,10 +70,12 @@ class LoadOptions:
     prefix_cache_bytes: int | None = None
     threads: int | None = None
     context: int | None = None
-    kv_cache_dtype: cpu.KvFormat = "float16"
+    kv_cache_dtype: cpu.KvFormat = "int8"
     quantize: Quantization | None = None
     lora: str | Path | Mapping[str, str | Path] = field(default_factory=dict)
     lora_drafters: Mapping[str, str | Path] = field(default_factory=dict)
+    prefix_cache_dir: str | Path | None = None
+    prefix_cache_disk: int | None = None
 
     def __post_init__(self) -> None:
         for name, expected, fits in (
@@ -81,9 +89,13 @@ class LoadOptions:
             ("quantize", f"None or one of {', '.join(QUANTIZATIONS)}", self.quantize in (None, *QUANTIZATIONS)),
             ("lora", f"a path, or {_NAMED_PATHS}", _named_paths(self.lora) or isinstance(self.lora, str | Path)),
             ("lora_drafters", _NAMED_PATHS, _named_paths(self.lora_drafters)),
+            ("prefix_cache_dir", "None or a path", isinstance(self.prefix_cache_dir, str | Path | None)),
+            ("prefix_cache_disk", "None or a number of bytes", _within(self.prefix_cache_disk, 1)),
         ):
             if not fits:
                 raise UsageError(f"{name} must be {expected}, not {given(getattr(self, name))}")
+        if self.prefix_cache_disk is not None and self.prefix_cache_dir is None:
+            raise UsageError("prefix_cache_disk is the limit of a folder: name it with prefix_cache_dir")
         adapters = self.lora if isinstance(self.lora, Mapping) else {}
         if other := self.lora_drafters.keys() - adapters.keys():
             raise UsageError(f"there is no adapter {min(other)!r} for its drafter: load it with lora={{name: path}}")
@@ -151,14 +163,19 @@ def load(source: str | Path, options: LoadOptions, progress: Progress) -> Loaded
     tokenizer = open_tokenizer(tables, path=checkpoint.path, written="" if template is None else template.written)
     ends = end_tokens(config.end_token_ids, tokenizer, special_tokens(tables).get("eos_token"))
     config = replace(config, end_token_ids=ends)
-    context, pool = context_of(config, options.context), open_pool(options.threads)
+    own_context, pool = context_of(config, options.context), open_pool(options.threads)
     drafter = choose_drafter(source, checkpoint.path, config, options.drafter)
     drafters = open_drafters(drafter.path, config, options)
     checkpoint, adapters = open_adapters(checkpoint, config, options)
     check_memory(checkpoint, config, drafters, options)
+    pages, store = open_pages(checkpoint, config, adapters, options)
     weights, packed = open_weights(checkpoint, options.quantize, pool, progress)
     target = record_target(config, drafters, adapters, weights, pool, options)
     weight_bytes = weights.packed_bytes
+    caches = open_caches(config, own_context, options, pages, store)
+    context = caches.longest(own_context)
+    if context < own_context:
+        _log.info("requests may have %d of %d tokens: more keys and values do not fit", context, own_context)
     tokenizer.pad(target.vocabulary)
     grammars = grammar_compiler(tokenizer, target.vocabulary)
     prompts = Prompts(
@@ -172,7 +189,6 @@ def load(source: str | Path, options: LoadOptions, progress: Progress) -> Loaded
     )
     recorded = {lora: record_drafter(of, config, weights, pool, options) for lora, of in drafters.items()}
     progress("measuring pass costs", 1.0)
-    caches = open_caches(config, context, options)
     measure = Measure(target, caches)
     planner = make_planner(measure, target, tokenizer, recorded, options)
     engine = Engine(target, tokenizer, caches, planner, grammars, context=context, chunk=PREFILL_CHUNK)
@@ -193,7 +209,7 @@ def load(source: str | Path, options: LoadOptions, progress: Progress) -> Loaded
         caches=caches,
         measure=measure,
         engine=engine,
-        driver=Driver(engine, load_seconds),
+        driver=Driver(engine, load_seconds, caches.flush),
         packed=packed,
         weight_bytes=weight_bytes,
         load_seconds=load_seconds,
@@ -319,15 +335,33 @@ def record_drafter(
     return {kind.name: program}
 
 
-def open_caches(config: ModelConfig, context: int, options: LoadOptions) -> CachePool:
-    """The key-value caches, with the memory for the prefix cache."""
-    kept = options.prefix_cache_bytes
+def open_pages(
+    checkpoint: Checkpoint, config: ModelConfig, adapters: Mapping[str, Adapter], options: LoadOptions
+) -> tuple[cpu.KvPages, PageStore | None]:
+    """The memory of keys and values, and the folder for those that leave it. Raises UsageError if it cannot be used."""
+    pages = cpu.KvPages(cpu.kv_shapes(kv_layers(config)), options.kv_cache_dtype)
+    if options.prefix_cache_dir is None:
+        return pages, None
+    identity = model_identity(checkpoint, adapters, options.quantize, pages, options.kv_cache_dtype)
+    page_bytes = [pages.page_bytes(group) for group in range(len(pages.windows))]
+    folder = Path(options.prefix_cache_dir).expanduser()
+    return pages, PageStore(folder, identity, page_bytes, most_bytes=options.prefix_cache_disk or MOST_BYTES)
+
+
+def open_caches(
+    config: ModelConfig, context: int, options: LoadOptions, pages: cpu.KvPages, store: PageStore | None
+) -> CachePool:
+    """The key-value caches, in the memory that the weights leave, or as much as `check_memory` has counted with."""
+    available, kept, layers = available_bytes(), options.prefix_cache_bytes, kv_layers(config)
+    least = cache_bytes(layers, options.context or min(context, USUAL_CONTEXT), PREFILL_CHUNK, options.kv_cache_dtype)
+    budget = max(int(_CACHED * available), least)
     return CachePool(
-        cpu.kv_shapes(kv_layers(config)),
+        pages,
         context + PREFILL_CHUNK,
         PREFILL_CHUNK,
-        kv_format=options.kv_cache_dtype,
-        kept_bytes=available_bytes() // 4 if kept is None else kept,
+        budget=budget,
+        kept_bytes=available // 4 if kept is None else kept,
+        store=None if store is None else DiskNodes(store, pages, budget),
     )
 
 

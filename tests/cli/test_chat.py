@@ -199,6 +199,24 @@ def test_what_is_typed_is_kept_in_a_file_only_if_one_is_named(tmp_path):
     assert "Paris" in file.read_text()
 
 
+def test_a_named_session_goes_on_after_a_restart(tmp_path, monkeypatch):
+    for variable in ("XDG_STATE_HOME", "XDG_CACHE_HOME"):
+        monkeypatch.setenv(variable, str(tmp_path))
+    kept, saved = tmp_path / "outrider" / "sessions" / "trip.jsonl", tmp_path / "said.json"
+    with session("--session", "trip") as terminal:
+        terminal.ask("Paris\r", " is big.")
+        terminal.ask("/retry\r", " is big.")
+        terminal.type("\x04")
+        assert terminal.exit_code() == 0
+    with session("--session", "trip") as terminal:
+        terminal.ask("Rome\r", " is big.")
+        terminal.ask(f"/save {saved}\r", "saved 4 messages")
+        assert [json.loads(line) for line in kept.read_text().splitlines()] == json.loads(saved.read_text())["messages"]
+        terminal.ask("/clear\r", "/clear")
+        terminal.ask("/help\r", "/clear")
+        assert kept.read_text() == ""
+
+
 def test_drafted_tokens_are_coloured():
     with session("--show-drafts", answer="abcdef") as terminal:
         terminal.ask("x\r", "\033[32mab\033[0m\033[33mc\033[0m\033[32mde\033[0m\033[33mf\033[0m")

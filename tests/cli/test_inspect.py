@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 
-import pytest
 from tiny_checkpoints import make_assistant, save_folder
 
-from outrider.backends.cpu import KvCache, kv_shapes
+from outrider.backends.cpu import PAGE_POSITIONS, KvPages, kv_shapes
+from outrider.cache import bytes_per_position
 from outrider.checkpoints import open_checkpoint
-from outrider.checkpoints.traffic import kv_bytes_per_position, weight_traffic
+from outrider.checkpoints.traffic import weight_traffic
 from outrider.models.gemma import kv_layers
 
 
@@ -58,7 +58,7 @@ def test_a_drafters_step_reads_only_the_clusters_that_it_scores(tiny):
 def test_shared_layers_keep_no_keys_and_values(tiny):
     config = open_checkpoint(tiny("gemma4-e2b").gguf).config
     own = [layer for i, layer in enumerate(config.layers) if layer.kv_source == i and layer.kind == "full"]
-    assert kv_bytes_per_position(config)["full"] == sum(4 * layer.kv_heads * layer.head_dim for layer in own)
+    assert bytes_per_position(kv_layers(config), "float16")["full"] == sum(4 * x.kv_heads * x.head_dim for x in own)
 
 
 def test_what_a_context_takes(tiny, call):
@@ -66,8 +66,10 @@ def test_what_a_context_takes(tiny, call):
     found = json.loads(call("inspect", str(path), "--json").out)
     assert list(found["context_bytes"]) == ["4096"]  # its own limit, which lies below 8k
     assert found["memory_bytes"]["4096"] > found["context_bytes"]["4096"] > 0
-    cache = KvCache(kv_shapes(kv_layers(open_checkpoint(path).config)), 4096, 256, "float16")
-    assert found["context_bytes"]["4096"] == pytest.approx(cache.reserved_bytes, rel=0.05)
+    pages = KvPages(kv_shapes(kv_layers(open_checkpoint(path).config)), "int8")
+    (window,) = [window for window in pages.windows if window]
+    counts = [-(-(window + 256) // PAGE_POSITIONS) + 1 if own else 4096 // PAGE_POSITIONS for own in pages.windows]
+    assert found["context_bytes"]["4096"] == sum(n * pages.page_bytes(group) for group, n in enumerate(counts))
 
 
 def test_the_drafter_that_fits_is_named(tiny, call, copy_of):

@@ -58,6 +58,7 @@ def test_every_option_reaches_the_model(fake, call):
     options = ["--draft", "4", "--no-lookup", "--drafter", "off", "--max-tokens", "7", "--temperature", "0.5"]
     options += ["--top-k", "3", "--top-p", "0.9", "--min-p", "0.1", "--seed", "11", "--stop", "a", "--stop", "b"]
     options += ["--quantize", "q4_0", "--kv-cache-dtype", "int8", "--threads", "1", "--context", "99"]
+    options += ["--prefix-cache-dir", "pages", "--prefix-cache-disk", "1.5"]
     ran = call("run", "demo", "x", *options)
     assert ran.code == 0
     assert (
@@ -65,7 +66,8 @@ def test_every_option_reaches_the_model(fake, call):
     )
     (llm,) = fake.made
     expected = {"drafter": "off", "lookup": False, "threads": 1, "context": 99, "lora": {}, "lora_drafters": {}}
-    assert llm.options == expected | {"quantize": "q4_0", "kv_cache_dtype": "int8"}
+    expected |= {"quantize": "q4_0", "kv_cache_dtype": "int8", "prefix_cache_dir": Path("pages")}
+    assert llm.options == expected | {"prefix_cache_disk": 3 << 29}
     params = llm.asked[0][1]
     assert (params.draft, params.max_tokens, params.temperature, params.seed) == (4, 7, 0.5, 11)
     assert (params.top_k, params.top_p, params.min_p, params.stop) == (3, 0.9, 0.1, ("a", "b"))

@@ -10,6 +10,7 @@ from drafters.sequences import Half
 from outrider import LLM, Grammar, SamplingParams
 from outrider.drafters.grammar import GrammarDrafter
 from outrider.drafters.protocol import Ask, SequenceState
+from outrider.drafters.tree import ROOT
 from outrider.sampling.choice import TokenChooser
 
 SCHEMA = {
@@ -58,6 +59,16 @@ class Talk:
             before = "" if node.parent < 0 else paths[node.parent]
             paths.append(before + self.llm.tokenizer.piece(node.token, skip_special=False).decode())
         return set(paths)
+
+
+def likeliest(talk: Talk) -> str:
+    """The text of the path that begins with the first proposal and goes on with the first of each place."""
+    ask = Ask(talk.state, 15, Half(), fixed=True)
+    talk.drafter.propose([ask])
+    text, node = "", ROOT
+    while (node := next((i for i, of in enumerate(ask.draft) if of.parent == node), ROOT)) != ROOT:
+        text += talk.llm.tokenizer.piece(ask.draft.nodes[node].token).decode()
+    return text
 
 
 def test_a_key_that_must_follow_is_proposed(llm):
@@ -127,8 +138,17 @@ def test_it_saves_passes_and_changes_nothing(llm, temperature):
 def test_only_punctuation_is_remembered_from_answer_to_answer(llm):
     talk = Talk(llm, Grammar.json_schema(SCHEMA))
     talk.say('{"name": "secret", "color": "green", "count": 4711}')
-    pieces = {llm.tokenizer.piece(token) for counts in talk.drafter._habits.values() for token in counts}
+    pieces = {llm.tokenizer.piece(token) for counts in talk.drafter._habits._of_all.values() for token in counts}
     assert pieces
     assert not any(piece.strip(b' \n\t{}[]",:') for piece in pieces)
     talk.drafter.close(talk.state)
-    assert not talk.drafter._own
+    assert not talk.drafter._habits._answers
+
+
+def test_a_line_is_indented_as_deep_as_it_is_nested(llm):
+    item = {"type": "object", "properties": {"a": {"enum": [1]}}, "required": ["a"], "additionalProperties": False}
+    talk = Talk(llm, Grammar.json_schema({"type": "array", "items": item, "minItems": 9}))
+    talk.say('[\n  {\n    "a": 1\n  },\n  {\n    "a": 1\n  },\n')
+    assert likeliest(talk).startswith('  {\n    "a')
+    talk.say("  {\n")
+    assert likeliest(talk).startswith('    "a')

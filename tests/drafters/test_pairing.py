@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+import sys
+from importlib import import_module
+from types import SimpleNamespace
 
 import pytest
 from tiny_checkpoints import make_assistant, save_folder, save_gguf
@@ -67,29 +70,47 @@ def test_one_that_does_not_fit_is_passed_over_with_its_reason(tiny, copy_of, dra
     assert "mtp-b.gguf" in result.why
 
 
-def test_the_demos_own(tiny, monkeypatch, tmp_path, drafter_file):
+@pytest.fixture
+def installed(monkeypatch):
+    """Installs a file as what outrider-demo-drafter brings; None: the distribution is not there."""
+
+    def install(path):
+        package = path and SimpleNamespace(DRAFTER=path)
+        monkeypatch.setitem(sys.modules, "outrider_demo_drafter", package)
+
+    return install
+
+
+def test_the_demos_own(tiny, installed, drafter_file):
     model = tiny("gemma4-dense").gguf
     config = open_checkpoint(model).config
-    monkeypatch.setattr(pairing, "files", lambda _: tmp_path)
-    assert find_drafter("demo", model, config).path is None
-    (tmp_path / "drafters" / "data").mkdir(parents=True)
-    shutil.copy(drafter_file, tmp_path / "drafters" / "data" / pairing._SHIPPED)
-    assert find_drafter("demo", model, config).why.endswith("which ships with outrider")
+    installed(None)
+    without = find_drafter("demo", model, config)
+    assert without.path is None
+    assert "drafts come from lookup" in without.why
+    assert without.why.endswith("pip install outrider-demo-drafter")
+    installed(drafter_file)
+    assert find_drafter("demo", model, config).path == drafter_file
+    assert find_drafter("demo", model, config).why == "made.gguf, from outrider-demo-drafter"
 
 
-def test_the_demos_file_by_any_path_gets_the_shipped_one(tiny, copy_of, monkeypatch, tmp_path, drafter_file):
+def test_the_demos_file_by_any_path_gets_its_drafter(tiny, copy_of, monkeypatch, tmp_path, installed, drafter_file):
     model = copy_of(tiny("gemma4-dense").gguf)
     data = model.read_bytes()
-    monkeypatch.setattr(pairing, "files", lambda _: tmp_path)
     monkeypatch.setattr(pairing, "_DEMO_BYTES", len(data))
     monkeypatch.setattr(pairing, "_DEMO_SHA256", hashlib.sha256(data).hexdigest())
-    (tmp_path / "drafters" / "data").mkdir(parents=True)
-    shipped = tmp_path / "drafters" / "data" / pairing._SHIPPED
-    assert found(model).path is None, "nothing is shipped"
-    shutil.copy(drafter_file, shipped)
-    assert found(model).path == shipped
+    installed(None)
+    assert found(model).path is None
+    assert "outrider-demo-drafter" in found(model).why
+    installed(drafter_file)
+    assert found(model).path == drafter_file
     model.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
     assert not pairing.is_demo(model), "of the same size, but another file"
     assert not pairing.is_demo(tmp_path)
     model.write_bytes(data + b"\0")
     assert not pairing.is_demo(model)
+
+
+def test_the_package_brings_the_file_that_it_names():
+    package = import_module("outrider_demo_drafter")
+    assert open_checkpoint(package.DRAFTER).path == package.DRAFTER

@@ -137,8 +137,8 @@ def test_finished_sequences_keep_no_embeddings(llm):
     llm.parts.caches.clear()
     image = medium(llm, 5, seed=1)
     answer(llm, prompt_of(image), image)
-    (kept,) = llm.parts.caches._finished
-    assert kept.media == (image.key,)
+    (kept,) = llm.parts.caches.tree
+    assert kept.rows[5 : 5 + ROWS] == tuple((0, image.digest, index, ROWS) for index in range(ROWS))
     assert not any(isinstance(value, np.ndarray) for value in vars(kept).values())
 
 

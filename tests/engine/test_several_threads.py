@@ -262,7 +262,7 @@ def test_callers_that_go_on_do_not_keep_requests_waiting(llm, served):
 def test_the_core_refuses_a_second_thread(llm):
     """Below the engine nothing takes turns: whoever comes second gets an error, and memory stays whole."""
     program, rows, until = llm.parts.target.forward.program, 64, time.monotonic() + 2
-    caches = [cpu.KvCache(cpu.kv_shapes(kv_layers(llm.config)), 256, 256, "float16") for _ in range(6)]
+    caches = [cpu.KvCache(cpu.KvPages(cpu.kv_shapes(kv_layers(llm.config)), "float16"), 256, 256) for _ in range(6)]
     chain = np.arange(rows, dtype=np.int32)
     problems: list[str] = []
 

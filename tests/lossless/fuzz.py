@@ -6,8 +6,9 @@ usage: make fuzz, or PYTHONPATH=tests python tests/lossless/fuzz.py [--requests 
 Every round takes a model (tiny ones of all variants with random weights and drafters of every kind, or the demo), some
 requests with random prompts, embeddings in them, adapters, sampling parameters, stops, grammars, tools, thoughts and
 budgets, suppressed tokens, and how to draft: predictions, sources, tree shapes, draft lengths, drafts that are right,
-wrong or random, prompt chunks, requests in the batch, reused prefixes. Each request is answered alone without drafting,
-then all of them together with it. Not one token, text, log-probability, finish or stop reason may differ; some log-
+wrong or random, prompt chunks, requests in the batch, shared system prompts, salts, requests that are cancelled within
+their prompt, memory that evicts and makes wait, checkpoints. Each request is answered alone without drafting, then all
+of them together with it. Not one token, text, log-probability, finish or stop reason may differ; some log-
 probabilities are compared with those of scoring, too. A difference is printed with the round's seed, which repeats it:
 --seed S --requests 1.
 """
@@ -19,7 +20,8 @@ import random
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -36,10 +38,13 @@ from tiny_checkpoints import VARIANTS, VOCAB, WINDOW, make_assistant, make_model
 from word_tokenizer import speak_words
 
 from outrider import LLM, Grammar, SamplingParams
+from outrider.cache import checkpoints
+from outrider.cache.memory import sequence_bytes
 from outrider.chat import grammar, json_calls
 from outrider.checkpoints.config import Suppressed
 from outrider.drafters import mtp
 from outrider.engine.media import Medium
+from outrider.engine.prefill import PREFILL_CHUNK
 from outrider.engine.request import Request
 from outrider.sampling.thoughts import Thoughts
 from outrider.tokenizer import Tokenizer
@@ -76,6 +81,8 @@ ADAPTERS: dict[str, dict[str, Any]] = {
     "few": {"target_modules": ["q_proj", "down_proj"], "layers_to_transform": [0, 3]},
 }
 """Settings of the adapters of each tiny model."""
+CONTEXT = 512
+"""Of the tiny models."""
 EMBEDDED = 32
 """Embeddings that media take their rows from."""
 
@@ -116,7 +123,7 @@ class Models:
             drafter=assistant,
             lookup_history=2048,
             threads=threads,
-            context=256,
+            context=CONTEXT,
             kv_cache_dtype=("float16", "float32", "int8")[number % 3],
             lora=lora,
         )
@@ -250,6 +257,54 @@ def answer(llm: LLM, prompt: list[int], params: SamplingParams, media: Sequence[
     return request
 
 
+def random_system(rng: random.Random, prompt: list[int], vocabulary: int) -> list[int]:
+    """What several prompts begin with: some tokens, or pages of them."""
+    if rng.random() < 0.5:
+        return prompt[: rng.randint(0, 40)]
+    return [rng.randrange(3, vocabulary) for _ in range(rng.choice([100, 128, 129, 250, 300]))]
+
+
+@contextmanager
+def random_memory(rng: random.Random, llm: LLM, longest: int) -> Iterator[None]:
+    """Within it there may be little memory for keys and values, beside the longest request, and few checkpoints."""
+    caches = llm.parts.caches
+    kept, budget, newest, every = caches.most_bytes, caches.admission.budget, checkpoints.NEWEST, checkpoints.EVERY
+    page = sum(caches.tree.page_bytes)
+    if rng.random() < 0.5:
+        caches.admission.budget = sequence_bytes(caches.pages, longest, PREFILL_CHUNK) + rng.choice([0, 1, 5]) * page
+        caches.most_bytes = rng.choice([kept, rng.randint(0, 4) * page])
+    checkpoints.NEWEST, checkpoints.EVERY = rng.choice([(newest, every), (0, 256), (64, 4096)])
+    try:
+        yield
+    finally:
+        caches.most_bytes, caches.admission.budget = kept, budget
+        checkpoints.NEWEST, checkpoints.EVERY = newest, every
+
+
+def run_together(
+    rng: random.Random, llm: LLM, cases: Sequence[tuple[list[int], dict[str, Any], list[Medium], Any]]
+) -> list[Request]:
+    """Answers all requests in one batch; some join late, some come twice and are cancelled, often in their prompt."""
+    engine, running, leaving = llm.parts.engine, list[Request](), list[Request]()
+    for prompt, params, given, draft in cases:
+        if rng.random() < 0.2:
+            leaving.append(engine.add(list(prompt), SamplingParams(**params, draft=draft), given))
+        running.append(engine.add(list(prompt), SamplingParams(**params, draft=draft), given))
+        for _ in range(rng.choice([0, 0, 2])):
+            engine.step()
+        if leaving and rng.random() < 0.5:
+            engine.cancel(leaving.pop())
+    while not all(request.ended for request in running):
+        engine.step()
+        if leaving and rng.random() < 0.1:
+            engine.cancel(leaving.pop())
+    for request in leaving:
+        engine.cancel(request)
+    assert llm.parts.caches.in_use == 0
+    assert llm.parts.caches.pages.bytes_in_use <= llm.parts.caches.admission.budget
+    return running
+
+
 def fuzz_round(
     rng: random.Random, models: Models, demo_share: float, threads: Sequence[int] = THREADS
 ) -> tuple[int, int, str | None]:
@@ -269,8 +324,12 @@ def fuzz_round(
         if rng.random() < 0.5:
             params["lora"] = rng.choice([None, *llm.parts.adapters])
         cases.append((prompt, params))
-    if rng.random() < 0.3:  # prompts that share a beginning, for prefixes that are used again
-        cases = [(cases[0][0][: rng.randint(0, 40)] + prompt, params) for prompt, params in cases]
+    if rng.random() < 0.4:  # prompts that share a beginning, of which each takes some
+        system = random_system(rng, cases[0][0], llm.parts.target.vocabulary)
+        cases = [
+            (system[: rng.choice([len(system), rng.randint(0, len(system))])] + prompt, params)
+            for prompt, params in cases
+        ]
         cases = [(prompt[: llm.context - 1], params) for prompt, params in cases]
     width, seed = llm.config.hidden_size, rng.randrange(2)
     media = [random_media(rng, prompt, width, seed) if rng.random() < 0.15 else [] for prompt, _ in cases]
@@ -296,16 +355,12 @@ def fuzz_round(
     branches = mtp.BRANCHES
     planner.drafters = [d for d in (*own, stand_in) if rng.random() < 0.7]
     mtp.BRANCHES = rng.choice([1, 2, 3, 8])
-    engine.chunk = rng.choice([1, 3, 16, 256])
+    engine.chunk = rng.choice([1, 3, 16, 256, 256])
     drafts = [rng.choice(["auto", "auto", rng.randint(1, 20)]) for _ in cases]
+    limits = [min(len(prompt) + params["max_tokens"], llm.context) for prompt, params in cases]
     try:
-        running = []
-        for (prompt, params), given, draft in zip(cases, media, drafts, strict=True):
-            running.append(engine.add(list(prompt), SamplingParams(**params, draft=draft), given))
-            for _ in range(rng.choice([0, 0, 2])):  # some join late
-                engine.step()
-        while not all(request.ended for request in running):
-            engine.step()
+        with random_memory(rng, llm, max(limits)):
+            running = run_together(rng, llm, [(*case, *more) for case, *more in zip(cases, media, drafts, strict=True)])
     finally:
         planner.drafters, engine.chunk, mtp.BRANCHES = own, chunk, branches
         engine._end_tokens = frozenset(llm.config.end_token_ids)

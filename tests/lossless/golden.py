@@ -3,6 +3,8 @@
 `PYTHONPATH=tests python tests/lossless/golden.py --write` stores them in golden.json, to be committed with the change
 that moves them on purpose. `test_golden.py` runs this program in an environment of its own: with numpy's dispatch to
 the processor's instruction sets on and off, and with each of the core's instruction sets.
+
+Pages on disk hold what an earlier version computed: a change of golden.json changes `cache.identity.ARITHMETIC`.
 """
 
 from __future__ import annotations

@@ -13,6 +13,7 @@ from lossless.stand_in import StandInDrafter
 from tiny_checkpoints import VARIANTS, VOCAB, WINDOW, make_assistant, save_folder, save_gguf
 
 from outrider import LLM, SamplingParams
+from outrider.backends.cpu import PAGE_POSITIONS
 from outrider.speculation.calibration import Acceptance
 
 TARGETS = [name for name in VARIANTS if name.startswith("gemma4")]
@@ -152,3 +153,16 @@ def test_a_drafter_in_place_of_a_model_is_refused(llms, tiny):
         LLM(tiny("gemma4-dense").gguf, drafter=tiny("gemma4-dense").gguf)
     with pytest.raises(CheckpointError, match="does not fit the model"):
         LLM(tiny("gemma4-k-eq-v").gguf, drafter=drafter)
+
+
+@pytest.mark.parametrize("first", range(PAGE_POSITIONS + WINDOW - 4, PAGE_POSITIONS + WINDOW + 2))
+def test_a_page_stays_while_a_drafter_sees_its_last_position(llms, first):
+    """A draft begins with the window of the last position, which reaches back one more than that of the next row."""
+    llm = llms("gemma4-e2b", "dense")
+    prompt = [3 + 7 * n % 500 for n in range(first)]
+    plain, drafted = (
+        llm.generate([prompt], SamplingParams(max_tokens=8, ignore_end=True, draft=draft, cache_prompt=False))[0]
+        for draft in ("off", 2)
+    )
+    assert drafted.token_ids == plain.token_ids
+    assert drafted.stats.drafted > 0

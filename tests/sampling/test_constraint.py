@@ -88,8 +88,11 @@ def test_proposals_leave_no_trace(compiler, grammar, seed):
             found = asked.after(right)
             if at + len(right) < len(masks):
                 assert found.tolist() == masks[at + len(right)].tolist()
+                assert asked.possible(right)
+                every = rng.permutation(VOCABULARY).tolist()
+                assert asked.allowed(right, every) == [token for token in every if found[token]]
             wrong = [*right, *(int(t) for t in rng.integers(0, VOCABULARY, 3))]
-            asked.after(wrong)
+            assert asked.possible(wrong) == (asked.after(wrong) is not None)
         assert asked.mask().tolist() == masks[at].tolist()
         asked.push(token)
     assert asked.problem is None

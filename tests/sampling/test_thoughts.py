@@ -54,7 +54,9 @@ def test_every_way_to_ask_has_one_answer(compiler, form, seed, opened, budget):
         assert not any(asked.allows(token) and not mask[token] for token in range(VOCABULARY))
         right = tokens[at : at + int(rng.integers(0, 5))]
         if at + len(right) < len(masks):
-            assert asked.after(right).tolist() == masks[at + len(right)].tolist()
+            after = masks[at + len(right)]
+            assert asked.after(right).tolist() == after.tolist()
+            assert asked.allowed(right, range(VOCABULARY)) == np.flatnonzero(after).tolist()
         asked.after([*right, *(int(token) for token in rng.integers(0, VOCABULARY, 3))])
         if at < len(tokens):
             asked.push(tokens[at])

@@ -151,7 +151,7 @@ def _serve(arguments: argparse.Namespace) -> None:
     if arguments.stopping is None:
         _until_the_input_ends(llm)
     else:
-        _until_a_signal_comes(llm, arguments.stopping)
+        _until_a_signal_comes(llm, arguments.stopping, arguments.port)
 
 
 def _until_the_input_ends(llm: Any) -> None:
@@ -169,7 +169,7 @@ def _until_the_input_ends(llm: Any) -> None:
             print("memory given back", flush=True)
 
 
-def _until_a_signal_comes(llm: Any, stopping: float) -> None:
+def _until_a_signal_comes(llm: Any, stopping: float, port: int) -> None:
     from outrider.server.app import create_app
     from outrider.server.lifecycle import run_until_stopped
     from outrider.server.limits import Limits
@@ -179,9 +179,10 @@ def _until_a_signal_comes(llm: Any, stopping: float) -> None:
     from outrider.server.sockets import address, bind
 
     limits = Limits(stopping=stopping)
-    scheduler = Scheduler(llm, limits=limits)
-    service = Service(llm, scheduler, Metrics(), name="tiny", limits=limits)
-    listeners = bind("127.0.0.1", 0)
+    metrics = Metrics()
+    scheduler = Scheduler(llm, limits=limits, finished=metrics.finished)
+    service = Service(llm, scheduler, metrics, name="tiny", limits=limits)
+    listeners = bind("127.0.0.1", port)
     print(f"http://{address(*listeners[0].getsockname()[:2])}", flush=True)
     run_until_stopped(create_app(service, loopback="127.0.0.1"), scheduler, limits, listeners)
 
@@ -193,4 +194,5 @@ if __name__ == "__main__":
     parser.add_argument("--context", type=int, required=True)
     parser.add_argument("--pause", type=float, default=0.0, help="seconds before each pass")
     parser.add_argument("--stopping", type=float, help="seconds that requests may take after a signal")
+    parser.add_argument("--port", type=int, default=0, help="with --stopping")
     _serve(parser.parse_args())

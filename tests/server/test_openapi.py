@@ -69,7 +69,7 @@ def test_every_route_of_the_api_is_described(served_llm):
     with serving(served_llm) as (base, _):
         described = httpx.get(f"{base}/openapi.json").json()
     routes = {"/v1/completions", "/v1/chat/completions", "/v1/models", "/v1/models/{model}", "/health", "/metrics"}
-    routes |= {"/tokenize", "/detokenize", "/tokenizer_info", "/v1/messages", "/v1/messages/count_tokens"}
+    routes |= {"/ready", "/tokenize", "/detokenize", "/tokenizer_info", "/v1/messages", "/v1/messages/count_tokens"}
     routes |= {"/v1/responses", "/v1/responses/input_tokens", "/v1/responses/{response_id}"}
     routes |= {"/v1/responses/{response_id}/cancel", "/v1/responses/{response_id}/input_items"}
     assert set(described["paths"]) == routes

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import signal
 import threading
@@ -89,22 +88,40 @@ def test_a_whole_answer_that_takes_too_long_is_refused(start):
 def test_what_ends_in_time_ends_well_and_nothing_else_is_taken(start):
     server = start(20)
     asked = LONG | {"max_tokens": 40, "stream": True}
-    kept = httpx.Client(base_url=server.url)  # its connection stands, so that the next request gets to the server
-    assert kept.get("/health").status_code == 200
+    assert httpx.get(f"{server.url}/ready").status_code == 200
     with httpx.stream("POST", f"{server.url}/v1/completions", json=asked, timeout=20) as stream:
         lines = stream.iter_lines()
         first = next(lines)
         server.signal(signal.SIGTERM)
-        time.sleep(0.01)
-        with contextlib.suppress(httpx.TransportError):  # its connection may have been closed before
-            assert kept.post("/v1/completions", json={"prompt": "x", "max_tokens": 1}).status_code == 503
-        time.sleep(0.3)
-        with pytest.raises(httpx.ConnectError):
-            httpx.get(f"{server.url}/health")
+        time.sleep(0.05)
+        refused = httpx.post(f"{server.url}/v1/completions", json={"prompt": "x", "max_tokens": 1})
+        ready, alive = httpx.get(f"{server.url}/ready"), httpx.get(f"{server.url}/health")
         rest = events([first, *lines])
+    for found in (refused, ready):
+        assert found.status_code == 503
+        assert int(found.headers["retry-after"]) >= 1
+        assert found.headers["connection"] == "close", "the next one is to find another replica"
+    assert (alive.status_code, alive.json()["running"]) == (200, 1)
     assert json.loads(rest[-2])["choices"][0]["finish_reason"] == "length"
     assert rest[-1] == "[DONE]"
     assert server.wait(5) == 0, "it does not wait longer than needed"
+    with pytest.raises(httpx.ConnectError):
+        httpx.get(f"{server.url}/health")
+
+
+@pytest.mark.slow
+def test_all_answers_of_a_request_are_finished(start):
+    """More of them than share a pass: the last ones begin after the signal."""
+    server = start(60)
+    asked = LONG | {"max_tokens": 8, "n": 20, "stream": True}
+    with httpx.stream("POST", f"{server.url}/v1/completions", json=asked, timeout=60) as stream:
+        lines = stream.iter_lines()
+        first = next(lines)
+        server.signal(signal.SIGTERM)
+        chunks = [json.loads(event) for event in events([first, *lines])[:-1]]
+    ended = [choice["index"] for chunk in chunks for choice in chunk["choices"] if choice["finish_reason"] == "length"]
+    assert sorted(ended) == list(range(20))
+    assert server.wait(5) == 0
 
 
 @pytest.mark.slow

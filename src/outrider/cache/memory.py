@@ -2,34 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 from outrider.backends import cpu
 from outrider.program import KvLayer
 
-_PAGE_BYTES = 4096
-_ELEMENT_BYTES: dict[cpu.KvFormat, int] = {"float32": 4, "float16": 2, "int8": 1}
-_SCALE_BYTES = 4  # of one head at one position, where the format has scales
-_BLOCK_POSITIONS = 16
-_RING_SLACK = 32
-"""Slots of a sliding layer besides its window and the rows of a pass; see csrc/cache/kv_cache.cpp."""
+
+def cache_bytes(layers: Iterable[KvLayer], positions: int, max_rows: int, kv_format: cpu.KvFormat) -> int:
+    """Bytes of the pages of one sequence; see `sequence_bytes`."""
+    return sequence_bytes(cpu.KvPages(cpu.kv_shapes(layers), kv_format), positions, max_rows)
 
 
-def cache_bytes(shapes: Sequence[cpu.KvShape | KvLayer], positions: int, max_rows: int, kv_format: cpu.KvFormat) -> int:
-    """Resident bytes of a cache in which `positions` positions were ever written.
+def sequence_bytes(pages: cpu.KvPages, positions: int, max_rows: int, *, shared: int = 0) -> int:
+    """The most bytes that a sequence takes while it grows to `positions`: the pages of all of them, in a sliding layer
+    those of its window and one pass.
 
-    The whole context is reserved, but pages become resident as they are touched: per layer and head, a run of keys and
-    a run of values.
+    Args:
+        shared: pages of full attention that others have.
     """
-    total = 0
-    for shape in shapes:
-        slots = min(positions, shape.window + max_rows + _RING_SLACK) if shape.window else positions
-        slots = _up(slots, _BLOCK_POSITIONS)
-        total += 2 * shape.kv_heads * _up(slots * shape.head_dim * _ELEMENT_BYTES[kv_format], _PAGE_BYTES)
-        if kv_format == "int8":
-            total += 2 * shape.kv_heads * _up(slots * _SCALE_BYTES, _PAGE_BYTES)
+    total, count = 0, _pages(positions)
+    for group, window in enumerate(pages.windows):
+        held = min(count, _pages(window + max_rows) + 1) if window else max(count - shared, 0)
+        total += held * pages.page_bytes(group)
     return total
 
 
-def _up(number: int, step: int) -> int:
-    return -(-number // step) * step
+def bytes_per_position(layers: Iterable[KvLayer], kv_format: cpu.KvFormat) -> dict[str, int]:
+    """Bytes of one position in all layers of full attention ("full") and with a window ("sliding")."""
+    pages = cpu.KvPages(cpu.kv_shapes(layers), kv_format)
+    sizes = {"full": 0, "sliding": 0}
+    for group, window in enumerate(pages.windows):
+        sizes["sliding" if window else "full"] += pages.page_bytes(group) // cpu.PAGE_POSITIONS
+    return sizes
+
+
+def _pages(positions: int) -> int:
+    return -(-positions // cpu.PAGE_POSITIONS)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from outrider.checkpoints.checkpoint import TOKEN_ORDERING, Tensor
-from outrider.checkpoints.config import AssistantConfig, Kind, ModelConfig, own_kv_layers
+from outrider.checkpoints.config import AssistantConfig, ModelConfig
 from outrider.checkpoints.tensors import EMBEDDING, head_of
 
 _GATHERED = ("embed_tokens_per_layer.weight", TOKEN_ORDERING)
@@ -57,12 +57,3 @@ def chosen_of(name: str, tensors: Mapping[str, Tensor], config: ModelConfig | As
     if config.experts is not None and ".experts." in name:
         return config.experts.top_k, config.experts.count
     return 1, 1
-
-
-def kv_bytes_per_position(config: ModelConfig, bytes_per_value: int = 2) -> dict[Kind, int]:
-    """Bytes of keys and values that one position adds, by kind of layer; sliding layers keep only their window."""
-    sizes: dict[Kind, int] = {"full": 0, "sliding": 0}
-    for index in own_kv_layers(config):
-        layer = config.layers[index]
-        sizes[layer.kind] += 2 * layer.kv_heads * layer.head_dim * bytes_per_value
-    return sizes

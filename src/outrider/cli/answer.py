@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from rich.table import Table
 
+from outrider.cli.prefill import showing_prefill
 from outrider.cli.request import Request
 from outrider.cli.screen import AnswerText, DraftColours
 from outrider.console import error_console
@@ -61,7 +62,7 @@ def stream_answer(
         return content
 
     # Closing the iterator cancels the request, whatever ends the loop.
-    with closing(llm.stream(request.prompt, request.params)) as pieces:  # type: ignore[type-var]
+    with closing(llm.stream(request.prompt, request.params)) as stream, closing(showing_prefill(stream)) as pieces:
         for piece in pieces:
             count, last = count + len(piece.token_ids), piece
             if colours is not None:

@@ -49,7 +49,7 @@ def verify(
     context: Annotated[int, typer.Option(min=0, help="Context before the measured rows, tokens.")] = _CONTEXT,
     rounds: Annotated[int, typer.Option(min=1, help="Number of rounds over all row counts.")] = _ROUNDS,
     quantize: QuantizeOption = Quantize.none,
-    kv_cache_dtype: KvCacheOption = KvCacheDtype.float16,
+    kv_cache_dtype: KvCacheOption = KvCacheDtype.int8,
     threads: ThreadsOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -69,7 +69,7 @@ def prefill(
     tokens: Annotated[int, typer.Option(min=1, help="Prompt length, tokens.")] = 512,
     rounds: Annotated[int, typer.Option(min=1, help="Number of rounds.")] = 5,
     quantize: QuantizeOption = Quantize.none,
-    kv_cache_dtype: KvCacheOption = KvCacheDtype.float16,
+    kv_cache_dtype: KvCacheOption = KvCacheDtype.int8,
     threads: ThreadsOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -117,7 +117,7 @@ def decode(
     top_k: Annotated[int, typer.Option(min=0, help="Top-k sampling; 0 is off.")] = 0,
     top_p: Annotated[float, typer.Option(help="Top-p (nucleus) sampling; 1 is off.")] = 1.0,
     quantize: QuantizeOption = Quantize.none,
-    kv_cache_dtype: KvCacheOption = KvCacheDtype.float16,
+    kv_cache_dtype: KvCacheOption = KvCacheDtype.int8,
     threads: ThreadsOption = None,
     as_json: JsonOption = False,
     report: Annotated[

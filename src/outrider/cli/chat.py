@@ -31,6 +31,7 @@ def converse(session: Session, read: Callable[[], str]) -> None:
             typed = read().removesuffix("\n")
             if not run_command(session, typed):
                 session.say(typed)
+            session.save()
         except EOFError:
             return
         except KeyboardInterrupt:

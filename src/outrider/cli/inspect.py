@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
 
 _CONTEXTS = (8192, 32768, 131072)
-_KV_FORMATS: tuple[KvFormat, ...] = ("float16", "int8")
+_KV_FORMATS: tuple[KvFormat, ...] = ("int8", "float16")
+"""The first is the default."""
 
 
 def inspect(
@@ -55,9 +56,11 @@ def program_of(checkpoint: Checkpoint) -> Program:
 
 def describe(checkpoint: Checkpoint) -> dict[str, Any]:
     """The facts as plain data; sizes in bytes."""
+    from outrider.cache import bytes_per_position
     from outrider.checkpoints import AssistantConfig
     from outrider.checkpoints.chat_template import stored_template
-    from outrider.checkpoints.traffic import kv_bytes_per_position, weight_traffic
+    from outrider.checkpoints.traffic import weight_traffic
+    from outrider.models.gemma import kv_layers
 
     drafter = checkpoint.config if isinstance(checkpoint.config, AssistantConfig) else None
     config = checkpoint.config.text if isinstance(checkpoint.config, AssistantConfig) else checkpoint.config
@@ -85,7 +88,7 @@ def describe(checkpoint: Checkpoint) -> dict[str, Any]:
         "weight_bytes": weights,
         "bytes_read_per_token": traffic.per_token,
         "gathered_table_bytes": traffic.gathered,
-        "kv_bytes_per_position": dict(kv_bytes_per_position(config)),
+        "kv_bytes_per_position": bytes_per_position(kv_layers(config), _KV_FORMATS[0]),
         **memory,
         "left_out_tensors": checkpoint.left_out,
         "sampling": dict(checkpoint.sampling),
@@ -191,10 +194,7 @@ def _lines(found: dict[str, Any]) -> Iterator[tuple[str, str]]:
 
 def _longest(fits: dict[str, Any], limit: int) -> str:
     """Which contexts fit, for a person."""
-    if fits["float16"] == limit:
+    longest = fits[_KV_FORMATS[0]]
+    if longest == limit:
         return f"all {limit:,} tokens fit"
-    if not fits["int8"]:
-        return "does not fit"
-    plain = f"{fits['float16']:,} tokens fit" if fits["float16"] else "fits only"
-    whole = "all" if fits["int8"] == limit else f"{fits['int8']:,}"
-    return f"{plain}, with --kv-cache-dtype int8 {whole}"
+    return f"{longest:,} tokens fit" if longest else "does not fit"

@@ -53,10 +53,11 @@ def read_messages(path: Path) -> list[Message]:
     listed = found.get("messages") if isinstance(found, dict) else found
     if not isinstance(listed, list) or not listed:
         raise UsageError(f'{path} holds no messages: expected {{"messages": [{{"role": "user", "content": "..."}}]}}')
-    return [_message(entry, f"{path}: messages[{number}]", first=number == 0) for number, entry in enumerate(listed)]
+    return [message_of(entry, f"{path}: messages[{number}]", first=number == 0) for number, entry in enumerate(listed)]
 
 
-def _message(entry: Any, where: str, *, first: bool) -> Message:
+def message_of(entry: Any, where: str, *, first: bool) -> Message:
+    """An object of a file as a message. Raises UsageError, beginning with `where`."""
     role, content = (entry.get("role"), entry.get("content")) if isinstance(entry, dict) else (None, None)
     if role not in _ROLES or not isinstance(content, str):
         raise UsageError(f"{where} is no message: expected a role ({', '.join(_ROLES)}) and a text as content")

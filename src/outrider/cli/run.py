@@ -20,6 +20,8 @@ from outrider.console import (
     LoraDrafterOption,
     LoraOption,
     ModelArgument,
+    PrefixCacheDirOption,
+    PrefixCacheDiskOption,
     Quantize,
     QuantizeOption,
     ThreadsOption,
@@ -109,12 +111,22 @@ def run(
     stop: Annotated[list[str] | None, typer.Option(help="Stop text; may be given several times.")] = None,
     context: ContextOption = None,
     quantize: QuantizeOption = Quantize.none,
-    kv_cache_dtype: KvCacheOption = KvCacheDtype.float16,
+    kv_cache_dtype: KvCacheOption = KvCacheDtype.int8,
     threads: ThreadsOption = None,
     thinking: Annotated[bool, typer.Option("--thinking", help="Let a chat model reason first.")] = False,
     show_drafts: Annotated[
         bool, typer.Option("--show-drafts", help="Colour accepted drafts and corrections (on a terminal).")
     ] = False,
+    session: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Keep the conversation under this name, and go on with it next time: its text in the user's state "
+            "folder, its keys and values in --prefix-cache-dir.",
+        ),
+    ] = None,
+    prefix_cache_dir: PrefixCacheDirOption = None,
+    prefix_cache_disk: PrefixCacheDiskOption = None,
     history: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Keep what you type in a session.", show_default="in memory")
     ] = None,
@@ -128,8 +140,10 @@ def run(
     # Nothing heavy is imported before a command runs, so help and usage errors take no time.
     from outrider import SamplingParams
     from outrider.cli.answer import note
+    from outrider.cli.kept import KeptConversation
     from outrider.console import load_model, log_to_stderr, threads_line
     from outrider.sampling.params import params_with
+    from outrider.user_cache import user_cache
 
     log_to_stderr(log_level)
     if greedy and temperature not in (None, 0):
@@ -153,10 +167,16 @@ def run(
     given["lora"] = next(iter(named), None) if isinstance(named, dict) else None
     SamplingParams(**given)  # checks them before anything is loaded
     text = prompt_text(prompt, session=not as_json)
+    # Both check their files before anything is loaded.
+    kept = None if session is None else KeptConversation(session)
+    said = [] if kept is None else kept.read()
+    if said and said[0]["role"] == "system":
+        system = system or said[0]["content"]
+        del said[0]
     if text is None:
         from outrider.cli.chat import keyboard
 
-        read = keyboard(history)  # checks the file before anything is loaded
+        read = keyboard(history)
     llm = load_model(
         model,
         quantize=quantize,
@@ -165,6 +185,8 @@ def run(
         lookup=lookup,
         threads=threads,
         context=context,
+        prefix_cache_dir=prefix_cache_dir or (user_cache("pages") if kept else None),
+        prefix_cache_disk=prefix_cache_disk,
         lora=named,
         lora_drafters=adapter_drafters(lora_drafter),
     )
@@ -180,11 +202,15 @@ def run(
         from outrider.cli.chat import converse
         from outrider.cli.session import Session
 
-        converse(Session(llm, params, system or "", thinking, show_drafts), read)
+        if said:
+            note(f"session {session}: {len(said)} messages so far; /clear forgets them")
+        converse(Session(llm, params, system or "", thinking, show_drafts, said, kept=kept), read)
     else:
         messages: list[Message] = [{"role": "system", "content": system}] if system else []
-        messages.append({"role": "user", "content": text})
-        _answer(llm, messages, params, thinking=thinking, show_drafts=show_drafts, as_json=as_json)
+        messages += [*said, {"role": "user", "content": text}]
+        answer = _answer(llm, messages, params, thinking=thinking, show_drafts=show_drafts, as_json=as_json)
+        if kept is not None:
+            kept.write([*messages, {"role": "assistant", "content": answer}])
 
 
 def _answer(
@@ -195,8 +221,8 @@ def _answer(
     thinking: bool,
     show_drafts: bool,
     as_json: bool,
-) -> None:
-    """One answer: a chat model's turn, or a base model's continuation of the only message."""
+) -> str:
+    """Prints one answer: a chat model's turn, or a base model's continuation of the only message."""
     from outrider.cli.answer import limit_reached, note, print_figures, stream_answer
     from outrider.cli.request import one_text, request_of
 
@@ -204,8 +230,9 @@ def _answer(
         chat = llm.parts.chat is not None
         outputs = llm.chat(messages, params, thinking=thinking) if chat else llm.generate(one_text(messages), params)
         print(json.dumps(outputs[0].as_dict()))
-        return
+        return outputs[0].text
     answer = stream_answer(llm, request_of(llm, messages, params, thinking=thinking), show_drafts=show_drafts)
     if limit := limit_reached(answer, params, llm.context):
         note(limit)
     print_figures(answer)
+    return answer.text

@@ -20,6 +20,8 @@ from outrider.console import (
     LoraDrafterOption,
     LoraOption,
     ModelArgument,
+    PrefixCacheDirOption,
+    PrefixCacheDiskOption,
     Quantize,
     QuantizeOption,
     ThreadsOption,
@@ -47,6 +49,10 @@ def serve(
     timeout: Annotated[
         float, typer.Option(min=0, metavar="SECONDS", help="Time limit of a running request; 0: none.")
     ] = 0.0,
+    drain_timeout: Annotated[
+        float,
+        typer.Option(min=0, metavar="SECONDS", help="Time that accepted requests have after SIGTERM or Ctrl-C."),
+    ] = 30.0,
     prefix_cache: Annotated[
         float | None,
         typer.Option(
@@ -56,6 +62,8 @@ def serve(
             show_default="a quarter of what is available",
         ),
     ] = None,
+    prefix_cache_dir: PrefixCacheDirOption = None,
+    prefix_cache_disk: PrefixCacheDiskOption = None,
     shared_history: Annotated[
         int,
         typer.Option(
@@ -99,7 +107,7 @@ def serve(
         bool, typer.Option("--ignore-media", help='Read images and other media in messages as "[image]" and the like.')
     ] = False,
     quantize: QuantizeOption = Quantize.none,
-    kv_cache_dtype: KvCacheOption = KvCacheDtype.float16,
+    kv_cache_dtype: KvCacheOption = KvCacheDtype.int8,
     threads: ThreadsOption = None,
     log_level: LogLevelOption = LogLevel.info,
     config: ConfigOption = None,  # noqa: ARG001
@@ -141,13 +149,15 @@ def serve(
         lookup=lookup,
         lookup_history=shared_history,
         prefix_cache_bytes=None if prefix_cache is None else int(prefix_cache * (1 << 30)),
+        prefix_cache_dir=prefix_cache_dir,
+        prefix_cache_disk=prefix_cache_disk,
         threads=threads,
         context=context,
         lora=named,
         lora_drafters=adapter_drafters(lora_drafter),
     )
     metrics = Metrics()
-    limits = Limits(waiting=queue_timeout or None, running=timeout or None, idle=keep_alive)
+    limits = Limits(waiting=queue_timeout or None, running=timeout or None, idle=keep_alive, stopping=drain_timeout)
     scheduler = Scheduler(llm, running=running, waiting=waiting, limits=limits, finished=metrics.finished)
     loopback = host if all(is_loopback(listener.getsockname()[0]) for listener in listeners) else None
     service = Service(

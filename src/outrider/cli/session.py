@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from outrider.cli.answer import Answer, limit_reached, note, stream_answer
+from outrider.cli.kept import KeptConversation
 from outrider.cli.keyboard import interrupts, unechoed
 from outrider.cli.messages import Message
 from outrider.cli.request import request_of
@@ -21,6 +22,7 @@ class Session:
     """A conversation with a chat model, or a text that a base model continues.
 
     `messages` are the turns after the system text. A base model knows no turns: it continues all of them as one text.
+    `kept` is where `save` writes it.
     """
 
     llm: LLM
@@ -30,6 +32,7 @@ class Session:
     show_drafts: bool = False
     messages: list[Message] = field(default_factory=list)
     last: Answer | None = None
+    kept: KeptConversation | None = None
 
     @property
     def chat(self) -> bool:
@@ -62,6 +65,11 @@ class Session:
         else:
             self.params = replace(self.params, seed=(self.params.seed + 1) % 2**64)
         self._answer(turns)
+
+    def save(self) -> None:
+        """Keeps the conversation as it is now, if it is one that is kept. Raises UsageError if that fails."""
+        if self.kept is not None:
+            self.kept.write(self.transcript)
 
     def _answer(self, turns: list[Message]) -> None:
         request = request_of(self.llm, self._with_system(turns), self.params, thinking=self.thinking)

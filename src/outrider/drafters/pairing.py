@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from importlib.resources import files
+from importlib import import_module
 from pathlib import Path
 
 from outrider.checkpoints import open_checkpoint
@@ -16,10 +16,10 @@ from outrider.checkpoints.ollama import find_ollama, is_ollama
 from outrider.drafters.registry import kind_of
 from outrider.errors import CheckpointError
 
-_SHIPPED = "gemma-3-270m-drafter.gguf"
+_OF_DEMO = "from outrider-demo-drafter"
 _DEMO_BYTES = 253_113_024
 _DEMO_SHA256 = "a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818"
-"""The file that the shipped drafter was trained for."""
+"""The file that the demo's drafter was trained for."""
 
 
 @dataclass(frozen=True)
@@ -35,8 +35,8 @@ def find_drafter(source: str | Path, model: Path, config: ModelConfig) -> FoundD
 
     Searched in this order: the draft layer of a model of Ollama's; `mtp-*.gguf` and `*-assistant*.gguf` beside a .gguf
     file or in a folder; a subfolder `assistant`; a folder beside the model, named like it with `-assistant` at the end;
-    this package, for the demo's file, wherever it lies; `NAME-assistant` on the hub, for a model from there. One that
-    cannot be read or does not fit is skipped, and `why` names the problem.
+    the package outrider-demo-drafter, for the demo's file, wherever it lies; `NAME-assistant` on the hub, for a model
+    from there. One that cannot be read or does not fit is skipped, and `why` names the problem.
     """
     skipped = []
     for path, where in _candidates(source, model):
@@ -53,16 +53,17 @@ def find_drafter(source: str | Path, model: Path, config: ModelConfig) -> FoundD
             continue
         return FoundDrafter(checkpoint.path, f"{name}, {where}")
     reason = f" ({'; '.join(skipped)})" if skipped else ""
-    return FoundDrafter(
-        None, f"no MTP drafter found{reason}: drafts come from lookup. outrider train-drafter makes one"
-    )
+    remedy = "outrider train-drafter makes one"
+    if _demo_drafter() is None and (source == "demo" or is_demo(model)):
+        remedy = "The demo's is a package of its own: pip install outrider-demo-drafter"
+    return FoundDrafter(None, f"no MTP drafter found{reason}: drafts come from lookup. {remedy}")
 
 
 def _candidates(source: str | Path, model: Path) -> Iterator[tuple[Path | str, str]]:
-    shipped = Path(str(files("outrider") / "drafters" / "data" / _SHIPPED)), "which ships with outrider"
+    of_demo = _demo_drafter()
     if source == "demo":
-        if shipped[0].is_file():
-            yield shipped
+        if of_demo is not None:
+            yield of_demo, _OF_DEMO
         return
     if isinstance(source, str) and is_ollama(source) and (draft := find_ollama(source).draft) is not None:
         yield draft, f"the draft layer of {source}"
@@ -73,10 +74,18 @@ def _candidates(source: str | Path, model: Path) -> Iterator[tuple[Path | str, s
         yield inside, where
     if model.is_dir() and (sibling := model.with_name(f"{model.name}-assistant")).is_dir():
         yield sibling, "beside the model"
-    if shipped[0].is_file() and is_demo(model):
-        yield shipped
+    if of_demo is not None and is_demo(model):
+        yield of_demo, _OF_DEMO
     if isinstance(source, str) and not Path(source).exists() and (wanted := parse_hub_id(source)):
         yield f"{wanted.repository}-assistant", "from the hub"
+
+
+def _demo_drafter() -> Path | None:
+    """The file that the distribution outrider-demo-drafter installs, where it is installed."""
+    try:
+        return Path(import_module("outrider_demo_drafter").DRAFTER)
+    except ImportError:
+        return None
 
 
 def is_demo(model: Path) -> bool:

@@ -77,10 +77,11 @@ class Driver:
 
     Args:
         load_seconds: for the statistics of every request.
+        at_end: called once it has stopped.
     """
 
-    def __init__(self, engine: Engine, load_seconds: float) -> None:
-        self._engine, self._load_seconds = engine, load_seconds
+    def __init__(self, engine: Engine, load_seconds: float, at_end: Callable[[], None] = lambda: None) -> None:
+        self._engine, self._load_seconds, self._at_end = engine, load_seconds, at_end
         self._begin_here()
         _all.add(self)
 
@@ -127,7 +128,10 @@ class Driver:
             self._calls.put(partial(self._end_all, OutriderError(why)))
             self._calls.put(None)
             self._thread.join()
-        self.__dict__.pop("_engine", None)
+        if (engine := self.__dict__.pop("_engine", None)) is not None:
+            at_end, self._at_end = self._at_end, lambda: None  # it may hold the model's memory too
+            with engine.target.gate:  # which another thread may step
+                at_end()
 
     def _begin_in_child(self) -> None:
         """Starts a thread in a forked child: the parent's, and its requests, do not exist there."""

@@ -84,17 +84,19 @@ class Engine:
         Raises:
             ValueError: the media do not fit the prompt (a bug of the caller, not of the input).
             UsageError: the grammar cannot be used.
+            OutriderError: its keys and values could never fit into memory.
         """
         check_media(media, len(prompt), self.target.config.hidden_size)
         # A drafter that requires every row gets those of a prefix only if they are computed.
         reuse = params.cache_prompt and self.planner.hidden != "all"
-        keys = tuple(medium.key for medium in media)
+        scope, keys = Scope(params.cache_salt, params.lora), tuple(medium.key for medium in media)
+        limit = min(len(prompt) + params.max_tokens, self.context)
         with self.target.gate:
             self._count += 1
             sequence = self._caches.open(
-                list(prompt), reuse=reuse, salt=Scope(params.cache_salt, params.lora), media=keys
+                list(prompt), limit=limit, salt=scope, media=keys, reuse=reuse, keep=params.cache_prompt
             )
-            given = self._count, params, sequence, media, self.tokenizer, self._end_tokens, self.context, self._grammars
+            given = self._count, params, sequence, media, self.tokenizer, self._end_tokens, self._grammars
             try:
                 request = Request(*given, self.target.config.suppressed)
                 self.planner.open(request.state)
@@ -110,21 +112,27 @@ class Engine:
 
         A failure within one request ends that one alone; see `Request.error` and `engine.isolation`.
         """
+        self._caches.admit()  # requests begin as far as memory allows, with what others have computed of their prompts
         batch = self._schedule()  # one row for each request that decodes, and chunks of prompts
         self._draft(batch)  # a tree of proposed tokens hangs from each of these rows
+        self._caches.make_room([(slot.request.sequence, len(slot.rows.tokens)) for slot in batch.slots])
         for passed in verified(self._verify, batch.slots):  # one target pass over all rows
             for slot in passed.slots:
                 with failing_alone(slot.request):
                     self._accept(slot, passed, batch.draft_seconds)  # as far as the target chooses the same tokens
                     slot.commit()  # accepted rows become part of the cache
             self._learn(passed, batch)  # chances and costs, for the next draft
+            for slot in passed.slots:
+                self._caches.committed(slot.request.sequence)  # pages that are full are there for other requests
         self._retire()  # those that ended
 
     def _schedule(self) -> Batch:
         """The rows of the next pass, without drafts."""
         # Requests that decode come first: a long prompt must not delay the next token of the others.
         decoding = [r for r in self._running if r.decoding][: self.target.max_rows]
-        prompts = [r for r in self._running if not r.decoding]
+        prompts = [r for r in self._running if r.sequence.runs and not r.decoding]
+        for request in prompts:
+            request.stats.reused_tokens = request.sequence.reused
         room = self.target.max_rows - len(decoding)
         if decoding and prompts:
             cost = self.planner.cost_of([request.state for request in decoding])
@@ -219,7 +227,7 @@ class Engine:
         try:
             self.planner.close(request.state)
         finally:
-            self._caches.close(request.sequence, keep=request.error is None and request.params.cache_prompt)
+            self._caches.close(request.sequence, failed=request.error is not None)
         s = request.stats
         ended = "failed" if request.error else request.finish_reason or "cancelled"
         _log.info(

@@ -53,6 +53,7 @@ class Measure:
             slope = max((seconds[-1] - seconds[0]) / max(rows[-1] - 1, 1), _TYPICAL_SLOPE * seconds[0])
             seconds.append(seconds[-1] + slope * (CURVE_ROWS[-1] - rows[-1]))
             rows.append(CURVE_ROWS[-1])
+        self._prepared = None  # its pages
         return VerifyCost(rows, seconds)
 
     def cache_of(self, length: int) -> cpu.KvCache:

@@ -96,7 +96,8 @@ class Piece:
     `text` is final and never ends in half a character. `sources[i]` names the drafter that had proposed token i; None
     where the model chose it without or against a draft, and in the second case `rejected[i]` is the drafted token.
     `logprobs` are empty unless requested. The last piece has a `finish_reason`, the
-    `stop_reason` (see `RequestOutput`) and the `stats`.
+    `stop_reason` (see `RequestOutput`) and the `stats`. `prefilled` is the fraction of the prompt whose keys and values
+    are there, from 0 to 1.
     """
 
     text: str
@@ -107,6 +108,7 @@ class Piece:
     finish_reason: FinishReason | None = None
     stats: RequestStats | None = None
     stop_reason: StopReason = None
+    prefilled: float = 1.0
 
     @property
     def drafted(self) -> tuple[bool, ...]:

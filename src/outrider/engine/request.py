@@ -36,13 +36,12 @@ class Request:
         media: Sequence[Medium],
         tokenizer: Tokenizer,
         end_tokens: frozenset[int],
-        context: int,
         grammars: GrammarCompiler,
         suppressed: Suppressed,
     ) -> None:
         self.number, self.params, self.sequence, self.media = number, params, sequence, media
         self.prompt_length = len(sequence.tokens)
-        self.stats = RequestStats(prompt_tokens=self.prompt_length, reused_tokens=sequence.cache.length)
+        self.stats = RequestStats(prompt_tokens=self.prompt_length)
         self.finish_reason: FinishReason | None = None
         self.problem: str | None = None
         """Why the grammar could not continue, if that ended the answer."""
@@ -60,12 +59,11 @@ class Request:
             constraint = ThoughtConstraint(thoughts, form, grammars.text_tokens)
         self._thought = ThoughtState(thoughts is not None and thoughts.opened)
         self.chooser = TokenChooser(params, sequence.tokens, self._end_tokens, constraint, suppressed)
-        limit = min(self.prompt_length + params.max_tokens, context)
         prediction: Sequence[int] | str = params.prediction or ()
         if isinstance(prediction, str):
             prediction = tokenizer.encode(prediction, add_bos=False)
         self.state = SequenceState(
-            *(number, sequence.tokens, sequence.cache, self.chooser, limit),
+            *(number, sequence.tokens, sequence.cache, self.chooser, sequence.limit),
             draft=params.draft,
             lora=params.lora,
             scope=params.scope,
@@ -100,6 +98,11 @@ class Request:
     def decoding(self) -> bool:
         """Whether the prompt is computed."""
         return len(self.tokens) > self.prompt_length
+
+    @property
+    def waits_for_memory(self) -> bool:
+        """Whether it cannot begin before others end."""
+        return not self.sequence.runs and self.sequence.awaited is None
 
     @property
     def needs_logits(self) -> bool:
@@ -166,7 +169,9 @@ class Request:
         sources, rejected, logprobs = tuple(self._sources[new]), tuple(self._rejected[new]), tuple(self._logprobs[new])
         self._shown, self._given = len(self._text), self._given + len(tokens)
         stats = self.stats if self.finish_reason else None
-        return Piece(text, tokens, sources, rejected, logprobs, self.finish_reason, stats, self.stop_reason)
+        prefilled = min(self.sequence.cache.length / self.prompt_length, 1.0)
+        given = text, tokens, sources, rejected, logprobs, self.finish_reason, stats, self.stop_reason
+        return Piece(*given, prefilled)
 
     def output(self) -> RequestOutput:
         """The finished answer. Raises what ended the request, if it failed."""

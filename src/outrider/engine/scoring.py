@@ -113,23 +113,32 @@ def _run(
     interrupted = False
 
     def passes() -> Generator[None, None, None]:
-        target, keep = model.engine.target, False
-        sequence = model.caches.open(list(token_ids), reuse=False, salt=scope)
+        target = model.engine.target
+        sequence = model.caches.open(
+            list(token_ids), limit=len(token_ids), salt=scope, reuse=False, keep=scope is not None
+        )
+        begin, failed = 0, True
         try:
-            for begin in range(0, len(token_ids), rows):
+            while begin < len(token_ids):
                 yield
                 if interrupted or cancelled():
                     raise OutriderError("the scoring was cancelled")
+                model.caches.admit()
+                if not sequence.runs:
+                    continue
                 tokens = token_ids[begin : begin + rows]
+                model.caches.make_room([(sequence, len(tokens))])
                 with target.gate:
                     outputs = list(range(len(tokens)))
                     (logits,) = target.run([chain(sequence.cache, tokens, outputs, lora)], logits=True).logits
                     sequence.cache.commit(np.arange(len(tokens), dtype=np.int32))
                     assert logits is not None
                     take(logits)
-            keep = scope is not None
+                model.caches.committed(sequence)
+                begin += len(tokens)
+            failed = False
         finally:
-            model.caches.close(sequence, keep=keep)
+            model.caches.close(sequence, failed=failed)
 
     try:
         model.driver.run(passes())

@@ -5,8 +5,8 @@ from __future__ import annotations
 from outrider.roofline.hardware import Hardware
 from outrider.roofline.work import Matrix, Work
 
-KV_BYTES = 2.0
-"""Of one number of a key or value, in float16."""
+KV_BYTES = 17 / 16
+"""Of one number of a key or value, in 8 bits, with a float32 scale for 32 numbers of a key."""
 _SHARPNESS = 2.5
 """How well reading and multiplying overlap: the time of a matrix is this norm of the two. The maximum (an infinite
 norm) would need reading never to wait for arithmetic; the sum (1) is no overlap at all. Fitted to passes over 1 to 16

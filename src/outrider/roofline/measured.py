@@ -77,7 +77,7 @@ def _product(format: Format, outputs: int, calls: int, pool: cpu.ThreadPool) -> 
 
 
 def _seconds(program: cpu.Program, rows: int) -> float:
-    cache = cpu.KvCache([], _WARM_ROWS, _WARM_ROWS, "float16")
+    cache = cpu.KvCache(cpu.KvPages([], "float16"), _WARM_ROWS, _WARM_ROWS)
     zeros, parents = np.zeros(rows, np.int32), np.arange(-1, rows - 1, dtype=np.int32)
     started = time.perf_counter()
     program.run(zeros, zeros, parents, zeros[:0], [cache], None)

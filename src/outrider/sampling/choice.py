@@ -15,6 +15,10 @@ from outrider.sampling.constraint import Constraint, PackedMask
 from outrider.sampling.params import SamplingParams
 from outrider.sampling.thoughts import ThoughtConstraint
 
+_FIRST_FEW = 16
+"""Tokens by descending logit that are checked before a grammar's mask is computed. With noise it is one: drawing more
+costs as much as a mask."""
+
 
 class TokenChooser:
     """Chooses by the request's parameters.
@@ -96,6 +100,14 @@ class TokenChooser:
         """The bytes that the grammar demands after `path`; see `Constraint.forced`."""
         return b"" if self._constraint is None else self._constraint.forced(path)
 
+    def possible(self, path: Sequence[int]) -> bool:
+        """Whether the grammar allows the tokens of `path` next; see `Constraint.possible`."""
+        return self._constraint is None or self._constraint.possible(path)
+
+    def allowed(self, path: Sequence[int], tokens: Sequence[int]) -> list[int]:
+        """Those of `tokens` that the grammar allows after `path`; see `Constraint.allowed`."""
+        return list(tokens) if self._constraint is None else self._constraint.allowed(path, tokens)
+
     def packed(self, path: Sequence[int]) -> PackedMask | None:
         """The tokens that the grammar allows after `path`; see `Constraint.packed`."""
         return None if self._constraint is None else self._constraint.packed(path)
@@ -124,22 +136,28 @@ class TokenChooser:
             Tokens with, for greedy parameters, their probability; for sampled ones, their share of the weights, where a
             guess weighs e times less for each unit of logit that it lacks to the first.
         """
-        p = self._params
         with self._adjustments.along(path):
             self._adjustments.suppress(logits, tokens)
             self._adjustments.apply(logits, tokens)
-        allowed = None if self._constraint is None else self._constraint.after(path)
-        if allowed is not None:
-            logits[~(allowed if tokens is None else allowed[tokens])] = -np.inf
-        if p.greedy:
+        guesses = self._ranked(logits, tokens, position, count)
+        found = [token for token, _ in guesses]
+        if self._constraint is None or self._constraint.allowed(path, found) == found:
+            return guesses
+        allowed = self._constraint.after(path)
+        if allowed is None:
+            return guesses
+        logits[~(allowed if tokens is None else allowed[tokens])] = -np.inf
+        return self._ranked(logits, tokens, position, count)
+
+    def _ranked(self, logits: Floats, tokens: Ints | None, position: int, count: int) -> list[tuple[int, float]]:
+        """As `guesses`, of logits that are adjusted."""
+        if self._params.greedy:
             return cpu.likeliest(logits, count, tokens)
-        top_k = _bounded(p.top_k, logits)
-        drawn = self._sampler.gumbel_top_k(
-            logits, p.temperature, top_k, p.top_p, p.min_p, p.typical_p, p.seed, position, count, tokens
-        )
+        drawn = self._drawn(logits, position, count, tokens)
         best = drawn[0][1] if drawn else 0.0
         # The best is a case of its own: a broken drafter's logits may be infinite, and inf - inf is NaN.
-        weights = [exp((value - best) * p.temperature) if value < best else 1.0 for _, value in drawn]
+        temperature = self._params.temperature
+        weights = [exp((value - best) * temperature) if value < best else 1.0 for _, value in drawn]
         total = sum(weights)
         return [(token, weight / total) for (token, _), weight in zip(drawn, weights, strict=True)]
 
@@ -148,17 +166,19 @@ class TokenChooser:
     ) -> int | None:
         """As `choose`, among the tokens that the constraint allows.
 
-        Without filters the choice is an argmax: if that of all tokens is allowed, it is that of the allowed ones too,
-        and their mask, which costs far more than checking one token, is not needed.
+        Without filters the choice is an argmax, so it is the first in descending order that is allowed. It is mostly
+        one of the first few, and checking these costs far less than a mask.
         """
         plain = self._params.greedy and not self._adjustments.needed
         own = logits.copy() if self._adjustments.needed else None
         if not plain:
             self._adjustments.apply(logits)
+        if plain and constraint.allows(most_likely):
+            return most_likely
         if self._params.greedy or not self._params.filters:
-            token = most_likely if plain else self._sample(logits, position)
-            if constraint.allows(token):
-                return token
+            for token, _ in self._drawn(logits, position, _FIRST_FEW if self._params.greedy else 1):
+                if constraint.allows(token):
+                    return token
         allowed = constraint.mask()
         if constraint.problem is not None or not allowed.any():
             return None
@@ -174,6 +194,12 @@ class TokenChooser:
         p = self._params
         top_k = _bounded(p.top_k, logits)
         return self._sampler.sample(logits, p.temperature, top_k, p.top_p, p.min_p, p.typical_p, p.seed, position)
+
+    def _drawn(self, logits: Floats, position: int, count: int, tokens: Ints | None = None) -> list[tuple[int, float]]:
+        """The first `count` in descending order; `_sample` is the first of them. See `cpu.Sampler.gumbel_top_k`."""
+        p = self._params
+        filters = _bounded(p.top_k, logits), p.top_p, p.min_p, p.typical_p
+        return self._sampler.gumbel_top_k(logits, p.temperature, *filters, p.seed, position, count, tokens)
 
 
 def _bounded(top_k: int, logits: Floats) -> int:

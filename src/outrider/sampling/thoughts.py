@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -107,6 +107,19 @@ class ThoughtConstraint:
         if self._form is not None and not self._outside_form(self._state, token):
             self._form.push(token)
         self._state = self._state.after(token, self._thoughts)
+
+    def possible(self, path: Sequence[int]) -> bool:
+        """As `Constraint.possible`; False before the form."""
+        state, own = self._along(path)
+        return self._form is not None and state.in_form and self._form.possible(own)
+
+    def allowed(self, path: Sequence[int], tokens: Iterable[int]) -> list[int]:
+        """As `Constraint.allowed`."""
+        state, own = self._along(path)
+        if self._form is not None and state.in_form and not self._spent(state):
+            return self._form.allowed(own, tokens)
+        mask = self.after(path)
+        return [] if mask is None else [token for token in tokens if mask[token]]
 
     def after(self, path: Sequence[int]) -> Mask | None:
         """As `mask`, if the tokens of `path` had been chosen too; None if the form does not allow them."""

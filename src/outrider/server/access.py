@@ -17,7 +17,7 @@ from outrider.server.generation import Run
 HEADER = "X-Request-Id"
 _log = logging.getLogger("outrider.server.access")
 _ID = re.compile(r"[A-Za-z0-9_.:\-]{1,128}")
-_QUIET = ("/health", "/metrics")
+_QUIET = ("/health", "/ready", "/metrics")
 """Asked every few seconds by monitoring: logged at debug level."""
 
 

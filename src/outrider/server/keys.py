@@ -36,15 +36,10 @@ class ApiKeys:
         return found
 
     def scope(self, key: int | None, cache_salt: str) -> bytes:
-        """A digest of a key and a salt, which stays the same when the list of keys changes."""
+        """A digest of a key and a salt, distinct for each pair, which stays the same when the list of keys changes."""
         own = b"" if key is None else self._keys[key]
         parts = (own, cache_salt.encode("utf-8", "surrogatepass"))
         return b"".join(hashlib.sha256(bytes([key is not None]) + part).digest() for part in parts)
-
-
-def cache_scope(key: int | None, cache_salt: str) -> str:
-    """The `SamplingParams.cache_salt` of a request, distinct for each pair of key and salt."""
-    return f"{'' if key is None else key}:{cache_salt}"
 
 
 def read_keys(api_key: str | None, file: Path | None) -> ApiKeys:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Callable
 from types import FrameType
 
 import uvicorn
@@ -14,27 +13,36 @@ from outrider.server.limits import Limits
 from outrider.server.scheduler import Scheduler
 from outrider.server.sockets import BACKLOG
 
-_CLOSING_SECONDS = 5
+CLOSING_SECONDS = 5
 """For writing the ends of streams."""
 
 
 class _DrainingServer(uvicorn.Server):
     """Drains at the first signal, exits at the second.
 
-    uvicorn itself waits for all connections, however long their answers take, before it shuts the application down.
-    It also raises the signal again at the end, which makes the exit status nonzero.
+    While it drains it listens on: load balancers see at /ready that it leaves, and requests that still come get a 503,
+    which a router sends to another replica. It exits when the last answer is written, or when the time is over. uvicorn
+    itself closes its sockets at the first signal, and raises the signal again at the end, which makes the exit status
+    nonzero.
     """
 
-    def __init__(self, config: uvicorn.Config, drain: Callable[[], None]) -> None:
+    def __init__(self, config: uvicorn.Config, scheduler: Scheduler) -> None:
         super().__init__(config)
-        self._drain = drain
+        self._scheduler = scheduler
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002
         """Handles a signal."""
-        if self.should_exit:
+        if self._scheduler.draining:
             os._exit(128 + sig)
-        self._drain()
-        self.should_exit = True
+        self._scheduler.drain()
+
+    async def on_tick(self, counter: int) -> bool:
+        """Whether it is time to exit; uvicorn asks ten times a second."""
+        scheduler = self._scheduler
+        if scheduler.draining:
+            answering = self.server_state.tasks or any(scheduler.counts)  # a response in the background has no task
+            self.should_exit = scheduler.timed_out or not answering
+        return await super().on_tick(counter)
 
 
 def configured(app: ASGIApp, limits: Limits) -> uvicorn.Config:
@@ -44,10 +52,10 @@ def configured(app: ASGIApp, limits: Limits) -> uvicorn.Config:
         log_level=os.environ.get("UVICORN_LOG_LEVEL", "warning"),
         backlog=BACKLOG,
         timeout_keep_alive=round(limits.idle),
-        timeout_graceful_shutdown=round(limits.stopping) + _CLOSING_SECONDS,
+        timeout_graceful_shutdown=CLOSING_SECONDS,
     )
 
 
 def run_until_stopped(app: ASGIApp, scheduler: Scheduler, limits: Limits, listeners: list[socket.socket]) -> None:
     """Serves at these sockets until SIGINT or SIGTERM; running requests then have `Limits.stopping` seconds."""
-    _DrainingServer(configured(app, limits), scheduler.drain).run(sockets=listeners)
+    _DrainingServer(configured(app, limits), scheduler).run(sockets=listeners)

@@ -14,7 +14,7 @@ class Limits:
         running: a request from its first pass to its end.
         reading: one event of a stream that the client does not read.
         body: receiving a request's body.
-        stopping: running requests after the signal to stop.
+        stopping: accepted requests after the signal to stop.
         idle: a connection between two requests; longer than the connection pools of common clients wait.
     """
 

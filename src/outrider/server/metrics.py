@@ -1,11 +1,15 @@
-"""Prometheus metrics, named as in vLLM."""
+"""Prometheus metrics."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
+from outrider.backends import cpu
 from outrider.cache import CachePool
 from outrider.server.scheduler import Job, Scheduler
+from outrider.server.vllm_names import WithVllmNames
 
 _SECONDS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60)
 
@@ -42,14 +46,20 @@ class Metrics:
         self._first = seconds("time_to_first_token", "From arrival to the first token.")
         self._each = seconds("time_per_output_token", "Decode time per token after the first.")
 
-        def gauge(name: str, what: str) -> Gauge:
-            return Gauge(f"outrider_{name}", what, registry=self._registry)
+        def gauge(name: str, what: str, labels: tuple[str, ...] = ()) -> Gauge:
+            return Gauge(f"outrider_{name}", what, labels, registry=self._registry)
 
         self._running = gauge("num_requests_running", "Requests in the batch.")
         self._waiting = gauge("num_requests_waiting", "Requests in the queue.")
         self._sequences = gauge("kv_cache_sequences_in_use", "Key-value cache sequences of running requests.")
-        self._kept = gauge("prefix_cache_sequences", "Finished sequences in the prefix cache.")
-        self._kept_bytes = gauge("prefix_cache_bytes", "Memory of the prefix cache.")
+        self._kv_usage = gauge("kv_cache_usage_perc", "Fraction of the key-value memory that running requests hold.")
+        self._kv_config = gauge(
+            "cache_config_info",
+            "Positions of a page of keys and values, and the pages that fit into the memory.",
+            ("block_size", "num_gpu_blocks"),
+        )
+        self._kept = gauge("prefix_cache_pages", "Pages of 128 positions in the prefix cache that no request uses.")
+        self._kept_bytes = gauge("prefix_cache_bytes", "Memory of these pages.")
         self._usage = gauge("prefix_cache_usage_perc", "Used fraction of the prefix cache's memory, 0 to 1.")
 
     def finished(self, job: Job) -> None:
@@ -76,13 +86,15 @@ class Metrics:
         """Counts a request that a limit rejected or ended."""
         self._limit_exceeded.labels(limit).inc()
 
-    def text(self, scheduler: Scheduler, caches: CachePool) -> bytes:
-        """The response of `GET /metrics`."""
+    def text(self, scheduler: Scheduler, caches: CachePool, model: str, adapters: Sequence[str]) -> bytes:
+        """The response of `GET /metrics`. Model and adapters: see `WithVllmNames`."""
         running, waiting = scheduler.counts
         self._running.set(running)
         self._waiting.set(waiting)
         self._sequences.set(caches.in_use)
+        self._kv_usage.set(caches.usage)
+        self._kv_config.labels(str(cpu.PAGE_POSITIONS), str(caches.most_pages)).set(1)
         self._kept.set(caches.kept)
         self._kept_bytes.set(caches.kept_bytes)
         self._usage.set(caches.kept_bytes / caches.most_bytes if caches.most_bytes else 0.0)
-        return generate_latest(self._registry)
+        return generate_latest(WithVllmNames(self._registry, model, adapters))

@@ -17,7 +17,6 @@ from outrider.engine.outputs import RequestOutput
 from outrider.server.errors import ApiError
 from outrider.server.fields import Fields
 from outrider.server.generation import Run
-from outrider.server.keys import cache_scope
 from outrider.server.service import Service
 
 MAX_BODY_BYTES = 8 << 20
@@ -55,7 +54,7 @@ class Call(Request):
 
     def cache_salt(self, salt: str | None) -> str:
         """The `SamplingParams.cache_salt` of its jobs, from the salt that it gives."""
-        return cache_scope(self.key, salt or "")
+        return self.service.keys.scope(self.key, salt or "").hex()
 
     async def parse(self, model: type[Asked]) -> Asked:
         """Its body, checked in a worker thread.
@@ -168,8 +167,10 @@ class OpenRoute(ApiRoute):
 def error_response(
     service: Service, error: ApiError, form: Callable[[ApiError], dict[str, Any]] = ApiRoute.error_body
 ) -> Response:
-    """An error in an API's form."""
-    headers = {"Retry-After": str(service.scheduler.retry_after)} if error.retry else None
+    """An error in an API's form. A server that drains closes the connection, so that the next request finds another."""
+    headers = {"Retry-After": str(service.scheduler.retry_after)} if error.retry else {}
+    if service.scheduler.draining:
+        headers["Connection"] = "close"
     return JSONResponse(form(error), error.status, headers)
 
 

@@ -76,7 +76,8 @@ class Scheduler:
         self._running: list[Job] = []
         self._calls: deque[Callable[[], None]] = deque()
         self._changed = threading.Condition()
-        self._stopping = False
+        self._stopped = False
+        self.draining = False
         self._until = math.inf  # monotonic clock: when the remaining jobs end
         self._thread = threading.Thread(target=self._run, name="outrider-engine", daemon=True)
 
@@ -85,20 +86,31 @@ class Scheduler:
         self._thread.start()
 
     def drain(self) -> None:
-        """Accepts no more jobs. After `Limits.stopping` those that are left end with an error, and the thread ends.
+        """Accepts no more requests. After `Limits.stopping` the jobs that are left end with an error.
 
         Lock-free, since signal handlers call it: the main thread may hold the lock at that moment.
         """
-        if not self._stopping:
+        if not self.draining:
             self._until = time.monotonic() + self._limits.stopping
-            self._stopping = True
+            self.draining = True
 
     def stop(self) -> None:
-        """As `drain`; returns when the thread has ended."""
+        """As `drain`; returns when all jobs and the thread have ended."""
         self.drain()
         with self._changed:
+            self._stopped = True
             self._changed.notify_all()
         self._thread.join()
+
+    @property
+    def alive(self) -> bool:
+        """Whether the thread runs."""
+        return self._thread.is_alive()
+
+    @property
+    def timed_out(self) -> bool:
+        """Whether the time for draining is over."""
+        return time.monotonic() >= self._until
 
     @property
     def counts(self) -> tuple[int, int]:
@@ -130,7 +142,10 @@ class Scheduler:
         """
         job = Job(prompt, params, deliver, first)
         with self._changed:
-            self._check_open(full=first)
+            if first:
+                self._check_room()
+            else:
+                self._check_open()
             self._waiting.append(job)
             self._changed.notify_all()
         return job
@@ -138,13 +153,22 @@ class Scheduler:
     def check_room(self) -> None:
         """Raises as `submit`."""
         with self._changed:
-            self._check_open(full=True)
+            self._check_room()
 
-    def _check_open(self, *, full: bool) -> None:
-        if self._stopping:
+    def check_ready(self) -> None:
+        """Raises ApiError if the server is shutting down."""
+        if self.draining:
             raise ApiError(503, _SHUTTING_DOWN, kind="server_error")
+
+    def _check_open(self) -> None:
+        """For what belongs to a request that was accepted: draining lets it finish."""
+        if self._stopped or self.timed_out:
+            raise ApiError(503, _SHUTTING_DOWN, kind="server_error")
+
+    def _check_room(self) -> None:
+        self.check_ready()
         free = self.most_running - len(self._joining) - len(self._running)
-        if full and len(self._waiting) >= self._most_waiting + free:
+        if len(self._waiting) >= self._most_waiting + free:
             message = f"the queue is full ({len(self._waiting)} requests): try again in a few seconds"
             raise ApiError(429, message, kind="rate_limit_error", code="rate_limit_exceeded", limit="full")
 
@@ -158,7 +182,7 @@ class Scheduler:
 
         def go_on() -> None:
             try:
-                if time.monotonic() >= self._until:
+                if self.timed_out:
                     work.close()
                     raise ApiError(503, _SHUTTING_DOWN, kind="server_error")
                 next(work)
@@ -170,7 +194,7 @@ class Scheduler:
                 self._calls.append(go_on)
 
         with self._changed:
-            self._check_open(full=False)
+            self._check_open()
             self._calls.append(go_on)
             self._changed.notify_all()
         return result.result()
@@ -186,15 +210,15 @@ class Scheduler:
     def _run(self) -> None:
         while True:
             with self._changed:
-                while not self._running and not self._waiting and not self._calls and not self._stopping:
+                while not self._running and not self._waiting and not self._calls and not self._stopped:
                     self._changed.wait(_IDLE_SECONDS)
-                if self._stopping and not self._running and not self._waiting and not self._calls:
+                if self._stopped and not self._running and not self._waiting and not self._calls:
                     return
                 self._expire_waiting()
                 self._join()
             for _ in range(len(self._calls)):  # callers that go on at once do not keep the batch waiting
                 self._calls.popleft()()
-            if time.monotonic() >= self._until:
+            if self.timed_out:
                 self._abandon_all()
             for job in [t for t in self._running if t.cancelled]:
                 self._leave(job)
@@ -221,12 +245,19 @@ class Scheduler:
             job.deliver(ApiError(503, message, kind="timeout_error", limit="queue"))
 
     def _expire_running(self) -> None:
-        limit, now = self._limits.running, time.perf_counter()
+        running, waiting, now = self._limits.running, self._limits.waiting, time.perf_counter()
         for job in list(self._running):
-            if limit is not None and job.began is not None and now - job.began > limit:
+            assert job.request is not None
+            if job.began is None and job.request.sequence.runs:
+                job.began = now
+            if running is not None and job.began is not None and now - job.began > running:
                 self._leave(job)
-                message = f"the request ran for {limit:g} seconds: ask for fewer tokens"
+                message = f"the request ran for {running:g} seconds: ask for fewer tokens"
                 job.deliver(ApiError(504, message, kind="timeout_error", limit="run"))
+            elif waiting is not None and job.first and job.request.waits_for_memory and now - job.arrived > waiting:
+                self._leave(job)
+                message = f"the request waited {waiting:g} seconds for memory that others use: try again later"
+                job.deliver(ApiError(503, message, kind="timeout_error", limit="queue"))
 
     def _join(self) -> None:
         while self._waiting and len(self._running) + len(self._joining) < self.most_running:
@@ -237,7 +268,9 @@ class Scheduler:
         try:
             if not job.cancelled:
                 job.request = self._engine.add(list(job.prompt), job.params)
-                job.began, began = time.perf_counter(), True
+                began = True
+        except OutriderError as error:
+            job.deliver(error)
         except Exception as error:
             _log.exception("a request could not start")
             job.deliver(OutriderError(f"the request could not start: {error}"))
@@ -269,7 +302,7 @@ class Scheduler:
         self._finished(job)
 
     def _abandon_all(self) -> None:
-        """Ends all jobs: the time limit of stopping is over."""
+        """Ends all jobs: the time for draining is over."""
         running = list(self._running)
         with self._changed:
             left = [*running, *self._joining, *self._waiting]

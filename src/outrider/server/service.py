@@ -96,6 +96,7 @@ class Service:
 
         Raises:
             ApiError: a grammar cannot be used, the queue is full, or the server is shutting down.
+            OutriderError: a prompt and its answer could never fit into memory.
         """
         return Run(self.scheduler, generation, await self.prepare(generation))
 
@@ -103,6 +104,8 @@ class Service:
         """Compiles a generation's grammars, so that the engine finds them compiled, and scores its prompts if it asks
         for that. Scoring ends before its next pass if this is cancelled. Raises as `begin`.
         """
+        for ids, params in generation.prompts:
+            self.parts.caches.check(min(len(ids) + params.max_tokens, self.context))
         for grammar in generation.grammars:
             params, loop = SamplingParams(grammar=grammar), asyncio.get_running_loop()
             try:

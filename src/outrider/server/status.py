@@ -1,4 +1,4 @@
-"""Routes for operators: health and metrics."""
+"""Routes for operators and load balancers: health, readiness and metrics."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from fastapi import APIRouter
 from pydantic import BaseModel
 from starlette.responses import PlainTextResponse, Response
 
+from outrider.server.errors import ApiError
 from outrider.server.openai.shapes import ERRORS
 from outrider.server.route import ApiRoute, Call, OpenRoute, json_response
 
@@ -25,14 +26,30 @@ class Health(BaseModel):
 
 @open_router.get("/health", response_model=Health, openapi_extra={"security": []})
 async def health(call: Call) -> Response:
-    """200 while the server accepts requests."""
-    running, waiting = call.service.scheduler.counts
+    """200 while the process can answer, draining too; 503 asks for a restart."""
+    scheduler = call.service.scheduler
+    if not scheduler.alive:
+        raise ApiError(503, "the engine's thread has ended: restart the server, and see its log", kind="server_error")
+    running, waiting = scheduler.counts
     return json_response(Health(running=running, waiting=waiting))
+
+
+class Ready(BaseModel):
+    """The server accepts requests."""
+
+    status: Literal["ready"] = "ready"
+
+
+@open_router.get("/ready", response_model=Ready, openapi_extra={"security": []})
+async def ready(call: Call) -> Response:
+    """200 while the server accepts requests: the model is loaded, and no signal to stop has come."""
+    call.service.scheduler.check_ready()
+    return json_response(Ready())
 
 
 @router.get("/metrics", response_class=PlainTextResponse)
 async def metrics(call: Call) -> Response:
     """Prometheus metrics."""
     service = call.service
-    text = service.metrics.text(service.scheduler, service.parts.caches)
+    text = service.metrics.text(service.scheduler, service.parts.caches, service.name, service.adapters)
     return Response(text, media_type="text/plain; version=0.0.4")

@@ -41,10 +41,11 @@ def capture_shapes(config: ModelConfig) -> Shapes:
 
 
 class _Recorder:
-    """Keeps the hidden states of running requests and writes down every request that ends."""
+    """Keeps hidden states, keys and values of running requests, and writes down every request that ends."""
 
     def __init__(self, llm: LLM, writer: DatasetWriter) -> None:
         self._writer, self._states = writer, dict[int, list[Floats]]()
+        self._kv: dict[int, dict[str, list[Floats]]] = {}
         numbers = kv_numbers(llm.config)
         self._kv_layers = {kind: numbers[layer] for kind, layer in last_kv_layers(llm.config).items()}
         self.captured = 0
@@ -53,31 +54,35 @@ class _Recorder:
         """See `Engine.observing`."""
         states = self._states.setdefault(request.number, [])
         states += list(rows.hidden)
+        kv = self._kv.setdefault(request.number, {kind: [] for kind in self._kv_layers})
+        for kind, layer in self._kv_layers.items():  # now: a sliding layer drops what its window has left
+            end = rows.first + len(rows.tokens)
+            kv[kind].append(_keys_and_values(request.sequence.cache, layer, rows.first, end))
         if request.ended:
-            del self._states[request.number]
+            del self._states[request.number], self._kv[request.number]
             if request.finish_reason is not None and len(request.answer) > 2:
-                self._writer.append(self._rows(request, states), request.prompt_length, request.params.greedy)
+                self._writer.append(self._rows(request, states, kv), request.prompt_length, request.params.greedy)
                 self.captured += len(request.answer)
 
-    def _rows(self, request: Request, states: list[Floats]) -> dict[str, Any]:
+    def _rows(self, request: Request, states: list[Floats], kv: dict[str, list[Floats]]) -> dict[str, Any]:
         tokens, first = request.tokens, request.prompt_length - 1
         length = len(tokens)
         shapes = self._writer.shapes.fields()
         rows: dict[str, Any] = {name: np.zeros((length, *shape), dtype) for name, (dtype, shape) in shapes.items()}
         rows["tokens"][:] = tokens
         rows["hidden"][first : first + len(states)] = states
-        for kind, layer in self._kv_layers.items():
-            rows[kind][: length - 1] = _keys_and_values(request.sequence.cache, layer, length - 1)
+        for kind, parts in kv.items():
+            rows[kind][: length - 1] = np.concatenate(parts)
         for position, of in enumerate(request.output().logprobs or (), start=first + 1):
             rows["top_tokens"][position] = [token for token, _ in of.top]
             rows["top_logprobs"][position] = [logprob for _, logprob in of.top]
         return rows
 
 
-def _keys_and_values(cache: cpu.KvCache, layer: int, length: int) -> Floats:
-    """(length, 2 * kv_heads * head_dim) float32."""
-    keys, values = cache.read(layer, 0, length)
-    return np.concatenate([keys.reshape(length, -1), values.reshape(length, -1)], axis=1)
+def _keys_and_values(cache: cpu.KvCache, layer: int, begin: int, end: int) -> Floats:
+    """(end - begin, 2 * kv_heads * head_dim) float32."""
+    keys, values = cache.read(layer, begin, end)
+    return np.concatenate([keys.reshape(end - begin, -1), values.reshape(end - begin, -1)], axis=1)
 
 
 def capture(
@@ -106,7 +111,7 @@ def capture(
             while True:
                 running = [request for request in running if request.finish_reason is None]
                 while len(running) < batch and (job := next(waiting, None)) is not None:
-                    params = replace(job.params, draft="off", logprobs=TOP)
+                    params = replace(job.params, draft="off", logprobs=TOP, cache_prompt=False)
                     running.append(llm.parts.engine.add(list(job.prompt), params))
                 if not running:
                     break

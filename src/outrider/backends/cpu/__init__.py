@@ -7,7 +7,10 @@ from collections.abc import Iterable
 from typing import Literal, get_args
 
 from outrider.backends.cpu._native import (
+    PAGE_POSITIONS,
     KvCache,
+    KvPage,
+    KvPages,
     KvShape,
     LowRank,
     Program,
@@ -36,13 +39,16 @@ def kv_shapes(layers: Iterable[KvLayer]) -> list[KvShape]:
 
 
 KvFormat = Literal["float32", "float16", "int8"]
-"""Storage of keys and values in a cache. int8: codes with one float32 scale per head and position."""
+"""Storage of keys and values. int8: 8-bit codes in layers of full attention, float16 in those with a window."""
 KV_FORMATS: tuple[KvFormat, ...] = get_args(KvFormat)
 
 __all__ = [
     "KV_FORMATS",
+    "PAGE_POSITIONS",
     "KvCache",
     "KvFormat",
+    "KvPage",
+    "KvPages",
     "KvShape",
     "LowRank",
     "Program",

@@ -14,8 +14,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from outrider.errors import UsageError
 
-_PREFIXES = {"vLLM": "vllm:spec_decode", "llama.cpp": "llamacpp:spec_decode", "outrider": "outrider_spec_decode"}
-"""Server -> how the names of its draft counters in `/metrics` begin."""
+_PREFIXES = {"outrider": "outrider_spec_decode", "vLLM": "vllm:spec_decode", "llama.cpp": "llamacpp:spec_decode"}
+"""Server -> how the names of its draft counters in `/metrics` begin. outrider has them under vLLM's names too."""
 
 
 @dataclass(frozen=True)
