@@ -18,7 +18,7 @@ def run(program, rows=1):
     """One pass; by kind of call the tasks of each that ran on its own."""
     zeros, parents = np.zeros(rows, np.int32), np.arange(-1, rows - 1, dtype=np.int32)
     outputs = np.arange(rows, dtype=np.int32) if program.describe()[-1] == "head" else zeros[:0]
-    program.run(zeros, zeros, parents, outputs, [cpu.KvCache([], 64, 64, "float16")], None)
+    program.run(zeros, zeros, parents, outputs, [cpu.KvCache(cpu.KvPages([], "float16"), 64, 64)], None)
     found: dict[str, list[int]] = {}
     for kind, tasks in zip(program.describe(), program.tasks, strict=True):
         if tasks:

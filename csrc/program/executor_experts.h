@@ -110,8 +110,8 @@ inline void Executor::run(const ClusterLinear& c) {
   parallel_tasks(static_cast<size_t>(rows_) * c.top_k * tiles, [&](size_t task) {
     const size_t pair = task / tiles, tile = task % tiles, row = pair / c.top_k;
     const Matrix m = c.clusters->matrix(p_.chosen_[pair]);
-    k_.linear_tile(m, tile, m.tile(tile + 1), src.quantized.empty() ? nullptr : src.quantized.data() + row,
-                   src.dense.data() + row, 1, dst.row(static_cast<int>(pair)) + tile * kTile, dst.stride);
+    k_.linear_tile(m, tile, m.tile(tile + 1), src.quantized.empty() ? nullptr : src.quantized.data() + row, src.dense.data() + row,
+                   1, dst.row(static_cast<int>(pair)) + tile * kTile, dst.stride);
   });
 }
 
