@@ -11,7 +11,7 @@ PROMPT ?= The three most important inventions of the nineteenth century were
 # What `make run` installs in place of compiling; where the sources are compiled in .venv, those run.
 WHEEL := $(if $(wildcard $(VENV)/.installed),,$(shell $(PYTHON) release/wheel_at_hand.py 2>/dev/null))
 
-.PHONY: run test fast fuzz mutations endurance clients lint sanitize arm64 wheel wheel-test bench report setup clean
+.PHONY: run test full fast fuzz mutations endurance clients lint sanitize arm64 wheel wheel-test bench report setup clean
 .PHONY: check-python check-compiler
 
 run: $(VENV)/$(if $(WHEEL),.from-wheel,.installed)
@@ -21,7 +21,9 @@ test: $(VENV)/.installed-test lint
 	$(BIN)/python -m pytest -m "not slow"
 	$(BIN)/python -m pytest -m slow
 	$(MAKE) sanitize
-	$(MAKE) wheel-test
+
+# What takes longer than `make test` may: the wheel by another compiler, and the searches below.
+full: test wheel-test fuzz mutations endurance
 
 fast: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -m "not slow"
