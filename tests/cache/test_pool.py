@@ -242,6 +242,10 @@ class Folder:
     def keep(self, node) -> None:
         self.kept.setdefault(node.parent.key, {})[node.rows] = list(node.pages)
 
+    def finish(self, nodes) -> None:
+        for node in nodes:
+            self.keep(node)
+
     def find(self, parent, rows):
         parts = [Part(*kept) for kept in self.kept.get(parent, {}).items()]
         best = max(parts, key=lambda part: common(part.rows, rows), default=None)
@@ -263,6 +267,28 @@ def test_pages_come_back_from_a_store(pool):
     assert run(pool, [7, *LONG]) == 30
     pool.tree.store = None
     assert run(pool, [7, *LONG]) == 30, "they are in memory again"
+
+
+class SlowFolder(Folder):
+    """Finds what lies below a page at the second time of asking only, as where a thread has yet to write it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked: set[bytes] = set()
+
+    def find(self, parent, rows):
+        if parent in self.asked:
+            return super().find(parent, rows)
+        self.asked.add(parent)
+        return None
+
+
+def test_a_page_that_a_store_gets_between_two_questions(pool):
+    pool.most_bytes = 0
+    pool.tree.store = SlowFolder()
+    run(pool, LONG)
+    pool.tree.store.asked.clear()
+    assert run(pool, LONG) == pool.tree.page - 1
 
 
 @dataclass

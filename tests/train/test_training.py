@@ -69,7 +69,7 @@ def drafter_for(llm, folder, seed=0):
 def test_what_is_captured_is_what_the_target_computes(captured, variant):
     llm, folder = captured(variant)
     data = Dataset(folder)
-    model = NativeModel(llm.path)
+    model = NativeModel(llm.path, kv_format="int8")  # as an LLM by default
     kinds = last_kv_layers(llm.config)
     for span in data.spans[:6]:
         rows = slice(span.start, span.start + span.length)

@@ -148,7 +148,8 @@ class Tree(Generic[Page]):
         whole = [part for part in parts if None not in part.pages]
         last = max(whole, key=lambda part: common(part.rows, rest), default=Part[Page]((), ()))
         pages = [*(node.pages for node in nodes), last.pages]
-        most = len(nodes) * self.page + common(last.rows, rest)
+        # Less than a page: whole ones are in `nodes`, but for one that a store has got only since then.
+        most = len(nodes) * self.page + min(common(last.rows, rest), self.page - 1)
         length = self._resumable(pages, min(most, len(rows) - 1), media)
         full = length // self.page
         if length > len(nodes) * self.page and last.rows in tip.children:

@@ -169,7 +169,7 @@ class Request:
         sources, rejected, logprobs = tuple(self._sources[new]), tuple(self._rejected[new]), tuple(self._logprobs[new])
         self._shown, self._given = len(self._text), self._given + len(tokens)
         stats = self.stats if self.finish_reason else None
-        prefilled = min(self.sequence.cache.length / self.prompt_length, 1.0)
+        prefilled = 1.0 if self.decoding else self.sequence.cache.length / self.prompt_length
         given = text, tokens, sources, rejected, logprobs, self.finish_reason, stats, self.stop_reason
         return Piece(*given, prefilled)
 
