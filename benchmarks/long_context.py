@@ -1,6 +1,8 @@
 """Cost of a long context: time of a pass over 1, 4 and 8 rows, and memory against the estimate of `outrider inspect`.
 
-usage: python -m benchmarks.long_context MODEL [--contexts 8192,32768,131072] [--rounds 7] [--prefill]
+usage: python -m benchmarks.long_context MODEL [--contexts 128,8192,32768,131072] [--rounds 7] [--prefill]
+       [--instruction-set NAME]
+MODEL is a file or a published size, such as E2B: then in Q4_0, with one number in every weight.
 The caches are filled without computing anything (all keys are zero, which costs attention the same); --prefill also
 computes a prompt of each length. Bound: a row reads the keys and values of all full layers, so time
 grows by their bytes over the memory's bandwidth; the rows of one sequence share each read.
@@ -11,6 +13,8 @@ from __future__ import annotations
 import argparse
 import resource
 import time
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
 
@@ -19,12 +23,13 @@ import numpy as np
 from outrider.assembly import cpu_target
 from outrider.backends import cpu
 from outrider.cache import cache_bytes
-from outrider.checkpoints import ModelConfig, open_checkpoint
+from outrider.checkpoints import ModelConfig, Tensor, open_checkpoint
 from outrider.cores import cores
 from outrider.engine.target import Target, chain
 from outrider.loading import PREFILL_CHUNK
 from outrider.models.gemma import kv_layers
 from outrider.quant import WeightStore
+from outrider.roofline.sizes import SIZES, published_size
 
 ROWS = (1, 4, 8)
 
@@ -35,7 +40,7 @@ class Bench:
     def __init__(
         self, config: ModelConfig, weights: WeightStore, pool: cpu.ThreadPool, kv_format: cpu.KvFormat
     ) -> None:
-        self.config, self.kv_format = config, kv_format
+        self.kv_format, self.pages = kv_format, cpu.KvPages(cpu.kv_shapes(kv_layers(config)), kv_format)
         self.target = Target(cpu_target(config, weights, pool, max_rows=PREFILL_CHUNK, kv_format=kv_format))
         # Stores a key and a value in every layer, and computes nothing.
         self.filler = cpu.Program(PREFILL_CHUNK, cpu.kv_shapes(kv_layers(config)), kv_format, pool)
@@ -47,8 +52,7 @@ class Bench:
 
     def cache(self, length: int) -> cpu.KvCache:
         """An empty cache with room for `length` positions."""
-        pages = cpu.KvPages(cpu.kv_shapes(kv_layers(self.config)), self.kv_format)
-        return cpu.KvCache(pages, length + PREFILL_CHUNK, PREFILL_CHUNK)
+        return cpu.KvCache(self.pages, length + PREFILL_CHUNK, PREFILL_CHUNK)
 
     def filled(self, length: int) -> cpu.KvCache:
         """A cache of `length` positions."""
@@ -58,7 +62,15 @@ class Bench:
             zeros, parents = np.zeros(rows, np.int32), np.arange(-1, rows - 1, dtype=np.int32)
             self.filler.run(zeros, zeros, parents, np.zeros(0, np.int32), [cache])
             cache.commit(np.arange(rows, dtype=np.int32))
+            self._drop(cache)
         return cache
+
+    def _drop(self, cache: cpu.KvCache) -> None:
+        """Releases what no window reaches, as the engine does."""
+        for group, window in enumerate(self.pages.windows):
+            for index in range(max(cache.length - window, 0) // cpu.PAGE_POSITIONS if window else 0):
+                if cache.page(group, index) is not None:
+                    cache.drop(group, index)
 
     def verify(self, cache: cpu.KvCache, rows: int) -> float:
         """Seconds of a pass."""
@@ -71,10 +83,22 @@ class Bench:
             rows = min(PREFILL_CHUNK, length - cache.length)
             self.target.run([chain(cache, self._tokens(cache.length, rows), [rows - 1])])
             cache.commit(np.arange(rows, dtype=np.int32))
+            self._drop(cache)
         return time.perf_counter() - started
 
     def _tokens(self, begin: int, count: int) -> list[int]:
         return [(7919 * (begin + i) + 17) % self.target.vocabulary for i in range(count)]
+
+
+def opened(model: str) -> tuple[ModelConfig, Mapping[str, Tensor]]:
+    """Config and tensors of a file or of a published size."""
+    if model not in SIZES:
+        checkpoint = open_checkpoint(model)
+        assert isinstance(checkpoint.config, ModelConfig)
+        return checkpoint.config, checkpoint.tensors
+    size = published_size(model, "Q4_0")
+    fill = np.full(max(tensor.nbytes for tensor in size.tensors.values()), 0x3C, np.uint8)
+    return size.config, {name: replace(tensor, stored=fill[: tensor.nbytes]) for name, tensor in size.tensors.items()}
 
 
 def own_memory() -> int:
@@ -86,15 +110,17 @@ def own_memory() -> int:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model")
-    parser.add_argument("--contexts", default="8192,32768,131072")
+    parser.add_argument("--contexts", default="128,8192,32768,131072")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--prefill", action="store_true")
+    parser.add_argument("--instruction-set", default=cpu.instruction_set(), choices=cpu.instruction_sets())
     arguments = parser.parse_args()
-    checkpoint, pool = open_checkpoint(arguments.model), cpu.ThreadPool(cores().threads)
-    config, weights = checkpoint.config, WeightStore(checkpoint.tensors, pool)
-    assert isinstance(config, ModelConfig)
-    contexts = [0, *(c for c in map(int, arguments.contexts.split(",")) if c <= config.context_length)]
-    print(f"{checkpoint.path.name}, {pool.size} threads, {cpu.instruction_set()}")
+    cpu.choose_instruction_set(arguments.instruction_set)
+    config, tensors = opened(arguments.model)
+    pool = cpu.ThreadPool(cores().threads)
+    weights = WeightStore(tensors, pool)
+    contexts = [c for c in map(int, arguments.contexts.split(",")) if c <= config.context_length]
+    print(f"{arguments.model}, {pool.size} threads, {cpu.instruction_set()}")
     header = " ".join(f"{f'{rows} rows':>9}" for rows in ROWS)
     print(f"{'keys, values':>12} {'context':>8} {header} {'memory':>10} {'by inspect':>16}")
     benches = [Bench(config, weights, pool, kv_format) for kv_format in ("float16", "int8")]
@@ -118,7 +144,7 @@ def main() -> None:
         line = f"{bench.kv_format:>12} {context:>8} {medians} {memory:>7.1f} MB"
         print(f"{line} {inspected:>13.1f} MB", flush=True)
     for bench in benches if arguments.prefill else ():
-        for context in contexts[1:]:
+        for context in contexts:
             seconds = bench.prefill(context)
             print(
                 f"{bench.kv_format:>12} {context:>8} prefill {seconds:.1f} s, {context / seconds:.0f} tokens/s",
