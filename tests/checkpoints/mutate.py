@@ -20,6 +20,7 @@ import time
 import traceback
 import warnings
 from collections.abc import Callable, Iterator
+from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -258,9 +259,9 @@ def _json_mutated(raw: bytes, rng: np.random.Generator) -> bytes:
             case 1 if isinstance(section[key], int | float):
                 section[key] += int(rng.integers(-2, 3))
             case 2 if isinstance(section[key], list) and section[key]:
-                section[key][rng.integers(len(section[key]))] = VALUES[rng.integers(len(VALUES))]
+                section[key][rng.integers(len(section[key]))] = deepcopy(VALUES[rng.integers(len(VALUES))])
             case _:
-                section[key] = VALUES[rng.integers(len(VALUES))]
+                section[key] = deepcopy(VALUES[rng.integers(len(VALUES))])
     return json.dumps(whole).encode()
 
 
