@@ -32,8 +32,8 @@ class Admission:
             return
         raise OutriderError(
             f"the request may come to {limit:,} tokens, prompt and answer, whose keys and values take {size(worst)}; "
-            f"{size(self.budget)} of memory are there for them: at most {self.longest(limit):,} tokens fit. Lower "
-            "max_tokens, shorten the prompt, or load the model with --kv-cache-dtype int8"
+            f"{size(self.budget)} of memory are there for them: at most {self.longest(limit):,} tokens fit: "
+            "lower max_tokens, or shorten the prompt"
         )
 
     def longest(self, limit: int) -> int:

@@ -121,7 +121,7 @@ def run(
         str | None,
         typer.Option(
             metavar="NAME",
-            help="Keep the conversation under this name, and go on with it next time: its text in the user's state "
+            help="Keep the conversation under this name, and continue it next time: its text in the user's state "
             "folder, its keys and values in --prefix-cache-dir.",
         ),
     ] = None,
