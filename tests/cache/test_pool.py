@@ -185,7 +185,7 @@ def test_what_can_never_fit_is_refused_with_the_figures(monkeypatch):
     assert said.startswith(
         "the request may come to 41 tokens, prompt and answer, whose keys and values take 1.2 kB; 1.1 kB of"
     )
-    assert "at most 40 tokens fit. Lower max_tokens" in said
+    assert "at most 40 tokens fit: lower max_tokens" in said
     assert pool.in_use == 1
 
 
