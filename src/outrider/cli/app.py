@@ -18,6 +18,7 @@ from outrider.console import exhausted, exhaustion, show_error
 from outrider.errors import OutriderError
 
 COMMAND_FAMILIES = {
+    "batch": "outrider.cli.batch",
     "bench": "outrider.cli.bench",
     "serve": "outrider.cli.serve",
     "train-drafter": "outrider.cli.train",
