@@ -11,7 +11,7 @@ PROMPT ?= The three most important inventions of the nineteenth century were
 # What `make run` installs in place of compiling; where the sources are compiled in .venv, those run.
 WHEEL := $(if $(wildcard $(VENV)/.installed),,$(shell $(PYTHON) release/wheel_at_hand.py 2>/dev/null))
 
-.PHONY: run test full fast fuzz mutations endurance clients lint sanitize arm64 wheel wheel-test bench report setup clean
+.PHONY: run test full fast fuzz mutations endurance clients lint sanitize arm64 wheel wheel-test bench docs report setup clean
 .PHONY: check-python check-compiler
 
 run: $(VENV)/$(if $(WHEEL),.from-wheel,.installed)
@@ -60,7 +60,13 @@ lint: $(VENV)/.installed-test
 	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.github-workflows .github/workflows/*.yml
 	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.github-issue-forms .github/ISSUE_TEMPLATE/bug.yml .github/ISSUE_TEMPLATE/slow.yml
 	$(BIN)/hadolint Dockerfile
+	$(BIN)/codespell README.md CONTRIBUTING.md SECURITY.md CHANGELOG.md docs/*.md docs/lab examples csrc $(shell git ls-files "src/*.py")
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 	find csrc -name "*.h" -o -name "*.cpp" | xargs $(BIN)/clang-format --dry-run --Werror
+
+# The documentation as a site, on http://127.0.0.1:8001. `make lint` builds it in build/site, with warnings as errors.
+docs: $(VENV)/.installed-test
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs serve --dev-addr 127.0.0.1:8001
 
 # The kernels' own tests, under the address and undefined-behaviour sanitizers, and those of the threads under the thread sanitizer.
 sanitize: $(VENV)/.installed-test
