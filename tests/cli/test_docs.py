@@ -1,0 +1,52 @@
+"""The commands that the documentation shows can be typed."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import typer
+from cli.test_demo_for_real import outrider
+
+from outrider.cli.app import app
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+TABLE = typer.main.get_command(app)
+
+
+def commands(page: Path) -> list[list[str]]:
+    """The `outrider` commands in the page's blocks of code, split into words."""
+    blocks = re.findall(r"^```(?:bash|console|sh)?\n(.*?)^```", page.read_text("utf-8"), re.MULTILINE | re.DOTALL)
+    lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
+    found = [line.partition("  #")[0].removeprefix("$ ").split("| ")[-1] for line in lines]
+    return [shlex.split(each, comments=True)[1:] for each in found if each.startswith("outrider ")]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_option_that_a_page_shows_exists(page):
+    for words in commands(page):
+        command, rest = TABLE, list(words)
+        while hasattr(command, "get_command") and rest:
+            name = rest.pop(0).partition("|")[0]
+            command = command.get_command(None, name)
+            assert command is not None, words
+        known = {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}
+        shown = {word.partition("=")[0] for word in rest if word.startswith("--")}
+        assert shown <= known | {"--help"}, words
+
+
+def test_pages_show_commands():
+    assert sum(len(commands(page)) for page in PAGES) > 40
+
+
+@pytest.mark.slow
+def test_the_quick_start_shows_that_answers_are_the_same():
+    index = ROOT / "docs" / "index.md"
+    ran = [outrider(*words) for words in commands(index) if words[:2] == ["run", "demo"] and "--json" in words]
+    with_drafts, without = (json.loads(each.stdout) for each in ran)
+    assert with_drafts["token_ids"] == without["token_ids"]
+    assert without["stats"]["drafted"] == 0 < with_drafts["stats"]["drafted"]
