@@ -32,8 +32,8 @@ struct KernelTable {
   void (*head_tiles)(const Matrix&, size_t begin, size_t end, const QuantizedRow*, const float* const* dense, int rows, Best* best,
                      float* logits, size_t stride, float output_scale);
   void (*rms_norm)(const float* x, const float* weight, float eps, int n, float* out);
-  void (*quantize_row)(const float* x, int n, ActivationGroup* out);
-  void (*quantize_row_static)(const float* x, int n, float scale, ActivationGroup* out);
+  void (*quantize_row)(const float* x, int n, ActivationGroup* out, ActivationDigits* digits);
+  void (*quantize_row_static)(const float* x, int n, float scale, ActivationGroup* out, ActivationDigits* digits);
   void (*round_row)(float scale, int n, float* x);
   void (*add_row)(const float* x, int n, float* dst);
   void (*scale_row)(float factor, int n, float* dst);

@@ -55,27 +55,24 @@ template <Format kFormat, int kRows>
 using GroupPrefetcher = Prefetcher<code_bytes(info(kFormat).bits), scale_bytes(info(kFormat).scales, kSuper) / (kSuper / kGroup),
                                    ahead(info(kFormat).bits, kRows)>;
 
-// The dot products of a group with the activations x[r] less the zero point, as integers. Activations may be -128, unless the
-// scales are those of a block format, whose activations are quantized to at least -127.
+// The dot products of group `g` with the activations of kRows rows less the zero point, as integers.
 template <Format kFormat, class Quads, int kRows>
-OUTRIDER_INLINE_ROWS void dot_group(const Quads& quads, const int8_t* const (&x)[kRows], const ActivationGroup* const (&of)[kRows],
-                                    I (&total)[kRows]) {
+OUTRIDER_INLINE_ROWS void dot_group(const Quads& quads, const QuantizedRow* x, int g, I (&total)[kRows]) {
   constexpr FormatInfo f = info(kFormat);
   constexpr int kLargest = largest_operand(f);
-  if constexpr (f.bits == 8 && f.scales == Scales::kGroups && !kAnyActivation<kLargest>) {
-    I upper[kRows];
-    dot_quads<15, 8>(HalvesOfBytes<false>(quads.p), 0, x, total);
-    dot_quads<15, 8>(HalvesOfBytes<true>(quads.p), 0, x, upper);
+  if constexpr (kByDigits<kLargest>) {
+    const ActivationDigits* digits[kRows];
 #pragma GCC unroll 8
-    for (int i = 0; i < kRows; ++i) {
-      for (int doubled = 0; doubled < 4; ++doubled) upper[i] = iadd(upper[i], upper[i]);
-      total[i] = isub(iadd(total[i], upper[i]), ibroadcast(&of[i]->times128));
-    }
+    for (int i = 0; i < kRows; ++i) digits[i] = x[i].digits + g;
+    dot_digits(quads, digits, total);
   } else {
-    dot_quads<kLargest, 8>(quads, 0, x, total);
+    const int8_t* codes[kRows];
 #pragma GCC unroll 8
-    for (int i = 0; i < kRows; ++i) total[i] = subtract_zero_point<kLargest, f.zero>(total[i], *of[i]);
+    for (int i = 0; i < kRows; ++i) codes[i] = x[i][g].codes;
+    dot_quads<kLargest, 8>(quads, 0, codes, total);
   }
+#pragma GCC unroll 8
+  for (int i = 0; i < kRows; ++i) total[i] = subtract_zero_point<kLargest, f.zero>(total[i], x[i][g]);
 }
 
 // Accumulates group `g` for rows kFirst and on, in blocks of at most kRowBlock rows.
@@ -87,11 +84,11 @@ OUTRIDER_INLINE_ROWS void add_rows(const Quads& quads, const QuantizedRow* x, in
   constexpr FormatInfo f = info(kFormat);
   constexpr int kLargest = largest_operand(f), kZero = f.zero, kLeft = kRows - kFirst;
   constexpr int kBlocks = (kLeft + kRowBlock<kLargest> - 1) / kRowBlock<kLargest>, kBlock = (kLeft + kBlocks - 1) / kBlocks;
-  const int8_t* activations[kBlock];
-#pragma GCC unroll 8
-  for (int i = 0; i < kBlock; ++i) activations[i] = x[kFirst + i][g].codes;
   if constexpr (scales_halves(f.scales)) {
     I low[kBlock], high[kBlock];
+    const int8_t* activations[kBlock];
+#pragma GCC unroll 8
+    for (int i = 0; i < kBlock; ++i) activations[i] = x[kFirst + i][g].codes;
     dot_quads<kLargest, 4>(quads, 0, activations, low);
 #pragma GCC unroll 8
     for (int i = 0; i < kBlock; ++i) activations[i] += kGroup / 2;
@@ -109,14 +106,11 @@ OUTRIDER_INLINE_ROWS void add_rows(const Quads& quads, const QuantizedRow* x, in
       }
     }
   } else {
-    const ActivationGroup* of[kBlock];
-#pragma GCC unroll 8
-    for (int i = 0; i < kBlock; ++i) of[i] = &x[kFirst + i][g];
     I total[kBlock];
-    dot_group<kFormat>(quads, activations, of, total);
+    dot_group<kFormat>(quads, x + kFirst, g, total);
 #pragma GCC unroll 8
     for (int i = 0; i < kBlock; ++i) {
-      const ActivationGroup& group = *of[i];
+      const ActivationGroup& group = x[kFirst + i][g];
       F& sum = acc[kFirst + i];
       const F activation_scale = set1(group.scale);
       sum = fma(to_float(total[i]), f.scales == Scales::kGroups ? activation_scale : mul(scale, activation_scale), sum);
@@ -124,7 +118,7 @@ OUTRIDER_INLINE_ROWS void add_rows(const Quads& quads, const QuantizedRow* x, in
     }
   }
   if constexpr (kBlock < kLeft) {
-    if constexpr (kUnpackPerRowBlock<kLargest>) asm volatile("" ::: "memory");  // makes the compiler reload the codes
+    if constexpr (kUnpackIntoMemory<kLargest>) asm volatile("" ::: "memory");  // makes the compiler reload the codes
     add_rows<kFormat, kFirst + kBlock>(quads, x, g, scale, second, minima, acc);
   }
 }
@@ -148,7 +142,8 @@ void quantized_tile(const Matrix& m, size_t tile, const Tile& next, const Quanti
     I in_signs;
     if constexpr (f.scales == Scales::kInSigns) in_signs = restore_signs(codes_at, restored);
     const uint8_t* codes = f.scales == Scales::kInSigns ? reinterpret_cast<const uint8_t*>(restored) : codes_at;
-    std::conditional_t<kUnpackOnce, UnpackedQuads<kFormat>, PackedQuads<kFormat>> quads(codes);
+    Codes unpacked[8];
+    auto quads = quads_of<kFormat, kRows>(codes, unpacked);
     if constexpr (kUnpackOnce && kRows > 1) {
 #pragma GCC unroll 8
       for (int j = 0; j < 8; ++j) keep_in_register(quads.w[j]);
@@ -215,7 +210,8 @@ void grouped_tile(const Matrix& m, size_t tile, const Tile& next, const Quantize
     for (int r = 0; r < kRows; ++r) acc[r] = zero();
     for (int g = first; g < first + per_scale; ++g, codes_at += code_bytes(kBits)) {
       prefetcher.step(g);
-      std::conditional_t<kUnpackOnce, UnpackedQuads<kFormat>, PackedQuads<kFormat>> quads(codes_at);
+      Codes unpacked[8];
+      auto quads = quads_of<kFormat, kRows>(codes_at, unpacked);
       if constexpr (kUnpackOnce && kRows > 1) {
 #pragma GCC unroll 8
         for (int j = 0; j < 8; ++j) keep_in_register(quads.w[j]);

@@ -30,10 +30,20 @@ inline void round_row(float scale, int n, float* x) {
   for (int i = 0; i < n; i += 16) store(x + i, mul(on_grid(load(x + i), set1(scale)), set1(scale)));
 }
 
+// 16 codes as digits.
+inline void store_digits(I codes, int8_t* low, int8_t* high) {
+  static constexpr int32_t kHalf = 8, kAbove = 136;  // kAbove makes the sum positive
+  const I upper = isub(ishift_right<4>(iadd(codes, ibroadcast(&kAbove))), ibroadcast(&kHalf));
+  store_int8(low, isub(codes, ishift_left<4>(upper)));
+  store_int8(high, upper);
+}
+
 // A group's codes and what is derived from them. The sums correct for the zero points and minima of weights.
-inline void store_group(I first, I second, float scale, ActivationGroup* out) {
+inline void store_group(I first, I second, float scale, ActivationGroup* out, ActivationDigits* digits) {
   store_int8(out->codes, first);
   store_int8(out->codes + 16, second);
+  store_digits(first, digits->low, digits->high);
+  store_digits(second, digits->low + 16, digits->high + 16);
   const int total[2] = {reduce_sum(first), reduce_sum(second)}, sum = total[0] + total[1];
   out->half_sum[0] = static_cast<float>(total[0]);
   out->half_sum[1] = static_cast<float>(total[1]);
@@ -46,18 +56,18 @@ inline void store_group(I first, I second, float scale, ActivationGroup* out) {
 }
 
 // Quantizes to the int8 grid of a static scale, as round_row does. n is a multiple of 32. A group with a NaN gets a NaN scale.
-inline void quantize_row_static(const float* x, int n, float scale, ActivationGroup* out) {
-  for (; n > 0; n -= kGroup, x += kGroup, ++out) {
+inline void quantize_row_static(const float* x, int n, float scale, ActivationGroup* out, ActivationDigits* digits) {
+  for (; n > 0; n -= kGroup, x += kGroup, ++out, ++digits) {
     const F a = on_grid(load(x), set1(scale)), b = on_grid(load(x + 16), set1(scale)), limit = set1(129.0f);
     const F a_nan = select_below(abs(a), limit, zero(), set1(1.0f)), b_nan = select_below(abs(b), limit, zero(), set1(1.0f));
-    if (any_above(max(a_nan, b_nan), zero())) store_group(izero(), izero(), __builtin_nanf(""), out);
-    else store_group(round_to_int(a), round_to_int(b), scale, out);
+    if (any_above(max(a_nan, b_nan), zero())) store_group(izero(), izero(), __builtin_nanf(""), out, digits);
+    else store_group(round_to_int(a), round_to_int(b), scale, out, digits);
   }
 }
 
 // Quantizes to int8 per group of 32: scale = largest magnitude / 127. n is a multiple of 32.
-inline void quantize_row(const float* x, int n, ActivationGroup* out) {
-  for (; n > 0; n -= kGroup, x += kGroup, ++out) {
+inline void quantize_row(const float* x, int n, ActivationGroup* out, ActivationDigits* digits) {
+  for (; n > 0; n -= kGroup, x += kGroup, ++out, ++digits) {
     const F a = load(x), b = load(x + 16);
     // A NaN or an infinity makes the group's scale infinite and its codes 0, so that every sum over the group is NaN.
     const F infinity = set1(__builtin_inff()), a_abs = abs(a), b_abs = abs(b);
@@ -66,7 +76,7 @@ inline void quantize_row(const float* x, int n, ActivationGroup* out) {
     const bool finite = largest > 1e-30f && largest < __builtin_inff();  // below 1e-30, 127 / largest may overflow: all codes 0
     const F inverse = set1(finite ? 127.0f / largest : 0.0f);
     const I qa = finite ? round_to_int(mul(a, inverse)) : izero(), qb = finite ? round_to_int(mul(b, inverse)) : izero();
-    store_group(qa, qb, largest / 127.0f, out);
+    store_group(qa, qb, largest / 127.0f, out, digits);
   }
 }
 

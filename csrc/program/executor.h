@@ -138,8 +138,9 @@ class Executor {
   // Quantizes columns begin .. end - 1 of a row, which are whole groups. scale: as in Quantize.
   void quantize(Buffer& b, int row, size_t begin, size_t end, float scale) {
     const int n = static_cast<int>(end - begin);
-    if (scale != 0.0f) k_.quantize_row_static(b.row(row) + begin, n, scale, b.group_at(row, begin));
-    else k_.quantize_row(b.row(row) + begin, n, b.group_at(row, begin));
+    const size_t first = b.group(row, begin);
+    if (scale != 0.0f) k_.quantize_row_static(b.row(row) + begin, n, scale, b.groups.data() + first, b.digits.data() + first);
+    else k_.quantize_row(b.row(row) + begin, n, b.groups.data() + first, b.digits.data() + first);
   }
 
   // Rounds a tile's outputs (rows, stride) to a static scale, unless that is 0.

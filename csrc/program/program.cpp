@@ -23,7 +23,8 @@ Buffer::Buffer(std::string n, int w, int rows) : name(std::move(n)), width(w), s
 void Buffer::make_quantized() {
   if (!quantized.empty()) return;
   groups.assign(dense.size() * (stride / kGroup), ActivationGroup{});
-  for (size_t r = 0; r < dense.size(); ++r) quantized.push_back(group_at(static_cast<int>(r), 0));
+  digits.assign(groups.size(), ActivationDigits{});
+  for (int r = 0; r < static_cast<int>(dense.size()); ++r) quantized.push_back({&groups[group(r, 0)], &digits[group(r, 0)]});
 }
 
 Program::Program(int max_rows, std::vector<KvShape> kv, KvFormat format, std::shared_ptr<ThreadPool> pool, bool cross_attention)

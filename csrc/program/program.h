@@ -34,13 +34,14 @@ struct Buffer {
   std::string name;
   int width, stride;
   std::vector<float> data;
-  std::vector<ActivationGroup> groups;  // (max_rows, stride / 32)
-  std::vector<QuantizedRow> quantized;  // (max_rows), pointing into groups
-  std::vector<const float*> dense;      // (max_rows), pointing into data
-  bool quantized_current = false;       // while recording: whether the quantized copy matches the data
-  float quantized_scale = 0.0f;         // while recording: its static scale, 0 for dynamic ones
+  std::vector<ActivationGroup> groups;   // (max_rows, stride / 32)
+  std::vector<ActivationDigits> digits;  // of the groups
+  std::vector<QuantizedRow> quantized;   // (max_rows), pointing into groups and digits
+  std::vector<const float*> dense;       // (max_rows), pointing into data
+  bool quantized_current = false;        // while recording: whether the quantized copy matches the data
+  float quantized_scale = 0.0f;          // while recording: its static scale, 0 for dynamic ones
   float* row(int r) { return data.data() + static_cast<size_t>(r) * stride; }
-  ActivationGroup* group_at(int r, size_t column) { return groups.data() + (static_cast<size_t>(r) * stride + column) / kGroup; }
+  size_t group(int r, size_t column) const { return (static_cast<size_t>(r) * stride + column) / kGroup; }  // its number
   void make_quantized();
 };
 

@@ -61,7 +61,12 @@ inline I iload(const int32_t* p) {
 inline I ixor(I x, I y, I z) {
   return {_mm256_xor_si256(_mm256_xor_si256(x.a, y.a), z.a), _mm256_xor_si256(_mm256_xor_si256(x.b, y.b), z.b)};
 }
+inline I iand(I x, uint32_t mask) {
+  const __m256i m = _mm256_set1_epi32(static_cast<int32_t>(mask));
+  return {_mm256_and_si256(x.a, m), _mm256_and_si256(x.b, m)};
+}
 template <int N> inline I ishift_right(I x) { return {_mm256_srli_epi32(x.a, N), _mm256_srli_epi32(x.b, N)}; }
+template <int N> inline I ishift_left(I x) { return {_mm256_slli_epi32(x.a, N), _mm256_slli_epi32(x.b, N)}; }
 struct Products { I low, high; };  // halves of the 64-bit products
 inline Products imul_wide(I x, uint32_t factor) {
   const __m256i f = _mm256_set1_epi32(static_cast<int32_t>(factor));
@@ -156,33 +161,16 @@ inline void istore(int32_t* p, I x) {
   _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), x.a);
   _mm256_storeu_si256(reinterpret_cast<__m256i*>(p + 8), x.b);
 }
-// Eight codes of 4 bits in each lane, the highest bit of each a sign: the last sign becomes what makes their number even. The bytes
-// without it times 17 add up to a number whose bit 7 is the parity of the others.
-inline __m256i even_signs(__m256i codes) {
-  const __m256i others = _mm256_and_si256(codes, _mm256_set1_epi32(0x08888888)), last = _mm256_set1_epi32(INT32_MIN);
-  const __m256i sum = _mm256_madd_epi16(_mm256_maddubs_epi16(others, _mm256_set1_epi8(17)), _mm256_set1_epi16(1));
-  return _mm256_or_si256(_mm256_and_si256(last, _mm256_slli_epi32(sum, 24)), _mm256_andnot_si256(last, codes));
-}
-inline I even_signs(I codes) { return {even_signs(codes.a), even_signs(codes.b)}; }
 
 // Weight codes as operands of maddubs, which multiplies unsigned by signed bytes and adds pairs of products in 16 bits with
-// saturation. Operands below 64 stay unsigned, and the kernel subtracts their zero point afterwards: a pair is at most
-// 2 * kLargest * 128, so kPairs pairs can be added in 16 bits without overflow. For larger ones the zero point is subtracted here
-// and the weight's sign is moved to the activation: |w| * (sign(w) * x), at most 2 * 128 * 127. An activation of -128 has no
-// negative in 8 bits, so there the kernel multiplies halves of 4 bits instead.
-template <int kLargest> inline constexpr bool kUnsignedDot = kLargest < 64;
-template <int kLargest> inline constexpr bool kAnyActivation = kLargest < 64;  // whether activations of -128 are multiplied exactly
-template <int kLargest> inline constexpr int kPairs = kLargest < 16 ? 8 : kLargest < 32 ? 4 : kLargest < 64 ? 2 : 1;
+// saturation: the codes stay unsigned, and the kernel subtracts their zero point afterwards. Below 64, a pair is at most
+// 2 * kLargest * 128, so kPairs pairs can be added in 16 bits without overflow. Larger ones are multiplied by the digits of the
+// activations, which are at most 8.
+template <int kLargest> inline constexpr bool kUnsignedDot = true;
+template <int kLargest> inline constexpr bool kByDigits = kLargest > 63;
+template <int kLargest> inline constexpr int kPairs = kLargest < 16 ? 8 : kLargest < 32 ? 4 : 2;
 struct Codes { __m256i a, b; };
-template <int kLargest, int kZero> inline Codes codes(Bytes x) {
-  if constexpr (kUnsignedDot<kLargest>) return {x.a, x.b};
-  const __m256i zero_point = _mm256_set1_epi8(static_cast<char>(kZero));
-  return {_mm256_sub_epi8(x.a, zero_point), _mm256_sub_epi8(x.b, zero_point)};
-}
-template <int kLargest> inline __m256i pair_products(__m256i w, __m256i x) {
-  if constexpr (kUnsignedDot<kLargest>) return _mm256_maddubs_epi16(w, x);
-  return _mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(x, w));
-}
+template <int kLargest, int kZero> inline Codes codes(Bytes unsigned_codes) { return {unsigned_codes.a, unsigned_codes.b}; }
 
 // Forces additions in the order written; otherwise the compiler adds in pairs and spills the products.
 inline void keep_order(I& sum) { asm("" : "+x"(sum.a), "+x"(sum.b)); }
@@ -192,16 +180,31 @@ inline void keep_order(I& sum) { asm("" : "+x"(sum.a), "+x"(sum.b)); }
 inline constexpr int kMaxRows = 8, kMaxDenseRows = 4;       // rows that share one unpacking of a group
 #define OUTRIDER_INLINE_ROWS [[gnu::always_inline]] inline  // otherwise the sums are passed in memory
 inline constexpr bool kUnpackOnce = false;
-template <int kLargest> inline constexpr int kRowBlock = kLargest == 63 ? 2 : 4;
-// Whether each block of rows unpacks the codes again, if that costs less than spilling them to the stack.
-template <int kLargest> inline constexpr bool kUnpackPerRowBlock = kLargest <= 15 || kLargest > 63;
+template <int kLargest> inline constexpr int kRowBlock = kLargest >= 63 ? 2 : 4;
+// Whether a group is unpacked into memory for several blocks of rows, each of which loads it again. Otherwise the compiler keeps
+// quads on the stack, which costs less where their sums take more registers.
+template <int kLargest> inline constexpr bool kUnpackIntoMemory = kLargest <= 15 || kLargest > 63;
+
+// narrow + the products of a quad with 4 activations, in pairs; without `narrow` for the first.
+[[gnu::always_inline]] inline void add_pairs(I& narrow, bool first, const Codes& w, const int8_t* x) {
+  int32_t four;
+  std::memcpy(&four, x, 4);
+  const __m256i activation = _mm256_set1_epi32(four);
+  const I products{_mm256_maddubs_epi16(w.a, activation), _mm256_maddubs_epi16(w.b, activation)};
+  narrow = first ? products : I{_mm256_add_epi16(narrow.a, products.a), _mm256_add_epi16(narrow.b, products.b)};
+  keep_order(narrow);
+}
+// The sums of pairs of 16 bits, times `factor`.
+[[gnu::always_inline]] inline I widened(const I& narrow, int16_t factor) {
+  const __m256i f = _mm256_set1_epi16(factor);
+  return {_mm256_madd_epi16(narrow.a, f), _mm256_madd_epi16(narrow.b, f)};
+}
+
 // sum[r] = the dot product of 4 * kCount columns, starting at quad `first` of 4 columns, with the activations x[r], per lane.
-// See kAnyActivation.
 template <int kLargest, int kCount, class Quads, int kRows>
 [[gnu::always_inline]] inline void dot_quads(const Quads& quads, int first, const int8_t* const (&x)[kRows], I (&sum)[kRows]) {
   constexpr int kStep = std::min(kPairs<kLargest>, kCount);
-  static_assert(!kUnsignedDot<kLargest> || kStep * 2 * kLargest * 128 <= INT16_MAX);
-  const __m256i ones = _mm256_set1_epi16(1);
+  static_assert(kStep * 2 * kLargest * 128 <= INT16_MAX);
 #pragma GCC unroll 8
   for (int j = 0; j < kCount; j += kStep) {
     I narrow[kRows];
@@ -209,22 +212,33 @@ template <int kLargest, int kCount, class Quads, int kRows>
     for (int i = j; i < j + kStep; ++i) {
       const Codes w = quads(first + i);
 #pragma GCC unroll 8
-      for (int r = 0; r < kRows; ++r) {
-        int32_t four;
-        std::memcpy(&four, x[r] + 4 * i, 4);
-        const __m256i activation = _mm256_set1_epi32(four);
-        const I products{pair_products<kLargest>(w.a, activation), pair_products<kLargest>(w.b, activation)};
-        narrow[r] = i == j ? products : I{_mm256_add_epi16(narrow[r].a, products.a), _mm256_add_epi16(narrow[r].b, products.b)};
-        keep_order(narrow[r]);
-      }
+      for (int r = 0; r < kRows; ++r) add_pairs(narrow[r], i == j, w, x[r] + 4 * i);
     }
 #pragma GCC unroll 8
     for (int r = 0; r < kRows; ++r) {
-      const I wide{_mm256_madd_epi16(narrow[r].a, ones), _mm256_madd_epi16(narrow[r].b, ones)};
+      const I wide = widened(narrow[r], 1);
       sum[r] = j == 0 ? wide : iadd(sum[r], wide);
       keep_order(sum[r]);
     }
   }
+}
+
+// The same for a group of codes of 8 bits: 8 pairs of products with digits fit in 16 bits.
+template <class Quads, int kRows>
+[[gnu::always_inline]] inline void dot_digits(const Quads& quads, const ActivationDigits* const (&x)[kRows], I (&sum)[kRows]) {
+  static_assert(8 * 2 * 255 * 8 <= INT16_MAX);
+  I low[kRows], high[kRows];
+#pragma GCC unroll 8
+  for (int i = 0; i < 8; ++i) {
+    const Codes w = quads(i);
+#pragma GCC unroll 8
+    for (int r = 0; r < kRows; ++r) {
+      add_pairs(low[r], i == 0, w, x[r]->low + 4 * i);
+      add_pairs(high[r], i == 0, w, x[r]->high + 4 * i);
+    }
+  }
+#pragma GCC unroll 8
+  for (int r = 0; r < kRows; ++r) sum[r] = iadd(widened(low[r], 1), widened(high[r], 16));
 }
 
 // Cached 8-bit codes, 4 for each lane, as operands of maddubs, which adds two products in 16 bits: with factors within +-127 no

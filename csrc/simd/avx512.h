@@ -42,7 +42,9 @@ inline I isub(I a, I b) { return {_mm512_sub_epi32(a.v, b.v)}; }
 inline I ibroadcast(const int32_t* p) { return {_mm512_set1_epi32(*p)}; }
 inline I iload(const int32_t* p) { return {_mm512_loadu_si512(p)}; }
 inline I ixor(I a, I b, I c) { return {_mm512_ternarylogic_epi32(a.v, b.v, c.v, 0x96)}; }
+inline I iand(I a, uint32_t mask) { return {_mm512_and_si512(a.v, _mm512_set1_epi32(static_cast<int32_t>(mask)))}; }
 template <int N> inline I ishift_right(I a) { return {_mm512_srli_epi32(a.v, N)}; }
+template <int N> inline I ishift_left(I a) { return {_mm512_slli_epi32(a.v, N)}; }
 struct Products { I low, high; };  // halves of the 64-bit products
 inline Products imul_wide(I a, uint32_t factor) {
   const __m512i f = _mm512_set1_epi32(static_cast<int32_t>(factor));
@@ -100,18 +102,11 @@ inline Bytes look_up(const ByteTable& table, Bytes codes) {
 }
 
 inline void istore(int32_t* p, I a) { _mm512_storeu_si512(p, a.v); }
-// Eight codes of 4 bits in each lane, the highest bit of each a sign: the last sign becomes what makes their number even. The bytes
-// without it times 17 add up to a number whose bit 7 is the parity of the others.
-inline I even_signs(I codes) {
-  const __m512i others = _mm512_and_si512(codes.v, _mm512_set1_epi32(0x08888888));
-  const __m512i sum = _mm512_dpbusd_epi32(_mm512_setzero_si512(), others, _mm512_set1_epi8(17));
-  return {_mm512_ternarylogic_epi32(_mm512_set1_epi32(INT32_MIN), _mm512_slli_epi32(sum, 24), codes.v, 0xCA)};
-}
 
 // Weight codes as operands of VNNI, which multiplies unsigned by signed bytes: the codes stay unsigned, and the kernel subtracts
 // their zero point afterwards.
 template <int kLargest> inline constexpr bool kUnsignedDot = true;
-template <int kLargest> inline constexpr bool kAnyActivation = true;  // whether activations of -128 are multiplied exactly
+template <int kLargest> inline constexpr bool kByDigits = false;  // whether the operands are the digits of activations
 struct Codes { __m512i v; };
 template <int kLargest, int kZero> inline Codes codes(Bytes unsigned_codes) { return {unsigned_codes.v}; }
 // Forces the codes to stay in a register; otherwise the compiler reloads them for each row.
@@ -126,7 +121,7 @@ inline constexpr int kMaxRows = 8, kMaxDenseRows = 4;  // rows that share one un
 #define OUTRIDER_INLINE_ROWS inline
 inline constexpr bool kUnpackOnce = true;
 template <int kLargest> inline constexpr int kRowBlock = 1;
-template <int kLargest> inline constexpr bool kUnpackPerRowBlock = false;
+template <int kLargest> inline constexpr bool kUnpackIntoMemory = false;
 // sum[r] = the dot product of 4 * kCount columns, starting at quad `first` of 4 columns, with the activations x[r], per lane.
 // A whole group is summed in two independent chains to hide the instruction's latency.
 template <int kLargest, int kCount, class Quads, int kRows>

@@ -91,8 +91,14 @@ inline I iload(const int32_t* p) {
 inline I ixor(I a, I b, I c) {
   return quarters<I>([&](int i) { return veorq_s32(veorq_s32(a.v[i], b.v[i]), c.v[i]); });
 }
+inline I iand(I a, uint32_t mask) {
+  return quarters<I>([&](int i) { return vandq_s32(a.v[i], vdupq_n_s32(static_cast<int32_t>(mask))); });
+}
 template <int N> inline I ishift_right(I a) {
   return quarters<I>([&](int i) { return vreinterpretq_s32_u32(vshrq_n_u32(vreinterpretq_u32_s32(a.v[i]), N)); });
+}
+template <int N> inline I ishift_left(I a) {
+  return quarters<I>([&](int i) { return vshlq_n_s32(a.v[i], N); });
 }
 struct Products { I low, high; };  // halves of the 64-bit products
 inline Products imul_wide(I a, uint32_t factor) {
@@ -182,20 +188,10 @@ inline Bytes look_up(const ByteTable& table, Bytes codes) {
 inline void istore(int32_t* p, I a) {
   for (int i = 0; i < 4; ++i) vst1q_s32(p + 4 * i, a.v[i]);
 }
-// Eight codes of 4 bits in each lane, the highest bit of each a sign: the last sign becomes what makes their number even. The bytes
-// without it times 17 add up to a number whose bit 7 is the parity of the others.
-inline I even_signs(I codes) {
-  return quarters<I>([&](int i) {
-    const uint32x4_t all = vreinterpretq_u32_s32(codes.v[i]);
-    const uint8x16_t others = vreinterpretq_u8_u32(vandq_u32(all, vdupq_n_u32(0x08888888u)));
-    const uint32x4_t sum = vdotq_u32(vdupq_n_u32(0), others, vdupq_n_u8(17));
-    return vreinterpretq_s32_u32(vbslq_u32(vdupq_n_u32(0x80000000u), vshlq_n_u32(sum, 24), all));
-  });
-}
 
 // Weight codes as operands of the dot-product instruction: signed bytes, zero point subtracted.
 template <int kLargest> inline constexpr bool kUnsignedDot = false;
-template <int kLargest> inline constexpr bool kAnyActivation = true;  // whether activations of -128 are multiplied exactly
+template <int kLargest> inline constexpr bool kByDigits = false;  // whether the operands are the digits of activations
 struct Codes { int8x16_t v[4]; };
 inline void keep_in_register(Codes&) {}
 template <int kLargest, int kZero> inline Codes codes(Bytes b) {
@@ -217,7 +213,7 @@ inline constexpr int kMaxRows = 8, kMaxDenseRows = 4;  // rows that share one un
 #define OUTRIDER_INLINE_ROWS [[gnu::always_inline]] inline
 inline constexpr bool kUnpackOnce = true;
 template <int kLargest> inline constexpr int kRowBlock = 1;
-template <int kLargest> inline constexpr bool kUnpackPerRowBlock = false;
+template <int kLargest> inline constexpr bool kUnpackIntoMemory = false;
 // sum[r] = the dot product of 4 * kCount columns, starting at quad `first` of 4 columns, with the activations x[r], per lane.
 template <int kLargest, int kCount, class Quads, int kRows>
 [[gnu::always_inline]] inline void dot_quads(const Quads& quads, int first, const int8_t* const (&x)[kRows], I (&sum)[kRows]) {

@@ -98,8 +98,14 @@ inline I iload(const int32_t* p) {
 inline I ixor(I a, I b, I c) {
   return each_int([&](int i) { return a.v[i] ^ b.v[i] ^ c.v[i]; });
 }
+inline I iand(I a, uint32_t mask) {
+  return each_int([&](int i) { return static_cast<int32_t>(static_cast<uint32_t>(a.v[i]) & mask); });
+}
 template <int N> inline I ishift_right(I a) {
   return each_int([&](int i) { return static_cast<int32_t>(static_cast<uint32_t>(a.v[i]) >> N); });
+}
+template <int N> inline I ishift_left(I a) {
+  return each_int([&](int i) { return static_cast<int32_t>(static_cast<uint32_t>(a.v[i]) << N); });
 }
 struct Products { I low, high; };  // halves of the 64-bit products
 inline Products imul_wide(I a, uint32_t factor) {
@@ -186,16 +192,9 @@ inline Bytes look_up(const ByteTable& table, Bytes codes) {
 }
 
 inline void istore(int32_t* p, I a) { std::memcpy(p, a.v, sizeof a.v); }
-// Eight codes of 4 bits in each lane, the highest bit of each a sign: the last sign becomes what makes their number even.
-inline I even_signs(I codes) {
-  return each_int([&](int i) {
-    const uint32_t all = static_cast<uint32_t>(codes.v[i]), odd = std::popcount(all & 0x08888888u) & 1u;
-    return static_cast<int32_t>((all & 0x7fffffffu) | odd << 31);
-  });
-}
 
-template <int kLargest> inline constexpr bool kUnsignedDot = false;   // codes() subtracts the zero point
-template <int kLargest> inline constexpr bool kAnyActivation = true;  // whether activations of -128 are multiplied exactly
+template <int kLargest> inline constexpr bool kUnsignedDot = false;  // codes() subtracts the zero point
+template <int kLargest> inline constexpr bool kByDigits = false;     // whether the operands are the digits of activations
 struct Codes { int16_t v[64]; };
 inline void keep_in_register(Codes&) {}
 template <int kLargest, int kZero> inline Codes codes(Bytes b) {
@@ -217,7 +216,7 @@ inline constexpr int kMaxRows = 2, kMaxDenseRows = 2;
 #define OUTRIDER_INLINE_ROWS inline
 inline constexpr bool kUnpackOnce = true;
 template <int kLargest> inline constexpr int kRowBlock = 1;
-template <int kLargest> inline constexpr bool kUnpackPerRowBlock = false;
+template <int kLargest> inline constexpr bool kUnpackIntoMemory = false;
 // sum[r] = the dot product of 4 * kCount columns, starting at quad `first` of 4 columns, with the activations x[r], per lane.
 template <int kLargest, int kCount, class Quads, int kRows>
 inline void dot_quads(const Quads& quads, int first, const int8_t* const (&x)[kRows], I (&sum)[kRows]) {

@@ -110,18 +110,19 @@ struct Activations {
   size_t rows, columns;
   std::vector<float> x;
   std::vector<ActivationGroup> groups;
+  std::vector<ActivationDigits> digits;
   std::vector<QuantizedRow> quantized;
   std::vector<const float*> dense;
 
   Activations(size_t r, size_t c, std::vector<float> values, const KernelTable& k = portable(), float static_scale = 0.0f)
-      : rows(r), columns(c), x(std::move(values)), groups(r * (c / kGroup)) {
+      : rows(r), columns(c), x(std::move(values)), groups(r * (c / kGroup)), digits(groups.size()) {
     for (size_t i = 0; i < rows; ++i) {
       dense.push_back(x.data() + i * c);
       if (c % kGroup) continue;
-      ActivationGroup* of_row = groups.data() + i * (c / kGroup);
-      if (static_scale != 0.0f) k.quantize_row_static(dense[i], static_cast<int>(c), static_scale, of_row);
-      else k.quantize_row(dense[i], static_cast<int>(c), of_row);
-      quantized.push_back(of_row);
+      const size_t first = i * (c / kGroup);
+      if (static_scale != 0.0f) k.quantize_row_static(dense[i], static_cast<int>(c), static_scale, &groups[first], &digits[first]);
+      else k.quantize_row(dense[i], static_cast<int>(c), &groups[first], &digits[first]);
+      quantized.push_back({&groups[first], &digits[first]});
     }
   }
   Activations(const Activations&) = delete;

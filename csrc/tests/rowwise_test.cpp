@@ -61,12 +61,17 @@ void test_norm(Random& random) {
 
 // The result of quantize_row on one row, by field.
 struct Quantized {
-  std::vector<int8_t> codes;
+  std::vector<int8_t> codes, low, high;
   std::vector<float> scale, half_sum, scaled_sum;
   std::vector<int32_t> times2, times8, times128;
 
   Quantized(const std::vector<float>& x, const KernelTable& k, float static_scale = 0.0f) {
-    for (const ActivationGroup& g : Activations(1, x.size(), x, k, static_scale).groups) {
+    const Activations row(1, x.size(), x, k, static_scale);
+    for (const ActivationDigits& d : row.digits) {
+      low.insert(low.end(), d.low, d.low + kGroup);
+      high.insert(high.end(), d.high, d.high + kGroup);
+    }
+    for (const ActivationGroup& g : row.groups) {
       codes.insert(codes.end(), g.codes, g.codes + kGroup);
       half_sum.insert(half_sum.end(), g.half_sum, g.half_sum + 2);
       scale.push_back(g.scale), scaled_sum.push_back(g.scaled_sum);
@@ -74,8 +79,15 @@ struct Quantized {
     }
   }
   bool same(const Quantized& b) const {
-    return codes == b.codes && same_bits(scale, b.scale) && same_bits(half_sum, b.half_sum) &&
+    return codes == b.codes && low == b.low && high == b.high && same_bits(scale, b.scale) && same_bits(half_sum, b.half_sum) &&
            same_bits(scaled_sum, b.scaled_sum) && times2 == b.times2 && times8 == b.times8 && times128 == b.times128;
+  }
+  // The digits make up the codes, and are small enough for products with unsigned bytes.
+  bool digits_right() const {
+    bool right = true;
+    for (size_t i = 0; i < codes.size(); ++i)
+      right &= low[i] + 16 * high[i] == codes[i] && low[i] >= -8 && low[i] <= 7 && high[i] >= -8 && high[i] <= 8;
+    return right;
   }
 };
 
@@ -91,7 +103,7 @@ void test_quantize(Random& random) {
     for (const KernelTable* k : tables()) CHECK(Quantized(x, *k).same(definition), note(k->name, "n", n));
     digest.add(definition.codes), digest.add(definition.scale), digest.add(definition.half_sum);
     digest.add(definition.scaled_sum), digest.add(definition.times8), digest.add(definition.times128);
-    bool right = true, sums = true;
+    bool right = definition.digits_right(), sums = true;
     for (size_t g = 0; g < n / 32; ++g) {
       float largest = 0;
       int halves[2] = {0, 0};

@@ -85,7 +85,7 @@ using ValueTable = int8_t[16];
 constexpr ValueTable kIq4Values = {-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113};
 constexpr ValueTable kTwiceE2m1 = {0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12};
 constexpr ValueTable kOddValues = {1, 3, 5, 7, 9, 11, 13, 15, -1, -3, -5, -7, -9, -11, -13, -15};
-constexpr ValueTable kIq3Values = {4, 12, 20, 28, 36, 44, 52, 62, -4, -12, -20, -28, -36, -44, -52, -62};
+constexpr ValueTable kIq3Values = {2, 6, 10, 14, 18, 22, 26, 31, -2, -6, -10, -14, -18, -22, -26, -31};
 
 struct FormatInfo {
   const char* name;
@@ -115,7 +115,7 @@ constexpr FormatInfo kFormats[] = {
     {"MXFP4", 4, 16, Scales::kBrain, 32, 17, &kTwiceE2m1},
     {"NVFP4", 4, 16, Scales::kHalfFloat8, 64, 36, &kTwiceE2m1, 0.5f},
     {"IQ3_S", 4, 16, Scales::kSuper, 256, 110, &kOddValues},
-    {"IQ3_XXS", 4, 128, Scales::kInSigns, 256, 98, &kIq3Values, 0.25f},
+    {"IQ3_XXS", 4, 32, Scales::kInSigns, 256, 98, &kIq3Values, 0.5f},
     {"Q3_K", 4, 4, Scales::kSuperHalf, 256, 110},
     {"Q2_K", 2, 0, Scales::kSuperHalfMin, 256, 84},
     {"TQ2_0", 2, 1, Scales::kSuperOnly, 256, 66},
@@ -205,13 +205,20 @@ struct alignas(64) ActivationGroup {
   float scale;        // largest magnitude of the group / 127
   float scaled_sum;   // scale * sum of the codes
   float half_sum[2];  // sum of the codes of each half group, an integer
-  int32_t sum;        // of the codes, for the zero point 1
+  int32_t sum;        // of the codes, for the zero points 1 and 32
   int32_t times2;     // 2 * sum of the codes, for the zero point 2
   int32_t times8;     // 8 * sum of the codes, for the zero points 8 and 16
   int32_t times128;   // 128 * sum of the codes, for the zero point 128
 };
 
-// The groups of one row, contiguous.
-using QuantizedRow = const ActivationGroup*;
+// A group's codes as digits: code = low + 16 * high. low is within -8 .. 7, high within -8 .. 8.
+struct alignas(64) ActivationDigits { int8_t low[kGroup], high[kGroup]; };
+
+// One row: its groups, and their digits, which only some kernels read.
+struct QuantizedRow {
+  const ActivationGroup* groups;
+  const ActivationDigits* digits;
+  const ActivationGroup& operator[](int group) const { return groups[group]; }
+};
 
 }  // namespace outrider
