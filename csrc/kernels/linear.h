@@ -6,6 +6,7 @@
 // Cost: a tile's codes and scales are read from memory once for up to kMaxRows rows. One row is bound by memory bandwidth. The
 // marginal row cost is 8 dot products of 64 bytes per group of 32 columns, hidden behind the reads up to about four rows.
 #pragma once
+#include "kernels/activation_panel.h"
 #include "kernels/quads.h"
 #include "weights/layout.h"
 
@@ -396,8 +397,8 @@ inline DenseTile dense_for(Format f, int rows) {
 
 // Tile `tile` times `rows` activation rows: out[r * stride + lane]. Quantized formats read `quantized`, dense formats `dense`
 // (rows). next: what the caller needs after this tile, to prefetch.
-inline void linear_tile(const Matrix& m, size_t tile, const Tile& next, const QuantizedRow* quantized, const float* const* dense,
-                        int rows, float* out, size_t stride) {
+inline void linear_tile(const Matrix& m, size_t tile, const Tile& next, const QuantizedRow* quantized,
+                        const ActivationPanel* /*panels*/, const float* const* dense, int rows, float* out, size_t stride) {
   const bool is_dense = info(m.format).bits == 0;
   const int most = is_dense ? kMaxDenseRows : kMaxRows;
   for (int r = 0; r < rows;) {
