@@ -13,7 +13,7 @@ set(OUTRIDER_ENGINE_SOURCES
     ${OUTRIDER_CSRC}/weights/blocks.cpp)
 
 if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64|amd64")
-  list(APPEND OUTRIDER_KERNEL_SOURCES ${OUTRIDER_CSRC}/kernels/isa_avx512.cpp ${OUTRIDER_CSRC}/kernels/isa_avx2.cpp)
+  list(APPEND OUTRIDER_KERNEL_SOURCES ${OUTRIDER_CSRC}/kernels/isa_amx.cpp ${OUTRIDER_CSRC}/kernels/isa_avx512.cpp ${OUTRIDER_CSRC}/kernels/isa_avx2.cpp)
   set(OUTRIDER_DEFINITIONS OUTRIDER_X86)
   set(avx512 -mavx2 -mfma -mf16c -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vnni)
   list(APPEND avx512 -falign-loops=64 -falign-functions=64)  # otherwise unrelated changes move loops and cost up to 10 %
@@ -21,6 +21,7 @@ if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64|amd64")
     list(APPEND avx512 -Wno-maybe-uninitialized -Wno-uninitialized)  # GCC bug 105593: false, from its own AVX-512 headers
   endif()
   set_source_files_properties(${OUTRIDER_CSRC}/kernels/isa_avx512.cpp PROPERTIES COMPILE_OPTIONS "${avx512}")
+  set_source_files_properties(${OUTRIDER_CSRC}/kernels/isa_amx.cpp PROPERTIES COMPILE_OPTIONS "${avx512};-mamx-tile;-mamx-int8")
   set_source_files_properties(${OUTRIDER_CSRC}/kernels/isa_avx2.cpp PROPERTIES COMPILE_OPTIONS "-mavx2;-mfma;-mf16c")
 elseif(CMAKE_SYSTEM_PROCESSOR MATCHES "aarch64|arm64")
   list(APPEND OUTRIDER_KERNEL_SOURCES ${OUTRIDER_CSRC}/kernels/isa_neon.cpp)

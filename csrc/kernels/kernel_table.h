@@ -3,6 +3,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "kernels/activation_panel.h"
 #include "kernels/attention_pack.h"
 #include "weights/layout.h"
 
@@ -27,10 +28,10 @@ constexpr uint32_t kTokenStream = 0, kGroupStream = 1;
 
 struct KernelTable {
   const char* name;
-  void (*linear_tile)(const Matrix&, size_t tile, const Tile& next, const QuantizedRow*, const float* const* dense, int rows,
-                      float* out, size_t stride);
-  void (*head_tiles)(const Matrix&, size_t begin, size_t end, const QuantizedRow*, const float* const* dense, int rows, Best* best,
-                     float* logits, size_t stride, float output_scale);
+  void (*linear_tile)(const Matrix&, size_t tile, const Tile& next, const QuantizedRow*, const ActivationPanel*,
+                      const float* const* dense, int rows, float* out, size_t stride);
+  void (*head_tiles)(const Matrix&, size_t begin, size_t end, const QuantizedRow*, const ActivationPanel*,
+                     const float* const* dense, int rows, Best* best, float* logits, size_t stride, float output_scale);
   void (*rms_norm)(const float* x, const float* weight, float eps, int n, float* out);
   void (*quantize_row)(const float* x, int n, ActivationGroup* out, ActivationDigits* digits);
   void (*quantize_row_static)(const float* x, int n, float scale, ActivationGroup* out, ActivationDigits* digits);
@@ -50,6 +51,8 @@ struct KernelTable {
   int64_t (*next_above)(const float* x, int64_t begin, int64_t end, float limit);
   int64_t (*next_candidates)(const float* logits, int64_t begin, int64_t end, const GumbelSearch&);
   int64_t (*next_listed_candidates)(const float* logits, const int32_t* tokens, int64_t begin, int64_t end, const GumbelSearch&);
+  int least_panel_rows;  // from this many rows on, linear_tile and head_tiles use panels of the rows, where they get them
+  void (*end_run)();     // what a thread calls after the last tile of a run
 };
 
 // The tables that this build contains and this processor supports, fastest first; the last is always "portable".
@@ -59,5 +62,6 @@ const KernelTable* const* available_kernels(size_t* count);
 // changes nothing, if no available table has that name.
 const KernelTable& active_kernels();
 bool choose_kernels(const char* name);
+void use_kernels(const KernelTable& table);  // also one that is not available, for tests
 
 }  // namespace outrider

@@ -6,6 +6,7 @@
 // Cost: a tile's codes and scales are read from memory once for up to kMaxRows rows. One row is bound by memory bandwidth. The
 // marginal row cost is 8 dot products of 64 bytes per group of 32 columns, hidden behind the reads up to about four rows.
 #pragma once
+#include "kernels/activation_panel.h"
 #include "kernels/quads.h"
 #include "weights/layout.h"
 
@@ -123,6 +124,64 @@ OUTRIDER_INLINE_ROWS void add_rows(const Quads& quads, const QuantizedRow* x, in
   }
 }
 
+// Reads a tile's scales, group after group.
+template <Format kFormat> struct ScaleReader {
+  explicit ScaleReader(const uint8_t* at) : at(at) {}
+
+  // To the scales of group `g`, which follows the last one. in_signs: what restore_signs() returned, in Scales::kInSigns.
+  [[gnu::always_inline]] void step(int g, I in_signs) {
+    constexpr FormatInfo f = info(kFormat);
+    if constexpr (f.scales == Scales::kPlain) {
+      scale = load_f16(reinterpret_cast<const uint16_t*>(at));
+      at += 32;
+    } else if constexpr (f.scales == Scales::kMin) {
+      scale = load_f16(reinterpret_cast<const uint16_t*>(at));
+      second = load_f16(reinterpret_cast<const uint16_t*>(at) + 16);
+      at += 64;
+    } else if constexpr (f.scales == Scales::kBrain) {
+      scale = load_bf16(reinterpret_cast<const uint16_t*>(at));
+      at += 32;
+    } else if constexpr (f.scales == Scales::kHalfFloat8) {
+      scale = mul(load_e4m3(at), set1(256 * f.unit));
+      second = mul(load_e4m3(at + 16), set1(256 * f.unit));
+      at += 32;
+    } else {
+      if (g % 8 == 0) {
+        super_scale = load_f16(reinterpret_cast<const uint16_t*>(at));
+        if constexpr (f.unit != 1.0f) super_scale = mul(super_scale, set1(f.unit));
+        at += 32;
+        if constexpr (f.scales == Scales::kSuperMin || f.scales == Scales::kSuperHalfMin) {
+          super_minimum = sub(zero(), load_f16(reinterpret_cast<const uint16_t*>(at)));
+          at += 32;
+        }
+      }
+      if constexpr (f.scales == Scales::kSuperMin) {
+        scale = mul(super_scale, load_u8(at));
+        second = mul(super_minimum, load_u8(at + 16));
+      } else if constexpr (f.scales == Scales::kSuperHalfMin) {
+        scale = mul(super_scale, load_low_u4(at));
+        second = mul(super_scale, load_low_u4(at + 16));
+        minima[0] = mul(super_minimum, load_high_u4(at));
+        minima[1] = mul(super_minimum, load_high_u4(at + 16));
+      } else if constexpr (f.scales == Scales::kInSigns) {
+        scale = fma(to_float(in_signs), add(super_scale, super_scale), super_scale);
+      } else if constexpr (f.scales == Scales::kSuperOnly) {
+        scale = super_scale;
+      } else {
+        scale = mul(super_scale, load_i8(at));
+        if constexpr (f.scales == Scales::kSuperHalf) second = mul(super_scale, load_i8(at + 16));
+      }
+      at += f.scales == Scales::kSuperOnly || f.scales == Scales::kInSigns ? 0 : f.scales == Scales::kSuper ? 16 : 32;
+    }
+  }
+
+  const uint8_t* at;
+  F scale = zero(), second = zero(), minima[2] = {zero(), zero()};  // as in add_rows
+
+ private:
+  F super_scale = zero(), super_minimum = zero();
+};
+
 // The loops over rows are unrolled explicitly: the compiler does it for some row counts only and spills `acc` for the others,
 // which costs up to a third.
 template <Format kFormat, int kRows>
@@ -132,14 +191,14 @@ void quantized_tile(const Matrix& m, size_t tile, const Tile& next, const Quanti
   auto [codes_at, scales_at] = m.tile(tile);
   const int groups = static_cast<int>(m.columns / kGroup);
   GroupPrefetcher<kFormat, kRows> prefetcher(m.tile(tile), next, groups);
+  ScaleReader<kFormat> scales(scales_at);
   F acc[kRows];
 #pragma GCC unroll 8
   for (int r = 0; r < kRows; ++r) acc[r] = zero();
-  F super_scale = zero(), super_minimum = zero();
   for (int g = 0; g < groups; ++g, codes_at += code_bytes(kBits)) {
     prefetcher.step(g);
     alignas(64) int32_t restored[64];
-    I in_signs;
+    I in_signs = izero();
     if constexpr (f.scales == Scales::kInSigns) in_signs = restore_signs(codes_at, restored);
     const uint8_t* codes = f.scales == Scales::kInSigns ? reinterpret_cast<const uint8_t*>(restored) : codes_at;
     Codes unpacked[8];
@@ -148,50 +207,8 @@ void quantized_tile(const Matrix& m, size_t tile, const Tile& next, const Quanti
 #pragma GCC unroll 8
       for (int j = 0; j < 8; ++j) keep_in_register(quads.w[j]);
     }
-    F scale, second = zero(), minima[2] = {zero(), zero()};
-    if constexpr (f.scales == Scales::kPlain) {
-      scale = load_f16(reinterpret_cast<const uint16_t*>(scales_at));
-      scales_at += 32;
-    } else if constexpr (f.scales == Scales::kMin) {
-      scale = load_f16(reinterpret_cast<const uint16_t*>(scales_at));
-      second = load_f16(reinterpret_cast<const uint16_t*>(scales_at) + 16);
-      scales_at += 64;
-    } else if constexpr (f.scales == Scales::kBrain) {
-      scale = load_bf16(reinterpret_cast<const uint16_t*>(scales_at));
-      scales_at += 32;
-    } else if constexpr (f.scales == Scales::kHalfFloat8) {
-      scale = mul(load_e4m3(scales_at), set1(256 * f.unit));
-      second = mul(load_e4m3(scales_at + 16), set1(256 * f.unit));
-      scales_at += 32;
-    } else {
-      if (g % 8 == 0) {
-        super_scale = load_f16(reinterpret_cast<const uint16_t*>(scales_at));
-        if constexpr (f.unit != 1.0f) super_scale = mul(super_scale, set1(f.unit));
-        scales_at += 32;
-        if constexpr (f.scales == Scales::kSuperMin || f.scales == Scales::kSuperHalfMin) {
-          super_minimum = sub(zero(), load_f16(reinterpret_cast<const uint16_t*>(scales_at)));
-          scales_at += 32;
-        }
-      }
-      if constexpr (f.scales == Scales::kSuperMin) {
-        scale = mul(super_scale, load_u8(scales_at));
-        second = mul(super_minimum, load_u8(scales_at + 16));
-      } else if constexpr (f.scales == Scales::kSuperHalfMin) {
-        scale = mul(super_scale, load_low_u4(scales_at));
-        second = mul(super_scale, load_low_u4(scales_at + 16));
-        minima[0] = mul(super_minimum, load_high_u4(scales_at));
-        minima[1] = mul(super_minimum, load_high_u4(scales_at + 16));
-      } else if constexpr (f.scales == Scales::kInSigns) {
-        scale = fma(to_float(in_signs), add(super_scale, super_scale), super_scale);
-      } else if constexpr (f.scales == Scales::kSuperOnly) {
-        scale = super_scale;
-      } else {
-        scale = mul(super_scale, load_i8(scales_at));
-        if constexpr (f.scales == Scales::kSuperHalf) second = mul(super_scale, load_i8(scales_at + 16));
-      }
-      scales_at += f.scales == Scales::kSuperOnly || f.scales == Scales::kInSigns ? 0 : f.scales == Scales::kSuper ? 16 : 32;
-    }
-    add_rows<kFormat, 0>(quads, x, g, scale, second, minima, acc);
+    scales.step(g, in_signs);
+    add_rows<kFormat, 0>(quads, x, g, scales.scale, scales.second, scales.minima, acc);
   }
 #pragma GCC unroll 8
   for (int r = 0; r < kRows; ++r) store(out + r * stride, mul(acc[r], set1(m.factor)));
@@ -376,8 +393,8 @@ inline DenseTile dense_for(Format f, int rows) {
 
 // Tile `tile` times `rows` activation rows: out[r * stride + lane]. Quantized formats read `quantized`, dense formats `dense`
 // (rows). next: what the caller needs after this tile, to prefetch.
-inline void linear_tile(const Matrix& m, size_t tile, const Tile& next, const QuantizedRow* quantized, const float* const* dense,
-                        int rows, float* out, size_t stride) {
+inline void linear_tile(const Matrix& m, size_t tile, const Tile& next, const QuantizedRow* quantized,
+                        const ActivationPanel* /*panels*/, const float* const* dense, int rows, float* out, size_t stride) {
   const bool is_dense = info(m.format).bits == 0;
   const int most = is_dense ? kMaxDenseRows : kMaxRows;
   for (int r = 0; r < rows;) {

@@ -4,14 +4,13 @@
 
 namespace outrider::OUTRIDER_ISA {
 
-// Quad `number` of the group at p, unpacked.
-template <Format kFormat> inline Codes quad(const uint8_t* p, int number) {
+// The codes of quad `number` of the group at p, as bytes. Of a format with a table: their values, larger by kOffset.
+template <Format kFormat, int kOffset> inline Bytes unpacked(const uint8_t* p, int number) {
   constexpr FormatInfo f = info(kFormat);
-  constexpr int kLargest = largest_operand(f);
   if constexpr (f.bits == 8) {
-    return codes<kLargest, f.zero>(load_bytes(p + 64 * number));
+    return load_bytes(p + 64 * number);
   } else if constexpr (f.bits == 2) {
-    return codes<kLargest, f.zero>(and_bytes(shift(load_bytes(p + 64 * (number / 4)), -2 * (number % 4)), 0x03));
+    return and_bytes(shift(load_bytes(p + 64 * (number / 4)), -2 * (number % 4)), 0x03);
   } else {
     const Bytes pair = load_bytes(p + 64 * (number / 2));
     Bytes b = and_bytes(number % 2 ? shift(pair, -4) : pair, 0x0f);
@@ -19,13 +18,19 @@ template <Format kFormat> inline Codes quad(const uint8_t* p, int number) {
     if constexpr (f.bits == 6)
       b = or_bytes(b, and_bytes(shift(load_bytes(p + 256 + 64 * (number / 4)), 4 - 2 * (number % 4)), 0x30));
     if constexpr (f.table != nullptr) {
-      constexpr int kOffset = kUnsignedDot<kLargest> ? f.zero : 0;
       static constexpr ByteTable kOperands = operands(*f.table, kOffset);
-      return codes<kLargest, 0>(look_up(kOperands, b));
-    } else {
-      return codes<kLargest, f.zero>(b);
+      b = look_up(kOperands, b);
     }
+    return b;
   }
+}
+
+// The same as an operand of dot products.
+template <Format kFormat> inline Codes quad(const uint8_t* p, int number) {
+  constexpr FormatInfo f = info(kFormat);
+  constexpr int kLargest = largest_operand(f);
+  if constexpr (f.table != nullptr) return codes<kLargest, 0>(unpacked<kFormat, kUnsignedDot<kLargest> ? f.zero : 0>(p, number));
+  else return codes<kLargest, f.zero>(unpacked<kFormat, 0>(p, number));
 }
 
 // A group's quads, each unpacked on use.

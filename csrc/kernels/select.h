@@ -1,6 +1,7 @@
 // Fused output projection and argmax: the largest logit of each row is tracked while the head's tiles are computed, so that
 // logits need not be written to memory. Ties go to the lower token id. NaN is never chosen.
 #pragma once
+#include "kernels/activation_panel.h"
 #include "weights/layout.h"
 #include "kernels/linear.h"
 
@@ -24,14 +25,17 @@ inline int64_t next_above(const float* x, int64_t begin, int64_t end, float limi
 }
 
 // Tiles begin .. end - 1 of the head for `rows` rows; updates best (rows). logits: null, or (rows, stride) to write them to.
-// output_scale: the static scale that logits are rounded to, 0 for none.
-inline void head_tiles(const Matrix& m, size_t begin, size_t end, const QuantizedRow* quantized, const float* const* dense,
-                       int rows, Best* best, float* logits, size_t stride, float output_scale) {
-  float out[kMaxRows * kTile];
+// output_scale: the static scale that logits are rounded to, 0 for none. Tiles are computed by kLinearTile, kBlock rows at a time.
+template <auto kLinearTile, int kBlock>
+void head_tiles(const Matrix& m, size_t begin, size_t end, const QuantizedRow* quantized, const ActivationPanel* panels,
+                const float* const* dense, int rows, Best* best, float* logits, size_t stride, float output_scale) {
+  float out[kBlock * kTile];
   for (size_t tile = begin; tile < end; ++tile)
-    for (int r = 0; r < rows; r += kMaxRows) {
-      const int n = rows - r < kMaxRows ? rows - r : kMaxRows;
-      linear_tile(m, tile, m.tile(tile + 1), quantized ? quantized + r : nullptr, dense ? dense + r : nullptr, n, out, kTile);
+    for (int r = 0; r < rows; r += kBlock) {
+      const int n = rows - r < kBlock ? rows - r : kBlock;
+      kLinearTile(m, tile, m.tile(tile + 1), quantized ? quantized + r : nullptr,
+                  panels ? panels + static_cast<size_t>(r / kPanelRows) * (m.columns / kGroup) : nullptr,
+                  dense ? dense + r : nullptr, n, out, kTile);
       const size_t first = tile * kTile;
       const int count = static_cast<int>(m.rows - first < kTile ? m.rows - first : kTile);
       for (int i = 0; i < n; ++i) {

@@ -1,5 +1,7 @@
 // The KernelTable of one instruction set. Each isa_*.cpp includes it after its header from simd/.
 #pragma once
+#include <limits>
+
 #include "kernels/kernel_table.h"
 #include "kernels/math.h"
 #include "kernels/linear.h"
@@ -14,7 +16,7 @@ namespace outrider::OUTRIDER_ISA {
 inline constexpr KernelTable make_table(const char* name) {
   return {name,
           linear_tile,
-          head_tiles,
+          head_tiles<linear_tile, kMaxRows>,
           rms_norm,
           quantize_row,
           quantize_row_static,
@@ -33,7 +35,9 @@ inline constexpr KernelTable make_table(const char* name) {
           store_kv,
           next_above,
           next_candidates,
-          next_listed_candidates};
+          next_listed_candidates,
+          std::numeric_limits<int>::max(),
+          [] {}};
 }
 
 }  // namespace outrider::OUTRIDER_ISA

@@ -35,6 +35,8 @@ std::vector<Best> Program::run(const RowBatch& batch, float* logits) {
     if (r.cache->pages().layers() != static_cast<int>(kv_.size()) || r.cache->pages().format() != kv_format_)
       throw std::invalid_argument("a sequence's cache does not have the layers or the format of this program");
   if (!work_stealing_) work_stealing_ = std::make_unique<WorkStealing>(pool_->size(), ops_.size());
+  if (pass_.rows(false) >= active_kernels().least_panel_rows)
+    for (Buffer& b : buffers_) b.make_panels();
   work_stealing_->begin();
   for (std::vector<Best>& part : thread_best_)
     std::fill(part.begin(), part.end(), Best{-std::numeric_limits<float>::infinity(), 0});

@@ -35,6 +35,7 @@ class Executor {
           p_.ops_[op_].call);
       took(end_ - 1);
     }
+    k_.end_run();
   }
 
  private:
@@ -139,9 +140,14 @@ class Executor {
   void quantize(Buffer& b, int row, size_t begin, size_t end, float scale) {
     const int n = static_cast<int>(end - begin);
     const size_t first = b.group(row, begin);
-    if (scale != 0.0f) k_.quantize_row_static(b.row(row) + begin, n, scale, b.groups.data() + first, b.digits.data() + first);
-    else k_.quantize_row(b.row(row) + begin, n, b.groups.data() + first, b.digits.data() + first);
+    ActivationGroup* groups = b.groups.data() + first;
+    if (scale != 0.0f) k_.quantize_row_static(b.row(row) + begin, n, scale, groups, b.digits.data() + first);
+    else k_.quantize_row(b.row(row) + begin, n, groups, b.digits.data() + first);
+    if (rows_ >= k_.least_panel_rows) pack_row(groups, (end - begin) / kGroup, row % kPanelRows, b.panel_at(row, begin));
   }
+
+  // The panels of a buffer's quantized rows; null if this run has none.
+  const ActivationPanel* panels(const Buffer& b) const { return rows_ >= k_.least_panel_rows ? b.panels.data() : nullptr; }
 
   // Rounds a tile's outputs (rows, stride) to a static scale, unless that is 0.
   void round_tile(float* out, size_t stride, float scale) {
@@ -225,7 +231,8 @@ class Executor {
         if (std::max(begin, offset) < std::min(end, offset + m.tiles)) prefetch_start(m, std::max(begin, offset) - offset);
         for (size_t t = std::max(begin, offset); t < std::min(end, offset + m.tiles); ++t) {
           float* out = dst.row(0) + (t - offset) * kTile;
-          k_.linear_tile(m, t - offset, m.tile(t - offset + 1), src.quantized.data(), src.dense.data(), rows_, out, dst.stride);
+          k_.linear_tile(m, t - offset, m.tile(t - offset + 1), src.quantized.data(), panels(src), src.dense.data(), rows_, out,
+                         dst.stride);
           round_tile(out, dst.stride, c.output_scales[w]);
           add_low_rank(c.additions, w, t - offset, out, dst.stride);
         }
@@ -248,7 +255,8 @@ class Executor {
         last = std::min(first + most, end);
         const auto product = [&](const Matrix& m, const Tile& next, float scale, size_t weight, float* out) {
           for (size_t t = first; t < last; ++t, out += size) {
-            k_.linear_tile(m, t, t + 1 < last ? m.tile(t + 1) : next, src.quantized.data(), src.dense.data(), rows_, out, kTile);
+            k_.linear_tile(m, t, t + 1 < last ? m.tile(t + 1) : next, src.quantized.data(), panels(src), src.dense.data(), rows_,
+                           out, kTile);
             round_tile(out, kTile, scale);
             add_low_rank(c.additions, weight, t, out, kTile);
           }
@@ -344,8 +352,8 @@ class Executor {
     std::vector<Best>& best = p_.thread_best_[thread_];
     if (rows_ == 0) return;
     parallel_for(m.tiles, 16, [&](size_t begin, size_t end) {
-      k_.head_tiles(m, begin, end, src.quantized.empty() ? nullptr : src.quantized.data(), src.dense.data(), rows_, best.data(),
-                    logits_, m.rows, c.output_scale);
+      k_.head_tiles(m, begin, end, src.quantized.empty() ? nullptr : src.quantized.data(), panels(src), src.dense.data(), rows_,
+                    best.data(), logits_, m.rows, c.output_scale);
       if (!logits_ || c.softcap == 0.0f) return;
       const size_t first = begin * kTile, count = std::min(end * kTile, m.rows) - first;
       float part[kTile];

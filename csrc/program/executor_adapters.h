@@ -10,7 +10,7 @@ void Executor::tile_of_rows(const Matrix& m, size_t tile, const std::vector<int>
   std::vector<const float*>& inputs = p_.adapted_rows_[thread_];
   float* out = p_.tile_scratch_[thread_].data() + static_cast<size_t>(2 * p_.max_rows_) * kTile;
   for (size_t i = 0; i < rows.size(); ++i) inputs[i] = input(rows[i]);
-  k_.linear_tile(m, tile, m.tile(tile + 1), nullptr, inputs.data(), static_cast<int>(rows.size()), out, kTile);
+  k_.linear_tile(m, tile, m.tile(tile + 1), nullptr, nullptr, inputs.data(), static_cast<int>(rows.size()), out, kTile);
   for (size_t i = 0; i < rows.size(); ++i) use(rows[i], out + i * kTile);
 }
 

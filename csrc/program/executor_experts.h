@@ -70,7 +70,7 @@ inline void Executor::expert_tile(const Matrix& m, size_t tile, const Tile& next
     if (!src.quantized.empty()) quantized[i] = src.quantized[rows[i]];
     dense[i] = src.dense[rows[i]];
   }
-  k_.linear_tile(m, tile, next, quantized, dense, count, out, kTile);
+  k_.linear_tile(m, tile, next, quantized, nullptr, dense, count, out, kTile);
 }
 
 inline void Executor::run(const ExpertGatedLinear& c) {
@@ -110,8 +110,8 @@ inline void Executor::run(const ClusterLinear& c) {
   parallel_tasks(static_cast<size_t>(rows_) * c.top_k * tiles, [&](size_t task) {
     const size_t pair = task / tiles, tile = task % tiles, row = pair / c.top_k;
     const Matrix m = c.clusters->matrix(p_.chosen_[pair]);
-    k_.linear_tile(m, tile, m.tile(tile + 1), src.quantized.empty() ? nullptr : src.quantized.data() + row, src.dense.data() + row,
-                   1, dst.row(static_cast<int>(pair)) + tile * kTile, dst.stride);
+    k_.linear_tile(m, tile, m.tile(tile + 1), src.quantized.empty() ? nullptr : src.quantized.data() + row, nullptr,
+                   src.dense.data() + row, 1, dst.row(static_cast<int>(pair)) + tile * kTile, dst.stride);
   });
 }
 

@@ -27,6 +27,11 @@ void Buffer::make_quantized() {
   for (int r = 0; r < static_cast<int>(dense.size()); ++r) quantized.push_back({&groups[group(r, 0)], &digits[group(r, 0)]});
 }
 
+void Buffer::make_panels() {
+  if (quantized.empty() || !panels.empty()) return;
+  panels.resize((dense.size() + kPanelRows - 1) / kPanelRows * (stride / kGroup));
+}
+
 Program::Program(int max_rows, std::vector<KvShape> kv, KvFormat format, std::shared_ptr<ThreadPool> pool, bool cross_attention)
     : max_rows_(max_rows), kv_(std::move(kv)), kv_format_(format), cross_attention_(cross_attention), pool_(std::move(pool)) {
   if (max_rows_ < 1) refuse("a program needs room for at least one row");

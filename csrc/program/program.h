@@ -37,12 +37,17 @@ struct Buffer {
   std::vector<ActivationGroup> groups;   // (max_rows, stride / 32)
   std::vector<ActivationDigits> digits;  // of the groups
   std::vector<QuantizedRow> quantized;   // (max_rows), pointing into groups and digits
+  std::vector<ActivationPanel> panels;   // (max_rows / 16, rounded up; stride / 32) of the quantized copy, if the kernels use them
   std::vector<const float*> dense;       // (max_rows), pointing into data
   bool quantized_current = false;        // while recording: whether the quantized copy matches the data
   float quantized_scale = 0.0f;          // while recording: its static scale, 0 for dynamic ones
   float* row(int r) { return data.data() + static_cast<size_t>(r) * stride; }
   size_t group(int r, size_t column) const { return (static_cast<size_t>(r) * stride + column) / kGroup; }  // its number
+  ActivationPanel* panel_at(int r, size_t column) {
+    return panels.data() + (static_cast<size_t>(r / kPanelRows) * stride + column) / kGroup;
+  }
   void make_quantized();
+  void make_panels();  // if there is a quantized copy
 };
 
 using Weights = std::shared_ptr<const Weight>;

@@ -114,12 +114,16 @@ inline Digest digest;
 // Whether tests that fork are run.
 inline bool can_fork = true;
 
+const KernelTable& amx_defined();
+
 // The tables under test; "portable", the reference, is first.
 inline const std::vector<const KernelTable*>& tables() {
   static const std::vector<const KernelTable*> all = [] {
     size_t count;
     const KernelTable* const* best_first = available_kernels(&count);
-    return std::vector<const KernelTable*>(std::make_reverse_iterator(best_first + count), std::make_reverse_iterator(best_first));
+    std::vector<const KernelTable*> tables(std::make_reverse_iterator(best_first + count), std::make_reverse_iterator(best_first));
+    tables.insert(tables.begin() + 1, &amx_defined());
+    return tables;
   }();
   return all;
 }
@@ -127,6 +131,7 @@ inline const KernelTable& portable() { return *tables().front(); }
 
 void test_half();
 void test_linear();
+void test_panels();
 void test_head();
 void test_weight();
 void test_rowwise();

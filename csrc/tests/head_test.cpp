@@ -10,7 +10,7 @@ constexpr size_t kRows = 17;
 std::vector<float> naive_logits(const KernelTable& k, const Packed& w, const Activations& a, float output_scale) {
   std::vector<float> logits(a.rows * w.rows), out(a.rows * kTile);
   for (size_t t = 0; t < w.matrix.tiles; ++t) {
-    k.linear_tile(w.matrix, t, w.matrix.tile(t + 1), w.quantized() ? a.quantized.data() : nullptr,
+    k.linear_tile(w.matrix, t, w.matrix.tile(t + 1), w.quantized() ? a.quantized.data() : nullptr, nullptr,
                   w.quantized() ? nullptr : a.dense.data(), static_cast<int>(a.rows), out.data(), kTile);
     for (size_t r = 0; r < a.rows; ++r)
       for (size_t i = 0; i < kTile && t * kTile + i < w.rows; ++i) logits[r * w.rows + t * kTile + i] = out[r * kTile + i];
@@ -53,18 +53,20 @@ void check_head(const Packed& w, const Activations& a, const std::string& what, 
       const std::vector<Best> expected(wanted.begin(), wanted.begin() + rows);
       const QuantizedRow* quantized = w.quantized() ? a.quantized.data() : nullptr;
       const float* const* dense = w.quantized() ? nullptr : a.dense.data();
+      const Panels all(w.quantized() ? a.quantized : std::vector<QuantizedRow>(), w.columns / kGroup);
+      const ActivationPanel* panels = all.data();
       const int n = static_cast<int>(rows);
 
       std::vector<Best> best(rows, Best{-infinity(), 0});
-      k->head_tiles(w.matrix, 0, w.matrix.tiles, quantized, dense, n, best.data(), nullptr, 0, output_scale);
+      k->head_tiles(w.matrix, 0, w.matrix.tiles, quantized, panels, dense, n, best.data(), nullptr, 0, output_scale);
       CHECK(same(best, expected), here);
 
       const size_t stride = w.rows + 3;
       std::vector<float> out(rows * stride - 3, kCanary);
       best.assign(rows, Best{-infinity(), 0});
       const size_t half = w.matrix.tiles / 2;  // in two calls, as a thread that processes two pieces
-      k->head_tiles(w.matrix, 0, half, quantized, dense, n, best.data(), out.data(), stride, output_scale);
-      k->head_tiles(w.matrix, half, w.matrix.tiles, quantized, dense, n, best.data(), out.data(), stride, output_scale);
+      k->head_tiles(w.matrix, 0, half, quantized, panels, dense, n, best.data(), out.data(), stride, output_scale);
+      k->head_tiles(w.matrix, half, w.matrix.tiles, quantized, panels, dense, n, best.data(), out.data(), stride, output_scale);
       CHECK(same(best, expected), here);
       bool written = true;
       for (size_t r = 0; r < rows; ++r) {

@@ -18,7 +18,8 @@ void multiply(const KernelTable& k, const Packed& w, size_t tile, const Activati
     if (w.quantized()) quantized.push_back(a.quantized[r]);
     dense.push_back(a.dense[r]);
   }
-  k.linear_tile(w.matrix, tile, w.matrix.tile(tile + 1), w.quantized() ? quantized.data() : nullptr,
+  const Panels panels(quantized, w.columns / kGroup);
+  k.linear_tile(w.matrix, tile, w.matrix.tile(tile + 1), w.quantized() ? quantized.data() : nullptr, panels.data(),
                 w.quantized() ? nullptr : dense.data(), static_cast<int>(chosen.size()), out, stride);
 }
 

@@ -32,6 +32,7 @@ int main(int count, char** arguments) {
   std::printf("\n");
   timed("half", test_half);
   timed("linear", test_linear);
+  timed("panels", test_panels);
   timed("head", test_head);
   timed("weight", test_weight);
   timed("rowwise", test_rowwise);

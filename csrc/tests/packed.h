@@ -135,4 +135,18 @@ struct Activations {
   }
 };
 
+// Quantized rows as panels; what is left of the last one is NaN. Null without rows.
+class Panels {
+ public:
+  Panels(const std::vector<QuantizedRow>& rows, size_t groups) : panels_((rows.size() + kPanelRows - 1) / kPanelRows * groups) {
+    if (!panels_.empty()) std::memset(static_cast<void*>(panels_.data()), 0xff, panels_.size() * sizeof(ActivationPanel));
+    for (size_t r = 0; r < rows.size(); ++r)
+      pack_row(rows[r].groups, groups, static_cast<int>(r) % kPanelRows, panels_.data() + r / kPanelRows * groups);
+  }
+  const ActivationPanel* data() const { return panels_.empty() ? nullptr : panels_.data(); }
+
+ private:
+  std::vector<ActivationPanel> panels_;
+};
+
 }  // namespace outrider::test

@@ -191,7 +191,7 @@ void test_adapters() {
   const Answer definition = answer(1, KvFormat::kFloat32, kRows, true);
   CHECK(!(definition == answer(1, KvFormat::kFloat32, kRows)), "adapters change the results");
   for (const KernelTable* k : tables()) {
-    choose_kernels(k->name);
+    use_kernels(*k);
     for (int threads : {1, 3})
       for (int chunk : {1, 7, kRows})
         CHECK(answer(threads, KvFormat::kFloat32, chunk, true) == definition,
@@ -246,7 +246,7 @@ void test_program() {
     for (float logit : definition.logits) finite &= std::isfinite(logit);
     CHECK(finite, "logits are finite");
     for (const KernelTable* k : tables()) {
-      choose_kernels(k->name);
+      use_kernels(*k);
       for (int threads : {1, 3})
         for (int chunk : {1, 7, kRows})
           CHECK(answer(threads, format, chunk) == definition, note(k->name, "threads", threads, "chunk", chunk));

@@ -81,8 +81,8 @@ void test_weight() {
       const Activations a(1, columns, std::move(x), *tables().back());
       float out[2 * kTile];
       for (size_t t = 0; t < 2; ++t)
-        tables().back()->linear_tile(w.matrix, t, w.matrix.tile(t + 1), a.quantized.data(), a.dense.data(), 1, out + t * kTile,
-                                     kTile);
+        tables().back()->linear_tile(w.matrix, t, w.matrix.tile(t + 1), a.quantized.data(), nullptr, a.dense.data(), 1,
+                                     out + t * kTile, kTile);
       // Code and minimum may cancel, so the tolerance is relative to the format's largest weight.
       for (size_t r = 0; r < rows; ++r)
         right &= std::fabs(out[r] / 127.0f - values[r][k]) <= 1e-6f * (std::fabs(values[r][k]) + 64.0f);
