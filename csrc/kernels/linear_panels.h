@@ -94,7 +94,7 @@ inline void add_sums(const PanelSums<kFormat>& sums, const ActivationPanel& x, c
   for (int r = 0; r < kPanelRows; ++r) {
     const F activation_scale = set1(x.scale[r]);
     acc[r] = fma(sums.row(0, r), kScales == Scales::kGroups ? activation_scale : mul(scales.scale, activation_scale), acc[r]);
-    if constexpr (sums.kHalves) acc[r] = fma(sums.row(1, r), mul(scales.second, activation_scale), acc[r]);
+    if constexpr (PanelSums<kFormat>::kHalves) acc[r] = fma(sums.row(1, r), mul(scales.second, activation_scale), acc[r]);
     if constexpr (kScales == Scales::kSuperHalfMin) {
       acc[r] = fma(scales.minima[0], set1(x.scaled_half_sum[0][r]), acc[r]);
       acc[r] = fma(scales.minima[1], set1(x.scaled_half_sum[1][r]), acc[r]);
@@ -177,7 +177,7 @@ inline PanelsTile panels_tile_of(const Matrix& m) {
 }
 
 // For fewer rows the other kernels are faster. A register of half a group takes as long as one of a whole group.
-inline constexpr int kLeastPanelRows = 12, kLeastRowsOfHalves = 2 * kPanelRows;
+inline constexpr int kLeastPanelRows = 13, kLeastRowsOfHalves = 2 * kPanelRows;
 
 // How many of `rows` rows, from the first on, are multiplied by matrix registers.
 inline int rows_of_panels(Format f, int rows) {
