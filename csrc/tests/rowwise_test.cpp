@@ -128,7 +128,7 @@ void test_quantize(Random& random) {
     for (size_t i = 64; i < 96 && n > 64; ++i)  // to even
       CHECK(i == 70 || definition.codes[i] == static_cast<int>(std::nearbyint(x[i])), note("ties", "column", i));
   }
-  // Values that no scale can represent: all instruction sets agree, and no code is -128, which the dot products exclude.
+  // Values that no scale can represent: all instruction sets agree, and codes stay within +-127.
   std::vector<std::vector<float>> odd;
   for (float special : {not_a_number(), infinity(), -infinity(), 3e38f, -1e-38f, 1e-45f, 1e-40f})
     for (int at : {0, 5, 15, 16, 31})
