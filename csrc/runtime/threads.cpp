@@ -1,13 +1,12 @@
 #include "runtime/threads.h"
 
-#include <pthread.h>
-
 #include <algorithm>
 #include <utility>
 
 #include "runtime/exclusive.h"
 #include "runtime/float_environment.h"
 #include "runtime/waiting.h"
+#include "system/system.h"
 
 namespace outrider {
 namespace {
@@ -18,7 +17,10 @@ constexpr std::chrono::microseconds kIdle{200}, kLast{50};
 
 // Number of forks between the first process and this one.
 std::atomic<uint32_t> forks{0};
-[[maybe_unused]] const int registered = pthread_atfork(nullptr, nullptr, [] { forks.fetch_add(1); });
+[[maybe_unused]] const bool registered = [] {
+  system::call_in_forked_children([] { forks.fetch_add(1); });
+  return true;
+}();
 
 // Leaks the handles of threads that exist in the parent only: joining, detaching or destroying them is undefined.
 void leak(std::vector<std::thread>& threads) { new std::vector<std::thread>(std::move(threads)); }

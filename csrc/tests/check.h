@@ -111,9 +111,6 @@ class Digest {
 };
 inline Digest digest;
 
-// Whether tests that fork are run.
-inline bool can_fork = true;
-
 // The tables under test; "portable", the reference, is first.
 inline const std::vector<const KernelTable*>& tables() {
   static const std::vector<const KernelTable*> all = [] {
@@ -134,6 +131,7 @@ void test_attention();
 void test_attention_work();
 void test_kv_cache();
 void test_threads();
+void test_fork();
 void test_work_stealing();
 void test_sampling();
 void test_quantize();
