@@ -5,6 +5,9 @@ include_directories(${OUTRIDER_CSRC})
 # No fast-math and no contraction: results are specified bit for bit.
 set(OUTRIDER_FLAGS -O3 -Wall -Wextra -ffp-contract=off -fno-math-errno)
 
+if(WIN32)
+  link_libraries(synchronization)  # WaitOnAddress
+endif()
 if(WIN32 AND CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
   # GCC bug 54412: the stack has 16-byte alignment there, and instructions that need 32 or 64 bytes crash.
   list(APPEND OUTRIDER_FLAGS -Wa,-muse-unaligned-vector-move)

@@ -51,7 +51,7 @@ void ThreadPool::start_threads(int count) {
 void ThreadPool::stop_threads() {
   stopping_ = true;
   job_number_.fetch_add(1);
-  job_number_.notify_all();
+  wake_all(job_number_);
   for (auto& w : workers_) w.join();
 }
 
@@ -91,7 +91,7 @@ void ThreadPool::start(const std::function<void(int)>& job) {
   job_ = &job;
   running_.store(size() - 1, std::memory_order_relaxed);
   job_number_.fetch_add(1);
-  job_number_.notify_all();
+  wake_all(job_number_);
 }
 
 void ThreadPool::wait_for_all() {
@@ -108,7 +108,7 @@ void ThreadPool::worker_loop(int index) {
     wait_until(job_number_, kIdle, [&](uint32_t job) { return job != last_job; });
     if (stopping_) return;
     (*job_)(index);
-    if (running_.fetch_sub(1) == 1) running_.notify_all();
+    if (running_.fetch_sub(1) == 1) wake_all(running_);
   }
 }
 

@@ -12,4 +12,12 @@ void free_aligned(void* memory);
 // Calls `function` in every child that this process forks from now on.
 void call_in_forked_children(void (*function)());
 
+#if defined(_WIN32)
+// Sleeps while the `bytes` at `address` equal those at `seen`; may wake for no reason.
+void sleep_while_equal(const void* address, const void* seen, size_t bytes);
+
+// Wakes all threads that sleep at `address`.
+void wake_sleepers(void* address);
+#endif
+
 }  // namespace outrider::system
