@@ -11,7 +11,7 @@ PROMPT ?= The three most important inventions of the nineteenth century were
 # What `make run` installs in place of compiling; where the sources are compiled in .venv, those run.
 WHEEL := $(if $(wildcard $(VENV)/.installed),,$(shell $(PYTHON) release/wheel_at_hand.py 2>/dev/null))
 
-.PHONY: run test full fast fuzz mutations endurance clients lint sanitize arm64 wheel wheel-test bench docs report setup clean
+.PHONY: run test full fast fuzz mutations endurance clients lint sanitize arm64 windows wheel wheel-test bench docs report setup clean
 .PHONY: check-python check-compiler
 
 run: $(VENV)/$(if $(WHEEL),.from-wheel,.installed)
@@ -83,6 +83,15 @@ arm64: $(VENV)/.installed-test
 	  -DCMAKE_TOOLCHAIN_FILE=$(CURDIR)/csrc/tests/aarch64.cmake >/dev/null
 	$(BIN)/cmake --build build/arm64
 	qemu-aarch64 -L /usr/aarch64-linux-gnu build/arm64/kernel_tests --no-fork
+
+# The same tests for Windows, cross-compiled and run under wine (Debian: apt install g++-mingw-w64-x86-64-posix wine wine64).
+windows: export WINEPREFIX := $(CURDIR)/build/windows/wine
+windows: export WINEDEBUG := -all
+windows: $(VENV)/.installed-test
+	$(BIN)/cmake -S csrc/tests -B build/windows -G Ninja -DCMAKE_MAKE_PROGRAM=$(CURDIR)/$(BIN)/ninja \
+	  -DCMAKE_TOOLCHAIN_FILE=$(CURDIR)/csrc/tests/mingw.cmake -DOUTRIDER_QUICK=ON >/dev/null
+	$(BIN)/cmake --build build/windows
+	wine build/windows/kernel_tests.exe
 
 # In dist/: the sdist, the wheel built from it for this Python, and the demo's drafter. The compiler is the ziglang package.
 wheel: export PATH := $(CURDIR)/$(BIN):$(PATH)

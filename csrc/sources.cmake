@@ -5,12 +5,26 @@ include_directories(${OUTRIDER_CSRC})
 # No fast-math and no contraction: results are specified bit for bit.
 set(OUTRIDER_FLAGS -O3 -Wall -Wextra -ffp-contract=off -fno-math-errno)
 
+if(WIN32)
+  link_libraries(synchronization)  # WaitOnAddress
+endif()
+if(WIN32 AND CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
+  # GCC bug 54412: the stack has 16-byte alignment there, and instructions that need 32 or 64 bytes crash.
+  list(APPEND OUTRIDER_FLAGS -Wa,-muse-unaligned-vector-move)
+endif()
+
+string(TOLOWER ${CMAKE_SYSTEM_NAME} system)
+string(REPLACE darwin macos system ${system})
+if(NOT EXISTS ${OUTRIDER_CSRC}/system/${system}.cpp)
+  message(FATAL_ERROR "outrider builds on Linux, macOS and Windows; found ${CMAKE_SYSTEM_NAME}.")
+endif()
+
 set(OUTRIDER_KERNEL_SOURCES ${OUTRIDER_CSRC}/kernels/isa_portable.cpp ${OUTRIDER_CSRC}/kernels/dispatch.cpp)
 set(OUTRIDER_ENGINE_SOURCES
     ${OUTRIDER_CSRC}/program/batch.cpp ${OUTRIDER_CSRC}/program/execute.cpp ${OUTRIDER_CSRC}/weights/huge_pages.cpp ${OUTRIDER_CSRC}/cache/kv_cache.cpp ${OUTRIDER_CSRC}/cache/kv_format.cpp ${OUTRIDER_CSRC}/cache/kv_pages.cpp
     ${OUTRIDER_CSRC}/program/program.cpp
     ${OUTRIDER_CSRC}/weights/quantize.cpp ${OUTRIDER_CSRC}/sampling/sampling.cpp ${OUTRIDER_CSRC}/runtime/threads.cpp ${OUTRIDER_CSRC}/weights/weights.cpp
-    ${OUTRIDER_CSRC}/weights/blocks.cpp)
+    ${OUTRIDER_CSRC}/weights/blocks.cpp ${OUTRIDER_CSRC}/system/${system}.cpp)
 
 if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64|amd64")
   list(APPEND OUTRIDER_KERNEL_SOURCES ${OUTRIDER_CSRC}/kernels/isa_amx.cpp ${OUTRIDER_CSRC}/kernels/isa_avx512.cpp ${OUTRIDER_CSRC}/kernels/isa_avx2.cpp)

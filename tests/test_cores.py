@@ -9,7 +9,9 @@ import pytest
 
 from outrider import cores as module
 from outrider import machine
-from outrider.cores import Cores, cores, cpus_of, one_per_core, performance
+from outrider.cores import Cores, cores
+from outrider.system import linux, macos
+from outrider.system.linux import cpus_of, one_per_core, performance
 
 
 @pytest.fixture
@@ -17,7 +19,7 @@ def files(tmp_path, monkeypatch):
     """Writes a file: own (the groups of the process), one under groups/, or one under devices/. 8 cores are allowed."""
     monkeypatch.setattr(machine, "_OWN_GROUPS", tmp_path / "own")
     monkeypatch.setattr(machine, "_GROUPS", tmp_path / "groups")
-    monkeypatch.setattr(module, "_DEVICES", tmp_path / "devices")
+    monkeypatch.setattr(linux, "_DEVICES", tmp_path / "devices")
     allow(monkeypatch, range(8), present=8)
 
     def add(path, text):
@@ -29,7 +31,7 @@ def files(tmp_path, monkeypatch):
 
 
 def allow(monkeypatch, cpus, present):
-    monkeypatch.setattr(module, "_allowed", lambda: list(cpus))
+    monkeypatch.setattr(module, "permitted_processors", lambda: list(cpus))
     monkeypatch.setattr(os, "cpu_count", lambda: present)
 
 
@@ -144,7 +146,7 @@ def test_all_at_once(files, monkeypatch):
 
 @pytest.mark.usefixtures("files")
 def test_a_mac(monkeypatch):
-    monkeypatch.setattr(module.sys, "platform", "darwin")
+    monkeypatch.setattr(module, "cores_of", macos.cores_of)
     monkeypatch.setattr(subprocess, "run", lambda command, **_: subprocess.CompletedProcess(command, 0, "6\n", ""))
     assert cores() == Cores(6, 8, "6 performance cores of 8")
     monkeypatch.setattr(subprocess, "run", lambda command, **_: subprocess.CompletedProcess(command, 1, "", "unknown"))

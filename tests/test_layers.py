@@ -10,6 +10,7 @@ import pytest
 SOURCE = Path(__file__).parent.parent / "src" / "outrider"
 
 LAYERS = [  # low to high; those of one line do not import each other
+    {"system"},
     {"arrays", "atomic_file", "errors", "machine", "user_cache"},
     {"checkpoints", "cores"},
     {"tokenizer"},

@@ -123,7 +123,7 @@ class WorkStealing {
     for (Next& next : next_) next.call.store(static_cast<uint32_t>(call + 1), std::memory_order_release);
     // Read by a modification, so that either this sees a thread that is about to sleep, or that thread sees the stores.
     if (asleep_.fetch_add(0, std::memory_order_acq_rel) == 0) return;
-    for (Next& next : next_) next.call.notify_all();
+    for (Next& next : next_) wake_all(next.call);
   }
 
   const size_t threads_, groups_, lines_;

@@ -1,13 +1,12 @@
 #include "runtime/threads.h"
 
-#include <pthread.h>
-
 #include <algorithm>
 #include <utility>
 
 #include "runtime/exclusive.h"
 #include "runtime/float_environment.h"
 #include "runtime/waiting.h"
+#include "system/system.h"
 
 namespace outrider {
 namespace {
@@ -18,7 +17,10 @@ constexpr std::chrono::microseconds kIdle{200}, kLast{50};
 
 // Number of forks between the first process and this one.
 std::atomic<uint32_t> forks{0};
-[[maybe_unused]] const int registered = pthread_atfork(nullptr, nullptr, [] { forks.fetch_add(1); });
+[[maybe_unused]] const bool registered = [] {
+  system::call_in_forked_children([] { forks.fetch_add(1); });
+  return true;
+}();
 
 // Leaks the handles of threads that exist in the parent only: joining, detaching or destroying them is undefined.
 void leak(std::vector<std::thread>& threads) { new std::vector<std::thread>(std::move(threads)); }
@@ -49,7 +51,7 @@ void ThreadPool::start_threads(int count) {
 void ThreadPool::stop_threads() {
   stopping_ = true;
   job_number_.fetch_add(1);
-  job_number_.notify_all();
+  wake_all(job_number_);
   for (auto& w : workers_) w.join();
 }
 
@@ -89,7 +91,7 @@ void ThreadPool::start(const std::function<void(int)>& job) {
   job_ = &job;
   running_.store(size() - 1, std::memory_order_relaxed);
   job_number_.fetch_add(1);
-  job_number_.notify_all();
+  wake_all(job_number_);
 }
 
 void ThreadPool::wait_for_all() {
@@ -106,7 +108,7 @@ void ThreadPool::worker_loop(int index) {
     wait_until(job_number_, kIdle, [&](uint32_t job) { return job != last_job; });
     if (stopping_) return;
     (*job_)(index);
-    if (running_.fetch_sub(1) == 1) running_.notify_all();
+    if (running_.fetch_sub(1) == 1) wake_all(running_);
   }
 }
 

@@ -7,6 +7,8 @@
 #include <atomic>
 #include <chrono>
 
+#include "system/system.h"
+
 #if defined(__x86_64__)
 #include <immintrin.h>
 #endif
@@ -34,10 +36,30 @@ template <class Done> bool spin(std::chrono::nanoseconds limit, const Done& done
   return done();
 }
 
-// Waits until done(value), for values that are stored with acquire semantics and then notified.
+// Sleeps while `value` is `seen`; may wake for no reason. Windows sleeps by its own call: the atomic::wait of MinGW's library
+// (libstdc++ 12, where there is no futex) looks at the value before it takes its lock, and misses a wake-up in between.
+template <class T> void sleep_while(const std::atomic<T>& value, T seen) {
+#if defined(_WIN32)
+  static_assert(sizeof value == sizeof seen);
+  system::sleep_while_equal(&value, &seen, sizeof seen);
+#else
+  value.wait(seen, std::memory_order_acquire);
+#endif
+}
+
+// Wakes all threads that wait for `value`, which has changed.
+template <class T> void wake_all(std::atomic<T>& value) {
+#if defined(_WIN32)
+  system::wake_sleepers(&value);
+#else
+  value.notify_all();
+#endif
+}
+
+// Waits until done(value), for values that are stored with release semantics and then passed to `wake_all`.
 template <class T, class Done> void wait_until(const std::atomic<T>& value, std::chrono::nanoseconds limit, const Done& done) {
   if (spin(limit, [&] { return done(value.load(std::memory_order_acquire)); })) return;
-  for (T seen; !done(seen = value.load(std::memory_order_acquire));) value.wait(seen, std::memory_order_acquire);
+  for (T seen; !done(seen = value.load(std::memory_order_acquire));) sleep_while(value, seen);
 }
 
 }  // namespace outrider

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <cstring>
 
+#include "runtime/fused.h"
 #include "weights/half.h"
 #include "weights/layout.h"
 
@@ -53,7 +54,7 @@ inline F div(F a, F b) {
   return each([&](int i) { return a.v[i] / b.v[i]; });
 }
 inline F fma(F a, F b, F c) {
-  return each([&](int i) { return std::fma(a.v[i], b.v[i], c.v[i]); });
+  return each([&](int i) { return reproducible::fma(a.v[i], b.v[i], c.v[i]); });
 }
 inline F max(F a, F b) {
   return each([&](int i) { return a.v[i] > b.v[i] ? a.v[i] : b.v[i]; });

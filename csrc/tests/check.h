@@ -111,9 +111,6 @@ class Digest {
 };
 inline Digest digest;
 
-// Whether tests that fork are run.
-inline bool can_fork = true;
-
 const KernelTable& amx_defined();
 
 // The tables under test; "portable", the reference, is first.
@@ -139,6 +136,7 @@ void test_attention();
 void test_attention_work();
 void test_kv_cache();
 void test_threads();
+void test_fork();
 void test_work_stealing();
 void test_sampling();
 void test_quantize();

@@ -26,7 +26,7 @@ void timed(const char* name, void (*test)()) {
 
 // --no-fork skips the tests that fork: an emulator may not support forking a process with threads.
 int main(int count, char** arguments) {
-  can_fork = count < 2 || std::strcmp(arguments[1], "--no-fork") != 0;
+  [[maybe_unused]] const bool can_fork = count < 2 || std::strcmp(arguments[1], "--no-fork") != 0;
   std::printf("instruction sets:");
   for (const outrider::KernelTable* t : tables()) std::printf(" %s", t->name);
   std::printf("\n");
@@ -40,6 +40,9 @@ int main(int count, char** arguments) {
   timed("kv_cache", test_kv_cache);
   timed("attention_work", test_attention_work);
   timed("threads", test_threads);
+#if !defined(_WIN32)
+  if (can_fork) timed("fork", test_fork);
+#endif
   timed("work_stealing", test_work_stealing);
   timed("sampling", test_sampling);
   timed("quantize", test_quantize);

@@ -1,10 +1,10 @@
-// The tests of the threads alone, for the thread sanitizer: all that synchronizes threads during a pass is in them.
+// The tests of the threads alone, for the thread sanitizer: all that synchronizes threads during a pass is in them. Those that
+// fork are not: the sanitizer loses the threads of a forked process.
 #include "check.h"
 
 using namespace outrider::test;
 
 int main() {
-  can_fork = false;  // the sanitizer loses the threads of a forked process
   test_threads();
   test_work_stealing();
   std::printf("%ld passed, %ld failed\n", tally.passed, tally.failed);

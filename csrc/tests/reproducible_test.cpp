@@ -1,10 +1,11 @@
-// reproducible::log, exp and sine_cosine: close to the C library's, and, by the digest, the same bits on every platform. And the
-// floating-point environment, which jobs and the sampler set themselves.
+// reproducible::fma, log, exp and sine_cosine: close to the C library's, and, by the digest, the same bits on every platform. And
+// the floating-point environment, which jobs and the sampler set themselves.
 #include "runtime/reproducible_math.h"
 
 #include <cfenv>
 #include <limits>
 
+#include "runtime/fused.h"
 #include "sampling/sampling.h"
 #include "runtime/threads.h"
 #include "check.h"
@@ -82,6 +83,19 @@ std::vector<uint64_t> noise_in_this_environment() {
   return bits;
 }
 
+// Sums that lie so near to the middle between two floats that one rounding in double precision would end on the other side.
+void test_fused() {
+  constexpr float kUlp = 0x1p-23f, kInf = std::numeric_limits<float>::infinity(), kLeast = 0x1p-149f;
+  CHECK(reproducible::fma(0x1p-24f * (1 + kUlp), 1 - kUlp, 1 + kUlp) == 1 + kUlp, "below the middle");
+  CHECK(reproducible::fma(0x1p-24f * (1 + kUlp), 1 + kUlp, 1) == 1 + kUlp, "above the middle");
+  CHECK(reproducible::fma(-0x1p-24f * (1 + kUlp), 1 - kUlp, -1 - kUlp) == -1 - kUlp, "below the middle, negative");
+  CHECK(reproducible::fma(0x1p-24f, 1, 1) == 1, "the middle: to even");
+  CHECK(reproducible::fma(0x1p-75f, 0x1p-75f, kLeast) == 2 * kLeast, "the middle between subnormal numbers: to even");
+  CHECK(reproducible::fma(0x1p-75f, 0x1p-75f * (1 - kUlp), kLeast) == kLeast, "below the middle between subnormal numbers");
+  CHECK(reproducible::fma(0x1p100f, 0x1p100f, -kInf) == -kInf, "infinity");
+  CHECK(std::signbit(reproducible::fma(-0.0f, 1, -0.0f)), "the sign of zero");
+}
+
 void test_environment() {
   const std::vector<uint64_t> usual = noise_in_this_environment();
   digest.add(usual);
@@ -104,6 +118,7 @@ void test_reproducible() {
   Random random(12);
   test_log_and_exp(random);
   test_sine_cosine(random);
+  test_fused();
   test_environment();
 }
 

@@ -1,12 +1,9 @@
 #include "weights/huge_pages.h"
 
-#include <cstdlib>
 #include <mutex>
 #include <new>
 
-#if defined(__linux__)
-#include <sys/mman.h>
-#endif
+#include "system/system.h"
 
 namespace outrider {
 namespace {
@@ -16,15 +13,13 @@ constexpr size_t kPage = 2u << 20, kChunk = 16 * kPage, kLine = 64;
 constexpr size_t round_up(size_t bytes, size_t unit) { return (bytes + unit - 1) / unit * unit; }
 
 struct Free {
-  void operator()(uint8_t* p) const { std::free(p); }
+  void operator()(uint8_t* p) const { system::free_aligned(p); }
 };
 
 struct Chunk {
-  explicit Chunk(size_t bytes) : size(round_up(bytes, kPage)), memory(static_cast<uint8_t*>(std::aligned_alloc(kPage, size))) {
+  explicit Chunk(size_t bytes)
+      : size(round_up(bytes, kPage)), memory(static_cast<uint8_t*>(system::allocate_aligned(kPage, size))) {
     if (!memory) throw std::bad_alloc();
-#ifdef MADV_HUGEPAGE
-    madvise(memory.get(), size, MADV_HUGEPAGE);
-#endif
   }
   size_t size, used = 0;
   std::unique_ptr<uint8_t, Free> memory;

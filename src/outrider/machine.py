@@ -6,10 +6,12 @@ limits; the tightest counts.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+
+from outrider.system import free_memory
+from outrider.system.linux import text_of
 
 _MEMINFO, _OWN_GROUPS, _GROUPS = Path("/proc/meminfo"), Path("/proc/self/cgroup"), Path("/sys/fs/cgroup")
 _NO_LIMIT = 1 << 60
@@ -40,7 +42,7 @@ def memory() -> Memory:
     """The memory that is left now: the least of the machine's and of its control groups'."""
     figures = _figures(_MEMINFO, scale=1024)
     if "MemAvailable" not in figures:
-        return Memory(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2, None, contained=False)
+        return Memory(free_memory(), None, contained=False)
     machine, groups = figures["MemAvailable"], list(control_groups("memory"))
     left = min((found for group in groups if (found := _left_in(group)) is not None), default=machine)
     swaps = [figures.get("SwapFree", 0), *(found for group in groups if (found := _swap_left_in(group)) is not None)]
@@ -96,11 +98,3 @@ def _figures(path: Path, scale: int = 1) -> dict[str, int]:
     """Name -> number of a file of lines such as "MemAvailable: 64 kB"."""
     lines = (line.split() for line in text_of(path).splitlines())
     return {line[0].rstrip(":"): int(line[1]) * scale for line in lines if len(line) > 1 and line[1].isdecimal()}
-
-
-def text_of(path: Path) -> str:
-    """A file's text; nothing if it cannot be read."""
-    try:
-        return path.read_text()
-    except (OSError, ValueError):
-        return ""

@@ -128,7 +128,7 @@ def test_the_start_says_what_runs_and_where(served, monkeypatch):
     assert "2 threads (as asked); drafter: no MTP drafter found" in said
     assert re.search(r"demo at http://127\.0\.0\.1:\d+/v1, and a page to try it at http://127\.0\.0\.1:\d+/", said)
     monkeypatch.setattr("outrider.cores.quota_of_groups", lambda: 1.5)
-    monkeypatch.setattr("outrider.cores._allowed", lambda: [100, 101])  # of which nothing is known
+    monkeypatch.setattr("outrider.cores.permitted_processors", lambda: [100, 101])  # of which nothing is known
     assert "(a CPU quota of 1.5 of 2 cores); " in served()[2]
 
 

@@ -21,6 +21,7 @@ from outrider.arrays import Bytes
 from outrider.atomic_file import replacing
 from outrider.errors import UsageError
 from outrider.machine import size
+from outrider.system import open_regular, remedy_to_make_private
 
 _log = logging.getLogger("outrider.cache")
 
@@ -196,21 +197,21 @@ def _open_private(folder: Path) -> None:
     """Makes the folder if there is none. Raises UsageError."""
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        about = folder.stat()
+        remedy = remedy_to_make_private(folder)
     except OSError as error:
         raise UsageError(f"the prefix cache's folder {folder} cannot be used ({error.strerror})") from error
-    if about.st_uid != os.geteuid() or about.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-        problem = f"other users can write to the prefix cache's folder {folder}, and so change answers"
-        raise UsageError(f"{problem}: chmod 700 it, as its owner, or name another")
+    if remedy is not None:
+        raise UsageError(
+            f"other users can write to the prefix cache's folder {folder}, and so change answers: {remedy}"
+        )
     if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
         raise UsageError(f"the prefix cache's folder {folder} cannot be written to: check its permissions")
 
 
 def _content(path: Path, page_bytes: int, *, only_note: bool) -> tuple[Bytes, int] | None:
     """See `PageStore._read`. Raises OSError."""
-    # Neither follows a link nor waits for the writer of a pipe.
     try:
-        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW)
+        file = open_regular(path)
     except OSError as error:
         if error.errno == errno.ELOOP:
             return None
@@ -221,7 +222,8 @@ def _content(path: Path, page_bytes: int, *, only_note: bool) -> tuple[Bytes, in
         if not stat.S_ISREG(about.st_mode) or not 0 <= before_page - _HEADER_BYTES <= _MOST_NOTE_BYTES:
             return None
         content = np.empty(before_page if only_note else about.st_size, np.uint8)
-        whole = os.readv(file, [content.data]) == len(content)
+        with os.fdopen(file, "rb", buffering=0, closefd=False) as reader:
+            whole = reader.readinto(content.data) == len(content)
         return (content, before_page - _HEADER_BYTES) if whole else None
     finally:
         os.close(file)

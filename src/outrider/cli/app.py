@@ -16,6 +16,7 @@ from outrider.cli.plan import plan
 from outrider.cli.run import run
 from outrider.console import exhausted, exhaustion, show_error
 from outrider.errors import OutriderError
+from outrider.system import use_utf8
 
 COMMAND_FAMILIES = {
     "batch": "outrider.cli.batch",
@@ -74,6 +75,7 @@ def options(
 def main() -> None:
     """Runs the command line. Exit codes: 0, 1 (a check failed, or the output cannot be written), 2 (a person has to
     change something), 130 (Ctrl-C)."""
+    use_utf8()
     try:
         try:
             app(prog_name="outrider")

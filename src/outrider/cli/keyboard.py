@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import sys
-import termios
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +21,7 @@ from prompt_toolkit.output import Output
 from prompt_toolkit.output.vt100 import Vt100_Output
 from prompt_toolkit.shortcuts import CompleteStyle
 
+from outrider import system
 from outrider.errors import UsageError
 
 KEYS = """\
@@ -89,8 +89,9 @@ def _bindings() -> KeyBindings:
 
 
 def _output() -> Output | None:
-    """The terminal, without asking it for the cursor's position: some answer late or never. None elsewhere."""
-    if not sys.stdout.isatty():
+    """The terminal, without asking it for the cursor's position: some answer late or never. None for one that is never
+    asked."""
+    if sys.platform == "win32" or not sys.stdout.isatty():
         return None
     output = Vt100_Output.from_pty(sys.stdout, term=os.environ.get("TERM"))
     output.enable_cpr = False
@@ -133,23 +134,11 @@ def interrupts() -> Iterator[Interrupts]:
         signal.signal(signal.SIGINT, before)
 
 
-_PASTE_IS_MARKED, _PASTE_IS_NOT = "\033[?2004h", "\033[?2004l"
-
-
 @contextmanager
 def unechoed() -> Iterator[None]:
     """While an answer streams, keys are not echoed into it; they reach the next prompt, a pasted text as one."""
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         yield
         return
-    before = termios.tcgetattr(sys.stdin)
-    quiet = [*before]
-    quiet[3] &= ~(termios.ECHO | termios.ICANON)
-    termios.tcsetattr(sys.stdin, termios.TCSANOW, quiet)
-    sys.stdout.write(_PASTE_IS_MARKED)
-    try:
+    with system.unechoed():
         yield
-    finally:
-        sys.stdout.write(_PASTE_IS_NOT)
-        sys.stdout.flush()
-        termios.tcsetattr(sys.stdin, termios.TCSANOW, before)
