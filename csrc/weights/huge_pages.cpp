@@ -23,7 +23,10 @@ struct Chunk {
   explicit Chunk(size_t bytes) : size(round_up(bytes, kPage)), memory(static_cast<uint8_t*>(std::aligned_alloc(kPage, size))) {
     if (!memory) throw std::bad_alloc();
 #ifdef MADV_HUGEPAGE
-    madvise(memory.get(), size, MADV_HUGEPAGE);
+    // The rest in small pages: a huge one would hold up to 2 MB that nobody uses and nobody counts.
+    const size_t whole = bytes / kPage * kPage;
+    if (whole) madvise(memory.get(), whole, MADV_HUGEPAGE);
+    if (whole < size) madvise(memory.get() + whole, size - whole, MADV_NOHUGEPAGE);
 #endif
   }
   size_t size, used = 0;
