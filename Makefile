@@ -11,7 +11,8 @@ PROMPT ?= The three most important inventions of the nineteenth century were
 # What `make run` installs in place of compiling; where the sources are compiled in .venv, those run.
 WHEEL := $(if $(wildcard $(VENV)/.installed),,$(shell $(PYTHON) release/wheel_at_hand.py 2>/dev/null))
 
-.PHONY: run test full fast fuzz mutations endurance clients lint sanitize arm64 windows wheel wheel-test bench docs report setup clean
+.PHONY: run test full fast fuzz mutations endurance contained clients lint sanitize arm64 windows wheel wheel-test bench docs report
+.PHONY: setup clean
 .PHONY: check-python check-compiler
 
 run: $(VENV)/$(if $(WHEEL),.from-wheel,.installed)
@@ -39,6 +40,11 @@ mutations: $(VENV)/.installed-test
 # Sends a server mixed requests over all APIs, some of whose clients leave: 10,000, some five minutes. ARGS="--requests 500 --seed 7"
 endurance: $(VENV)/.installed-test
 	PYTHONPATH=tests $(BIN)/python tests/server/endurance.py $(ARGS)
+
+# Long prompts, all at once, to the demo in a container of 4 GiB (a control group, so as root on Linux): some minutes.
+# ARGS="MODEL --mebibytes 2048 --requests 4 --tokens 16000"
+contained: $(VENV)/.installed-test
+	PYTHONPATH=tests $(BIN)/python tests/server/contained.py $(ARGS)
 
 # The clients people use, from the package registries, against a running server; node and npm are needed, 6 GB of disk.
 clients: $(VENV)/.installed-test .clients/.installed

@@ -1,9 +1,10 @@
 """What shared prefixes save: prompt tokens computed, and the time to the first token.
 
-usage: python -m benchmarks.shared_prefixes MODEL [--rounds 3]
+usage: python -m benchmarks.shared_prefixes MODEL [--rounds 3] [--only CASE]
 Four cases: the second turn of a conversation whose thought was stripped; eight requests at once with one system prompt;
-four equal prompts at once against one, in turns; a prompt read from a folder after a restart, against computing it.
-Bound: computing is prefill's; reading is the disk's and the hash's.
+four equal prompts at once against one, in turns; a prompt read from a folder after a restart, against computing it. It
+is computed once, and read by a model that is loaded anew in each round. Bound: computing is prefill's;
+reading is the disk's and the hash's.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 import argparse
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 
@@ -19,6 +20,7 @@ from outrider import LLM, SamplingParams
 
 TEXT = Path(__file__).parent.parent / "docs" / "benchmark-text" / "ordinary.txt"
 CONTEXT = 24576
+CASES = ("thought", "clients", "answers", "restart")
 ONE = SamplingParams(max_tokens=1, temperature=0.0)
 
 
@@ -26,13 +28,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--only", choices=CASES, action="append")
     arguments = parser.parse_args()
+    cases = arguments.only or CASES
     with LLM(arguments.model, context=CONTEXT, drafter=None) as llm:
         tokens = llm.parts.engine.tokenizer.encode(TEXT.read_text("utf-8"))
-        stripped_thought(llm, tokens)
-        eight_clients(llm, tokens)
-        four_answers(llm, tokens, arguments.rounds)
-    restart(arguments.model, tokens, arguments.rounds)
+        if "thought" in cases:
+            stripped_thought(llm, tokens)
+        if "clients" in cases:
+            eight_clients(llm, tokens)
+        if "answers" in cases:
+            four_answers(llm, tokens, arguments.rounds)
+    if "restart" in cases:
+        restart(arguments.model, tokens, arguments.rounds)
 
 
 def computed(llm: LLM, prompts: Sequence[list[int]]) -> tuple[int, int]:
@@ -72,19 +80,21 @@ def four_answers(llm: LLM, tokens: list[int], rounds: int) -> None:
 
 
 def restart(model: str, tokens: list[int], rounds: int) -> None:
+    prompt = tokens[:20_000]
     with tempfile.TemporaryDirectory() as folder:
-        runs = [list(first_tokens(model, tokens[:20_000], Path(folder) / str(turn))) for turn in range(rounds)]
-    computing, reading = (median(times) for times in zip(*runs, strict=True))
-    print(f"20,000 tokens after a restart: {reading:.2f} s from the folder, {computing:.2f} s computed")
+        computing, *reading = [first_token(model, prompt, Path(folder)) for _ in range(1 + rounds)]
+        files = [path.stat().st_size for path in Path(folder).iterdir()]
+    seconds = f"{median(reading):.2f} s ({min(reading):.2f} to {max(reading):.2f}) from the folder"
+    print(f"{len(prompt):,} tokens after a restart: {seconds}, {computing:.2f} s computed")
+    print(f"the folder: {len(files)} files, {sum(files) / 1e6:.0f} MB")
 
 
-def first_tokens(model: str, prompt: list[int], folder: Path) -> Iterator[float]:
-    """Seconds to the first token of a process that computes the prompt, and of the next one."""
-    for _ in range(2):
-        with LLM(model, context=CONTEXT, drafter=None, prefix_cache_dir=folder) as llm:
-            started = time.perf_counter()
-            llm.generate([prompt], ONE)
-            yield time.perf_counter() - started
+def first_token(model: str, prompt: list[int], folder: Path) -> float:
+    """Seconds to the first token, once the model is loaded anew with what is in the folder."""
+    with LLM(model, context=CONTEXT, drafter=None, prefix_cache_dir=folder) as llm:
+        started = time.perf_counter()
+        llm.generate([prompt], ONE)
+        return time.perf_counter() - started
 
 
 if __name__ == "__main__":

@@ -8,8 +8,13 @@
 namespace outrider::system {
 
 void* allocate_aligned(size_t alignment, size_t bytes) {
-  void* memory = std::aligned_alloc(alignment, bytes);
-  if (memory) madvise(memory, bytes, MADV_HUGEPAGE);  // a hint: a kernel without huge pages refuses it
+  const size_t whole = bytes / alignment * alignment, size = bytes == whole ? bytes : whole + alignment;
+  auto* memory = static_cast<char*>(std::aligned_alloc(alignment, size));
+  if (!memory) return nullptr;
+  // Hints: a kernel without huge pages refuses them. The rest is in small pages: a huge one would hold up to 2 MB that nobody uses
+  // and nobody counts.
+  if (whole) madvise(memory, whole, MADV_HUGEPAGE);
+  if (whole < size) madvise(memory + whole, size - whole, MADV_NOHUGEPAGE);
   return memory;
 }
 

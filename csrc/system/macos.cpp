@@ -6,7 +6,9 @@
 
 namespace outrider::system {
 
-void* allocate_aligned(size_t alignment, size_t bytes) { return std::aligned_alloc(alignment, bytes); }
+void* allocate_aligned(size_t alignment, size_t bytes) {
+  return std::aligned_alloc(alignment, (bytes + alignment - 1) / alignment * alignment);
+}
 
 void free_aligned(void* memory) { std::free(memory); }
 

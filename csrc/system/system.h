@@ -4,8 +4,8 @@
 
 namespace outrider::system {
 
-// `bytes` of memory, in transparent huge pages where the system has them. `alignment` is a power of two that divides `bytes`.
-// Null if there is not enough. To be freed by `free_aligned`.
+// `bytes` of memory, rounded up to whole blocks of `alignment`, a power of two. Where the system has transparent huge pages, blocks
+// that are used to their end lie in them. Null if there is not enough. To be freed by `free_aligned`.
 void* allocate_aligned(size_t alignment, size_t bytes);
 void free_aligned(void* memory);
 

@@ -8,7 +8,9 @@
 namespace outrider::system {
 
 // Large pages need a privilege that users lack.
-void* allocate_aligned(size_t alignment, size_t bytes) { return _aligned_malloc(bytes, alignment); }
+void* allocate_aligned(size_t alignment, size_t bytes) {
+  return _aligned_malloc((bytes + alignment - 1) / alignment * alignment, alignment);
+}
 
 void free_aligned(void* memory) { _aligned_free(memory); }
 

@@ -18,7 +18,7 @@ struct Free {
 
 struct Chunk {
   explicit Chunk(size_t bytes)
-      : size(round_up(bytes, kPage)), memory(static_cast<uint8_t*>(system::allocate_aligned(kPage, size))) {
+      : size(round_up(bytes, kPage)), memory(static_cast<uint8_t*>(system::allocate_aligned(kPage, bytes))) {
     if (!memory) throw std::bad_alloc();
   }
   size_t size, used = 0;

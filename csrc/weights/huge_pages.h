@@ -11,7 +11,7 @@ namespace outrider {
 // Throws std::bad_alloc.
 std::shared_ptr<uint8_t> huge_memory(size_t bytes);
 
-// The same in a chunk that nothing else shares, rounded up to whole huge pages.
+// The same in a chunk that nothing else shares. What is behind its last whole huge page lies in small ones.
 std::shared_ptr<uint8_t> huge_chunk(size_t bytes);
 
 }  // namespace outrider

@@ -224,7 +224,7 @@ def load_model(
         OutriderError: as LLM does, or memory ran out.
     """
     from outrider import LLM
-    from outrider.loading import too_many_threads
+    from outrider.cores import too_many_threads
 
     options["quantize"] = None if quantize is Quantize.none else quantize.value
     options["kv_cache_dtype"] = kv_cache_dtype.value

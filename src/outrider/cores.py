@@ -40,6 +40,13 @@ def cores() -> Cores:
     return Cores(threads, most, _reason(os.cpu_count() or 1, len(cpus), len(physical), count, quota))
 
 
+def too_many_threads(threads: int) -> str | None:
+    """A warning if there are more threads than cores that this process may use."""
+    if threads <= (usable := cores().most):
+        return None
+    return f"{threads} threads share {usable} usable core(s) and wait for each other in every step: use {usable}"
+
+
 def _reason(present: int, allowed: int, physical: int, performance: int, quota: float | None) -> str:
     """What narrows the processors of the machine down to the threads."""
     narrowed = []

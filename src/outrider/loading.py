@@ -6,7 +6,7 @@ import logging
 import math
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from outrider.cache import CachePool, cache_bytes
 from outrider.cache.disk import MOST_BYTES, PageStore
 from outrider.cache.disk_nodes import DiskNodes
 from outrider.cache.identity import model_identity
+from outrider.cache.states import StatePages
 from outrider.chat.template import ChatTemplate, chat_template_of
 from outrider.checkpoints import open_checkpoint
 from outrider.checkpoints.adapters import Adapter, merged, open_adapter
@@ -24,9 +25,9 @@ from outrider.checkpoints.chat_template import is_refusing, special_tokens
 from outrider.checkpoints.checkpoint import Checkpoint
 from outrider.checkpoints.config import AssistantConfig, ModelConfig
 from outrider.checkpoints.tokenizer_tables import TokenizerTables
-from outrider.cores import cores
-from outrider.drafters.pairing import FoundDrafter, find_drafter
-from outrider.drafters.registry import Settings, kind_of, make_drafters, tapped_layers
+from outrider.cores import cores, too_many_threads
+from outrider.drafters.pairing import FoundDrafter, choose_drafter
+from outrider.drafters.registry import Settings, kind_of, make_drafters, state_bytes, tapped_layers
 from outrider.engine.driver import Driver
 from outrider.engine.engine import Engine
 from outrider.engine.measure import Measure
@@ -168,11 +169,12 @@ def load(source: str | Path, options: LoadOptions, progress: Progress) -> Loaded
     drafters = open_drafters(drafter.path, config, options)
     checkpoint, adapters = open_adapters(checkpoint, config, options)
     check_memory(checkpoint, config, drafters, options)
-    pages, store = open_pages(checkpoint, config, adapters, options)
+    states = StatePages(state_bytes(config, [of.config for of in drafters.values()]))
+    pages, store = open_pages(checkpoint, config, adapters, drafters, states, options)
     weights, packed = open_weights(checkpoint, options.quantize, pool, progress)
     target = record_target(config, drafters, adapters, weights, pool, options)
     weight_bytes = weights.packed_bytes
-    caches = open_caches(config, own_context, options, pages, store)
+    caches = open_caches(config, own_context, options, pages, states, store)
     context = caches.longest(own_context)
     if context < own_context:
         _log.info("requests may have %d of %d tokens: more keys and values do not fit", context, own_context)
@@ -190,7 +192,7 @@ def load(source: str | Path, options: LoadOptions, progress: Progress) -> Loaded
     recorded = {lora: record_drafter(of, config, weights, pool, options) for lora, of in drafters.items()}
     progress("measuring pass costs", 1.0)
     measure = Measure(target, caches)
-    planner = make_planner(measure, target, tokenizer, recorded, options)
+    planner = make_planner(measure, target, tokenizer, recorded, states.kinds, options)
     engine = Engine(target, tokenizer, caches, planner, grammars, context=context, chunk=PREFILL_CHUNK)
     load_seconds = time.perf_counter() - started
     loaded = Loaded(
@@ -298,15 +300,6 @@ def grammar_compiler(tokenizer: Tokenizer, vocabulary: int) -> GrammarCompiler:
     )
 
 
-def choose_drafter(source: str | Path, path: Path, config: ModelConfig, wanted: str | Path | None) -> FoundDrafter:
-    """The MTP drafter: the one that belongs to the model, none, or the given one."""
-    if wanted in (None, "off", "none"):
-        return FoundDrafter(None, "no MTP drafter wanted")
-    if wanted == "auto":
-        return find_drafter(source, path, config)
-    return FoundDrafter(open_checkpoint(wanted).path, f"{wanted}, as requested")
-
-
 def open_drafters(path: Path | None, config: ModelConfig, options: LoadOptions) -> dict[str | None, Checkpoint]:
     """The drafters' checkpoints: the target's, at `path` if it has one, for None, and those of adapters by name."""
     paths = ({} if path is None else {None: path}) | dict(options.lora_drafters)
@@ -336,20 +329,33 @@ def record_drafter(
 
 
 def open_pages(
-    checkpoint: Checkpoint, config: ModelConfig, adapters: Mapping[str, Adapter], options: LoadOptions
+    checkpoint: Checkpoint,
+    config: ModelConfig,
+    adapters: Mapping[str, Adapter],
+    drafters: Mapping[str | None, Checkpoint],
+    states: StatePages,
+    options: LoadOptions,
 ) -> tuple[cpu.KvPages, PageStore | None]:
     """The memory of keys and values, and the folder for those that leave it. Raises UsageError if it cannot be used."""
     pages = cpu.KvPages(cpu.kv_shapes(kv_layers(config)), options.kv_cache_dtype)
     if options.prefix_cache_dir is None:
         return pages, None
-    identity = model_identity(checkpoint, adapters, options.quantize, pages, options.kv_cache_dtype)
-    page_bytes = [pages.page_bytes(group) for group in range(len(pages.windows))]
+    keeping = [of for of in drafters.values() if (kind := kind_of(of.config)) and kind.name in states.kinds]
+    identity = model_identity(
+        checkpoint, adapters, options.quantize, pages, options.kv_cache_dtype, states, drafters=keeping
+    )
+    page_bytes = [*map(pages.page_bytes, range(len(pages.windows))), *states.page_bytes]
     folder = Path(options.prefix_cache_dir).expanduser()
     return pages, PageStore(folder, identity, page_bytes, most_bytes=options.prefix_cache_disk or MOST_BYTES)
 
 
 def open_caches(
-    config: ModelConfig, context: int, options: LoadOptions, pages: cpu.KvPages, store: PageStore | None
+    config: ModelConfig,
+    context: int,
+    options: LoadOptions,
+    pages: cpu.KvPages,
+    states: StatePages,
+    store: PageStore | None,
 ) -> CachePool:
     """The key-value caches, in the memory that the weights leave, or as much as `check_memory` has counted with."""
     available, kept, layers = available_bytes(), options.prefix_cache_bytes, kv_layers(config)
@@ -361,7 +367,8 @@ def open_caches(
         PREFILL_CHUNK,
         budget=budget,
         kept_bytes=available // 4 if kept is None else kept,
-        store=None if store is None else DiskNodes(store, pages, budget),
+        store=None if store is None else DiskNodes(store, pages, states, budget),
+        states=states,
     )
 
 
@@ -370,20 +377,14 @@ def make_planner(
     target: Target,
     tokenizer: Tokenizer,
     recorded: Mapping[str | None, dict[str, Any]],
+    keeping: Sequence[str],
     options: LoadOptions,
 ) -> DraftPlanner:
-    """The planner, with the cost of passes measured now."""
+    """The planner, with the cost of passes measured now. `keeping`: the drafters that keep a state of pages."""
     by_adapter = {lora: of for lora, of in recorded.items() if lora is not None}
     own = recorded.get(None, {})
     settings = Settings(target.vocabulary, options.lookup, options.lookup_history, tokenizer, own, by_adapter)
-    return DraftPlanner(measure.cost_curve(), make_drafters(settings))
-
-
-def too_many_threads(threads: int) -> str | None:
-    """A warning if there are more threads than cores that this process may use."""
-    if threads <= (usable := cores().most):
-        return None
-    return f"{threads} threads share {usable} usable core(s) and wait for each other in every step: use {usable}"
+    return DraftPlanner(measure.cost_curve(), make_drafters(settings), keeping)
 
 
 def _fraction_of(total: int, progress: Progress) -> Callable[[int], None]:

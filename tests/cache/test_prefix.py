@@ -290,6 +290,20 @@ def test_estimated_bytes_are_what_the_system_gives():
     assert cache_bytes(layers[:1], 900, 256, "float16") == cache_bytes(layers[:1], 5000, 256, "float16")
 
 
+@pytest.mark.parametrize("heads", [5, 9, 12])
+def test_pages_of_any_size_take_no_more_memory_than_is_counted(heads):
+    """Here 1.3, 2.4 and 3.1 MB: whole huge pages of 2 MB would take up to 1.8 times as much."""
+    shapes = cpu.kv_shapes([KvLayer(heads, 128, 0)])
+    pages, fill = cpu.KvPages(shapes, "float32"), filler(shapes, "float32")
+    first, cache = cpu.KvCache(pages, 8192, 256), cpu.KvCache(pages, 8192, 256)
+    fill(first, 256)  # the program's own buffers
+    before, counted = psutil.Process().memory_info().rss, pages.bytes_in_use
+    fill(cache, 4096)
+    grown, counted = psutil.Process().memory_info().rss - before, pages.bytes_in_use - counted
+    assert counted == 32 * pages.page_bytes(0)
+    assert grown < 1.05 * counted + (4 << 20)
+
+
 def test_a_negative_bound_is_refused(tiny):
     with pytest.raises(UsageError, match="prefix_cache_bytes must be 0"):
         LLM(tiny("gemma3").gguf, prefix_cache_bytes=-1)

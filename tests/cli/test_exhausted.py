@@ -124,14 +124,14 @@ def test_a_limit_of_memory_in_a_process():
 
 
 def test_more_threads_than_cores_get_a_warning(fake, call, monkeypatch):
-    monkeypatch.setattr("outrider.loading.cores", lambda: Cores(2, 2, "all cores"))
+    monkeypatch.setattr("outrider.cores.cores", lambda: Cores(2, 2, "all cores"))
     assert "warning" not in call("run", "demo", "x", "--threads", "2").err
     assert "warning: 64 threads share 2 usable core(s)" in call("run", "demo", "x", "--threads", "64").err
     assert fake.made[-1].parts.threads == 64
 
 
 def test_in_python_it_is_a_warning_too(tiny, monkeypatch, recwarn):
-    monkeypatch.setattr("outrider.loading.cores", lambda: Cores(1, 1, "all cores"))
+    monkeypatch.setattr("outrider.cores.cores", lambda: Cores(1, 1, "all cores"))
     LLM(tiny("gemma3").gguf, threads=1)
     assert not recwarn.list
     with pytest.warns(UserWarning, match="2 threads share 1 usable core"):

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from outrider.errors import UsageError
 from outrider.roofline.cost import bound_by_arithmetic, pass_seconds
 from outrider.roofline.hardware import ACCELERATORS, Hardware, accelerator
-from outrider.roofline.work import Attention, Matrix, Work
+from outrider.roofline.sizes import published_size
+from outrider.roofline.work import Attention, Matrix, Work, target_work
 
 WORK = Work(
     (Matrix("Q4_0", 10**9, 562_500_000), Matrix("Q4_0", 10**9, 562_500_000, chosen=8, count=128)),
@@ -91,14 +92,47 @@ def test_dense_weights_and_attention_are_multiplied_at_the_float_rate():
     dense = Work((Matrix("BF16", 10**9, 2 * 10**9),), (), sweeps=0)
     assert pass_seconds(dense, on, rows=1) == pytest.approx(3 * pass_seconds(DENSE, on, rows=1))
     attention = Work((), (Attention(8, 1, 256, 0),), sweeps=0)
-    assert pass_seconds(attention, on, rows=1, context=1000) == pytest.approx(2 * 1000 * 8 * 256 / 100e9)
+    seconds = pass_seconds(attention, on, rows=1, context=1000, kv_format="float16")
+    assert seconds == pytest.approx(2 * 1000 * 8 * 256 / 100e9)
+
+
+def test_attention_in_8_bits_multiplies_bytes_where_there_is_no_window():
+    reading, multiplying = hardware(multiply_adds=1e30), hardware(bytes_per_second=1e30)
+    full, sliding = (Work((), (Attention(8, 1, 256, window),), sweeps=0) for window in (0, 512))
+
+    def seconds(of, on, kv_format, context=512):
+        return pass_seconds(of, on, rows=1, context=context, kv_format=kv_format)
+
+    assert seconds(full, multiplying, "int8") == pytest.approx(2 * 512 * 8 * 256 / 180e9)
+    assert seconds(full, reading, "int8") == pytest.approx(2 * 512 * 256 * 17 / 16 / 30e9)
+    assert seconds(full, reading, "float16") == pytest.approx(2 * 512 * 256 * 2 / 30e9)
+    for on in (reading, multiplying):
+        assert seconds(sliding, on, "int8") == seconds(sliding, on, "float16") == seconds(full, on, "float16")
+
+
+def test_long_contexts_of_e2b_cost_what_was_measured():
+    """The milliseconds of docs/performance.md, with two numbers that fit those of short contexts."""
+    size, on = published_size("E2B", "Q4_0"), Hardware("EPYC 9004", 48e9, 350e9)
+    work = target_work(size.tensors, size.config)
+    measured = {
+        ("int8", 128): (28.6, 35.1, 64.1),
+        ("int8", 32_768): (40.2, 72.5, 128.9),
+        ("int8", 131_072): (72.3, 168.9, 316.9),
+        ("float16", 32_768): (68.0, 139.7, 242.9),
+        ("float16", 131_072): (146.6, 414.1, 766.5),
+    }
+    for (kv_format, context), of_rows in measured.items():
+        for rows, milliseconds in zip((1, 4, 8), of_rows, strict=True):
+            seconds = pass_seconds(work, on, rows=rows, context=context, kv_format=kv_format)
+            assert 1000 * seconds == pytest.approx(milliseconds, rel=0.12 if kv_format == "int8" else 0.25)
 
 
 def test_named_hardware_and_other_figures():
     for name, (gigabytes, teraflops) in ACCELERATORS.items():
         on = accelerator(name)
         assert (on.bytes_per_second, on.multiply_adds("Q4_0")) == pytest.approx((gigabytes * 1e9, teraflops / 2 * 1e12))
-        assert on.multiply_adds("BF16") == on.multiply_adds()  # data sheets have the rate of floats
+        assert on.multiply_adds("BF16") == on.multiply_adds("Q4_0")  # data sheets have the rate of floats
+        assert on.attention_multiply_adds("int8") == on.attention_multiply_adds("float16") == on.multiply_adds("BF16")
     with pytest.raises(UsageError, match=r"abacus.*h100.*--bandwidth"):
         accelerator("abacus")
     on = Hardware("a processor", 80e9, 1200e9)

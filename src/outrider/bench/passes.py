@@ -10,7 +10,7 @@ from rich.console import Console
 
 from outrider.bench.interleave import estimate, interleaved
 from outrider.console import figures_table, progress_bar
-from outrider.roofline.cost import KV_BYTES, pass_seconds
+from outrider.roofline.cost import pass_seconds
 from outrider.roofline.measured import Machine
 from outrider.roofline.work import target_work
 
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 ROWS = (1, 2, 4, 8, 16)
 _PASSES = 3
 """Passes timed in one turn, after one that is not: it finds in the caches what the turn before left there."""
-_KV_BYTES = {"float32": 4, "float16": 2, "int8": KV_BYTES}
 
 
 def measure_verify(llm: LLM, peer: LlamaCpp | None, *, context: int, rounds: int) -> dict[str, Any]:
@@ -46,7 +45,7 @@ def measure_verify(llm: LLM, peer: LlamaCpp | None, *, context: int, rounds: int
         task = progress.add_task("measuring passes", total=rounds * len(arms))
         measured = interleaved(arms, rounds, lambda: progress.advance(task))
     on = machine.hardware([(read, multiplied) for read, multiplied in measured["machine", 0]])
-    load: dict[str, Any] = {"context": context, "kv_bytes": _KV_BYTES[llm.parts.kv_cache_dtype]}
+    load: dict[str, Any] = {"context": context, "kv_format": llm.parts.kv_cache_dtype}
     result: dict[str, Any] = {
         "rows": list(ROWS),
         **_curve([measured["outrider", rows] for rows in ROWS]),

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from outrider.backends import cpu
+from outrider.cache.states import StatePages
 from outrider.checkpoints.adapters import Adapter
 from outrider.checkpoints.checkpoint import Checkpoint
 
@@ -27,11 +28,18 @@ def model_identity(
     quantize: str | None,
     pages: cpu.KvPages,
     kv_format: cpu.KvFormat,
+    states: StatePages,
+    drafters: Iterable[Checkpoint],
 ) -> bytes:
-    """The identity of a loaded model with its adapters, whose names are part of the keys of pages."""
+    """The identity of a loaded model with its adapters, whose names are part of the keys of pages.
+
+    Args:
+        drafters: those whose states are among the pages.
+    """
     layout = cpu.PAGE_POSITIONS, [(window, pages.page_bytes(group)) for group, window in enumerate(pages.windows)]
     others = {name: identity(files=adapters[name].files).hex() for name in sorted(adapters)}
-    return identity(checkpoint.config, quantize, kv_format, layout, others, files=checkpoint.files)
+    kept = states.kinds, states.page_bytes, sorted(identity(files=drafter.files).hex() for drafter in drafters)
+    return identity(checkpoint.config, quantize, kv_format, layout, others, kept, files=checkpoint.files)
 
 
 def identity(*facts: object, files: Iterable[Path]) -> bytes:

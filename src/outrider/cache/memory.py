@@ -20,9 +20,9 @@ def sequence_bytes(pages: cpu.KvPages, positions: int, max_rows: int, *, shared:
     Args:
         shared: pages of full attention that others have.
     """
-    total, count = 0, _pages(positions)
+    total, count = 0, pages_of(positions)
     for group, window in enumerate(pages.windows):
-        held = min(count, _pages(window + max_rows) + 1) if window else max(count - shared, 0)
+        held = min(count, pages_of(window + max_rows) + 1) if window else max(count - shared, 0)
         total += held * pages.page_bytes(group)
     return total
 
@@ -36,5 +36,6 @@ def bytes_per_position(layers: Iterable[KvLayer], kv_format: cpu.KvFormat) -> di
     return sizes
 
 
-def _pages(positions: int) -> int:
+def pages_of(positions: int) -> int:
+    """Pages that hold so many positions."""
     return -(-positions // cpu.PAGE_POSITIONS)

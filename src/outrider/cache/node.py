@@ -10,7 +10,7 @@ from typing import Generic, TypeVar
 from outrider.cache.rows import Row
 
 Page = TypeVar("Page")
-"""`cpu.KvPage`; tests use plain values."""
+"""`cpu.KvPage` or `states.StatePage`; tests use plain values."""
 
 
 @dataclass(eq=False)
@@ -21,8 +21,8 @@ class Node(Generic[Page]):
         parent: the node of the page before it; None for a root, which has no rows.
         rows: what they are; see `rows.Row`.
         key: identifies its rows and all those before them, in its scope.
-        pages: by group of layers. That of full attention is always there; those of sliding layers only while they are
-            worth keeping.
+        pages: by group of layers, then by kind of drafter. That of full attention is always there; those of sliding
+            layers only while they are worth keeping; those of drafters where they had something to keep.
         children: by their rows.
         users: running sequences that hold the page of full attention.
         turn: whether a prompt ended within it, or at its end.

@@ -13,6 +13,7 @@ While it runs, the pages that it fills are in the tree for others, and leave it 
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable
+from typing import cast
 
 from outrider.backends import cpu
 from outrider.cache import checkpoints
@@ -20,6 +21,7 @@ from outrider.cache.admission import Admission
 from outrider.cache.node import Node
 from outrider.cache.rows import MediumRows, outside_media, rows_between
 from outrider.cache.sequence import Sequence
+from outrider.cache.states import AnyPage, StatePage, StatePages
 from outrider.cache.tree import Part, Prefix, Store, Tree
 
 
@@ -33,6 +35,7 @@ class CachePool:
         budget: bytes of all pages together.
         kept_bytes: bytes of those among them that no running sequence uses; 0 for none.
         store: where pages go that leave memory; None for none.
+        states: the memory of what drafters keep.
     """
 
     def __init__(
@@ -43,14 +46,15 @@ class CachePool:
         *,
         budget: int,
         kept_bytes: int = 0,
-        store: Store[cpu.KvPage] | None = None,
+        store: Store[AnyPage] | None = None,
+        states: StatePages | None = None,
     ) -> None:
         self.pages, self._max_positions, self._max_rows = pages, max_positions, max_rows
-        windows = pages.windows
+        self.states, windows = states or StatePages({}), pages.windows
         self._groups = range(len(windows))
-        page_bytes = [pages.page_bytes(group) for group in self._groups]
-        self.tree: Tree[cpu.KvPage] = Tree(cpu.PAGE_POSITIONS, windows, page_bytes, store)
-        self.admission = Admission(pages, max_rows, budget)
+        page_bytes = [*(pages.page_bytes(group) for group in self._groups), *self.states.page_bytes]
+        self.tree: Tree[AnyPage] = Tree(cpu.PAGE_POSITIONS, windows, page_bytes, store)
+        self.admission = Admission(pages, max_rows, budget, self.states)
         self.most_bytes = kept_bytes
         self._waiting: dict[Sequence, None] = {}  # in order of arrival
         self._running: dict[Sequence, None] = {}
@@ -72,14 +76,19 @@ class CachePool:
         return self.tree.unused_bytes
 
     @property
+    def bytes_in_use(self) -> int:
+        """Memory of all pages."""
+        return self.pages.bytes_in_use + self.states.bytes_in_use
+
+    @property
     def usage(self) -> float:
         """Fraction of the memory that running sequences hold. What none uses is evicted when one needs it."""
-        return (self.pages.bytes_in_use - self.kept_bytes) / self.admission.budget
+        return (self.bytes_in_use - self.kept_bytes) / self.admission.budget
 
     @property
     def most_pages(self) -> int:
         """Pages of all layers that fit into the memory."""
-        return self.admission.budget // sum(self.pages.page_bytes(group) for group in self._groups)
+        return self.admission.budget // sum(self.tree.page_bytes)
 
     def new(self) -> cpu.KvCache:
         """An empty cache."""
@@ -152,7 +161,7 @@ class CachePool:
         sequence.awaited = found
         return found is not None
 
-    def _prefix(self, sequence: Sequence) -> Prefix[cpu.KvPage]:
+    def _prefix(self, sequence: Sequence) -> Prefix[AnyPage]:
         if not sequence.reuse:
             return Prefix([], (), 0)
         root = self.tree.root(sequence.scope)
@@ -161,20 +170,22 @@ class CachePool:
         others = [self._next_page(other) for other in self._running if other.keep and self._tip(other) is tip]
         return self.tree.longest(nodes, root, sequence.prompt, sequence.media, others)
 
-    def _next_page(self, sequence: Sequence) -> Part[cpu.KvPage]:
+    def _next_page(self, sequence: Sequence) -> Part[AnyPage]:
         """The page behind those that a sequence has in the tree, as far as it is committed."""
         index, page = len(sequence.path), self.tree.page
         rows = sequence.rows(index * page, min((index + 1) * page, sequence.cache.length))
         if not rows:
             return Part((), ())
-        return Part(rows, [sequence.cache.page(group, index) for group in self._groups])
+        layers = [sequence.cache.page(group, index) for group in self._groups]
+        none = [None] * len(self.states.kinds)
+        return Part(rows, [*layers, *(none if sequence.states is None else sequence.states.of_page(index))])
 
     @staticmethod
-    def _tip(sequence: Sequence) -> Node[cpu.KvPage]:
+    def _tip(sequence: Sequence) -> Node[AnyPage]:
         assert sequence.root is not None
         return sequence.path[-1] if sequence.path else sequence.root
 
-    def _begin(self, sequence: Sequence, prefix: Prefix[cpu.KvPage]) -> None:
+    def _begin(self, sequence: Sequence, prefix: Prefix[AnyPage]) -> None:
         del self._waiting[sequence]
         sequence.awaited = None
         sequence.root = self.tree.enter(sequence.scope)
@@ -183,7 +194,11 @@ class CachePool:
         self.tree.use(prefix.nodes)
         sequence.begin(prefix.length, self.tree.page, self.tree.windows)
         by_index = [*(node.pages for node in prefix.nodes), *([prefix.last] if prefix.last else [])]
-        sequence.cache.resume([[pages[group] for pages in by_index] for group in self._groups], prefix.length)
+        layers = [cast("list[cpu.KvPage | None]", [pages[group] for pages in by_index]) for group in self._groups]
+        sequence.cache.resume(layers, prefix.length)
+        if sequence.states is not None and prefix.length:
+            kept = [cast("list[StatePage | None]", pages[len(self._groups) :]) for pages in by_index]
+            sequence.states.resume(prefix.length, kept)
         self.make_room(())  # the last page was copied
 
     def make_room(self, rows: Iterable[tuple[Sequence, int]]) -> None:
@@ -191,7 +206,7 @@ class CachePool:
         page = self.tree.page
         new = sum(-(-(of.cache.length + count) // page) - of.cache.length // page for of, count in rows)
         needed = new * sum(self.tree.page_bytes)
-        while self.pages.bytes_in_use + needed > self.admission.budget:
+        while self.bytes_in_use + needed > self.admission.budget:
             if not self.tree.evict() and not self._thin_out():
                 return
 

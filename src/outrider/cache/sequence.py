@@ -10,6 +10,7 @@ from outrider.backends import cpu
 from outrider.cache import checkpoints
 from outrider.cache.node import Node
 from outrider.cache.rows import MediumRows, Row, common, rows_between
+from outrider.cache.states import AnyPage, KeepsStates
 
 
 @dataclass(eq=False)
@@ -24,6 +25,7 @@ class Sequence:
         scope: sequences of other scopes share nothing with it.
         media: the rows that carry embeddings, ascending.
         reuse, keep: whether it takes what others computed, and leaves what it computes to others.
+        states: what its drafters keep; None if none keeps anything.
         awaited: while it waits, the sequence that computes what it will begin with, and how many positions.
         root: of its scope in the tree, once it runs; until then the request waits.
         path: the nodes of the pages that it has filled; empty without `keep`, beyond what it took.
@@ -41,9 +43,10 @@ class Sequence:
     media: tuple[MediumRows, ...]
     reuse: bool
     keep: bool
+    states: KeepsStates | None = None
     awaited: tuple[Sequence, int] | None = None
-    root: Node[cpu.KvPage] | None = None
-    path: list[Node[cpu.KvPage]] = field(default_factory=list)
+    root: Node[AnyPage] | None = None
+    path: list[Node[AnyPage]] = field(default_factory=list)
     own: int = 0
     reused: int = 0
     dropped: list[int] = field(default_factory=list)
@@ -62,7 +65,7 @@ class Sequence:
 
     def let_go(self) -> None:
         """It has ended: a caller may hold the request, and so this, but no pages."""
-        self.root, self.path = None, []
+        self.root, self.path, self.states = None, [], None
         self.cache.truncate(0)
 
     def turn_in(self, index: int, page: int) -> bool:

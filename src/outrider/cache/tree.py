@@ -24,7 +24,7 @@ class Prefix(NamedTuple, Generic[Page]):
 
     Attributes:
         nodes: the pages that it fills.
-        last: by group of layers, the page that holds the rest of it; empty if there is none.
+        last: as `Node.pages`, the page that holds the rest of it; empty if there is none.
         length: positions.
     """
 
@@ -53,7 +53,7 @@ class Tree(Generic[Page]):
     Args:
         page: positions of a page.
         windows: by group of layers; 0 for full attention.
-        page_bytes: by group.
+        page_bytes: by group, then by kind of drafter. A page may lack what drafters keep.
         store: None for none.
 
     Attributes:
@@ -145,7 +145,7 @@ class Tree(Generic[Page]):
         parts = [*(Part(child.rows, child.pages) for child in tip.children.values()), *others]
         if self.store is not None and (found := self.store.find(tip.key, rest)) is not None:
             parts.append(found)
-        whole = [part for part in parts if None not in part.pages]
+        whole = [part for part in parts if self._is_whole(part.pages)]
         last = max(whole, key=lambda part: common(part.rows, rest), default=Part[Page]((), ()))
         pages = [*(node.pages for node in nodes), last.pages]
         # Less than a page: whole ones are in `nodes`, but for one that a store has got only since then.
@@ -203,7 +203,8 @@ class Tree(Generic[Page]):
             self.used += 1
             node.users = 1
         else:
-            others = node.pages if node.users else (None,) * len(pages)
+            layers = len(self.windows)
+            others = node.pages if node.users else [*(None,) * layers, *node.pages[layers:]]
             self.use([node])
             node.pages = [new if old is None else old for old, new in zip(others, pages, strict=True)]
         node.turn |= turn
@@ -212,13 +213,17 @@ class Tree(Generic[Page]):
     def add_last(self, parent: Node[Page], rows: tuple[Row, ...], pages: Sequence[Page | None], *, turn: bool) -> None:
         """Keeps the page that a sequence had not filled at its end, unless another one has its rows."""
         for child in parent.children.values():
-            if child.rows[: len(rows)] == rows and None not in child.pages:
+            if child.rows[: len(rows)] == rows and self._is_whole(child.pages):
                 self._touch(child)
                 child.turn |= turn
                 return
         node = self._insert(parent, rows, pages)
         node.turn |= turn
         self._rest(node)
+
+    def _is_whole(self, pages: Sequence[Page | None]) -> bool:
+        """Whether no layer lacks its page."""
+        return None not in pages[: len(self.windows)]
 
     def _touch(self, node: Node[Page]) -> None:
         if node in self._unused:

@@ -132,7 +132,7 @@ def describe(subject: Subject, plan: Plan, acceptance: float) -> dict[str, Any]:
     from outrider.roofline.speedup import WORTHWHILE
 
     on, seconds = plan.hardware, [plan.verify_seconds(rows) for rows in ROWS]
-    hardware = ("name", "bytes_per_second", "multiply_adds_per_second", "float_share")
+    hardware = ("name", "bytes_per_second", "multiply_adds_per_second", "float_share", "byte_share")
     by_requests = [_at_load(plan, acceptance, requests) for requests in REQUESTS]
     return {
         "model": subject.name,

@@ -30,6 +30,15 @@ class FoundDrafter:
     why: str
 
 
+def choose_drafter(source: str | Path, path: Path, config: ModelConfig, wanted: str | Path | None) -> FoundDrafter:
+    """The MTP drafter: the one that belongs to the model, none, or the given one. As `find_drafter`."""
+    if wanted in (None, "off", "none"):
+        return FoundDrafter(None, "no MTP drafter wanted")
+    if wanted == "auto":
+        return find_drafter(source, path, config)
+    return FoundDrafter(open_checkpoint(wanted).path, f"{wanted}, as requested")
+
+
 def find_drafter(source: str | Path, model: Path, config: ModelConfig) -> FoundDrafter:
     """The drafter of the model at `model`, which the caller named `source`.
 

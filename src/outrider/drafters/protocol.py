@@ -6,14 +6,14 @@ from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal, Protocol
 
-from outrider.arrays import Floats, Ints
+from outrider.arrays import Bytes, Floats, Ints
 from outrider.backends.cpu import KvCache
 from outrider.drafters.tree import Draft, Features
 from outrider.sampling.choice import TokenChooser
 
 HiddenRows = Literal["none", "last", "all"]
 """The rows whose final hidden state a drafter requires: none, the last row of each pass that has an output, or every
-row. "all" costs the output head for every prompt row and turns prefix reuse off."""
+row. "all" costs the output head for every prompt row, and turns prefix reuse off unless the drafter keeps a state."""
 
 
 @dataclass(eq=False)
@@ -108,9 +108,10 @@ class Drafter:
     """Proposes tokens; the target alone chooses.
 
     Every committed row is reported, prompt rows included, so a drafter may keep keys and values of its own. Its first
-    report begins after the rows from the prefix cache; one that cannot do without those sets `hidden = "all"`, which
-    turns prefix reuse off. The registry entry names the layers that it taps. Subclasses define `name` and `propose`,
-    and override what else they need.
+    report begins after the rows from the prefix cache. What it keeps of those it gets back if its registry entry has
+    `state_bytes`: the pages of the prefix cache then have room for it. One that requires every row and has none sets
+    `hidden = "all"`, which turns prefix reuse off. The registry entry names the layers that it taps. Subclasses define
+    `name` and `propose`, and override what else they need.
     """
 
     name: ClassVar[str]
@@ -126,6 +127,28 @@ class Drafter:
 
     def observe(self, sequence: SequenceState, rows: CommittedRows) -> None:
         """Reports committed rows. The bonus token is not among them: it has no keys and values yet."""
+
+    def state(self, sequence: SequenceState, page: int) -> Bytes | None:  # noqa: ARG002
+        """What it keeps of the committed positions of a page, from `page * cpu.PAGE_POSITIONS` on.
+
+        Asked for when the page is full, and earlier when another sequence or the end needs what is there; after
+        `observe` of all committed rows. Others read it while this sequence runs, memory is shared, and it may outlive
+        the process: it depends on the rows and those before them alone.
+
+        Returns:
+            (cpu.PAGE_POSITIONS * state_bytes,) uint8 that never change again: of a page that is not full a copy, with
+            zeros behind. None if it lacks some of them.
+        """
+        return None
+
+    def resume(self, sequence: SequenceState, length: int, states: Sequence[Bytes | None]) -> None:
+        """The sequence begins with `length` positions from the prefix cache, which will not be reported.
+
+        Args:
+            states: of each page that holds them, what `state` returned for a sequence that begins alike, read-only; of
+                the last one, positions from `length` on may be another text's. None where nothing was kept: drafts may
+                be worse for it, and no token is another.
+        """
 
     def prefetch(self) -> None:
         """Prefetches weights, after a pass that evicted them from the processor's caches."""

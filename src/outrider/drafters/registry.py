@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -52,6 +52,8 @@ class Kind:
             recorded program.
         taps: (target's config, drafter's config or None) -> the layers whose hidden states the drafter requires; see
             `CommittedRows.taps`.
+        state_bytes: (target's config, drafter's config or None) -> bytes that the drafter keeps of each position in the
+            pages of the prefix cache; see `Drafter.state`. Its `name` is then the kind's.
     """
 
     name: str
@@ -60,6 +62,7 @@ class Kind:
     check: Callable[[Any, Any], None] = lambda _target, _drafter: None
     record: Callable[..., Any] = lambda *_, **__: None
     taps: Callable[[ModelConfig, Any], Iterable[int]] = lambda _target, _drafter: ()
+    state_bytes: Callable[[ModelConfig, Any], int] = lambda _target, _drafter: 0
 
 
 def _mtp(settings: Settings) -> Drafter | None:
@@ -95,8 +98,24 @@ def tapped_layers(target: ModelConfig, drafters: Iterable[object]) -> tuple[int,
         drafters: configs of the drafters' checkpoints.
     """
     layers: set[int] = set()
-    for kind in KINDS:
-        own = [None] if kind.config is None else [one for one in drafters if isinstance(one, kind.config)]
-        for drafter in own:
+    for kind, of_kind in _by_kind(drafters):
+        for drafter in of_kind:
             layers.update(kind.taps(target, drafter))
     return tuple(sorted(layers))
+
+
+def state_bytes(target: ModelConfig, drafters: Iterable[object]) -> dict[str, int]:
+    """Kind -> bytes that it keeps of each position, of the kinds that keep any; of several drafters, the most.
+
+    Args:
+        drafters: configs of the drafters' checkpoints.
+    """
+    kinds = {kind.name: [kind.state_bytes(target, one) for one in of_kind] for kind, of_kind in _by_kind(drafters)}
+    return {name: max(sizes) for name, sizes in kinds.items() if any(sizes)}
+
+
+def _by_kind(drafters: Iterable[object]) -> Iterator[tuple[Kind, list[object]]]:
+    """Every kind with the configs of its drafters: None for one without a checkpoint."""
+    configs = list(drafters)
+    for kind in KINDS:
+        yield kind, [None] if kind.config is None else [one for one in configs if isinstance(one, kind.config)]

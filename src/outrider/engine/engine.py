@@ -16,6 +16,7 @@ from outrider.engine.media import Medium, check_media
 from outrider.engine.outputs import TargetPass
 from outrider.engine.prefill import PromptShare, divide
 from outrider.engine.request import Request
+from outrider.engine.states import RequestStates
 from outrider.engine.target import Target
 from outrider.errors import OutriderError
 from outrider.sampling.constraint import GrammarCompiler
@@ -87,8 +88,7 @@ class Engine:
             OutriderError: its keys and values could never fit into memory.
         """
         check_media(media, len(prompt), self.target.config.hidden_size)
-        # A drafter that requires every row gets those of a prefix only if they are computed.
-        reuse = params.cache_prompt and self.planner.hidden != "all"
+        reuse = params.cache_prompt and self.planner.reuses
         scope, keys = Scope(params.cache_salt, params.lora), tuple(medium.key for medium in media)
         limit = min(len(prompt) + params.max_tokens, self.context)
         with self.target.gate:
@@ -100,6 +100,8 @@ class Engine:
             try:
                 request = Request(*given, self.target.config.suppressed)
                 self.planner.open(request.state)
+                if self._caches.states.kinds:
+                    sequence.states = RequestStates(request, self.planner, self._caches.states)
             except Exception:
                 self._caches.close(sequence)
                 raise
@@ -225,9 +227,9 @@ class Engine:
     def _remove(self, request: Request) -> None:
         self._running.remove(request)
         try:
-            self.planner.close(request.state)
-        finally:
             self._caches.close(request.sequence, failed=request.error is not None)
+        finally:
+            self.planner.close(request.state)
         s = request.stats
         ended = "failed" if request.error else request.finish_reason or "cancelled"
         _log.info(

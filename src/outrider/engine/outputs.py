@@ -25,11 +25,13 @@ class RequestStats:
     """Cost of one request, and its drafting. Times are wall-clock seconds.
 
     `passes` are those of decoding, in order; the first token comes from prefill. `reused_tokens` are prompt tokens
-    found in the prefix cache. `reasoning_tokens` are those of thoughts, without their control tokens.
+    found in the prefix cache, `reused_without_state` those of them of which a drafter had to do without what it keeps
+    in the pages (`Drafter.state`). `reasoning_tokens` are those of thoughts, without their control tokens.
     """
 
     prompt_tokens: int = 0
     reused_tokens: int = 0
+    reused_without_state: int = 0
     drafted: int = 0
     accepted: int = 0
     drafted_by_depth: list[int] = field(default_factory=list)
@@ -83,7 +85,16 @@ class RequestStats:
 
 
 _REPORTED = (
-    *("prompt_tokens", "reused_tokens", "target_passes", "drafted", "accepted", "tokens_per_pass", "acceptance_rate"),
+    *(
+        "prompt_tokens",
+        "reused_tokens",
+        "reused_without_state",
+        "target_passes",
+        "drafted",
+        "accepted",
+        "tokens_per_pass",
+        "acceptance_rate",
+    ),
     *("prefill_seconds", "decode_seconds", "decode_tokens_per_second", "draft_seconds", "verify_seconds"),
     *("load_seconds", "drafted_by_depth", "accepted_by_depth", "drafted_by_source", "accepted_by_source"),
 )

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from outrider.backends.cpu import KvFormat
 from outrider.roofline.hardware import Hardware
 from outrider.roofline.work import Matrix, Work
 
-KV_BYTES = 17 / 16
-"""Of one number of a key or value, in 8 bits, with a float32 scale for 32 numbers of a key."""
+_KV_BYTES: dict[KvFormat, float] = {"float32": 4, "float16": 2, "int8": 17 / 16}
+"""Of one number of a key or value; in 8 bits with a float32 scale for 32 numbers of a key."""
 _SHARPNESS = 2.5
 """How well reading and multiplying overlap: the time of a matrix is this norm of the two. The maximum (an infinite
 norm) would need reading never to wait for arithmetic; the sum (1) is no overlap at all. Fitted to passes over 1 to 16
@@ -17,7 +18,7 @@ _SWEEP_SECONDS = 5e-6
 
 
 def pass_seconds(
-    work: Work, hardware: Hardware, *, rows: int, requests: int = 1, context: int = 0, kv_bytes: float = KV_BYTES
+    work: Work, hardware: Hardware, *, rows: int, requests: int = 1, context: int = 0, kv_format: KvFormat = "int8"
 ) -> float:
     """Seconds of a pass.
 
@@ -25,15 +26,15 @@ def pass_seconds(
         rows: of each request: its last token and its drafts.
         requests: that share the pass, each with keys and values of its own.
         context: positions that each of them holds.
-        kv_bytes: of one number of a key or value.
+        kv_format: of keys and values.
     """
     all_rows = rows * requests
     seconds = work.sweeps * _SWEEP_SECONDS
     seconds += sum(_matrix_seconds(matrix, hardware, all_rows) for matrix in work.matrices)
     for layer in work.attentions:
-        positions = layer.positions(context)
-        reading = 2 * positions * layer.kv_heads * layer.head_dim * kv_bytes / hardware.bytes_per_second
-        multiplying = 2 * positions * layer.heads * layer.head_dim * rows / hardware.multiply_adds()
+        positions, stored = layer.positions(context), layer.stored(kv_format)
+        reading = 2 * positions * layer.kv_heads * layer.head_dim * _KV_BYTES[stored] / hardware.bytes_per_second
+        multiplying = 2 * positions * layer.heads * layer.head_dim * rows / hardware.attention_multiply_adds(stored)
         seconds += requests * _overlapped(reading, multiplying)
     return seconds
 

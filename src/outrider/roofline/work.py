@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from outrider.backends.cpu import KvFormat
 from outrider.backends.cpu.weights import packed_bytes
 from outrider.checkpoints.checkpoint import Format, Tensor
 from outrider.checkpoints.config import AssistantConfig, Layer, ModelConfig, own_kv_layers
@@ -45,6 +46,10 @@ class Attention:
     def positions(self, context: int) -> int:
         """Positions that a row looks at after `context` of them."""
         return min(context, self.window) if self.window else context
+
+    def stored(self, cache: KvFormat) -> KvFormat:
+        """The format of its keys and values in a cache of a format: with a window, 8 bits are too few."""
+        return "float16" if cache == "int8" and self.window else cache
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,9 @@ class Metrics:
         self._finished = counter("request_success", "Requests that ended.", ("finished_reason",))
         self._prompt = counter("prompt_tokens", "Prompt tokens.")
         self._reused = counter("prefix_cache_hits", "Prompt tokens found in the prefix cache.")
+        self._without_state = counter(
+            "prefix_cache_hits_without_state", "Of these, the tokens of which a drafter had kept nothing."
+        )
         self._looked_up = counter("prefix_cache_queries", "Prompt tokens looked up in the prefix cache.")
         self._generated = counter("generation_tokens", "Generated tokens.")
         self._drafts = counter("spec_decode_num_drafts", "Decode passes.")
@@ -71,6 +74,7 @@ class Metrics:
         self._prompt.inc(stats.prompt_tokens)
         self._looked_up.inc(stats.prompt_tokens)
         self._reused.inc(stats.reused_tokens)
+        self._without_state.inc(stats.reused_without_state)
         self._generated.inc(len(request.answer))
         self._drafts.inc(stats.target_passes)
         self._drafted.inc(stats.drafted)

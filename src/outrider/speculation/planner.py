@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from outrider.arrays import Bytes
 from outrider.drafters.protocol import Ask, CommittedRows, Drafter, HiddenRows, SequenceState
 from outrider.drafters.tree import Draft, reported
 from outrider.speculation.budget import Pace, best_nodes, best_pace
@@ -34,13 +35,16 @@ class DraftPlanner:
     Args:
         cost: seconds of a pass by rows, at short context.
         drafters: in the order in which they propose.
+        keeping: names of those that keep a state of each page; see `Drafter.state`.
     """
 
-    def __init__(self, cost: VerifyCost, drafters: Sequence[Drafter]) -> None:
+    def __init__(self, cost: VerifyCost, drafters: Sequence[Drafter], keeping: Sequence[str] = ()) -> None:
         self.costs = VerifyCosts(cost)
         self.calibrations = defaultdict[str | None, Calibration](Calibration)
         """By adapter, each of which chooses other tokens."""
         self.drafters = list(drafters)
+        by_name = {drafter.name: drafter for drafter in drafters}
+        self._keeping = [by_name.get(name) for name in keeping]
         self._pace = Pace()
         self._acceptance: dict[int, Acceptance] = {}
         self._probing: dict[int, dict[str, _Probing]] = {}  # by sequence and source
@@ -55,6 +59,11 @@ class DraftPlanner:
         """The rows whose hidden states `observe` requires."""
         needs = {drafter.hidden for drafter in self.drafters}
         return "all" if "all" in needs else "last" if "last" in needs else "none"
+
+    @property
+    def reuses(self) -> bool:
+        """Whether a sequence may begin with rows that are not computed."""
+        return all(drafter.hidden != "all" or drafter in self._keeping for drafter in self.drafters)
 
     def open(self, sequence: SequenceState) -> None:
         """Begins a sequence."""
@@ -106,6 +115,16 @@ class DraftPlanner:
         """Reports committed rows to the drafters."""
         for drafter in self.drafters:
             drafter.observe(sequence, rows)
+
+    def states(self, sequence: SequenceState, page: int) -> list[Bytes | None]:
+        """What each drafter that keeps a state keeps of a page; see `Drafter.state`."""
+        return [None if drafter is None else drafter.state(sequence, page) for drafter in self._keeping]
+
+    def resume(self, sequence: SequenceState, length: int, pages: Sequence[Sequence[Bytes | None]]) -> None:
+        """Gives these drafters what was kept of the first `length` positions, by page as `states` returned it."""
+        for number, drafter in enumerate(self._keeping):
+            if drafter is not None:
+                drafter.resume(sequence, length, [kept[number] for kept in pages])
 
     def learn_cost(self, drafts: Sequence[Draft], context: int, verify_seconds: float, draft_seconds: float) -> None:
         """Learns the time of a pass over these drafts and no prompts, after `context` positions on average."""
