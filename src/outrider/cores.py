@@ -100,6 +100,13 @@ def cpus_of(listed: str) -> set[int]:
     return found
 
 
+def too_many_threads(threads: int) -> str | None:
+    """A warning if there are more threads than cores that this process may use."""
+    if threads <= (usable := cores().most):
+        return None
+    return f"{threads} threads share {usable} usable core(s) and wait for each other in every step: use {usable}"
+
+
 def quota_of_groups() -> float | None:
     """Processor time per time that the control groups allow, in cores; None without a limit."""
     found = []

@@ -24,7 +24,7 @@ from outrider.checkpoints.chat_template import is_refusing, special_tokens
 from outrider.checkpoints.checkpoint import Checkpoint
 from outrider.checkpoints.config import AssistantConfig, ModelConfig
 from outrider.checkpoints.tokenizer_tables import TokenizerTables
-from outrider.cores import cores
+from outrider.cores import cores, too_many_threads
 from outrider.drafters.pairing import FoundDrafter, find_drafter
 from outrider.drafters.registry import Settings, kind_of, make_drafters, tapped_layers
 from outrider.engine.driver import Driver
@@ -76,6 +76,7 @@ class LoadOptions:
     lora_drafters: Mapping[str, str | Path] = field(default_factory=dict)
     prefix_cache_dir: str | Path | None = None
     prefix_cache_disk: int | None = None
+    kv_cache_bytes: int | None = None
 
     def __post_init__(self) -> None:
         for name, expected, fits in (
@@ -91,6 +92,7 @@ class LoadOptions:
             ("lora_drafters", _NAMED_PATHS, _named_paths(self.lora_drafters)),
             ("prefix_cache_dir", "None or a path", isinstance(self.prefix_cache_dir, str | Path | None)),
             ("prefix_cache_disk", "None or a number of bytes", _within(self.prefix_cache_disk, 1)),
+            ("kv_cache_bytes", "None or a number of bytes", _within(self.kv_cache_bytes, 1)),
         ):
             if not fits:
                 raise UsageError(f"{name} must be {expected}, not {given(getattr(self, name))}")
@@ -354,7 +356,7 @@ def open_caches(
     """The key-value caches, in the memory that the weights leave, or as much as `check_memory` has counted with."""
     available, kept, layers = available_bytes(), options.prefix_cache_bytes, kv_layers(config)
     least = cache_bytes(layers, options.context or min(context, USUAL_CONTEXT), PREFILL_CHUNK, options.kv_cache_dtype)
-    budget = max(int(_CACHED * available), least)
+    budget = options.kv_cache_bytes or max(int(_CACHED * available), least)
     return CachePool(
         pages,
         context + PREFILL_CHUNK,
@@ -377,13 +379,6 @@ def make_planner(
     own = recorded.get(None, {})
     settings = Settings(target.vocabulary, options.lookup, options.lookup_history, tokenizer, own, by_adapter)
     return DraftPlanner(measure.cost_curve(), make_drafters(settings))
-
-
-def too_many_threads(threads: int) -> str | None:
-    """A warning if there are more threads than cores that this process may use."""
-    if threads <= (usable := cores().most):
-        return None
-    return f"{threads} threads share {usable} usable core(s) and wait for each other in every step: use {usable}"
 
 
 def _fraction_of(total: int, progress: Progress) -> Callable[[int], None]:

@@ -59,7 +59,7 @@ def test_a_history_without_lookup_is_refused(fake, call):
 def test_keys_come_from_the_option_and_the_file(served, tmp_path):
     (tmp_path / "keys").write_text("one\ntwo\n")
     _, server, _ = served("--api-key", "zero", "--api-key-file", str(tmp_path / "keys"))
-    assert [server.state.service.keys.index(key) for key in (b"zero", b"one", b"two", b"three")] == [0, 1, 2, None]
+    assert [server.state.models.host.keys.index(key) for key in (b"zero", b"one", b"two", b"three")] == [0, 1, 2, None]
 
 
 def test_responses_are_stored_in_memory_or_in_a_folder(served, tmp_path):
@@ -104,7 +104,7 @@ def test_keys_that_are_none_end_it_before_anything_is_loaded(fake, call, options
 
 
 def test_a_model_is_called_as_it_was_asked_for(tmp_path, monkeypatch):
-    from outrider.cli.serve import served_name
+    from outrider.cli.served_models import served_name
 
     (tmp_path / "gemma-3.1-Q4_0.gguf").touch()
     (tmp_path / "gemma-3.1").mkdir()
@@ -118,9 +118,9 @@ def test_a_model_is_called_as_it_was_asked_for(tmp_path, monkeypatch):
 
 
 def test_other_names(served):
-    service = served("--served-model-name", "a/b", "--served-model-name", "gpt-4")[1].state.service
-    assert service.names == ("a/b", "gpt-4")
-    assert served()[1].state.service.name == "demo"
+    slot = served("--served-model-name", "a/b", "--served-model-name", "gpt-4")[1].state.models.slots[0]
+    assert slot.names == ("a/b", "gpt-4")
+    assert served()[1].state.models.slots[0].name == "demo"
 
 
 def test_the_start_says_what_runs_and_where(served, monkeypatch):
@@ -143,7 +143,7 @@ def test_options_come_from_a_file_and_the_command_line_wins(served, tmp_path):
     options, app, _ = served("--config", str(file), "--threads", "2")
     assert options["lookup"] is False
     assert options["threads"] == 2
-    assert app.state.service.names == ("a", "b")
+    assert app.state.models.slots[0].names == ("a", "b")
 
 
 @pytest.mark.usefixtures("fake")
@@ -178,7 +178,7 @@ def test_a_wrong_file_is_explained(fake, call, tmp_path, content, says):
 def test_adapters_are_names_and_paths(served):
     options, app, printed = served("--lora", "sql=adapters/sql", "--lora", "tone=owner/tone=2")
     assert options["lora"] == {"sql": "adapters/sql", "tone": "owner/tone=2"}
-    assert app.state.service.names == ("demo",)
+    assert app.state.models.slots[0].names == ("demo",)
     assert "adapters: sql, tone" in printed
     assert served("--lora", "adapters/sql")[0]["lora"] == "adapters/sql"
 
