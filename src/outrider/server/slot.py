@@ -12,6 +12,7 @@ from outrider.fit import Needs
 from outrider.server.memory_shares import Shares
 from outrider.server.metrics import Metrics
 from outrider.server.service import Service
+from outrider.tokenizer.encoders import Encoders
 
 State = Literal["unloaded", "loading", "ready", "unloading"]
 Load = Callable[["Slot", Shares | None, Callable[[], None] | None], Service]
@@ -37,6 +38,7 @@ class Slot:
             with a function that raises an error when the load is to end (None to show its progress instead).
         needs: its memory; None if nobody else uses any.
         about: what is known before it is loaded.
+        encoders: of its tokenizer, kept so that no load builds them; see `tokenizer.encoders`.
 
     Attributes:
         service: the loaded model, in the states ready and unloading.
@@ -53,9 +55,10 @@ class Slot:
         adapters: Sequence[str] = (),
         needs: Needs | None = None,
         about: About | None = None,
+        encoders: Encoders | None = None,
     ) -> None:
         self.names, self.load, self.adapters = tuple(names), load, tuple(adapters)
-        self.needs, self.about = needs, about
+        self.needs, self.about, self.encoders = needs, about, encoders
         self.metrics = Metrics()
         self.state: State = "unloaded"
         self.service: Service | None = None

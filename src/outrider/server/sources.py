@@ -19,6 +19,8 @@ from outrider.server.memory_shares import Shares
 from outrider.server.scheduler import Scheduler
 from outrider.server.service import Service
 from outrider.server.slot import About, Slot
+from outrider.tokenizer import open_tokenizer
+from outrider.tokenizer.encoders import Encoders
 
 _log = logging.getLogger("outrider.server")
 
@@ -49,7 +51,7 @@ class Sources:
         for number, (model, names) in enumerate(models.items()):
             options = {**self._options, **({} if number else own)}
             try:
-                about, needs = (None, None) if len(models) == 1 else _opened(model, options)
+                about, needs, encoders = (None, None, None) if len(models) == 1 else _opened(model, options)
             except CheckpointError as error:
                 if not optional:
                     raise
@@ -58,7 +60,7 @@ class Sources:
                 continue
             adapters = lora if isinstance(lora := options.get("lora"), dict) else {}
             load = partial(self._load, model, options)
-            found.append(Slot(names, load, adapters=tuple(adapters), needs=needs, about=about))
+            found.append(Slot(names, load, adapters=tuple(adapters), needs=needs, about=about, encoders=encoders))
         if not found and problem is not None:
             raise problem
         return found
@@ -89,14 +91,15 @@ class Sources:
         return Service(llm, scheduler, self.host, name=slot.name)
 
 
-def _opened(model: str, options: Mapping[str, Any]) -> tuple[About, Needs]:
-    """What a model can do and how much memory it needs, from its headers. Raises CheckpointError."""
+def _opened(model: str, options: Mapping[str, Any]) -> tuple[About, Needs, Encoders | None]:
+    """What a model can do, how much memory it needs, and its tokenizer's encoders. Raises CheckpointError."""
     quantize, kv_format = options["quantize"], options["kv_cache_dtype"]
     assert isinstance(quantize, Quantize)
     assert isinstance(kv_format, KvCacheDtype)
     wanted = options["context"]
     checkpoint, config, tables = open_target(model)
     template = chat_template_of(tables)
+    tokenizer = open_tokenizer(tables, path=checkpoint.path, written="" if template is None else template.written)
     drafter = choose_drafter(model, checkpoint.path, config, options.get("drafter", "auto"))
     drafters = open_drafters(drafter.path, config, LoadOptions())
     context = context_of(config, wanted)
@@ -107,4 +110,4 @@ def _opened(model: str, options: Mapping[str, Any]) -> tuple[About, Needs]:
         None if quantize is Quantize.none else cast("Quantization", quantize.value),
     )
     chat = template is not None and not is_refusing(template.source)
-    return About(context, chat), Footprint(config, checkpoint.tensors, tensors).needs(setting)
+    return About(context, chat), Footprint(config, checkpoint.tensors, tensors).needs(setting), tokenizer.encoders
