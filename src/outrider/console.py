@@ -40,7 +40,7 @@ ModelArgument = Annotated[
 ModelsArgument = Annotated[
     list[str] | None,
     typer.Argument(
-        metavar="MODEL...",
+        metavar="MODEL",
         help='"demo", .gguf files, folders with config.json, hub ids, or ollama:NAME.',
         show_default=False,
     ),

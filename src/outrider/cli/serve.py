@@ -155,7 +155,8 @@ def serve(
     if shared_history and not lookup:
         raise UsageError("--shared-history drafts by lookup, which --no-lookup switches off: leave one of them out")
     named = served_models(model or [], models, served_model_name or [])
-    own = {"drafter": drafter, "lora": adapters(lora), "lora_drafters": adapter_drafters(lora_drafter)}
+    own = {"lora": adapters(lora), "lora_drafters": adapter_drafters(lora_drafter)}
+    own |= {} if drafter in ("auto", "off") else {"drafter": drafter}
     check_first(named, own, given=bool(model))
     keys = read_keys(api_key, api_key_file)
     store = ResponseStore(response_store)
@@ -163,6 +164,7 @@ def serve(
     return_large_blocks()
     limits = Limits(waiting=queue_timeout or None, running=timeout or None, idle=keep_alive, stopping=drain_timeout)
     shared = {
+        "drafter": "off" if drafter == "off" else "auto",
         "quantize": quantize,
         "kv_cache_dtype": kv_cache_dtype,
         "lookup": lookup,
@@ -176,7 +178,7 @@ def serve(
     sources = Sources(
         Host(keys=keys, limits=limits, ignore_media=ignore_media), shared, {"running": running, "waiting": waiting}
     )
-    slots = sources.slots(named, own if model else {}, optional=not model)
+    slots = sources.slots(named, own if model else {}, model or ())
     served = ModelSet(slots, sources.host, idle_unload=idle_unload or None)
     if model:
         served.load_first()

@@ -20,7 +20,9 @@ def served_models(named: Sequence[str], folder: Path | None, names: Sequence[str
     Raises:
         UsageError: there is no model, two have one name, or a name belongs to none.
     """
-    models = {model: served_name(model) for model in [*named, *(models_in(folder) if folder else ())]}
+    models = {model: served_name(model) for model in named}
+    for model in models_in(folder) if folder else ():
+        models.setdefault(model, Path(model).name.removesuffix(".gguf"))  # a link has its own name
     if not models:
         raise UsageError("there is no model to serve: name one, or a folder of them with --models DIR")
     given: dict[str, list[str]] = {model: [] for model in models}
@@ -45,14 +47,14 @@ def check_first(served: Mapping[str, Sequence[str]], own: Mapping[str, Any], *, 
     """Raises UsageError if the options of the first model do not fit.
 
     Args:
-        own: these options: `drafter`, `lora` and `lora_drafters`, as LLM takes them.
+        own: these options: `lora`, `lora_drafters`, and `drafter` if it is a path, as LLM takes them.
         given: whether a model was named, and not only a folder.
     """
     lora = own["lora"]
     taken = {name for names in served.values() for name in names}
     if isinstance(lora, dict) and (found := lora.keys() & taken):
         raise UsageError(f"--lora {min(found)} has the name of the model: choose another, or --served-model-name")
-    if not given and (lora or own["lora_drafters"] or own["drafter"] not in ("auto", "off")):
+    if not given and any(own.values()):
         raise UsageError("--lora, --lora-drafter and --drafter PATH are for the first MODEL: name it beside --models")
 
 

@@ -105,7 +105,7 @@ class ModelSet:
     ) -> None:
         self.slots, self.host = tuple(slots), host
         self._by_name = {name: slot for slot in slots for name in (*slot.names, *slot.adapters)}
-        self._idle_unload, self._available = idle_unload, available
+        self.idle_unload, self._available = idle_unload, available
         self._thread = ThreadPoolExecutor(1, "outrider-load")
         self._one_at_a_time = asyncio.Lock()
         self._changed = asyncio.Event()
@@ -145,8 +145,8 @@ class ModelSet:
         self.host.start()
         for service in self._services:
             service.scheduler.start()
-        if self._idle_unload is not None:
-            self._watching = asyncio.create_task(self._watch(self._idle_unload))
+        if self.idle_unload is not None:
+            self._watching = asyncio.create_task(self._watch(self.idle_unload))
 
     def drain(self) -> None:
         """Accepts no more requests; see `Scheduler.drain`. Signal handlers call it."""

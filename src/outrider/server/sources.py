@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from typing import Any, cast
 
 from outrider.chat.template import chat_template_of
 from outrider.checkpoints.chat_template import is_refusing
 from outrider.console import KvCacheDtype, Quantize, load_model
-from outrider.errors import CheckpointError
+from outrider.errors import OutriderError
 from outrider.fit import USUAL_CONTEXT, Footprint, Needs, Setting
 from outrider.loading import LoadOptions, choose_drafter, context_of, open_drafters, open_target
 from outrider.quant import Quantization
@@ -36,24 +36,26 @@ class Sources:
     def __init__(self, host: Host, options: Mapping[str, Any], scheduling: Mapping[str, int]) -> None:
         self.host, self._options, self._scheduling = host, options, scheduling
 
-    def slots(self, models: Mapping[str, Sequence[str]], own: Mapping[str, Any], *, optional: bool) -> list[Slot]:
+    def slots(
+        self, models: Mapping[str, Sequence[str]], own: Mapping[str, Any], required: Collection[str]
+    ) -> list[Slot]:
         """A slot for each model. Several are opened, but not loaded, so that a wrong one is found now.
 
         Args:
             models: the names of each, by what it is loaded from.
             own: options of loading that the first alone has.
-            optional: leave out those that cannot be opened, with a warning.
+            required: those of them that must be there; others that cannot be opened are left out, with a warning.
 
         Raises:
-            CheckpointError: one of them cannot be opened, or all if they are optional.
+            OutriderError: a required one cannot be opened, or none can.
         """
         found, problem = [], None
         for number, (model, names) in enumerate(models.items()):
             options = {**self._options, **({} if number else own)}
             try:
                 about, needs, encoders = (None, None, None) if len(models) == 1 else _opened(model, options)
-            except CheckpointError as error:
-                if not optional:
+            except OutriderError as error:
+                if model in required:
                     raise
                 _log.warning("%s is left out: %s", names[0], error)
                 problem = error
@@ -92,7 +94,7 @@ class Sources:
 
 
 def _opened(model: str, options: Mapping[str, Any]) -> tuple[About, Needs, Encoders | None]:
-    """What a model can do, how much memory it needs, and its tokenizer's encoders. Raises CheckpointError."""
+    """What a model can do, how much memory it needs, and its tokenizer's encoders. Raises OutriderError."""
     quantize, kv_format = options["quantize"], options["kv_cache_dtype"]
     assert isinstance(quantize, Quantize)
     assert isinstance(kv_format, KvCacheDtype)
@@ -100,7 +102,7 @@ def _opened(model: str, options: Mapping[str, Any]) -> tuple[About, Needs, Encod
     checkpoint, config, tables = open_target(model)
     template = chat_template_of(tables)
     tokenizer = open_tokenizer(tables, path=checkpoint.path, written="" if template is None else template.written)
-    drafter = choose_drafter(model, checkpoint.path, config, options.get("drafter", "auto"))
+    drafter = choose_drafter(model, checkpoint.path, config, options["drafter"])
     drafters = open_drafters(drafter.path, config, LoadOptions())
     context = context_of(config, wanted)
     tensors = drafters[None].tensors if None in drafters else {}
