@@ -99,7 +99,10 @@ async def detokenize(call: Call, asked: DetokenizeRequest) -> Response:
     return json_response(DetokenizeResponse(prompt=await call.host.in_thread(asked.text, call)))
 
 
-@router.get("/tokenizer_info", response_model=TokenizerInfo)
+_MODEL = {"in": "query", "name": "model", "schema": {"type": "string"}}
+
+
+@router.get("/tokenizer_info", response_model=TokenizerInfo, openapi_extra={"parameters": [_MODEL]})
 async def tokenizer_info(call: Call) -> Response:
     """Special tokens and the chat template; `?model=` names one of several models."""
     with call.models.lease(call.query_params.get("model", "")) as lease:
