@@ -47,8 +47,13 @@ class FakeMeasure:
         return [tokens / 1000] * repeat
 
 
+class FakePlanner:
+    sources: ClassVar[list[str]] = ["lookup"]
+
+
 class FakeEngine:
     chunk = 256
+    planner = FakePlanner()
 
 
 class FakeLLM:

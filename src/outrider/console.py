@@ -37,6 +37,14 @@ ModelArgument = Annotated[
         help='"demo", a .gguf file, a folder with config.json, a hub id, or ollama:NAME.', show_default=False
     ),
 ]
+ModelsArgument = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="MODEL",
+        help='"demo", .gguf files, folders with config.json, hub ids, or ollama:NAME.',
+        show_default=False,
+    ),
+]
 LookupOption = Annotated[
     bool, typer.Option("--lookup/--no-lookup", help="Also draft by prompt lookup (n-gram matches).")
 ]

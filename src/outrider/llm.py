@@ -37,6 +37,8 @@ class LLM:
         prefix_cache_dir: a folder for keys and values that leave memory, and for all of them when the model is closed:
             they serve again after a restart. It is made for this user alone; nothing in it is encrypted.
         prefix_cache_disk: most bytes of the folder (least recently used out first); None for 10 GiB.
+        kv_cache_bytes: most bytes of all keys and values, the prefix cache's too; None for four fifths of what is
+            available after loading. Give each model its part where several share the machine.
         threads: None for one per usable core (`cores.py`).
         context: most positions of one request; None for the model's own limit, or less if no more fits into memory.
         progress: called with (what, fraction from 0 to 1) while loading; None for a bar on a terminal or in a
@@ -76,6 +78,7 @@ class LLM:
         lora_drafters: Mapping[str, str | Path] | None = None,
         prefix_cache_dir: str | Path | None = None,
         prefix_cache_disk: int | None = None,
+        kv_cache_bytes: int | None = None,
     ) -> None:
         options = LoadOptions(
             *(drafter, lookup, lookup_history, prefix_cache_bytes, threads, context, kv_cache_dtype, quantize),
@@ -83,6 +86,7 @@ class LLM:
             lora_drafters={} if lora_drafters is None else lora_drafters,
             prefix_cache_dir=prefix_cache_dir,
             prefix_cache_disk=prefix_cache_disk,
+            kv_cache_bytes=kv_cache_bytes,
         )
         with loading_bar(progress) as advance:
             loaded = load(model, options, advance)

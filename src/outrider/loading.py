@@ -77,6 +77,7 @@ class LoadOptions:
     lora_drafters: Mapping[str, str | Path] = field(default_factory=dict)
     prefix_cache_dir: str | Path | None = None
     prefix_cache_disk: int | None = None
+    kv_cache_bytes: int | None = None
 
     def __post_init__(self) -> None:
         for name, expected, fits in (
@@ -92,6 +93,7 @@ class LoadOptions:
             ("lora_drafters", _NAMED_PATHS, _named_paths(self.lora_drafters)),
             ("prefix_cache_dir", "None or a path", isinstance(self.prefix_cache_dir, str | Path | None)),
             ("prefix_cache_disk", "None or a number of bytes", _within(self.prefix_cache_disk, 1)),
+            ("kv_cache_bytes", "None or a number of bytes", _within(self.kv_cache_bytes, 1)),
         ):
             if not fits:
                 raise UsageError(f"{name} must be {expected}, not {given(getattr(self, name))}")
@@ -360,7 +362,7 @@ def open_caches(
     """The key-value caches, in the memory that the weights leave, or as much as `check_memory` has counted with."""
     available, kept, layers = available_bytes(), options.prefix_cache_bytes, kv_layers(config)
     least = cache_bytes(layers, options.context or min(context, USUAL_CONTEXT), PREFILL_CHUNK, options.kv_cache_dtype)
-    budget = max(int(_CACHED * available), least)
+    budget = options.kv_cache_bytes or max(int(_CACHED * available), least)
     return CachePool(
         pages,
         context + PREFILL_CHUNK,

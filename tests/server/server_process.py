@@ -170,21 +170,18 @@ def _until_the_input_ends(llm: Any) -> None:
 
 
 def _until_a_signal_comes(llm: Any, stopping: float, port: int) -> None:
+    from serving import one_model
+
     from outrider.server.app import create_app
     from outrider.server.lifecycle import run_until_stopped
     from outrider.server.limits import Limits
-    from outrider.server.metrics import Metrics
-    from outrider.server.scheduler import Scheduler
-    from outrider.server.service import Service
     from outrider.server.sockets import address, bind
 
     limits = Limits(stopping=stopping)
-    metrics = Metrics()
-    scheduler = Scheduler(llm, limits=limits, finished=metrics.finished)
-    service = Service(llm, scheduler, metrics, name="tiny", limits=limits)
+    models = one_model(llm, limits=limits)
     listeners = bind("127.0.0.1", port)
     print(f"http://{address(*listeners[0].getsockname()[:2])}", flush=True)
-    run_until_stopped(create_app(service, loopback="127.0.0.1"), scheduler, limits, listeners)
+    run_until_stopped(create_app(models, loopback="127.0.0.1"), models, limits, listeners)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ import re
 import pytest
 from command_line import call, fake
 
+from outrider.errors import UsageError
 from outrider.server import lifecycle
 
 __all__ = ["call", "fake"]
@@ -59,7 +60,7 @@ def test_a_history_without_lookup_is_refused(fake, call):
 def test_keys_come_from_the_option_and_the_file(served, tmp_path):
     (tmp_path / "keys").write_text("one\ntwo\n")
     _, server, _ = served("--api-key", "zero", "--api-key-file", str(tmp_path / "keys"))
-    assert [server.state.service.keys.index(key) for key in (b"zero", b"one", b"two", b"three")] == [0, 1, 2, None]
+    assert [server.state.models.host.keys.index(key) for key in (b"zero", b"one", b"two", b"three")] == [0, 1, 2, None]
 
 
 def test_responses_are_stored_in_memory_or_in_a_folder(served, tmp_path):
@@ -104,7 +105,7 @@ def test_keys_that_are_none_end_it_before_anything_is_loaded(fake, call, options
 
 
 def test_a_model_is_called_as_it_was_asked_for(tmp_path, monkeypatch):
-    from outrider.cli.serve import served_name
+    from outrider.cli.served_models import served_name
 
     (tmp_path / "gemma-3.1-Q4_0.gguf").touch()
     (tmp_path / "gemma-3.1").mkdir()
@@ -118,9 +119,9 @@ def test_a_model_is_called_as_it_was_asked_for(tmp_path, monkeypatch):
 
 
 def test_other_names(served):
-    service = served("--served-model-name", "a/b", "--served-model-name", "gpt-4")[1].state.service
-    assert service.names == ("a/b", "gpt-4")
-    assert served()[1].state.service.name == "demo"
+    slot = served("--served-model-name", "a/b", "--served-model-name", "gpt-4")[1].state.models.slots[0]
+    assert slot.names == ("a/b", "gpt-4")
+    assert served()[1].state.models.slots[0].name == "demo"
 
 
 def test_the_start_says_what_runs_and_where(served, monkeypatch):
@@ -143,7 +144,7 @@ def test_options_come_from_a_file_and_the_command_line_wins(served, tmp_path):
     options, app, _ = served("--config", str(file), "--threads", "2")
     assert options["lookup"] is False
     assert options["threads"] == 2
-    assert app.state.service.names == ("a", "b")
+    assert app.state.models.slots[0].names == ("a", "b")
 
 
 @pytest.mark.usefixtures("fake")
@@ -178,7 +179,7 @@ def test_a_wrong_file_is_explained(fake, call, tmp_path, content, says):
 def test_adapters_are_names_and_paths(served):
     options, app, printed = served("--lora", "sql=adapters/sql", "--lora", "tone=owner/tone=2")
     assert options["lora"] == {"sql": "adapters/sql", "tone": "owner/tone=2"}
-    assert app.state.service.names == ("demo",)
+    assert app.state.models.slots[0].names == ("demo",)
     assert "adapters: sql, tone" in printed
     assert served("--lora", "adapters/sql")[0]["lora"] == "adapters/sql"
 
@@ -206,3 +207,75 @@ def test_a_drafter_without_an_adapter_is_refused(call, fake):
     assert ran.code == 2
     assert "write --lora-drafter NAME=PATH" in ran.err
     assert fake.made == []
+
+
+# -- several models --------------------------------------------------------------------------------------------------
+
+
+def names_of(models, folder=None, names=()):
+    from outrider.cli.served_models import served_models
+
+    return list(served_models(models, folder, names).values())
+
+
+def test_names_of_several_models():
+    assert names_of(["demo", "a/b"]) == [["demo"], ["a/b"]]
+    assert names_of(["demo", "a/b"], names=["gpt-4=a/b", "small=demo", "tiny=demo"]) == [["small", "tiny"], ["gpt-4"]]
+    assert names_of(["demo"], names=["x=demo", "a=b"]) == [["x", "a=b"]]
+    for names, message in ((["x"], "write NAME=MODEL"), (["x=y"], "write NAME=MODEL"), (["x=demo", "x=a/b"], "name x")):
+        with pytest.raises(UsageError, match=message):
+            names_of(["demo", "a/b"], names=names)
+
+
+def test_a_folder_of_models(tmp_path):
+    """Without drafters, image encoders and the further parts of split files."""
+    files = ("b.gguf", "mtp-b.gguf", "mmproj-b.gguf", "c-00001-of-00002.gguf", "c-00002-of-00002.gguf", "notes.txt")
+    for name in files:
+        (tmp_path / name).touch()
+    for name in ("a", "a-assistant", "nothing"):
+        (tmp_path / name).mkdir()
+    for name in ("a", "a-assistant"):
+        (tmp_path / name / "config.json").touch()
+    assert names_of(["demo"], tmp_path) == [["demo"], ["a"], ["b"], ["c-00001-of-00002"]]
+    for folder, message in ((tmp_path / "nothing", "holds no model"), (tmp_path / "none", "cannot be read")):
+        with pytest.raises(UsageError, match=message):
+            names_of([], folder)
+
+
+def test_no_model_at_all_is_explained(fake, call):
+    ran = call("serve")
+    assert ran.code == 2
+    assert "name one, or a folder of them with --models DIR" in ran.err
+    assert fake.made == []
+
+
+@pytest.mark.parametrize("options", [("--lora", "sql=x"), ("--drafter", "x")])
+def test_options_of_one_model_need_one(call, tmp_path, options):
+    (tmp_path / "a.gguf").touch()
+    ran = call("serve", "--models", str(tmp_path), *options)
+    assert ran.code == 2
+    assert "are for the first MODEL: name it beside --models" in ran.err
+
+
+def test_several_models_are_opened_and_the_first_is_loaded(served, tiny, tmp_path):
+    """Wrong ones of a folder are left out; a wrong one that is named ends the command."""
+    (tmp_path / "wrong.gguf").write_bytes(b"GGUF")
+    (tmp_path / "tiny.gguf").symlink_to(tiny("gemma3").gguf)
+    _, app, said = served("--models", str(tmp_path))
+    models = app.state.models
+    assert {slot.name: slot.state for slot in models.slots} == {"demo": "ready", "tiny": "unloaded"}
+    assert models.slots[1].about.context == 4096
+    assert "loaded when a request names them: tiny" in said
+    assert "wrong is left out: " in said
+
+
+def test_a_wrong_model_ends_the_command_before_another_is_loaded(fake, call, tmp_path):
+    ran = call("serve", "demo", str(tmp_path / "none"), "--port", "0")
+    assert ran.code == 2
+    assert "does not exist" in ran.err
+    assert fake.made == []
+
+
+def test_an_idle_model_may_be_unloaded(served):
+    assert served()[1].state.models.idle_unload is None
+    assert served("--idle-unload", "600")[1].state.models.idle_unload == 600

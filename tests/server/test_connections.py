@@ -13,15 +13,12 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 from server.test_limits import busy
-from serving import serving
+from serving import one_model, serving
 
 from outrider.server import event_stream
 from outrider.server.app import create_app
 from outrider.server.lifecycle import configured
 from outrider.server.limits import Limits
-from outrider.server.metrics import Metrics
-from outrider.server.scheduler import Scheduler
-from outrider.server.service import Service
 
 STREAM = {"prompt": "y", "max_tokens": 2, "stream": True}
 
@@ -65,7 +62,7 @@ def test_official_clients_read_over_comments(slow, monkeypatch):
 
 def test_connections_are_kept_for_longer_than_pools_keep_them(served_llm):
     limits = Limits()
-    app = create_app(Service(served_llm, Scheduler(served_llm), Metrics(), name="tiny"))
+    app = create_app(one_model(served_llm))
     assert configured(app, limits).timeout_keep_alive == 75
     assert configured(app, Limits(idle=5)).timeout_keep_alive == 5
 
@@ -85,7 +82,7 @@ def test_a_connection_serves_several_requests(url):
 
 def test_a_stream_that_ends_as_its_client_leaves_leaves_no_error_behind(served_llm):
     """Whatever comes first: the error of a task that nobody awaits would be logged."""
-    service = Service(served_llm, Scheduler(served_llm), Metrics(), name="tiny")
+    host = one_model(served_llm).host
     unheard = []
 
     async def left(steps):
@@ -106,7 +103,7 @@ def test_a_stream_that_ends_as_its_client_leaves_leaves_no_error_behind(served_l
         async def send(_message):
             pass
 
-        call = SimpleNamespace(service=service, state=SimpleNamespace(), scope={})
+        call = SimpleNamespace(host=host, lease=None, state=SimpleNamespace(), scope={})
         stream = event_stream.EventStream(call, None, events())
         await stream({"type": "http", "asgi": {"spec_version": "2.3"}}, receive, send)
         gc.collect()
@@ -125,11 +122,7 @@ PREFLIGHT = {"origin": PAGE, "access-control-request-method": "POST", "access-co
 
 
 def asked(llm, method, headers, *, cors=(), keys=None, loopback="127.0.0.1"):
-    from outrider.server.keys import ApiKeys
-
-    app = create_app(
-        Service(llm, Scheduler(llm), Metrics(), name="tiny", keys=ApiKeys(keys or ())), loopback=loopback, cors=cors
-    )
+    app = create_app(one_model(llm, keys=keys or ()), loopback=loopback, cors=cors)
 
     async def send():
         async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://127.0.0.1") as client:

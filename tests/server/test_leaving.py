@@ -11,19 +11,16 @@ import time
 
 import httpx
 import pytest
-from serving import serving
+from serving import one_model, serving
 
 from outrider.server.app import create_app
-from outrider.server.metrics import Metrics
-from outrider.server.scheduler import Scheduler
-from outrider.server.service import Service
 
 
 @pytest.fixture
 def standing(served_llm):
     """A server whose scheduler does not work: what is submitted waits until it is cancelled."""
-    scheduler = Scheduler(served_llm)
-    return Service(served_llm, scheduler, Metrics(), name="tiny"), scheduler
+    models = one_model(served_llm)
+    return models, models.slots[0].service.scheduler
 
 
 def ask(server, messages, *, sent=None, path="/v1/completions"):

@@ -274,7 +274,7 @@ def test_models_health_and_metrics(client, url):
     (model,) = client.models.list().data
     assert model.id == "tiny"
     assert client.models.retrieve("tiny").max_model_len == 256
-    assert model.outrider == {"chat": True, "drafters": ["prediction", "grammar", "lookup"]}
+    assert model.outrider == {"chat": True, "drafters": ["prediction", "grammar", "lookup"], "state": "ready"}
     with pytest.raises(openai.NotFoundError):
         client.models.retrieve("other")
     client.completions.create(model="tiny", prompt="abab" * 10, max_tokens=20, temperature=0)

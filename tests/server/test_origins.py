@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import httpx
 import pytest
-from serving import serving
+from serving import one_model, serving
 
 from outrider.server.app import create_app
-from outrider.server.metrics import Metrics
 from outrider.server.origins import is_loopback
-from outrider.server.scheduler import Scheduler
-from outrider.server.service import Service
 
 GETS = ["/", "/page/page.js", "/health", "/metrics", "/openapi.json", "/v1/models", "/v1/models/tiny"]
 FOREIGN_HOSTS = [
@@ -134,7 +131,7 @@ def test_the_name_that_it_was_started_with_is_its_own(served_llm):
     """A machine may have names for loopback of its own, in /etc/hosts."""
 
     def server(**options):
-        return create_app(Service(served_llm, Scheduler(served_llm), Metrics(), name="tiny"), **options)
+        return create_app(one_model(served_llm), **options)
 
     def status(app, host):
         transport = httpx.ASGITransport(app)

@@ -14,7 +14,7 @@ import httpx
 import pytest
 from serving import serving
 
-from outrider.server import fields, route, service
+from outrider.server import fields, host, route
 from outrider.server.file_handles import limit_accept_errors
 
 JSON = {"content-type": "application/json"}
@@ -153,7 +153,7 @@ def test_a_handler_that_was_there_still_gets_the_rest():
 
 def test_a_server_reports_it_seldom(served_llm, monkeypatch):
     loops = []
-    monkeypatch.setattr(service, "limit_accept_errors", loops.append)
+    monkeypatch.setattr(host, "limit_accept_errors", loops.append)
     with serving(served_llm) as (base, _):
         assert httpx.get(f"{base}/health").status_code == 200
         assert len(loops) == 1

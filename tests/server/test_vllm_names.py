@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
-from serving import serving
+from serving import one_model, running, serving
 
 from outrider.bench.endpoint.server import parse_metrics
 
@@ -68,8 +68,9 @@ def test_the_memory_in_use_grows_with_running_requests_alone(slow):
 
 
 def test_adapters_are_listed(served_llm):
-    with serving(served_llm) as (base, service):
+    models = one_model(served_llm)
+    with running(models) as base:
         assert not [name for name, _ in samples(base) if name == "vllm:lora_requests_info"]
-        service.adapters = ("sql", "rhyme")
+        models.slots[0].adapters = ("sql", "rhyme")
         (about,) = [dict(labels) for name, labels in samples(base) if name == "vllm:lora_requests_info"]
     assert about == {"max_lora": "2", "running_lora_adapters": "sql,rhyme", "waiting_lora_adapters": ""}

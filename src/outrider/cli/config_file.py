@@ -39,7 +39,9 @@ def _read(file: Path, context: typer.Context) -> dict[str, Any]:
     except ValueError as error:
         raise UsageError(f"--config {file} is not TOML: {error}") from error
     known = {parameter.name for parameter in context.command.params if parameter.name} - {"config", "help"}
+    several = {p.name for p in context.command.params if p.nargs == -1 or getattr(p, "multiple", False)}
     options = {key.replace("-", "_"): value for key, value in given.items()}
+    options |= {name: [value] for name, value in options.items() if name in several and isinstance(value, str)}
     for name in options.keys() - known:
         close = get_close_matches(name, sorted(known), 1) or ["the options of --help"]
         raise UsageError(f"--config {file} has the key {name}, which is not an option: did you mean {close[0]}?")

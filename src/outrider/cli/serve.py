@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from outrider.cli.config_file import ConfigOption
+from outrider.cli.served_models import check_first, served_models
 from outrider.console import (
     ContextOption,
     DrafterOption,
@@ -19,7 +20,7 @@ from outrider.console import (
     LookupOption,
     LoraDrafterOption,
     LoraOption,
-    ModelArgument,
+    ModelsArgument,
     PrefixCacheDirOption,
     PrefixCacheDiskOption,
     Quantize,
@@ -27,15 +28,28 @@ from outrider.console import (
     ThreadsOption,
     adapter_drafters,
     adapters,
+    error_console,
+    threads_line,
 )
 from outrider.errors import UsageError
+
+if TYPE_CHECKING:
+    from outrider.server.model_set import ModelSet
 
 app = typer.Typer(add_completion=False)
 
 
 @app.command()
 def serve(
-    model: ModelArgument,
+    model: ModelsArgument = None,
+    models: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Folder of models to serve, each loaded when a request names it."),
+    ] = None,
+    idle_unload: Annotated[
+        float,
+        typer.Option(min=0, metavar="SECONDS", help="Time without requests after which a model is unloaded; 0: never."),
+    ] = 0.0,
     host: Annotated[str, typer.Option(help="Listening address; 0.0.0.0 for all interfaces.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Listening port; 0 for any free one.")] = 8000,
     drafter: DrafterOption = "auto",
@@ -98,7 +112,9 @@ def serve(
     served_model_name: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="NAME", help="Model name in the API; several for aliases.", show_default="MODEL, or its file's name"
+            metavar="NAME[=MODEL]",
+            help="Model name in the API; several for aliases. NAME=MODEL for one of several models.",
+            show_default="MODEL, or its file's name",
         ),
     ] = None,
     lora: LoraOption = None,
@@ -112,70 +128,80 @@ def serve(
     log_level: LogLevelOption = LogLevel.info,
     config: ConfigOption = None,  # noqa: ARG001
 ) -> None:
-    """Serve MODEL over the OpenAI and Anthropic APIs. Needs the extra "serve"."""
+    """Serve models over the OpenAI and Anthropic APIs. Needs the extra "serve".
+
+    The first MODEL is loaded at start, others when a request names them. --drafter PATH, --lora and --lora-drafter are
+    for the first.
+    """
     try:
         from outrider.server.allocator import return_large_blocks
         from outrider.server.app import create_app
+        from outrider.server.host import Host
         from outrider.server.keys import read_keys
         from outrider.server.lifecycle import run_until_stopped
         from outrider.server.limits import Limits
-        from outrider.server.metrics import Metrics
+        from outrider.server.model_set import ModelSet
         from outrider.server.origins import is_loopback
         from outrider.server.responses.store import ResponseStore
-        from outrider.server.scheduler import Scheduler
-        from outrider.server.service import Service
         from outrider.server.sockets import address, bind
+        from outrider.server.sources import Sources
     except ImportError as error:
         raise UsageError(f"serving needs {error.name}: pip install 'outrider[serve]'") from error
-    from outrider.console import error_console, load_model, log_to_stderr, threads_line
+    from outrider.console import log_to_stderr
 
     log_to_stderr(log_level)
     if log_level is LogLevel.info:  # the access log has a line for each request
         logging.getLogger("outrider.engine").setLevel(logging.WARNING)
     if shared_history and not lookup:
         raise UsageError("--shared-history drafts by lookup, which --no-lookup switches off: leave one of them out")
-    named, (name, *aliases) = adapters(lora), served_model_name or [served_name(model)]
-    if isinstance(named, dict) and (taken := named.keys() & {name, *aliases}):
-        raise UsageError(f"--lora {min(taken)} has the name of the model: choose another, or --served-model-name")
+    named = served_models(model or [], models, served_model_name or [])
+    own = {"lora": adapters(lora), "lora_drafters": adapter_drafters(lora_drafter)}
+    own |= {} if drafter in ("auto", "off") else {"drafter": drafter}
+    check_first(named, own, given=bool(model))
     keys = read_keys(api_key, api_key_file)
     store = ResponseStore(response_store)
     listeners = bind(host, port)
     return_large_blocks()
-    llm = load_model(
-        model,
-        quantize=quantize,
-        kv_cache_dtype=kv_cache_dtype,
-        drafter=drafter,
-        lookup=lookup,
-        lookup_history=shared_history,
-        prefix_cache_bytes=None if prefix_cache is None else int(prefix_cache * (1 << 30)),
-        prefix_cache_dir=prefix_cache_dir,
-        prefix_cache_disk=prefix_cache_disk,
-        threads=threads,
-        context=context,
-        lora=named,
-        lora_drafters=adapter_drafters(lora_drafter),
-    )
-    metrics = Metrics()
     limits = Limits(waiting=queue_timeout or None, running=timeout or None, idle=keep_alive, stopping=drain_timeout)
-    scheduler = Scheduler(llm, running=running, waiting=waiting, limits=limits, finished=metrics.finished)
+    shared = {
+        "drafter": "off" if drafter == "off" else "auto",
+        "quantize": quantize,
+        "kv_cache_dtype": kv_cache_dtype,
+        "lookup": lookup,
+        "lookup_history": shared_history,
+        "prefix_cache_bytes": None if prefix_cache is None else int(prefix_cache * (1 << 30)),
+        "prefix_cache_dir": prefix_cache_dir,
+        "prefix_cache_disk": prefix_cache_disk,
+        "threads": threads,
+        "context": context,
+    }
+    sources = Sources(
+        Host(keys=keys, limits=limits, ignore_media=ignore_media), shared, {"running": running, "waiting": waiting}
+    )
+    slots = sources.slots(named, own if model else {}, model or ())
+    served = ModelSet(slots, sources.host, idle_unload=idle_unload or None)
+    if model:
+        served.load_first()
     loopback = host if all(is_loopback(listener.getsockname()[0]) for listener in listeners) else None
-    service = Service(
-        llm, scheduler, metrics, name=name, aliases=aliases, keys=keys, limits=limits, ignore_media=ignore_media
-    )
-    url = f"http://{address(host, listeners[0].getsockname()[1])}"
+    announce(served, f"http://{address(host, listeners[0].getsockname()[1])}", threads)
+    run_until_stopped(create_app(served, loopback=loopback, cors=cors or (), store=store), served, limits, listeners)
+
+
+def announce(models: ModelSet, url: str, threads: int | None) -> None:
+    """Says what is served, and where."""
     console = error_console()
-    console.print(f"{threads_line(llm.parts.threads, threads)}; drafter: {llm.drafter.why}", style="dim", markup=False)
-    if names := ", ".join(llm.parts.adapters):
-        console.print(f"adapters: {names}", style="dim", markup=False)
-    console.print(f"{name} at {url}/v1, and a page to try it at {url}/", markup=False)
-    console.print("Ctrl-C stops it; running requests may finish", style="dim", markup=False)
-    run_until_stopped(
-        create_app(service, loopback=loopback, cors=cors or (), store=store), scheduler, limits, listeners
-    )
 
+    def say(line: str, style: str | None = "dim") -> None:
+        console.print(line, style=style, markup=False)
 
-def served_name(model: str) -> str:
-    """The name of a model in the API: as it was asked for; of a file or folder, its name without the suffix."""
-    path = Path(model).expanduser()
-    return path.resolve().name.removesuffix(".gguf") if path.exists() else model
+    first, *others = models.slots
+    if first.service is not None:
+        parts = first.service.parts
+        say(f"{threads_line(parts.threads, threads)}; drafter: {parts.drafter.why}")
+    if adapters := ", ".join(first.adapters):
+        say(f"adapters: {adapters}")
+    later = list(models.slots) if first.service is None else others
+    say(f"{'models' if first.service is None else first.name} at {url}/v1, and a page to try it at {url}/", style=None)
+    if later:
+        say(f"loaded when a request names them: {', '.join(slot.name for slot in later)}")
+    say("Ctrl-C stops it; running requests may finish")

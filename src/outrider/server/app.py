@@ -18,21 +18,22 @@ from outrider import __version__
 from outrider.server import status
 from outrider.server.access import HEADER, Access
 from outrider.server.anthropic import routes as anthropic
-from outrider.server.openai import chat, completions, models, tokens
+from outrider.server.model_set import ModelSet
+from outrider.server.openai import chat, completions, tokens
+from outrider.server.openai import models as listing
 from outrider.server.origins import Origins
 from outrider.server.page import page_routes
 from outrider.server.paths import Paths, not_routed
 from outrider.server.responses import routes as responses
 from outrider.server.responses.live import Responses
 from outrider.server.responses.store import ResponseStore
-from outrider.server.route import error_response
-from outrider.server.service import Service
+from outrider.server.route import Call, error_response
 
 
 def create_app(
-    service: Service, *, loopback: str | None = None, cors: Collection[str] = (), store: ResponseStore | None = None
+    models: ModelSet, *, loopback: str | None = None, cors: Collection[str] = (), store: ResponseStore | None = None
 ) -> FastAPI:
-    """Puts the routes around a service.
+    """Puts the routes around models.
 
     Args:
         loopback: the host's name, if it listens on loopback alone: without keys, other web pages are refused then.
@@ -42,9 +43,9 @@ def create_app(
 
     @contextlib.asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
-        service.start()
+        models.start()
         yield
-        await service.stop()
+        await models.stop()
         await app.state.responses.stop()
 
     everything: dict[str, Any] = {"allow_methods": ("*",), "allow_headers": ("*",), "expose_headers": (HEADER,)}
@@ -61,13 +62,13 @@ def create_app(
         middleware=[
             Middleware(Access),
             Middleware(Paths),
-            Middleware(Origins, cors=cors, loopback=None if service.keys else loopback),
+            Middleware(Origins, cors=cors, loopback=None if models.host.keys else loopback),
             *allowed,
         ],
     )
-    app.state.service, app.state.responses = service, Responses(store or ResponseStore())
+    app.state.models, app.state.responses = models, Responses(store or ResponseStore())
     app.state.routes = []
-    apis = (completions, chat, responses, anthropic, models, tokens, status)
+    apis = (completions, chat, responses, anthropic, listing, tokens, status)
     for router in (*(api.router for api in apis), status.open_router):
         app.include_router(router)
         app.state.routes += [_listed(route) for route in router.routes if isinstance(route, APIRoute)]
@@ -78,7 +79,7 @@ def create_app(
 class _App(FastAPI):
     def openapi(self) -> dict[str, Any]:
         """FastAPI's description, and which routes need a key."""
-        if self.openapi_schema is None and self.state.service.keys:
+        if self.openapi_schema is None and self.state.models.host.keys:
             document = super().openapi()
             document["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
             document["security"] = [{"key": []}]
@@ -87,8 +88,8 @@ class _App(FastAPI):
 
 async def _not_routed(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    state = request.app.state
-    return error_response(state.service, not_routed(error.status_code, request.method, request.url.path, state.routes))
+    call = Call(request.scope)
+    return error_response(call, not_routed(error.status_code, call.method, call.url.path, call.app.state.routes))
 
 
 def _listed(route: APIRoute) -> str:

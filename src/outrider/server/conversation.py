@@ -26,7 +26,7 @@ def chat_generation(
         raise ApiError(400, f"{service.name} is a base model without a chat template: use /v1/completions")
     with about("messages"):
         try:
-            turn = prompts.turn(replace(request, ignore_media=service.ignore_media))
+            turn = prompts.turn(replace(request, ignore_media=service.host.ignore_media))
         except UnknownToolsError as error:
             raise ApiError(400, str(error), param="tools") from error
     field, answer = sampling.constraint()

@@ -10,7 +10,7 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from outrider.server.limits import Limits
-from outrider.server.scheduler import Scheduler
+from outrider.server.model_set import ModelSet
 from outrider.server.sockets import BACKLOG
 
 CLOSING_SECONDS = 5
@@ -26,22 +26,22 @@ class _DrainingServer(uvicorn.Server):
     nonzero.
     """
 
-    def __init__(self, config: uvicorn.Config, scheduler: Scheduler) -> None:
+    def __init__(self, config: uvicorn.Config, models: ModelSet) -> None:
         super().__init__(config)
-        self._scheduler = scheduler
+        self._models = models
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002
         """Handles a signal."""
-        if self._scheduler.draining:
+        if self._models.draining:
             os._exit(128 + sig)
-        self._scheduler.drain()
+        self._models.drain()
 
     async def on_tick(self, counter: int) -> bool:
         """Whether it is time to exit; uvicorn asks ten times a second."""
-        scheduler = self._scheduler
-        if scheduler.draining:
-            answering = self.server_state.tasks or any(scheduler.counts)  # a response in the background has no task
-            self.should_exit = scheduler.timed_out or not answering
+        models = self._models
+        if models.draining:
+            answering = self.server_state.tasks or any(models.counts)  # a response in the background has no task
+            self.should_exit = models.timed_out or not answering
         return await super().on_tick(counter)
 
 
@@ -56,6 +56,6 @@ def configured(app: ASGIApp, limits: Limits) -> uvicorn.Config:
     )
 
 
-def run_until_stopped(app: ASGIApp, scheduler: Scheduler, limits: Limits, listeners: list[socket.socket]) -> None:
+def run_until_stopped(app: ASGIApp, models: ModelSet, limits: Limits, listeners: list[socket.socket]) -> None:
     """Serves at these sockets until SIGINT or SIGTERM; running requests then have `Limits.stopping` seconds."""
-    _DrainingServer(configured(app, limits), scheduler).run(sockets=listeners)
+    _DrainingServer(configured(app, limits), models).run(sockets=listeners)

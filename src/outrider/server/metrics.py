@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric
 
 from outrider.backends import cpu
-from outrider.cache import CachePool
-from outrider.server.scheduler import Job, Scheduler
+from outrider.server.scheduler import Job
 from outrider.server.vllm_names import WithVllmNames
+
+if TYPE_CHECKING:
+    from outrider.server.service import Service
 
 _SECONDS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60)
 
 
 class Metrics:
-    """Counts finished requests; gauges are read on demand."""
+    """Counts the finished requests of one model, over all its loads; gauges are read on demand."""
 
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
@@ -36,11 +39,6 @@ class Metrics:
         self._accepted = counter("spec_decode_num_accepted_tokens", "Drafted tokens that were accepted.")
         self._by_depth = counter(
             "spec_decode_num_accepted_tokens_per_pos", "Accepted tokens by position in the draft.", ("position",)
-        )
-        self._limit_exceeded = counter(
-            "limit_exceeded",
-            "Requests that a limit ended: full (queue length), or the time limits queue, run, reader, body.",
-            ("limit",),
         )
 
         def seconds(name: str, what: str) -> Histogram:
@@ -86,19 +84,35 @@ class Metrics:
         if stats.decoded_tokens:
             self._each.observe(stats.decode_seconds / stats.decoded_tokens)
 
-    def limit_exceeded(self, limit: str) -> None:
-        """Counts a request that a limit rejected or ended."""
-        self._limit_exceeded.labels(limit).inc()
-
-    def text(self, scheduler: Scheduler, caches: CachePool, model: str, adapters: Sequence[str]) -> bytes:
-        """The response of `GET /metrics`. Model and adapters: see `WithVllmNames`."""
-        running, waiting = scheduler.counts
+    def collect(self, service: Service | None, model: str, adapters: Sequence[str]) -> Iterator[Metric]:
+        """All of them, of a model that is loaded or not. Model and adapters: see `WithVllmNames`."""
+        running, waiting = (0, 0) if service is None else service.scheduler.counts
         self._running.set(running)
         self._waiting.set(waiting)
-        self._sequences.set(caches.in_use)
-        self._kv_usage.set(caches.usage)
-        self._kv_config.labels(str(cpu.PAGE_POSITIONS), str(caches.most_pages)).set(1)
-        self._kept.set(caches.kept)
-        self._kept_bytes.set(caches.kept_bytes)
-        self._usage.set(caches.kept_bytes / caches.most_bytes if caches.most_bytes else 0.0)
-        return generate_latest(WithVllmNames(self._registry, model, adapters))
+        caches = None if service is None else service.parts.caches
+        self._sequences.set(0 if caches is None else caches.in_use)
+        self._kv_usage.set(0 if caches is None else caches.usage)
+        self._kept.set(0 if caches is None else caches.kept)
+        self._kept_bytes.set(0 if caches is None else caches.kept_bytes)
+        self._usage.set(caches.kept_bytes / caches.most_bytes if caches is not None and caches.most_bytes else 0.0)
+        self._kv_config.clear()
+        if caches is not None:
+            self._kv_config.labels(str(cpu.PAGE_POSITIONS), str(caches.most_pages)).set(1)
+        return WithVllmNames(self._registry, model, adapters).collect()
+
+
+class LimitMetrics:
+    """Counts what the limits of the server ended, whatever model it was for."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self._exceeded = Counter(
+            "outrider_limit_exceeded",
+            "Requests that a limit ended: full (queue length), or the time limits queue, run, reader, body.",
+            ("limit",),
+            registry=self.registry,
+        )
+
+    def exceeded(self, limit: str) -> None:
+        """Counts a request that a limit rejected or ended."""
+        self._exceeded.labels(limit).inc()

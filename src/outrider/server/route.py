@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncGenerator, Callable, Coroutine
 from typing import Any, TypeVar
 
 from fastapi import Request
@@ -15,13 +16,20 @@ from starlette.responses import JSONResponse, Response
 
 from outrider.engine.outputs import RequestOutput
 from outrider.server.errors import ApiError
+from outrider.server.event_stream import EventStream
 from outrider.server.fields import Fields
 from outrider.server.generation import Run
+from outrider.server.host import Host
+from outrider.server.model_set import Lease, ModelSet
 from outrider.server.service import Service
 
 MAX_BODY_BYTES = 8 << 20
 _CLIENT_GONE = 499
 """nginx's status for a client that left; nobody reads it."""
+_SOON_SECONDS = 1.0
+"""How long a stream's headers wait for a model that is being loaded; then they are sent, and comments after them."""
+_RETRY_SECONDS = 5
+"""`Retry-After` of a model that is not loaded."""
 
 Asked = TypeVar("Asked", bound=Fields)
 Result = TypeVar("Result")
@@ -31,10 +39,32 @@ class Call(Request):
     """A request to a route."""
 
     @property
+    def models(self) -> ModelSet:
+        """All models of the server."""
+        models: ModelSet = self.app.state.models
+        return models
+
+    @property
+    def host(self) -> Host:
+        """What they share."""
+        return self.models.host
+
+    @property
+    def lease(self) -> Lease | None:
+        """Of the model that it is for, once that is loaded; None on routes that are for none."""
+        return getattr(self.state, "lease", None)
+
+    @property
     def service(self) -> Service:
         """The model that it is for."""
-        service: Service = self.app.state.service
-        return service
+        assert self.lease is not None
+        return self.lease.service
+
+    @property
+    def retry_after(self) -> int:
+        """Seconds after which to try again."""
+        service = None if self.lease is None else self.lease.slot.service
+        return _RETRY_SECONDS if service is None else service.scheduler.retry_after
 
     @property
     def key(self) -> int | None:
@@ -43,7 +73,7 @@ class Call(Request):
         Raises:
             ApiError: the key is missing or wrong.
         """
-        keys = self.service.keys
+        keys = self.host.keys
         scheme, _, token = self.headers.get("authorization", "").partition(" ")
         token = token.strip() if scheme.lower() == "bearer" else self.headers.get("x-api-key", "")
         key = keys.index(token.encode("latin-1"))  # the header's bytes
@@ -54,7 +84,7 @@ class Call(Request):
 
     def cache_salt(self, salt: str | None) -> str:
         """The `SamplingParams.cache_salt` of its jobs, from the salt that it gives."""
-        return self.service.keys.scope(self.key, salt or "").hex()
+        return self.host.keys.scope(self.key, salt or "").hex()
 
     async def parse(self, model: type[Asked]) -> Asked:
         """Its body, checked in a worker thread.
@@ -65,10 +95,10 @@ class Call(Request):
         kind = self.headers.get("content-type", "")
         if kind.partition(";")[0].strip().lower() != "application/json":
             raise ApiError(415, f"the Content-Type is {kind!r}: send JSON, as application/json")
-        return await self.service.in_thread(_parsed, await self._read(), model)
+        return await self.host.in_thread(_parsed, await self._read(), model)
 
     async def _read(self) -> bytes:
-        body, seconds = bytearray(), self.service.limits.body
+        body, seconds = bytearray(), self.host.limits.body
         try:
             async with asyncio.timeout(seconds):
                 async for part in self.stream():
@@ -148,14 +178,52 @@ class ApiRoute(APIRoute):
                 if self.body_field is not None:
                     model: Any = self.body_field.field_info.annotation
                     arguments["asked"] = await call.parse(model)
-                response: Response = await self.endpoint(call=call, **arguments)
+                return await self._answer(call, arguments)
             except ClientDisconnect:
                 return Response(status_code=_CLIENT_GONE)
             except Exception as error:
-                return error_response(call.service, call.service.error(error), self.error_body)
-            return response
+                return error_response(call, call.host.error(error), self.error_body)
 
         return handle
+
+    async def _answer(self, call: Call, arguments: dict[str, Any]) -> Response:
+        """The endpoint's response. The model that a body names is loaded before."""
+        asked = arguments.get("asked")
+        if asked is None:
+            return await self._response(call, arguments)
+        with call.models.lease(asked.model) as lease:
+            if not lease.take():
+                if not getattr(asked, "stream", False):
+                    await call.while_connected(lease.ready())
+                elif not await _is_soon_ready(lease):
+                    return EventStream(call, None, self._after_loading(call, arguments))
+            call.state.lease = lease
+            return await self._response(call, arguments)
+
+    async def _after_loading(self, call: Call, arguments: dict[str, Any]) -> AsyncGenerator[str, None]:
+        """The events of a stream that began before its model was loaded."""
+        with call.models.lease(arguments["asked"].model) as lease:
+            await lease.ready()
+            call.state.lease = lease
+            response = await self._response(call, arguments)
+            assert isinstance(response, EventStream)
+            async with contextlib.aclosing(response.events()) as events:
+                async for event in events:
+                    yield event
+
+    async def _response(self, call: Call, arguments: dict[str, Any]) -> Response:
+        response: Response = await self.endpoint(call=call, **arguments)
+        return response
+
+
+async def _is_soon_ready(lease: Lease) -> bool:
+    """Waits a moment for a model, so that what fails at once is an error with a status and not an event."""
+    try:
+        async with asyncio.timeout(_SOON_SECONDS):
+            await lease.ready()
+    except TimeoutError:
+        return False
+    return True
 
 
 class OpenRoute(ApiRoute):
@@ -165,11 +233,11 @@ class OpenRoute(ApiRoute):
 
 
 def error_response(
-    service: Service, error: ApiError, form: Callable[[ApiError], dict[str, Any]] = ApiRoute.error_body
+    call: Call, error: ApiError, form: Callable[[ApiError], dict[str, Any]] = ApiRoute.error_body
 ) -> Response:
     """An error in an API's form. A server that drains closes the connection, so that the next request finds another."""
-    headers = {"Retry-After": str(service.scheduler.retry_after)} if error.retry else {}
-    if service.scheduler.draining:
+    headers = {"Retry-After": str(call.retry_after)} if error.retry else {}
+    if call.models.draining:
         headers["Connection"] = "close"
     return JSONResponse(form(error), error.status, headers)
 

@@ -18,6 +18,7 @@ from outrider.engine.request import Request
 from outrider.errors import OutriderError, UsageError
 from outrider.server.errors import ApiError
 from outrider.server.limits import Limits
+from outrider.server.turns import Turns
 
 Result = TypeVar("Result")
 
@@ -25,7 +26,7 @@ _log = logging.getLogger("outrider.server")
 _IDLE_SECONDS = 0.5
 _FIRST_ESTIMATE, _SHORTEST_RETRY, _LONGEST_RETRY = 5.0, 1, 60
 """Seconds: the estimated run time of a request before one has finished, and the bounds of `retry_after`."""
-_SHUTTING_DOWN = "the server is shutting down: send the request again later"
+SHUTTING_DOWN = "the server is shutting down: send the request again later"
 
 
 @dataclass(eq=False)
@@ -56,6 +57,7 @@ class Scheduler:
         waiting: maximum queue length.
         limits: time limits of a job in the queue and in the batch.
         finished: called by the scheduler's thread with every job that leaves the batch.
+        turns: of the passes of all models of the process.
     """
 
     def __init__(
@@ -66,8 +68,9 @@ class Scheduler:
         waiting: int = 64,
         limits: Limits | None = None,
         finished: Callable[[Job], None] = lambda _: None,
+        turns: Turns | None = None,
     ) -> None:
-        self._engine, self._finished = llm.parts.engine, finished
+        self._engine, self._finished, self._turns = llm.parts.engine, finished, turns or Turns()
         self.most_running, self._most_waiting = running, waiting
         self._limits = limits or Limits()
         self._mean_seconds = _FIRST_ESTIMATE  # moving average of the time in the batch
@@ -95,12 +98,14 @@ class Scheduler:
             self.draining = True
 
     def stop(self) -> None:
-        """As `drain`; returns when all jobs and the thread have ended."""
+        """As `drain`; returns when all jobs and the thread have ended. Lets go of the engine, as runs that have ended
+        still refer to this object."""
         self.drain()
         with self._changed:
             self._stopped = True
             self._changed.notify_all()
         self._thread.join()
+        del self._engine
 
     @property
     def alive(self) -> bool:
@@ -158,12 +163,12 @@ class Scheduler:
     def check_ready(self) -> None:
         """Raises ApiError if the server is shutting down."""
         if self.draining:
-            raise ApiError(503, _SHUTTING_DOWN, kind="server_error")
+            raise ApiError(503, SHUTTING_DOWN, kind="server_error")
 
     def _check_open(self) -> None:
         """For what belongs to a request that was accepted: draining lets it finish."""
         if self._stopped or self.timed_out:
-            raise ApiError(503, _SHUTTING_DOWN, kind="server_error")
+            raise ApiError(503, SHUTTING_DOWN, kind="server_error")
 
     def _check_room(self) -> None:
         self.check_ready()
@@ -184,7 +189,7 @@ class Scheduler:
             try:
                 if self.timed_out:
                     work.close()
-                    raise ApiError(503, _SHUTTING_DOWN, kind="server_error")
+                    raise ApiError(503, SHUTTING_DOWN, kind="server_error")
                 next(work)
             except StopIteration as end:
                 result.set_result(end.value)
@@ -217,7 +222,8 @@ class Scheduler:
                 self._expire_waiting()
                 self._join()
             for _ in range(len(self._calls)):  # callers that go on at once do not keep the batch waiting
-                self._calls.popleft()()
+                with self._turns:
+                    self._calls.popleft()()
             if self.timed_out:
                 self._abandon_all()
             for job in [t for t in self._running if t.cancelled]:
@@ -226,7 +232,8 @@ class Scheduler:
             for job in list(self._joining):
                 self._begin(job)
             try:
-                self._engine.step()
+                with self._turns:
+                    self._engine.step()
             except Exception as error:
                 # The error cannot be attributed to one request: the whole batch ends, the server goes on.
                 _log.exception("a pass failed")
@@ -279,19 +286,20 @@ class Scheduler:
             self._running += [job] if began else []
 
     def _deliver(self, job: Job) -> None:
-        assert job.request is not None
-        if job.request.error is not None:
+        request = job.request
+        assert request is not None
+        if request.error is not None:
             self._leave(job)
-            job.deliver(OutriderError(f"internal server error: {job.request.error}"))
+            job.deliver(OutriderError(f"internal server error: {request.error}"))
             return
-        piece = job.request.take_piece()
+        piece = request.take_piece()
         if piece.finish_reason is not None:
-            job.output = job.request.output()
+            job.output = request.output()
             self._leave(job)
             if job.began is not None:
                 self._mean_seconds += 0.2 * (time.perf_counter() - job.began - self._mean_seconds)
-        if job.request.problem is not None:
-            job.deliver(UsageError(f"the grammar cannot go on: {job.request.problem}"))
+        if request.problem is not None:
+            job.deliver(UsageError(f"the grammar cannot go on: {request.problem}"))
         elif piece.token_ids or piece.text or piece.finish_reason is not None:
             job.deliver(piece)
 
@@ -300,6 +308,7 @@ class Scheduler:
         self._engine.cancel(job.request)
         self._running.remove(job)
         self._finished(job)
+        job.request = None  # the job may outlive the model
 
     def _abandon_all(self) -> None:
         """Ends all jobs: the time for draining is over."""
@@ -311,4 +320,4 @@ class Scheduler:
         for job in running:
             self._leave(job)
         for job in left:
-            job.deliver(ApiError(503, _SHUTTING_DOWN, kind="server_error"))
+            job.deliver(ApiError(503, SHUTTING_DOWN, kind="server_error"))

@@ -8,6 +8,7 @@ from fastapi import APIRouter
 from pydantic import BaseModel
 from starlette.responses import PlainTextResponse, Response
 
+from outrider.server.all_metrics import metrics_text
 from outrider.server.errors import ApiError
 from outrider.server.openai.shapes import ERRORS
 from outrider.server.route import ApiRoute, Call, OpenRoute, json_response
@@ -17,7 +18,7 @@ open_router = APIRouter(route_class=OpenRoute, responses=ERRORS)
 
 
 class Health(BaseModel):
-    """Requests in the batch and in the queue."""
+    """Requests in the batch and in the queue, of all models."""
 
     status: Literal["ok"] = "ok"
     running: int
@@ -27,10 +28,10 @@ class Health(BaseModel):
 @open_router.get("/health", response_model=Health, openapi_extra={"security": []})
 async def health(call: Call) -> Response:
     """200 while the process can answer, draining too; 503 asks for a restart."""
-    scheduler = call.service.scheduler
-    if not scheduler.alive:
+    models = call.models
+    if not models.alive:
         raise ApiError(503, "the engine's thread has ended: restart the server, and see its log", kind="server_error")
-    running, waiting = scheduler.counts
+    running, waiting = models.counts
     return json_response(Health(running=running, waiting=waiting))
 
 
@@ -42,14 +43,13 @@ class Ready(BaseModel):
 
 @open_router.get("/ready", response_model=Ready, openapi_extra={"security": []})
 async def ready(call: Call) -> Response:
-    """200 while the server accepts requests: the model is loaded, and no signal to stop has come."""
-    call.service.scheduler.check_ready()
+    """200 while the server accepts requests: no signal to stop has come, and the model is loaded, or one of several can
+    be."""
+    call.models.check_ready()
     return json_response(Ready())
 
 
 @router.get("/metrics", response_class=PlainTextResponse)
 async def metrics(call: Call) -> Response:
     """Prometheus metrics."""
-    service = call.service
-    text = service.metrics.text(service.scheduler, service.parts.caches, service.name, service.adapters)
-    return Response(text, media_type="text/plain; version=0.0.4")
+    return Response(metrics_text(call.models), media_type="text/plain; version=0.0.4")

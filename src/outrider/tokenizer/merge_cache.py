@@ -23,14 +23,19 @@ _DIGEST_BYTES = 32
 
 
 def file_for(tables: TokenizerTables) -> Path | None:
-    """The file for the merges of these tables; None without a cache folder. Hashing takes 20 ms for Gemma."""
+    """The file for the merges of these tables; None without a cache folder."""
+    folder = user_cache("tokenizers")
+    return None if folder is None else folder / f"{digest_of(tables).hex()[:32]}.merges"
+
+
+def digest_of(tables: TokenizerTables) -> bytes:
+    """Tells tables apart. Takes 20 ms for Gemma."""
     digest = hashlib.sha256(_FORMAT)
     for texts in [tables.model], tables.tokens, tables.merges or []:
         digest.update("\0".join([*texts, ""]).encode("utf-8", "surrogatepass") + b"\0")
     for column in tables.scores, tables.token_types:
         digest.update(b"\0" if column is None else np.ascontiguousarray(column).tobytes())
-    folder = user_cache("tokenizers")
-    return None if folder is None else folder / f"{digest.hexdigest()[:32]}.merges"
+    return digest.digest()
 
 
 def read(file: Path | None, vocab_size: int) -> Ints | None:

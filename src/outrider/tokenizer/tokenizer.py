@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tokenizers
@@ -12,7 +14,9 @@ import tokenizers
 from outrider.checkpoints.tokenizer_tables import TokenizerTables
 from outrider.errors import CheckpointError, UsageError
 from outrider.tokenizer.build import SPACE, encoders_from_tables
+from outrider.tokenizer.encoders import Encoders, shared
 from outrider.tokenizer.json_file import bos_of, encoders_from_file
+from outrider.tokenizer.merge_cache import digest_of
 from outrider.tokenizer.token_kinds import CONTROL, UNKNOWN, USER_DEFINED, is_mark, kinds_of
 from outrider.tokenizer.utf8 import text_of, without_surrogates
 
@@ -58,6 +62,8 @@ class Tokenizer:
         self._pieces: dict[int, bytes] = {}
         self._special_ids: dict[str, int] | None = None
         self._longest = 0
+        self.encoders: Encoders | None = None
+        """Those of the checkpoint: others that open it share them as long as anyone refers to them."""
         self.vocab_size = max(texts, default=-1) + 1
 
     @classmethod
@@ -70,12 +76,13 @@ class Tokenizer:
         kinds = kinds_of(tables)
         marks = [t for t in np.flatnonzero(kinds == USER_DEFINED).tolist() if is_mark(tables.tokens[t], written)]
         hidden = frozenset([*np.flatnonzero((kinds == CONTROL) | (kinds == UNKNOWN)).tolist(), *marks])
-        plain, special = encoders_from_tables(tables, hidden)
-        return cls(
-            plain,
-            special,
-            texts=dict(enumerate(tables.tokens)),
-            hidden=hidden,
+
+        def build() -> Encoders:
+            return Encoders(*encoders_from_tables(tables, hidden), dict(enumerate(tables.tokens)), hidden)
+
+        key = digest_of(tables) + repr((tables.unknown_token_id, sorted(hidden))).encode()
+        return cls._of(
+            shared(key, build),
             bos_token_id=tables.bos_token_id if tables.add_bos else None,
             space_prefix=tables.add_space_prefix,
             marks_are_spaces=tables.model == "llama",
@@ -88,14 +95,19 @@ class Tokenizer:
         Args:
             written: as for `from_tables`.
         """
-        plain, special, hidden = encoders_from_file(path, written)
-        return cls(
-            plain,
-            special,
-            texts={token: text for text, token in special.get_vocab().items()},
-            hidden=hidden,
-            bos_token_id=bos_of(special),
-        )
+
+        def build() -> Encoders:
+            plain, special, hidden = encoders_from_file(path, written)
+            return Encoders(plain, special, {token: text for text, token in special.get_vocab().items()}, hidden)
+
+        encoders = shared(_file_digest(path) + written.encode("utf-8", "surrogatepass"), build)
+        return cls._of(encoders, bos_token_id=bos_of(encoders.special))
+
+    @classmethod
+    def _of(cls, encoders: Encoders, **options: Any) -> Tokenizer:
+        made = cls(encoders.plain, encoders.special, texts=encoders.texts, hidden=encoders.hidden, **options)
+        made.encoders = encoders
+        return made
 
     def pad(self, vocabulary: int) -> None:
         """Ids below `vocabulary` that have no text get an empty one: a model may have logits for ids that its
@@ -188,6 +200,15 @@ class Tokenizer:
             raise UsageError(f"token id {token} is outside the vocabulary of {self.vocab_size} tokens")
         byte = _BYTE.fullmatch(text)
         return bytes([int(byte[1], 16)]) if byte else text.replace(SPACE, " ").encode("utf-8", "replace")
+
+
+def _file_digest(path: Path) -> bytes:
+    """Tells tokenizer.json files apart; of one that cannot be read, nothing."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").digest()
+    except OSError:
+        return b""
 
 
 def open_tokenizer(source: TokenizerTables | Path, *, path: Path | None = None, written: str = "") -> Tokenizer:

@@ -79,8 +79,7 @@ class TokenCount(BaseModel):
 async def messages(call: Call, asked: MessagesRequest) -> Response:
     """The model's next turn."""
     service = call.service
-    _check_model(call, asked)
-    generation, markers = await service.in_thread(_generation, call, asked)
+    generation, markers = await call.host.in_thread(_generation, call, asked)
     run = await service.begin(generation)
     reader, show = markers.reader(), asked.thinking is None or asked.thinking.display != "omitted"
     if asked.stream:
@@ -94,15 +93,9 @@ async def messages(call: Call, asked: MessagesRequest) -> Response:
 @router.post("/count_tokens", response_model=TokenCount)
 async def count_tokens(call: Call, asked: Prompted) -> Response:
     """The length of the prompt that a request makes."""
-    _check_model(call, asked)
     counted = asked.model_dump(by_alias=True) | {"max_tokens": 1}
-    generation, _ = await call.service.in_thread(_generation, call, MessagesRequest.checked(counted))
+    generation, _ = await call.host.in_thread(_generation, call, MessagesRequest.checked(counted))
     return json_response(TokenCount(input_tokens=len(generation.prompts[0][0])))
-
-
-def _check_model(call: Call, asked: Prompted) -> None:
-    if asked.model:
-        call.service.check_model(asked.model)
 
 
 def _generation(call: Call, asked: MessagesRequest) -> tuple[Generation, Markers]:

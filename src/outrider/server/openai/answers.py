@@ -66,7 +66,7 @@ async def respond(
         stats = [run.stats(index, out.stats) for index, out in enumerate(outputs)]
         return json_response(whole(**head, choices=choices, usage=Usage.of(outputs, run.generation.n), outrider=stats))
 
-    return await call.service.in_thread(written)  # log-probabilities of many tokens take a while
+    return await call.host.in_thread(written)  # log-probabilities of many tokens take a while
 
 
 async def _chunks(

@@ -222,8 +222,7 @@ class TurnWriter:
 async def chat_completions(call: Call, asked: ChatRequest) -> Response:
     """The model's next turn in a conversation."""
     service = call.service
-    service.check_model(asked.model)
-    generation, markers = await service.in_thread(asked.generation, call)
+    generation, markers = await call.host.in_thread(asked.generation, call)
     run = await service.begin(generation)
     writers = [TurnWriter(service.tokenizer, markers.reader(), logprobs=asked.logprobs) for _ in run.answers]
     return await respond(call, asked, run, writers, ChatCompletion, ChatChunk)

@@ -202,11 +202,10 @@ def _writers(tokenizer: Tokenizer, asked: CompletionRequest, run: Run) -> list[C
 async def completions(call: Call, asked: CompletionRequest) -> Response:
     """Continue texts."""
     service = call.service
-    service.check_model(asked.model)
-    generation = await service.in_thread(asked.generation, call)
+    generation = await call.host.in_thread(asked.generation, call)
     run = Run(service.scheduler, generation, await call.while_connected(service.prepare(generation)))
     try:
-        writers = await service.in_thread(_writers, service.tokenizer, asked, run)
+        writers = await call.host.in_thread(_writers, service.tokenizer, asked, run)
     except BaseException:
         run.cancel()
         raise

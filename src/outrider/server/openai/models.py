@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 from fastapi import APIRouter
@@ -10,21 +11,22 @@ from starlette.responses import Response
 
 from outrider.server.openai.shapes import ERRORS, omitted
 from outrider.server.route import ApiRoute, Call, json_response
-from outrider.server.service import Service
+from outrider.server.slot import Slot, State
 
 router = APIRouter(prefix="/v1/models", route_class=ApiRoute, responses=ERRORS)
 
 
 class Abilities(BaseModel):
-    """Whether the model has a chat template, and which drafters are active."""
+    """Whether the model has a chat template, which drafters are active (none until it is loaded), and its state; a
+    request loads one that is unloaded."""
 
     chat: bool
-    drafters: list[str]
+    drafters: Sequence[str]
+    state: State
 
 
 class Model(BaseModel):
-    """The served model or an adapter of it, in OpenAI's fields and in Anthropic's. `parent`: as vLLM names an adapter's
-    model."""
+    """A model or an adapter of one, in OpenAI's fields and in Anthropic's. `parent`: as vLLM names an adapter's."""
 
     id: str
     object: Literal["model"] = "model"
@@ -39,7 +41,7 @@ class Model(BaseModel):
 
 
 class ModelList(BaseModel):
-    """All served models."""
+    """All models."""
 
     object: Literal["list"] = "list"
     data: list[Model]
@@ -50,20 +52,21 @@ class ModelList(BaseModel):
 
 @router.get("", response_model=ModelList)
 async def models(call: Call) -> Response:
-    """The served model and its adapters."""
-    names = (*call.service.names, *call.service.adapters)
-    data = [_described(call.service, name) for name in names]
+    """The models and their adapters, loaded or not."""
+    names = call.models.names
+    data = [_described(call.models.find(name), name) for name in names]
     return json_response(ModelList(data=data, first_id=names[0], last_id=names[-1]))
 
 
 @router.get("/{model:path}", response_model=Model)
 async def model(call: Call, model: str) -> Response:
     """One model."""
-    call.service.check_model(model, param=None)
-    return json_response(_described(call.service, model))
+    return json_response(_described(call.models.find(model, param=None), model))
 
 
-def _described(service: Service, name: str) -> Model:
-    abilities = Abilities(chat=service.parts.chat is not None, drafters=service.parts.engine.planner.sources)
-    parent = service.name if name in service.adapters else None
-    return Model(id=name, display_name=name, max_model_len=service.context, parent=parent, outrider=abilities)
+def _described(slot: Slot, name: str) -> Model:
+    about = slot.about
+    assert about is not None
+    abilities = Abilities(chat=about.chat, drafters=about.drafters, state=slot.state)
+    parent = slot.name if name in slot.adapters else None
+    return Model(id=name, display_name=name, max_model_len=about.context, parent=parent, outrider=abilities)

@@ -14,6 +14,7 @@ from outrider.server.openai.chat import ChatRequest
 from outrider.server.openai.shapes import ERRORS, omitted
 from outrider.server.openai.tools import Tool
 from outrider.server.route import ApiRoute, Call, json_response
+from outrider.server.service import Service
 
 router = APIRouter(route_class=ApiRoute, responses=ERRORS)
 
@@ -86,8 +87,7 @@ class TokenizerInfo(BaseModel):
 async def tokenize(call: Call, asked: TokenizeRequest) -> Response:
     """Token ids of a text or a conversation."""
     service = call.service
-    service.check_model(asked.model)
-    ids = await service.in_thread(asked.ids, call)
+    ids = await call.host.in_thread(asked.ids, call)
     pieces = [service.tokenizer.piece(token, skip_special=False).decode("utf-8", "replace") for token in ids]
     strs = pieces if asked.return_token_strs else None
     return json_response(TokenizeResponse(count=len(ids), max_model_len=service.context, tokens=ids, token_strs=strs))
@@ -96,20 +96,27 @@ async def tokenize(call: Call, asked: TokenizeRequest) -> Response:
 @router.post("/detokenize", response_model=DetokenizeResponse)
 async def detokenize(call: Call, asked: DetokenizeRequest) -> Response:
     """Text of token ids."""
-    service = call.service
-    service.check_model(asked.model)
-    return json_response(DetokenizeResponse(prompt=await service.in_thread(asked.text, call)))
+    return json_response(DetokenizeResponse(prompt=await call.host.in_thread(asked.text, call)))
 
 
-@router.get("/tokenizer_info", response_model=TokenizerInfo)
+_MODEL = {"in": "query", "name": "model", "schema": {"type": "string"}}
+
+
+@router.get("/tokenizer_info", response_model=TokenizerInfo, openapi_extra={"parameters": [_MODEL]})
 async def tokenizer_info(call: Call) -> Response:
-    """Special tokens and the chat template."""
-    parts, tokenizer = call.service.parts, call.service.tokenizer
+    """Special tokens and the chat template; `?model=` names one of several models."""
+    with call.models.lease(call.query_params.get("model", "")) as lease:
+        if not lease.take():
+            await call.while_connected(lease.ready())
+        return json_response(_info(lease.service))
+
+
+def _info(service: Service) -> TokenizerInfo:
+    parts, tokenizer = service.parts, service.tokenizer
     begins = tokenizer.encode("")
-    info = TokenizerInfo(
+    return TokenizerInfo(
         bos_token=tokenizer.decode(begins, skip_special=False) or None,
         eos_token=tokenizer.decode([min(parts.target.config.end_token_ids)], skip_special=False),
         chat_template=None if parts.prompts.template is None else parts.prompts.template.source,
-        model_max_length=call.service.context,
+        model_max_length=service.context,
     )
-    return json_response(info)

@@ -11,7 +11,7 @@ import { Log } from "./log.js";
 import { sourceName } from "./marks.js";
 import { sendingNote, sends } from "./sending_key.js";
 import { loadSettings, restoreDefaults, setting, wrongField } from "./settings.js";
-import { forgetKey, keepKey, keepTab, readKey, readTab } from "./storage.js";
+import { forgetKey, keepKey, keepModel, keepTab, readKey, readModel, readTab } from "./storage.js";
 import { listenForTips } from "./tips.js";
 
 const byId = (id) => document.getElementById(id);
@@ -39,7 +39,7 @@ function showLog() {
   const busy = running !== null;
   log.rest(busy);
   for (const id of ["clear", "export"]) byId(id).disabled = busy || !path.length;
-  byId("mode").disabled = busy;
+  for (const id of ["mode", "models"]) byId(id).disabled = busy;
   byId("run").disabled = false;
   byId("run").hidden = busy;
   byId("stop").hidden = !busy;
@@ -127,7 +127,9 @@ async function answer(parent) {
   showError(null);
   showLog();
   log.toEnd();
-  const started = ({ name }) => say(node.answers.length > 1 ? `Running ${name.toLowerCase()} …` : "Answering …");
+  const loading = model.outrider.state === "ready" ? "" : `Loading ${model.id}, if it is not loaded. `;
+  const started = ({ name }) =>
+    say(loading + (node.answers.length > 1 ? `Running ${name.toLowerCase()} …` : "Answering …"));
   let problem = null;
   try {
     await generate(log.viewOf(node).panels, body, running.signal, started);
@@ -135,6 +137,7 @@ async function answer(parent) {
     problem = error;
   }
   running = null;
+  if (loading && !problem) await meet(); // now its drafters are known
   conclude(talk, parent, node, problem);
 }
 
@@ -223,16 +226,19 @@ const log = new Log(byId("log"), actions);
 async function meet() {
   const first = model === null;
   try {
-    model = (await (await call("v1/models")).json()).data[0];
+    const { data } = await (await call("v1/models")).json();
+    model = data.find(({ id }) => id === readModel()) ?? data[0];
+    showModels(data);
   } catch (problem) {
     byId("model").textContent = "";
     showError(problem, problem.status === 401 ? null : meet);
     return;
   }
-  const { chat, drafters } = model.outrider;
+  const { chat, drafters, state } = model.outrider;
   const drafts = drafters.length ? `drafts by ${drafters.map(sourceName).join(", ")}` : "nothing drafts here";
   const missing = drafters.includes("mtp") || !drafters.length ? "" : " (no MTP drafter is loaded)";
-  byId("model").textContent = `${model.id}, context ${model.max_model_len}, ${drafts}${missing}`;
+  const what = state === "ready" ? drafts + missing : "not loaded: the first request loads it";
+  byId("model").textContent = `${model.id}, context ${model.max_model_len}, ${what}`;
   document.title = `${model.id} – outrider`;
   byId("mode").hidden = !chat;
   const samples = document.querySelectorAll("#legend [data-source]");
@@ -243,6 +249,12 @@ async function meet() {
   showError(null);
   if (first) restore();
   showMode();
+}
+
+function showModels(models) {
+  const options = models.map(({ id }) => new Option(id, id, id === model.id, id === model.id));
+  byId("models").replaceChildren(...options);
+  byId("models").hidden = models.length < 2;
 }
 
 function openSettings() {
@@ -271,6 +283,10 @@ byId("attach").addEventListener("click", () => byId("file-input").click());
 byId("open-settings").addEventListener("click", openSettings);
 byId("defaults").addEventListener("click", restoreDefaults);
 byId("mode").addEventListener("change", showMode);
+byId("models").addEventListener("change", async ({ target }) => {
+  keepModel(target.value);
+  await meet();
+});
 byId("drafting").addEventListener("change", showMode);
 byId("clear").addEventListener("click", () => {
   if (!confirm("Discard this conversation? Export keeps it as a file.")) return;

@@ -4,6 +4,7 @@
 const KEY = "outrider.key";
 const SETTINGS = "outrider.settings";
 const TAB = "outrider.tab";
+const MODEL = "outrider.model";
 
 // A browser may refuse storage; then everything lives until the page is closed.
 const inMemory = new Map();
@@ -45,6 +46,10 @@ export function forgetKey() {
 
 export const readSettings = () => read(browser, SETTINGS) ?? {};
 export const keepSettings = (settings) => browser.setItem(SETTINGS, JSON.stringify(settings));
+
+// The model that was chosen in this tab.
+export const readModel = () => tab.getItem(MODEL) ?? "";
+export const keepModel = (id) => tab.setItem(MODEL, id);
 
 export const readTab = () => read(tab, TAB);
 

@@ -12,11 +12,12 @@ from typing import Any
 from outrider.engine.outputs import RequestOutput
 from outrider.errors import OutriderError
 from outrider.server.generation import Run
+from outrider.server.host import Host
+from outrider.server.model_set import Lease
 from outrider.server.responses.events import ResponseWriter, as_text
 from outrider.server.responses.items import Item
 from outrider.server.responses.shapes import ResponseObject
 from outrider.server.responses.store import ResponseStore, Stored
-from outrider.server.service import Service
 
 
 class CancelledByClientError(OutriderError):
@@ -77,8 +78,8 @@ class LiveResponse:
         keeping: None if it is not stored.
     """
 
-    def __init__(self, service: Service, run: Run, writer: ResponseWriter, keeping: Keeping | None) -> None:
-        self._service, self._run, self._writer, self._keeping = service, run, writer, keeping
+    def __init__(self, host: Host, run: Run, writer: ResponseWriter, keeping: Keeping | None) -> None:
+        self._host, self._run, self._writer, self._keeping = host, run, writer, keeping
         self._cancelled = self._dropped = self._over = False
         self.stored = False
         self._events: list[dict[str, Any]] = []  # of a response in the background
@@ -108,9 +109,9 @@ class LiveResponse:
             async for event in events:
                 yield as_text(event)
 
-    def start(self) -> None:
-        """Generates it in the background."""
-        self._task = asyncio.create_task(self._collect())
+    def start(self, lease: Lease) -> None:
+        """Generates it in the background; the lease ends with it."""
+        self._task = asyncio.create_task(self._collect(lease))
 
     async def follow(self, after: int = -1) -> AsyncGenerator[str, None]:
         """The events of a response in the background, after the one with this number."""
@@ -139,13 +140,14 @@ class LiveResponse:
         self._dropped = True
         self.cancel()
 
-    async def _collect(self) -> None:
+    async def _collect(self, lease: Lease) -> None:
         try:
             async for event in self._generate():
                 async with self._changed:
                     self._events.append(event)
                     self._changed.notify_all()
         finally:
+            lease.end()
             async with self._changed:
                 self._over = True
                 self._changed.notify_all()
@@ -168,7 +170,7 @@ class LiveResponse:
                 for event in writer.cancel():
                     yield event
             except Exception as error:
-                for event in writer.fail(self._service.error(error)):
+                for event in writer.fail(self._host.error(error)):
                     yield event
             await self._keep()
             yield writer.last()

@@ -46,9 +46,8 @@ class _Prepared:
 async def create(call: Call, asked: ResponsesRequest) -> Response:
     """The model's next turn."""
     service, responses = call.service, _responses(call)
-    service.check_model(asked.model)
     response = asked.response(asked.model or service.name, service.sampling)
-    prepared = await service.in_thread(_prepared, call, asked, response.id, asked.logprobs)
+    prepared = await call.host.in_thread(_prepared, call, asked, response.id, asked.logprobs)
     run = await service.begin(prepared.generation)
     writer = ResponseWriter(
         response,
@@ -58,11 +57,11 @@ async def create(call: Call, asked: ResponsesRequest) -> Response:
         summary=asked.summarized,
         opaque=asked.opaque,
     )
-    live = LiveResponse(
-        service, run, writer, Keeping(responses, prepared.scope, prepared.input) if asked.store else None
-    )
+    keeping = Keeping(responses, prepared.scope, prepared.input) if asked.store else None
+    live = LiveResponse(call.host, run, writer, keeping)
     if asked.background:
-        live.start()
+        assert call.lease is not None
+        live.start(call.lease.again())
         return EventStream(call, None, live.follow()) if asked.stream else _answer(response)
     if asked.stream:
         return EventStream(call, run, live.stream())
@@ -72,8 +71,7 @@ async def create(call: Call, asked: ResponsesRequest) -> Response:
 @router.post("/input_tokens", response_model=InputTokens)
 async def input_tokens(call: Call, asked: Prompted) -> Response:
     """The length of the prompt that a request makes."""
-    call.service.check_model(asked.model)
-    prepared = await call.service.in_thread(_prepared, call, asked, "", None)
+    prepared = await call.host.in_thread(_prepared, call, asked, "", None)
     return _answer(InputTokens(input_tokens=len(prepared.generation.prompts[0][0])))
 
 
@@ -160,7 +158,7 @@ def _answer(body: BaseModel) -> Response:
 
 async def _answer_stored(call: Call, body: BaseModel | dict[str, Any]) -> Response:
     """What a request of any size left is written in a worker thread."""
-    return Response(await call.service.in_thread(as_json, body), media_type="application/json")
+    return Response(await call.host.in_thread(as_json, body), media_type="application/json")
 
 
 def _responses(call: Call) -> Responses:
@@ -175,7 +173,7 @@ def _scope(call: Call) -> bytes:
         raise ApiError(
             400, f"cache_salt has {len(salt)} characters: give at most {MAX_CLIENT_SALT}", param="cache_salt"
         )
-    return call.service.keys.scope(call.key, salt)
+    return call.host.keys.scope(call.key, salt)
 
 
 def _whole_number(call: Call, name: str, default: int) -> int:
@@ -193,7 +191,7 @@ async def _stored(call: Call, response_id: str) -> Stored:
 
 async def _from_store(call: Call, function: Callable[..., Any], *arguments: object) -> Any:
     try:
-        return await call.service.in_thread(function, *arguments)
+        return await call.host.in_thread(function, *arguments)
     except NotStoredError as error:
         raise ApiError(404, f"Response with id '{error}' not found.", param="response_id") from error
     except TooLargeError as error:
@@ -202,7 +200,7 @@ async def _from_store(call: Call, function: Callable[..., Any], *arguments: obje
 
 def _prepared(call: Call, asked: Prompted, response_id: str, logprobs: int | None) -> _Prepared:
     """Reads what the request continues and makes the prompt; runs in a worker thread."""
-    store, scope = _responses(call).store, call.service.keys.scope(call.key, asked.cache_salt or "")
+    store, scope = _responses(call).store, call.host.keys.scope(call.key, asked.cache_salt or "")
     try:
         before = store.conversation(scope, asked.previous_response_id)
     except NotStoredError as error:
