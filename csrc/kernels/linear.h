@@ -55,26 +55,34 @@ template <Format kFormat, int kRows>
 using GroupPrefetcher = Prefetcher<code_bytes(info(kFormat).bits), scale_bytes(info(kFormat).scales, kSuper) / (kSuper / kGroup),
                                    ahead(info(kFormat).bits, kRows)>;
 
-// The dot products of a group with the activations x[r] less the zero point, as integers. Activations may be -128, unless the
+// The dot products of a group with the activations x[r] less the zero point, exact. Activations may be -128, unless the
 // scales are those of a block format, whose activations are quantized to at least -127.
 template <Format kFormat, class Quads, int kRows>
 OUTRIDER_INLINE_ROWS void dot_group(const Quads& quads, const int8_t* const (&x)[kRows], const ActivationGroup* const (&of)[kRows],
-                                    I (&total)[kRows]) {
+                                    F (&total)[kRows]) {
   constexpr FormatInfo f = info(kFormat);
   constexpr int kLargest = largest_operand(f);
   if constexpr (f.bits == 8 && f.scales == Scales::kGroups && !kAnyActivation<kLargest>) {
-    I upper[kRows];
-    dot_quads<15, 8>(HalvesOfBytes<false>(quads.p), 0, x, total);
+    I lower[kRows], upper[kRows];
+    dot_quads<15, 8>(HalvesOfBytes<false>(quads.p), 0, x, lower);
     dot_quads<15, 8>(HalvesOfBytes<true>(quads.p), 0, x, upper);
 #pragma GCC unroll 8
     for (int i = 0; i < kRows; ++i) {
       for (int doubled = 0; doubled < 4; ++doubled) upper[i] = iadd(upper[i], upper[i]);
-      total[i] = isub(iadd(total[i], upper[i]), ibroadcast(&of[i]->times128));
+      total[i] = to_float(isub(iadd(lower[i], upper[i]), ibroadcast(&of[i]->times128)));
     }
   } else {
-    dot_quads<kLargest, 8>(quads, 0, x, total);
+    I sum[kRows];
+    if constexpr (kFloatSums) {
 #pragma GCC unroll 8
-    for (int i = 0; i < kRows; ++i) total[i] = subtract_zero_point<kLargest, f.zero>(total[i], *of[i]);
+      for (int i = 0; i < kRows; ++i) sum[i] = subtract_zero_point<kLargest, f.zero>(as_int(set1(kFloatOffset)), *of[i]);
+    }
+    dot_quads<kLargest, 8>(quads, 0, x, sum);
+#pragma GCC unroll 8
+    for (int i = 0; i < kRows; ++i) {
+      if constexpr (kFloatSums) total[i] = sub(as_float(sum[i]), set1(kFloatOffset));
+      else total[i] = to_float(subtract_zero_point<kLargest, f.zero>(sum[i], *of[i]));
+    }
   }
 }
 
@@ -92,6 +100,13 @@ OUTRIDER_INLINE_ROWS void add_rows(const Quads& quads, const QuantizedRow* x, in
   for (int i = 0; i < kBlock; ++i) activations[i] = x[kFirst + i][g].codes;
   if constexpr (scales_halves(f.scales)) {
     I low[kBlock], high[kBlock];
+    if constexpr (kFloatSums) {
+#pragma GCC unroll 8
+      for (int i = 0; i < kBlock; ++i) {
+        low[i] = float_start<kZero>(x[kFirst + i][g].half_sum[0]);
+        high[i] = float_start<kZero>(x[kFirst + i][g].half_sum[1]);
+      }
+    }
     dot_quads<kLargest, 4>(quads, 0, activations, low);
 #pragma GCC unroll 8
     for (int i = 0; i < kBlock; ++i) activations[i] += kGroup / 2;
@@ -112,14 +127,14 @@ OUTRIDER_INLINE_ROWS void add_rows(const Quads& quads, const QuantizedRow* x, in
     const ActivationGroup* of[kBlock];
 #pragma GCC unroll 8
     for (int i = 0; i < kBlock; ++i) of[i] = &x[kFirst + i][g];
-    I total[kBlock];
+    F total[kBlock];
     dot_group<kFormat>(quads, activations, of, total);
 #pragma GCC unroll 8
     for (int i = 0; i < kBlock; ++i) {
       const ActivationGroup& group = *of[i];
       F& sum = acc[kFirst + i];
       const F activation_scale = set1(group.scale);
-      sum = fma(to_float(total[i]), f.scales == Scales::kGroups ? activation_scale : mul(scale, activation_scale), sum);
+      sum = fma(total[i], f.scales == Scales::kGroups ? activation_scale : mul(scale, activation_scale), sum);
       if constexpr (f.scales == Scales::kMin || f.scales == Scales::kSuperMin) sum = fma(second, set1(group.scaled_sum), sum);
     }
   }

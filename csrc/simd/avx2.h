@@ -165,6 +165,7 @@ inline __m256i even_signs(__m256i codes) {
 }
 inline I even_signs(I codes) { return {even_signs(codes.a), even_signs(codes.b)}; }
 
+#ifndef OUTRIDER_VNNI256  // avx_vnni.h has byte products of its own
 // Weight codes as operands of maddubs, which multiplies unsigned by signed bytes and adds pairs of products in 16 bits with
 // saturation. Operands below 64 stay unsigned, and the kernel subtracts their zero point afterwards: a pair is at most
 // 2 * kLargest * 128, so kPairs pairs can be added in 16 bits without overflow. For larger ones the zero point is subtracted here
@@ -192,6 +193,7 @@ inline void keep_order(I& sum) { asm("" : "+x"(sum.a), "+x"(sum.b)); }
 inline constexpr int kMaxRows = 8, kMaxDenseRows = 4;       // rows that share one unpacking of a group
 #define OUTRIDER_INLINE_ROWS [[gnu::always_inline]] inline  // otherwise the sums are passed in memory
 inline constexpr bool kUnpackOnce = false;
+inline constexpr bool kFloatSums = false;  // see quads.h
 template <int kLargest> inline constexpr int kRowBlock = kLargest == 63 ? 2 : 4;
 // Whether each block of rows unpacks the codes again, if that costs less than spilling them to the stack.
 template <int kLargest> inline constexpr bool kUnpackPerRowBlock = kLargest <= 15 || kLargest > 63;
@@ -260,5 +262,6 @@ inline I add_weighted(I sum, const ValueCodes& v, const int8_t* weights) {
 inline constexpr int kFloatQueries = 4, kCodeQueries = 4;
 template <int kQueries> inline constexpr int kFloatVectors = kQueries > 1 ? 1 : 2;
 template <int kQueries> inline constexpr int kCodeVectors = 1;
+#endif
 
 }  // namespace outrider::OUTRIDER_ISA
