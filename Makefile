@@ -83,12 +83,12 @@ sanitize: $(VENV)/.installed-test
 	$(BIN)/cmake --build build/races --target races
 	build/races/races
 
-# The same tests for ARM64, cross-compiled and run under qemu (Debian: apt install g++-aarch64-linux-gnu qemu-user).
+# The same tests for ARM64 with all instruction sets, cross-compiled and run under qemu (Debian: apt install g++-aarch64-linux-gnu qemu-user).
 arm64: $(VENV)/.installed-test
 	$(BIN)/cmake -S csrc/tests -B build/arm64 -G Ninja -DCMAKE_MAKE_PROGRAM=$(CURDIR)/$(BIN)/ninja \
 	  -DCMAKE_TOOLCHAIN_FILE=$(CURDIR)/csrc/tests/aarch64.cmake >/dev/null
 	$(BIN)/cmake --build build/arm64
-	qemu-aarch64 -L /usr/aarch64-linux-gnu build/arm64/kernel_tests --no-fork
+	qemu-aarch64 -cpu max -L /usr/aarch64-linux-gnu build/arm64/kernel_tests --no-fork
 
 # The same tests for Windows, cross-compiled and run under wine (Debian: apt install g++-mingw-w64-x86-64-posix wine wine64).
 windows: export WINEPREFIX := $(CURDIR)/build/windows/wine

@@ -27,22 +27,34 @@ set(OUTRIDER_ENGINE_SOURCES
     ${OUTRIDER_CSRC}/weights/blocks.cpp ${OUTRIDER_CSRC}/system/${system}.cpp)
 
 if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64|amd64")
-  list(APPEND OUTRIDER_KERNEL_SOURCES ${OUTRIDER_CSRC}/kernels/isa_amx.cpp ${OUTRIDER_CSRC}/kernels/isa_avx512.cpp ${OUTRIDER_CSRC}/kernels/isa_avx2.cpp)
+  list(APPEND OUTRIDER_KERNEL_SOURCES ${OUTRIDER_CSRC}/kernels/isa_amx.cpp ${OUTRIDER_CSRC}/kernels/isa_avx512.cpp
+       ${OUTRIDER_CSRC}/kernels/isa_avx_vnni.cpp ${OUTRIDER_CSRC}/kernels/isa_avx512bw.cpp ${OUTRIDER_CSRC}/kernels/isa_avx2.cpp)
   set(OUTRIDER_DEFINITIONS OUTRIDER_X86)
-  set(avx512 -mavx2 -mfma -mf16c -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vnni)
+  set(avx512 -mavx2 -mfma -mf16c -mavx512f -mavx512bw -mavx512dq -mavx512vl)
   list(APPEND avx512 -falign-loops=64 -falign-functions=64)  # otherwise unrelated changes move loops and cost up to 10 %
   if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
     list(APPEND avx512 -Wno-maybe-uninitialized -Wno-uninitialized)  # GCC bug 105593: false, from its own AVX-512 headers
   endif()
+  set_source_files_properties(${OUTRIDER_CSRC}/kernels/isa_avx512bw.cpp PROPERTIES COMPILE_OPTIONS "${avx512}")
+  list(APPEND avx512 -mavx512vnni)
   set_source_files_properties(${OUTRIDER_CSRC}/kernels/isa_avx512.cpp PROPERTIES COMPILE_OPTIONS "${avx512}")
   set_source_files_properties(${OUTRIDER_CSRC}/kernels/isa_amx.cpp PROPERTIES COMPILE_OPTIONS "${avx512};-mamx-tile;-mamx-int8")
+  set_source_files_properties(${OUTRIDER_CSRC}/kernels/isa_avx_vnni.cpp PROPERTIES COMPILE_OPTIONS "-mavx2;-mfma;-mf16c;-mavxvnni")
+  if(OUTRIDER_TEST_TABLES)  # the same kernels for processors of the tests that lack AVX-VNNI
+    list(APPEND OUTRIDER_KERNEL_SOURCES ${OUTRIDER_CSRC}/kernels/isa_avx512vl.cpp)
+    list(APPEND OUTRIDER_DEFINITIONS OUTRIDER_TEST_TABLES)
+    set_source_files_properties(${OUTRIDER_CSRC}/kernels/isa_avx512vl.cpp PROPERTIES COMPILE_OPTIONS
+                                "-mavx2;-mfma;-mf16c;-mavx512f;-mavx512vl;-mavx512vnni")
+  endif()
   set_source_files_properties(${OUTRIDER_CSRC}/kernels/isa_avx2.cpp PROPERTIES COMPILE_OPTIONS "-mavx2;-mfma;-mf16c")
 elseif(CMAKE_SYSTEM_PROCESSOR MATCHES "aarch64|arm64")
-  list(APPEND OUTRIDER_KERNEL_SOURCES ${OUTRIDER_CSRC}/kernels/isa_neon.cpp)
+  list(APPEND OUTRIDER_KERNEL_SOURCES ${OUTRIDER_CSRC}/kernels/isa_neon.cpp ${OUTRIDER_CSRC}/kernels/isa_neon_i8mm.cpp)
   set(OUTRIDER_DEFINITIONS OUTRIDER_ARM64)
   set_source_files_properties(${OUTRIDER_CSRC}/kernels/isa_neon.cpp PROPERTIES COMPILE_OPTIONS "-march=armv8.2-a+dotprod+fp16")
+  set_source_files_properties(${OUTRIDER_CSRC}/kernels/isa_neon_i8mm.cpp PROPERTIES COMPILE_OPTIONS
+                              "-march=armv8.2-a+dotprod+fp16+i8mm")
 else()
   message(WARNING "outrider has no vector kernels for ${CMAKE_SYSTEM_PROCESSOR} and uses the portable ones, which are "
-                  "slow. Processors with vector kernels: x86-64 (AVX2, AVX-512 VNNI), ARM64 (dot product).")
+                  "slow. Processors with vector kernels: x86-64 (AVX2, AVX-VNNI, AVX-512 VNNI), ARM64 (dot product, i8mm).")
   set(OUTRIDER_DEFINITIONS OUTRIDER_OTHER)
 endif()

@@ -159,6 +159,14 @@ NB_MODULE(_native, m) {
         return names;
       },
       "The instruction sets that this build contains and this processor supports, fastest first.");
+  m.def(
+      "built_instruction_sets",
+      [] {
+        size_t count;
+        const char* const* names = built_kernels(&count);
+        return std::vector<std::string>(names, names + count);
+      },
+      "The instruction sets that this build contains, fastest first, also those that this processor lacks.");
   m.def("instruction_set", [] { return std::string(active_kernels().name); }, "The instruction set in use.");
   m.def(
       "choose_instruction_set",

@@ -58,6 +58,9 @@ struct KernelTable {
 // The tables that this build contains and this processor supports, fastest first; the last is always "portable".
 const KernelTable* const* available_kernels(size_t* count);
 
+// The names of all tables that this build contains, in the same order.
+const char* const* built_kernels(size_t* count);
+
 // The table in use: the first available one unless choose_kernels() selected another. choose_kernels() returns false, and
 // changes nothing, if no available table has that name.
 const KernelTable& active_kernels();

@@ -56,24 +56,32 @@ template <Format kFormat, int kRows>
 using GroupPrefetcher = Prefetcher<code_bytes(info(kFormat).bits), scale_bytes(info(kFormat).scales, kSuper) / (kSuper / kGroup),
                                    ahead(info(kFormat).bits, kRows)>;
 
-// The dot products of group `g` with the activations of kRows rows less the zero point, as integers.
+// The dot products of group `g` with the activations of kRows rows less the zero point: integers, exact.
 template <Format kFormat, class Quads, int kRows>
-OUTRIDER_INLINE_ROWS void dot_group(const Quads& quads, const QuantizedRow* x, int g, I (&total)[kRows]) {
+OUTRIDER_INLINE_ROWS void dot_group(const Quads& quads, const QuantizedRow* x, int g, F (&total)[kRows]) {
   constexpr FormatInfo f = info(kFormat);
   constexpr int kLargest = largest_operand(f);
+  I sum[kRows];
   if constexpr (kByDigits<kLargest>) {
     const ActivationDigits* digits[kRows];
 #pragma GCC unroll 8
     for (int i = 0; i < kRows; ++i) digits[i] = x[i].digits + g;
-    dot_digits(quads, digits, total);
+    dot_digits(quads, digits, sum);
   } else {
     const int8_t* codes[kRows];
 #pragma GCC unroll 8
     for (int i = 0; i < kRows; ++i) codes[i] = x[i][g].codes;
-    dot_quads<kLargest, 8>(quads, 0, codes, total);
+    if constexpr (kFloatSums) {
+#pragma GCC unroll 8
+      for (int i = 0; i < kRows; ++i) sum[i] = subtract_zero_point<kLargest, f.zero>(as_int(set1(kFloatOffset)), x[i][g]);
+    }
+    dot_quads<kLargest, 8>(quads, 0, codes, sum);
   }
 #pragma GCC unroll 8
-  for (int i = 0; i < kRows; ++i) total[i] = subtract_zero_point<kLargest, f.zero>(total[i], x[i][g]);
+  for (int i = 0; i < kRows; ++i) {
+    if constexpr (kFloatSums) total[i] = sub(as_float(sum[i]), set1(kFloatOffset));
+    else total[i] = to_float(subtract_zero_point<kLargest, f.zero>(sum[i], x[i][g]));
+  }
 }
 
 // Accumulates group `g` for rows kFirst and on, in blocks of at most kRowBlock rows.
@@ -90,6 +98,13 @@ OUTRIDER_INLINE_ROWS void add_rows(const Quads& quads, const QuantizedRow* x, in
     const int8_t* activations[kBlock];
 #pragma GCC unroll 8
     for (int i = 0; i < kBlock; ++i) activations[i] = x[kFirst + i][g].codes;
+    if constexpr (kFloatSums) {
+#pragma GCC unroll 8
+      for (int i = 0; i < kBlock; ++i) {
+        low[i] = float_start<kZero>(x[kFirst + i][g].half_sum[0]);
+        high[i] = float_start<kZero>(x[kFirst + i][g].half_sum[1]);
+      }
+    }
     dot_quads<kLargest, 4>(quads, 0, activations, low);
 #pragma GCC unroll 8
     for (int i = 0; i < kBlock; ++i) activations[i] += kGroup / 2;
@@ -107,14 +122,14 @@ OUTRIDER_INLINE_ROWS void add_rows(const Quads& quads, const QuantizedRow* x, in
       }
     }
   } else {
-    I total[kBlock];
+    F total[kBlock];
     dot_group<kFormat>(quads, x + kFirst, g, total);
 #pragma GCC unroll 8
     for (int i = 0; i < kBlock; ++i) {
       const ActivationGroup& group = x[kFirst + i][g];
       F& sum = acc[kFirst + i];
       const F activation_scale = set1(group.scale);
-      sum = fma(to_float(total[i]), f.scales == Scales::kGroups ? activation_scale : mul(scale, activation_scale), sum);
+      sum = fma(total[i], f.scales == Scales::kGroups ? activation_scale : mul(scale, activation_scale), sum);
       if constexpr (f.scales == Scales::kMin || f.scales == Scales::kSuperMin) sum = fma(second, set1(group.scaled_sum), sum);
     }
   }

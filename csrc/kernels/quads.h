@@ -109,8 +109,16 @@ template <int kLargest, int kZero> inline I subtract_zero_point(I total, const A
   return once;
 }
 
-// The same for half groups, as float32: exact, since both terms are integers below 2^24.
+// Where kFloatSums, sums of products start at the bits of this number less what the zero point takes away, and so end as the bits
+// of a float32 that is larger by it than the result (below 2^22). Subtracting it is exact, and takes the place of a conversion.
+inline constexpr float kFloatOffset = 12582912.0f;  // 1.5 * 2^23
+F as_float(I);                                      // the same bits; only where kFloatSums
+// What the sum of products of a half group starts at, whose activation codes add up to `sum`.
+template <int kZero> inline I float_start(float sum) { return as_int(fma(set1(sum), set1(-float(kZero)), set1(kFloatOffset))); }
+
+// The same as subtract_zero_point() for half groups, as float32: exact, since both terms are integers below 2^24.
 template <int kLargest, int kZero> inline F subtract_zero_point_of_half(I total, float sum) {
+  if constexpr (kFloatSums) return sub(as_float(total), set1(kFloatOffset));
   if constexpr (kUnsignedDot<kLargest> && kZero != 0) return fma(set1(sum), set1(-float(kZero)), to_float(total));
   return to_float(total);
 }

@@ -162,13 +162,8 @@ inline void istore(int32_t* p, I x) {
   _mm256_storeu_si256(reinterpret_cast<__m256i*>(p + 8), x.b);
 }
 
-// Weight codes as operands of maddubs, which multiplies unsigned by signed bytes and adds pairs of products in 16 bits with
-// saturation: the codes stay unsigned, and the kernel subtracts their zero point afterwards. Below 64, a pair is at most
-// 2 * kLargest * 128, so kPairs pairs can be added in 16 bits without overflow. Larger ones are multiplied by the digits of the
-// activations, which are at most 8.
-template <int kLargest> inline constexpr bool kUnsignedDot = true;
-template <int kLargest> inline constexpr bool kByDigits = kLargest > 63;
-template <int kLargest> inline constexpr int kPairs = kLargest < 16 ? 8 : kLargest < 32 ? 4 : 2;
+#ifndef OUTRIDER_VNNI256  // avx_vnni.h has byte products of its own
+// Weight codes as operands of maddubs: see byte_pairs.h.
 struct Codes { __m256i a, b; };
 template <int kLargest, int kZero> inline Codes codes(Bytes unsigned_codes) { return {unsigned_codes.a, unsigned_codes.b}; }
 
@@ -180,6 +175,7 @@ inline void keep_order(I& sum) { asm("" : "+x"(sum.a), "+x"(sum.b)); }
 inline constexpr int kMaxRows = 8, kMaxDenseRows = 4;       // rows that share one unpacking of a group
 #define OUTRIDER_INLINE_ROWS [[gnu::always_inline]] inline  // otherwise the sums are passed in memory
 inline constexpr bool kUnpackOnce = false;
+inline constexpr bool kFloatSums = false;  // see quads.h
 template <int kLargest> inline constexpr int kRowBlock = kLargest >= 63 ? 2 : 4;
 // Whether a group is unpacked into memory for several blocks of rows, each of which loads it again. Otherwise the compiler keeps
 // quads on the stack, which costs less where their sums take more registers.
@@ -200,46 +196,11 @@ template <int kLargest> inline constexpr bool kUnpackIntoMemory = kLargest <= 15
   return {_mm256_madd_epi16(narrow.a, f), _mm256_madd_epi16(narrow.b, f)};
 }
 
-// sum[r] = the dot product of 4 * kCount columns, starting at quad `first` of 4 columns, with the activations x[r], per lane.
-template <int kLargest, int kCount, class Quads, int kRows>
-[[gnu::always_inline]] inline void dot_quads(const Quads& quads, int first, const int8_t* const (&x)[kRows], I (&sum)[kRows]) {
-  constexpr int kStep = std::min(kPairs<kLargest>, kCount);
-  static_assert(kStep * 2 * kLargest * 128 <= INT16_MAX);
-#pragma GCC unroll 8
-  for (int j = 0; j < kCount; j += kStep) {
-    I narrow[kRows];
-#pragma GCC unroll 8
-    for (int i = j; i < j + kStep; ++i) {
-      const Codes w = quads(first + i);
-#pragma GCC unroll 8
-      for (int r = 0; r < kRows; ++r) add_pairs(narrow[r], i == j, w, x[r] + 4 * i);
-    }
-#pragma GCC unroll 8
-    for (int r = 0; r < kRows; ++r) {
-      const I wide = widened(narrow[r], 1);
-      sum[r] = j == 0 ? wide : iadd(sum[r], wide);
-      keep_order(sum[r]);
-    }
-  }
-}
+}  // namespace outrider::OUTRIDER_ISA
 
-// The same for a group of codes of 8 bits: 8 pairs of products with digits fit in 16 bits.
-template <class Quads, int kRows>
-[[gnu::always_inline]] inline void dot_digits(const Quads& quads, const ActivationDigits* const (&x)[kRows], I (&sum)[kRows]) {
-  static_assert(8 * 2 * 255 * 8 <= INT16_MAX);
-  I low[kRows], high[kRows];
-#pragma GCC unroll 8
-  for (int i = 0; i < 8; ++i) {
-    const Codes w = quads(i);
-#pragma GCC unroll 8
-    for (int r = 0; r < kRows; ++r) {
-      add_pairs(low[r], i == 0, w, x[r]->low + 4 * i);
-      add_pairs(high[r], i == 0, w, x[r]->high + 4 * i);
-    }
-  }
-#pragma GCC unroll 8
-  for (int r = 0; r < kRows; ++r) sum[r] = iadd(widened(low[r], 1), widened(high[r], 16));
-}
+#include "simd/byte_pairs.h"
+
+namespace outrider::OUTRIDER_ISA {
 
 // Cached 8-bit codes, 4 for each lane, as operands of maddubs, which adds two products in 16 bits: with factors within +-127 no
 // pair overflows. It multiplies unsigned by signed bytes: a key's sign moves to the query; softmax weights are unsigned.
@@ -274,5 +235,6 @@ inline I add_weighted(I sum, const ValueCodes& v, const int8_t* weights) {
 inline constexpr int kFloatQueries = 4, kCodeQueries = 4;
 template <int kQueries> inline constexpr int kFloatVectors = kQueries > 1 ? 1 : 2;
 template <int kQueries> inline constexpr int kCodeVectors = 1;
+#endif
 
 }  // namespace outrider::OUTRIDER_ISA

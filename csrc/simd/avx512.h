@@ -102,6 +102,7 @@ inline Bytes look_up(const ByteTable& table, Bytes codes) {
 }
 
 inline void istore(int32_t* p, I a) { _mm512_storeu_si512(p, a.v); }
+#ifndef OUTRIDER_AVX512BW  // avx512bw.h has byte products of its own
 
 // Weight codes as operands of VNNI, which multiplies unsigned by signed bytes: the codes stay unsigned, and the kernel subtracts
 // their zero point afterwards.
@@ -120,6 +121,7 @@ inline I add_dot4(I sum, Codes w, const int8_t* x) {
 inline constexpr int kMaxRows = 8, kMaxDenseRows = 4;  // rows that share one unpacking of a group
 #define OUTRIDER_INLINE_ROWS inline
 inline constexpr bool kUnpackOnce = true;
+inline constexpr bool kFloatSums = false;  // see quads.h
 template <int kLargest> inline constexpr int kRowBlock = 1;
 template <int kLargest> inline constexpr bool kUnpackIntoMemory = false;
 // sum[r] = the dot product of 4 * kCount columns, starting at quad `first` of 4 columns, with the activations x[r], per lane.
@@ -154,6 +156,7 @@ inline I add_weighted(I sum, ValueCodes v, const int8_t* weights) {
   std::memcpy(&four, weights, 4);
   return {_mm512_dpbusd_epi32(sum.v, _mm512_set1_epi32(four), v.v)};
 }
+#endif
 
 // Attention's blocks of sums in registers: the most queries that share each load, and the vectors loaded for kQueries of them.
 // Codes have two kinds of sums.

@@ -209,9 +209,11 @@ template <class Quads> [[gnu::always_inline]] inline I dot16(const Quads& quads,
   });
 }
 
+#ifndef OUTRIDER_I8MM                                  // neon_i8mm.h has products of its own
 inline constexpr int kMaxRows = 8, kMaxDenseRows = 4;  // rows that share one unpacking of a group
 #define OUTRIDER_INLINE_ROWS [[gnu::always_inline]] inline
 inline constexpr bool kUnpackOnce = true;
+inline constexpr bool kFloatSums = false;  // see quads.h
 template <int kLargest> inline constexpr int kRowBlock = 1;
 template <int kLargest> inline constexpr bool kUnpackIntoMemory = false;
 // sum[r] = the dot product of 4 * kCount columns, starting at quad `first` of 4 columns, with the activations x[r], per lane.
@@ -222,6 +224,7 @@ template <int kLargest, int kCount, class Quads, int kRows>
     if constexpr (kCount == 8) sum[r] = iadd(sum[r], dot16(quads, first + 4, x[r] + 16));
   }
 }
+#endif
 
 // Cached 8-bit codes, 4 for each lane, as operands of the dot-product instruction.
 inline constexpr int kKeyOffset = 0;

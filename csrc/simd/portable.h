@@ -216,6 +216,7 @@ template <class Quads> inline I dot16(const Quads& quads, int first, const int8_
 inline constexpr int kMaxRows = 2, kMaxDenseRows = 2;
 #define OUTRIDER_INLINE_ROWS inline
 inline constexpr bool kUnpackOnce = true;
+inline constexpr bool kFloatSums = false;  // see quads.h
 template <int kLargest> inline constexpr int kRowBlock = 1;
 template <int kLargest> inline constexpr bool kUnpackIntoMemory = false;
 // sum[r] = the dot product of 4 * kCount columns, starting at quad `first` of 4 columns, with the activations x[r], per lane.

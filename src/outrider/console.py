@@ -31,12 +31,8 @@ def show_error(problem: BaseException | str) -> None:
     error_console().print(f"error: {problem}", style="red", markup=False)
 
 
-ModelArgument = Annotated[
-    str,
-    typer.Argument(
-        help='"demo", a .gguf file, a folder with config.json, a hub id, or ollama:NAME.', show_default=False
-    ),
-]
+MODEL_HELP = '"demo", a .gguf file, a folder with config.json, a hub id, or ollama:NAME.'
+ModelArgument = Annotated[str, typer.Argument(help=MODEL_HELP, show_default=False)]
 ModelsArgument = Annotated[
     list[str] | None,
     typer.Argument(

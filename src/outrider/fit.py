@@ -25,8 +25,8 @@ _log = logging.getLogger("outrider.loading")
 _TOKENIZER_BYTES = 600
 """Of a token of the vocabulary, in the tokenizer's tables (Gemma 3's 262,144 tokens: 150 MB)."""
 _BUFFER_BYTES = 7.5
-"""Of a value in the buffers of a pass: float32, and for most its quantized copy, that one's digits, which AVX2 reads, and
-its panels, which AMX reads."""
+"""Of a value in the buffers of a pass: float32, and for most its quantized copy, that one's digits, which AVX2
+reads, and its panels, which AMX reads."""
 USUAL_CONTEXT = 4096
 """A model whose own limit does not fit is loaded all the same if this does: pages are taken as a sequence grows."""
 _CONTEXT_STEP = 256

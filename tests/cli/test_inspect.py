@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 
+import pytest
 from tiny_checkpoints import make_assistant, save_folder
 
+from outrider.backends import cpu
 from outrider.backends.cpu import PAGE_POSITIONS, KvPages, kv_shapes
 from outrider.cache import bytes_per_position
 from outrider.checkpoints import open_checkpoint
 from outrider.checkpoints.traffic import weight_traffic
+from outrider.cores import cores
 from outrider.models.gemma import kv_layers
+from outrider.roofline.hardware import Hardware
 
 
 def test_json_adds_up(tiny, call):
@@ -89,3 +93,53 @@ def test_the_recorded_pass_can_be_read(tiny, call):
     refused = call("inspect", str(tiny("assistant-dense").folder), "--program")
     assert "name the target instead" in refused.err
     assert refused.code == 2
+
+
+@pytest.fixture
+def measured(monkeypatch):
+    """Instruction sets in the order in which they are measured, each with a made-up rate."""
+    rates: dict[str, float] = {}
+
+    def measure(_format: str, _threads: int) -> Hardware:
+        rates[cpu.instruction_set()] = 1e9 * (7 + len(rates))
+        return Hardware("made up", 5e9, rates[cpu.instruction_set()])
+
+    monkeypatch.setattr("outrider.roofline.measured.measure_hardware", measure)
+    return rates
+
+
+def test_the_machine_lists_what_each_instruction_set_reaches(call, measured):
+    used = cpu.instruction_set()
+    found = json.loads(call("inspect", "--machine", "--json").out)
+    assert cpu.instruction_set() == used
+    kernels = {of["instruction_set"]: of for of in found["kernels"]}
+    assert set(kernels) == set(cpu.built_instruction_sets())
+    assert [name for name, of in kernels.items() if of["available"]] == cpu.instruction_sets()
+    assert [name for name, of in kernels.items() if of["used"]] == [used]
+    assert {name: of["multiply_adds_per_second"] for name, of in kernels.items() if name in measured} == measured
+    assert all(of["multiply_adds_per_second"] is None for name, of in kernels.items() if name not in measured)
+    assert list(measured) == ([name for name in cpu.instruction_sets() if name != "portable"] or ["portable"])
+    assert found["threads"] == cores().threads
+    assert found["available_bytes"] > 0
+
+
+@pytest.mark.usefixtures("measured")
+def test_the_machine_in_words(call):
+    ran = call("inspect", "--machine")
+    assert ran.code == 0
+    for said in (
+        "threads",
+        "memory",
+        f"{cpu.instruction_set()} ",
+        "used; with Q4_0 weights 7 G multiply-adds/s, 5.0 GB/s",
+    ):
+        assert said in ran.out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"), [((), "name a model to inspect"), (("demo", "--machine"), "leave out the model")]
+)
+def test_a_model_or_the_machine(call, arguments, said):
+    ran = call("inspect", *arguments)
+    assert ran.code != 0
+    assert said in ran.err

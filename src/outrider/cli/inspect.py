@@ -1,4 +1,4 @@
-"""`outrider inspect`: what is in a checkpoint, what it costs to run, which drafter fits. Nothing is computed."""
+"""`outrider inspect`: what is in a checkpoint, what it costs to run, which drafter fits; or what this machine has."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from outrider.console import JsonOption, ModelArgument, print_result
+from outrider.console import MODEL_HELP, JsonOption, print_result
 from outrider.errors import UsageError
 from outrider.machine import size
 
@@ -25,11 +25,23 @@ _KV_FORMATS: tuple[KvFormat, ...] = ("int8", "float16")
 
 
 def inspect(
-    model: ModelArgument,
+    model: Annotated[str | None, typer.Argument(help=MODEL_HELP, show_default=False)] = None,
     as_json: JsonOption = False,
     program: Annotated[bool, typer.Option("--program", help="Print the operations of a target pass.")] = False,
+    machine: Annotated[
+        bool, typer.Option("--machine", help="Show this machine instead: its instruction sets, and what each reaches.")
+    ] = False,
 ) -> None:
     """Show what is in a checkpoint, what it costs and which drafter fits, without loading its weights."""
+    if machine:
+        from outrider.cli.inspect_machine import describe_machine, show_machine
+
+        if model is not None or program:
+            raise UsageError("--machine describes this machine, not a model: leave out the model and --program")
+        print_result(describe_machine(), show_machine, as_json)
+        return
+    if model is None:
+        raise UsageError("name a model to inspect, or give --machine for this machine")
     from outrider.checkpoints import ModelConfig, open_checkpoint
     from outrider.drafters.pairing import find_drafter
 
