@@ -66,7 +66,7 @@ lint: $(VENV)/.installed-test
 	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.github-workflows .github/workflows/*.yml
 	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.github-issue-forms .github/ISSUE_TEMPLATE/bug.yml .github/ISSUE_TEMPLATE/slow.yml
 	$(BIN)/hadolint Dockerfile
-	$(BIN)/codespell README.md CONTRIBUTING.md SECURITY.md CHANGELOG.md docs/*.md docs/lab examples csrc $(shell git ls-files "src/*.py")
+	$(BIN)/codespell *.md docs examples src csrc
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 	find csrc -name "*.h" -o -name "*.cpp" | xargs $(BIN)/clang-format --dry-run --Werror
 

@@ -25,7 +25,7 @@ LAYERS = [  # low to high; those of one line do not import each other
     {"speculation"},
     {"engine"},
     {"roofline"},
-    {"fit", "progress", "prompts"},
+    {"fit", "load_options", "progress", "prompts"},
     {"loading"},
     {"llm"},
     {"outrider"},

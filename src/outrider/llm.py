@@ -10,7 +10,8 @@ from outrider.backends.cpu import KvFormat
 from outrider.engine import answers, scoring
 from outrider.engine.outputs import Piece, RequestOutput
 from outrider.errors import UsageError
-from outrider.loading import Loaded, LoadOptions, load
+from outrider.load_options import LoadOptions
+from outrider.loading import Loaded, load
 from outrider.progress import loading_bar
 from outrider.prompts import Message, Prompt
 from outrider.quant import Quantization

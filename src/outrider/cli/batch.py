@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from outrider.cli.serve import served_name
+from outrider.cli.served_models import served_name
 from outrider.console import (
     ContextOption,
     DrafterOption,

@@ -10,9 +10,11 @@ from typing import Any, cast
 from outrider.chat.template import chat_template_of
 from outrider.checkpoints.chat_template import is_refusing
 from outrider.console import KvCacheDtype, Quantize, load_model
+from outrider.drafters.pairing import choose_drafter
 from outrider.errors import OutriderError
 from outrider.fit import USUAL_CONTEXT, Footprint, Needs, Setting
-from outrider.loading import LoadOptions, choose_drafter, context_of, open_drafters, open_target
+from outrider.load_options import LoadOptions
+from outrider.loading import context_of, open_drafters, open_target
 from outrider.quant import Quantization
 from outrider.server.host import Host
 from outrider.server.memory_shares import Shares

@@ -13,10 +13,12 @@ from outrider import LLM
 from outrider.server.access import HEADER
 from outrider.server.app import create_app
 from outrider.server.batch.answers import Answers
+from outrider.server.host import Host
 from outrider.server.limits import Limits
-from outrider.server.metrics import Metrics
+from outrider.server.model_set import ModelSet
 from outrider.server.scheduler import Scheduler
 from outrider.server.service import Service
+from outrider.server.slot import Slot
 
 
 @dataclass
@@ -48,27 +50,34 @@ def answer_all(
         name: the model's, in the answers.
         report: called after each request.
     """
-    metrics, at_once = Metrics(), min(2 * running, len(answers.left))  # some are encoded while others run
-    limits = Limits(waiting=None, body=None)
-    scheduler = Scheduler(llm, running=running, waiting=at_once, limits=limits, finished=metrics.finished)
-    service = Service(llm, scheduler, metrics, name=name, limits=limits)
-    return asyncio.run(_answer_all(service, answers, at_once, report))
+    at_once, limits = (
+        min(2 * running, len(answers.left)),
+        Limits(waiting=None, body=None),
+    )  # some are encoded while others run
+    host, slot = Host(limits=limits), Slot([name], _loaded, adapters=tuple(llm.parts.adapters))
+    scheduler = Scheduler(llm, running=running, waiting=at_once, limits=limits, finished=slot.metrics.finished)
+    slot.put(Service(llm, scheduler, host, name=name))
+    return asyncio.run(_answer_all(ModelSet([slot], host), answers, at_once, report))
 
 
-async def _answer_all(service: Service, answers: Answers, at_once: int, report: Callable[[Counts], None]) -> Counts:
-    counts, left = Counts(), iter(answers.left)
-    transport = httpx.ASGITransport(app=create_app(service), raise_app_exceptions=False)
+def _loaded(*_: object) -> Service:
+    raise AssertionError("a batch's model is loaded before")
+
+
+async def _answer_all(models: ModelSet, answers: Answers, at_once: int, report: Callable[[Counts], None]) -> Counts:
+    counts, left, (slot,) = Counts(), iter(answers.left), models.slots
+    transport = httpx.ASGITransport(app=create_app(models), raise_app_exceptions=False)
 
     async def work(client: httpx.AsyncClient) -> None:
         for request in left:
-            model = request.model if request.model in service.adapters else service.name
+            model = request.model if request.model in slot.adapters else slot.name
             response = await client.post(request.url, json={**request.body, "model": model})
             _count(counts, response)
             if response.status_code < 500:
                 answers.write(request, response.status_code, response.headers[HEADER], response.json())
             report(counts)
 
-    service.start()
+    models.start()
     try:
         async with (
             httpx.AsyncClient(transport=transport, base_url="http://batch", timeout=None) as client,
@@ -77,7 +86,7 @@ async def _answer_all(service: Service, answers: Answers, at_once: int, report: 
             for _ in range(at_once):
                 group.create_task(work(client))
     finally:
-        await service.stop()
+        await models.stop()
     return counts
 
 
