@@ -172,8 +172,8 @@ inline void keep_order(I& sum) { asm("" : "+x"(sum.a), "+x"(sum.b)); }
 
 // 16 registers cannot hold a group's codes. Each quad is unpacked on use for a block of kRowBlock rows, whose partial sums (16
 // bits wide at first) stay in registers.
-inline constexpr int kMaxRows = 8, kMaxDenseRows = 4;       // rows that share one unpacking of a group
-#define OUTRIDER_INLINE_ROWS [[gnu::always_inline]] inline  // otherwise the sums are passed in memory
+inline constexpr int kMaxRows = OUTRIDER_MAX_ROWS, kMaxDenseRows = 4;  // rows that share one unpacking of a group
+#define OUTRIDER_INLINE_ROWS [[gnu::always_inline]] inline             // otherwise the sums are passed in memory
 inline constexpr bool kUnpackOnce = false;
 inline constexpr bool kFloatSums = false;  // see quads.h
 template <int kLargest> inline constexpr int kRowBlock = kLargest >= 63 ? 2 : 4;

@@ -118,7 +118,7 @@ inline I add_dot4(I sum, Codes w, const int8_t* x) {
   return sum;
 }
 // 32 registers hold all codes of a group, which are unpacked once for all rows.
-inline constexpr int kMaxRows = 8, kMaxDenseRows = 4;  // rows that share one unpacking of a group
+inline constexpr int kMaxRows = OUTRIDER_MAX_ROWS, kMaxDenseRows = 4;  // rows that share one unpacking of a group
 #define OUTRIDER_INLINE_ROWS inline
 inline constexpr bool kUnpackOnce = true;
 inline constexpr bool kFloatSums = false;  // see quads.h

@@ -22,7 +22,7 @@ struct Codes { __m512i v; };
 template <int kLargest, int kZero> inline Codes codes(Bytes unsigned_codes) { return {unsigned_codes.v}; }
 
 // 32 registers hold both kinds of sums of 8 rows, so each quad is unpacked once, on use.
-inline constexpr int kMaxRows = 8, kMaxDenseRows = 4;  // rows that share one unpacking of a group
+inline constexpr int kMaxRows = OUTRIDER_MAX_ROWS, kMaxDenseRows = 4;  // rows that share one unpacking of a group
 #define OUTRIDER_INLINE_ROWS [[gnu::always_inline]] inline
 inline constexpr bool kUnpackOnce = false;
 inline constexpr bool kFloatSums = false;  // see quads.h

@@ -31,8 +31,8 @@ inline void keep_order(I& sum) { asm("" : "+x"(sum.a), "+x"(sum.b)); }
 
 // 16 registers cannot hold a group's codes. Each quad is unpacked on use for a block of kRowBlock rows, whose sums stay in
 // registers.
-inline constexpr int kMaxRows = 8, kMaxDenseRows = 4;       // rows that share one unpacking of a group
-#define OUTRIDER_INLINE_ROWS [[gnu::always_inline]] inline  // otherwise the sums are passed in memory
+inline constexpr int kMaxRows = OUTRIDER_MAX_ROWS, kMaxDenseRows = 4;  // rows that share one unpacking of a group
+#define OUTRIDER_INLINE_ROWS [[gnu::always_inline]] inline             // otherwise the sums are passed in memory
 inline constexpr bool kUnpackOnce = false;
 // A conversion from integers occupies the two ports of the byte products; a subtraction has another one beside them.
 inline constexpr bool kFloatSums = true;

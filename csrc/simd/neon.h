@@ -209,8 +209,8 @@ template <class Quads> [[gnu::always_inline]] inline I dot16(const Quads& quads,
   });
 }
 
-#ifndef OUTRIDER_I8MM                                  // neon_i8mm.h has products of its own
-inline constexpr int kMaxRows = 8, kMaxDenseRows = 4;  // rows that share one unpacking of a group
+#ifndef OUTRIDER_I8MM                                                  // neon_i8mm.h has products of its own
+inline constexpr int kMaxRows = OUTRIDER_MAX_ROWS, kMaxDenseRows = 4;  // rows that share one unpacking of a group
 #define OUTRIDER_INLINE_ROWS [[gnu::always_inline]] inline
 inline constexpr bool kUnpackOnce = true;
 inline constexpr bool kFloatSums = false;  // see quads.h

@@ -7,7 +7,7 @@ namespace outrider::OUTRIDER_ISA {
 
 // A block of rows shares each zipped quad. Counted, not timed: of 8 rows in blocks of 4 and of 6 rows in one block it takes fewer
 // instructions than the dot products of neon.h, up to 4 rows about as many.
-inline constexpr int kMaxRows = 8, kMaxDenseRows = 4;  // rows that share one unpacking of a group
+inline constexpr int kMaxRows = OUTRIDER_MAX_ROWS, kMaxDenseRows = 4;  // rows that share one unpacking of a group
 #define OUTRIDER_INLINE_ROWS [[gnu::always_inline]] inline
 inline constexpr bool kUnpackOnce = false;
 inline constexpr bool kFloatSums = false;  // see quads.h

@@ -37,6 +37,12 @@
 
 namespace outrider {
 
+// The most rows that share one unpacking of a group, where the instruction set does not say otherwise. Test builds that take long
+// to compile have fewer: the same source, and a kernel for each number of rows up to it.
+#ifndef OUTRIDER_MAX_ROWS
+#define OUTRIDER_MAX_ROWS 8
+#endif
+
 inline constexpr int kTile = 16, kGroup = 32, kSuper = 256;
 
 enum class Format : uint8_t {
