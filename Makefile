@@ -19,7 +19,7 @@ run: $(VENV)/$(if $(WHEEL),.from-wheel,.installed)
 	$(BIN)/outrider run demo "$(PROMPT)" --max-tokens 96
 
 test: $(VENV)/.installed-test lint
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow" -n 2 --dist worksteal
 	$(BIN)/python -m pytest -m slow
 	$(MAKE) sanitize
 
@@ -27,7 +27,7 @@ test: $(VENV)/.installed-test lint
 full: test wheel-test fuzz mutations endurance
 
 fast: $(VENV)/.installed-test
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow" -n 2 --dist worksteal
 
 # Looks for a request whose answer depends on drafting: 20,000 of them, some 25 minutes. ARGS="--requests 500 --seed 7"
 fuzz: $(VENV)/.installed-test

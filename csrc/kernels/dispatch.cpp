@@ -12,7 +12,10 @@ namespace outrider {
 
 extern const KernelTable kPortableKernels;
 #if defined(OUTRIDER_X86)
-extern const KernelTable kAvx512Kernels, kAvxVnniKernels, kAvx512BwKernels, kAvx2Kernels;
+extern const KernelTable kAvx512Kernels, kAvx2Kernels;
+#if defined(OUTRIDER_ALL_TABLES)
+extern const KernelTable kAvxVnniKernels, kAvx512BwKernels;
+#endif
 #if defined(OUTRIDER_TEST_TABLES)
 extern const KernelTable kAvx512VlKernels;
 #endif
@@ -26,7 +29,7 @@ bool has_matrix_products();  // isa_neon_i8mm.cpp
 
 namespace {
 
-#if defined(OUTRIDER_X86)
+#if defined(OUTRIDER_ALL_TABLES)
 bool has_avx_vnni() {  // compilers differ in whether __builtin_cpu_supports() knows it
   unsigned a = 0, b = 0, c = 0, d = 0;
   return __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a & 1u << 4) != 0;
@@ -51,11 +54,15 @@ std::vector<Built> built_tables() {
 #if defined(OUTRIDER_X86)
       {&amx_kernels(), avx512vnni && has_amx()},
       {&kAvx512Kernels, avx512vnni},
+#if defined(OUTRIDER_ALL_TABLES)
       {&kAvxVnniKernels, avx2 && has_avx_vnni()},
+#endif
 #if defined(OUTRIDER_TEST_TABLES)
       {&kAvx512VlKernels, avx512vnni},
 #endif
+#if defined(OUTRIDER_ALL_TABLES)
       {&kAvx512BwKernels, avx512},
+#endif
       {&kAvx2Kernels, avx2},
 #elif defined(OUTRIDER_ARM64)
       {&kNeonI8mmKernels, has_dot_product() && has_matrix_products()},

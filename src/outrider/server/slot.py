@@ -58,7 +58,7 @@ class Slot:
         encoders: Encoders | None = None,
     ) -> None:
         self.names, self.load, self.adapters = tuple(names), load, tuple(adapters)
-        self.needs, self.about, self.encoders = needs, about, encoders
+        self.needs, self._before, self.encoders = needs, about, encoders
         self.metrics = Metrics()
         self.state: State = "unloaded"
         self.service: Service | None = None
@@ -71,6 +71,14 @@ class Slot:
         return self.names[0]
 
     @property
+    def about(self) -> About | None:
+        """What it can do, as far as is known; None for a model that was never opened."""
+        if self.service is None:
+            return self._before
+        parts = self.service.parts
+        return About(self.service.context, parts.chat is not None, parts.engine.planner.sources)
+
+    @property
     def idle(self) -> bool:
         """Whether it could be unloaded at once."""
         return self.state == "ready" and not self.leases
@@ -78,8 +86,7 @@ class Slot:
     def put(self, service: Service) -> None:
         """Makes it ready."""
         self.service, self.state, self.last_use = service, "ready", time.monotonic()
-        parts = service.parts
-        self.about = About(service.context, parts.chat is not None, parts.engine.planner.sources)
+        self._before = self.about
 
     def take(self) -> Service:
         """The service, which leaves the slot."""
