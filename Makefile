@@ -20,7 +20,7 @@ run: $(VENV)/$(if $(WHEEL),.from-wheel,.installed)
 
 test: $(VENV)/.installed-test lint
 	$(BIN)/python -m pytest -m "not slow" -n 2 --dist worksteal
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m slow -n 2 --dist worksteal
 	$(MAKE) sanitize
 
 # What takes longer than `make test` may: the wheel by another compiler, and the searches below.
