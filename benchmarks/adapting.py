@@ -20,6 +20,7 @@ import sysconfig
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F  # noqa: N812  (torch's own convention)
@@ -77,7 +78,7 @@ def tune(folder: Path, minutes: float) -> None:
     write_prompts(folder / "held-out.jsonl", held_out, 48)
     source = open_checkpoint("demo").path
     tokenizer = AutoTokenizer.from_pretrained(source.parent, gguf_file=source.name)
-    model = AutoModelForCausalLM.from_pretrained(source.parent, gguf_file=source.name, dtype=torch.float32)
+    model: Any = AutoModelForCausalLM.from_pretrained(source.parent, gguf_file=source.name, dtype=torch.float32)
     for name, weight in model.named_parameters():
         weight.requires_grad_(".layers." in name and weight.dim() == 2)
     trained = [weight for weight in model.parameters() if weight.requires_grad]
@@ -149,7 +150,8 @@ def write_gguf(source: Path, weights: dict[str, torch.nn.Parameter], path: Path)
         if parts[0] == "blk" and parts[2] in MATRICES:
             name = f"model.layers.{parts[1]}.{MATRICES[parts[2]]}.weight"
             values = weights[name].detach().float().contiguous().numpy()
-            blocks, _, _ = cpu.quantize("Q8_0", "F32", *values.shape, values.view("u1").reshape(-1), pool)
+            rows, columns = values.shape
+            blocks, _, _ = cpu.quantize("Q8_0", "F32", rows, columns, values.view("u1").reshape(-1), pool)
             writer.add_tensor(tensor.name, blocks.reshape(len(values), -1), raw_dtype=GGMLQuantizationType.Q8_0)
         else:
             writer.add_tensor(tensor.name, tensor.data, raw_dtype=tensor.tensor_type)

@@ -15,12 +15,14 @@ import random
 import string
 from collections import defaultdict
 from statistics import geometric_mean, median
+from typing import Literal, TypeAlias
 
 from outrider import LLM, SamplingParams
 from outrider.bench.interleave import turns
 from outrider.bench.prompt import Prompt
 from outrider.bench.suite import shipped_prompts
 
+Arm: TypeAlias = Literal["auto", "off"] | int
 LENGTHS = (1, 2, 3, 4, 6, 8, 12, 15)
 UNGUESSABLE = "unguessable"
 
@@ -43,7 +45,7 @@ def main() -> None:
     # Two engines: the controller must learn from its own drafts alone.
     own, fixed = (LLM(arguments.model, drafter=arguments.drafter) for _ in range(2))
     prompts = [*shipped_prompts(arguments.prompts), *unguessable(arguments.prompts)]
-    arms = ("off", "auto", *LENGTHS)
+    arms: tuple[Arm, ...] = ("off", "auto", *LENGTHS)
     ratios: dict[str, dict[object, list[float]]] = defaultdict(lambda: defaultdict(list))
     speeds: dict[str, list[float]] = defaultdict(list)
     for number, order in enumerate(turns(arms, (arguments.rounds + 1) * len(prompts))):
@@ -74,8 +76,8 @@ def main() -> None:
         print(f"{row}   {listed}")
         if category != UNGUESSABLE:
             all_of.append((auto, by_length[best]))
-    auto, best = (geometric_mean(column) for column in zip(*all_of, strict=True))
-    print(f"all but unguessable, geometric mean: auto {auto:.2f}, best fixed {best:.2f}, auto/best {auto / best:.3f}")
+    ours, others = (geometric_mean(column) for column in zip(*all_of, strict=True))
+    print(f"all but unguessable, geometric mean: auto {ours:.2f}, best fixed {others:.2f}, {ours / others:.3f}")
 
 
 if __name__ == "__main__":

@@ -29,11 +29,12 @@ from unittest.mock import patch
 
 from benchmarks.controller import unguessable
 from outrider import LLM, SamplingParams
+from outrider.arrays import Floats
 from outrider.bench.suite import shipped_prompts
 from outrider.drafters import mtp as mtp_module
 from outrider.drafters.lookup import LookupDrafter
 from outrider.drafters.mtp import MtpDrafter
-from outrider.drafters.protocol import Ask, Floats, SequenceState
+from outrider.drafters.protocol import Ask, SequenceState
 from outrider.speculation import budget, calibration, costs, planner
 from outrider.speculation.costs import CURVE_ROWS, VerifyCost
 from outrider.speculation.planner import DraftPlanner

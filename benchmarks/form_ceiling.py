@@ -48,7 +48,7 @@ def free_places(constraint: Constraint, answer: Sequence[int]) -> list[bool]:
     """Whether each token of the answer stands where the grammar allows more than a few."""
     free = []
     for token in answer:
-        free.append(np.count_nonzero(constraint.mask()) > _FREE)
+        free.append(bool(np.count_nonzero(constraint.mask()) > _FREE))
         constraint.push(token)
     return free
 

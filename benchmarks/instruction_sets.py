@@ -39,8 +39,8 @@ def main() -> None:
         parser.error(f"this machine has {', '.join(cpu.instruction_sets())}, not {', '.join(sorted(unknown))}")
     pool = cpu.ThreadPool(1 if arguments.processor_time else cores().threads)
     clock = time.thread_time if arguments.processor_time else time.perf_counter
-    config, tensors = opened(arguments.model)
-    bench = Bench(config, WeightStore(tensors, pool), pool, "int8")
+    config, tensors, _ = opened(arguments.model)
+    bench = Bench(config, WeightStore(tensors, pool), None, pool, "int8")
     cache = bench.filled(_CONTEXT)
 
     def seconds(call: Callable[[], object]) -> float:

@@ -34,8 +34,8 @@ from outrider.checkpoints import AssistantConfig, ModelConfig, Tensor, open_chec
 from outrider.checkpoints.checkpoint import TOKEN_ORDERING
 from outrider.cores import cores
 from outrider.drafters.mtp import MtpDrafter
+from outrider.engine.prefill import PREFILL_CHUNK
 from outrider.engine.target import Target, chain
-from outrider.loading import PREFILL_CHUNK
 from outrider.models.gemma import kv_layers
 from outrider.quant import WeightStore
 from outrider.roofline.cost import pass_seconds
