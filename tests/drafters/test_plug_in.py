@@ -9,6 +9,7 @@ from tiny_checkpoints import VOCAB
 
 from outrider import LLM, SamplingParams
 from outrider.drafters import registry
+from outrider.drafters.protocol import Drafter
 from outrider.engine.target import chain
 
 
@@ -89,3 +90,11 @@ def test_without_need_no_prompt_row_has_an_output(llm, recall, monkeypatch):
     assert request.ended
     assert outputs == [1]
     assert [(len(part.tokens), len(part.hidden)) for part in rows] == [(40, 1)]
+
+
+def test_a_drafter_that_cannot_propose_is_not_made():
+    class Silent(Drafter):
+        name = "silent"
+
+    with pytest.raises(TypeError, match=r"abstract method .*propose"):
+        Silent()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal, Protocol
@@ -104,7 +105,7 @@ class Ask:
         return chance > self.pace * (seconds + self.row_seconds)
 
 
-class Drafter:
+class Drafter(ABC):
     """Proposes tokens; the target alone chooses.
 
     Every committed row is reported, prompt rows included, so a drafter may keep keys and values of its own. Its first
@@ -121,9 +122,9 @@ class Drafter:
     def open(self, sequence: SequenceState) -> None:
         """Begins a sequence. `sequence.tokens` is its prompt."""
 
+    @abstractmethod
     def propose(self, asks: Sequence[Ask]) -> None:
         """Adds nodes to the draft of every ask."""
-        raise NotImplementedError
 
     def observe(self, sequence: SequenceState, rows: CommittedRows) -> None:
         """Reports committed rows. The bonus token is not among them: it has no keys and values yet."""
