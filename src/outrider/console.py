@@ -7,7 +7,7 @@ import json
 import logging
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from enum import StrEnum
 from pathlib import Path
 from traceback import clear_frames
@@ -169,6 +169,19 @@ def figures_table(first: str, *others: str) -> Table:
     for name in others:
         table.add_column(name, justify="right")
     return table
+
+
+def print_facts(facts: Iterable[tuple[str, str]]) -> None:
+    """Names and what belongs to them, in two columns."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column()
+    for name, fact in facts:
+        table.add_row(name, fact)
+    Console(highlight=False).print(table)
 
 
 class _StandardError(logging.Handler):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from outrider.console import MODEL_HELP, JsonOption, print_result
+from outrider.console import MODEL_HELP, JsonOption, print_facts, print_result
 from outrider.errors import UsageError
 from outrider.machine import size
 
@@ -143,15 +143,7 @@ def _layer_groups(layers: tuple[Layer, ...]) -> list[dict[str, Any]]:
 
 def show(found: dict[str, Any]) -> None:
     """The facts for a person."""
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table.grid(padding=(0, 2))
-    table.add_column(style="bold", no_wrap=True)
-    table.add_column()
-    for name, value in _lines(found):
-        table.add_row(name, value)
-    Console(highlight=False).print(table)
+    print_facts(_lines(found))
 
 
 def _lines(found: dict[str, Any]) -> Iterator[tuple[str, str]]:

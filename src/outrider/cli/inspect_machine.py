@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from outrider.checkpoints.checkpoint import Format
+from outrider.console import print_facts
 from outrider.machine import size
 
 _FORMAT: Format = "Q4_0"
@@ -63,15 +64,7 @@ def _reached(instruction_set: str, threads: int) -> dict[str, float | None]:
 
 def show_machine(found: dict[str, Any]) -> None:
     """The facts for a person."""
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table.grid(padding=(0, 2))
-    table.add_column(style="bold", no_wrap=True)
-    table.add_column()
-    for name, value in _lines(found):
-        table.add_row(name, value)
-    Console(highlight=False).print(table)
+    print_facts(_lines(found))
 
 
 def _lines(found: dict[str, Any]) -> Iterator[tuple[str, str]]:
