@@ -6,6 +6,7 @@ import errno
 import os
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -104,23 +105,33 @@ def test_faults_stay_faults(fake, call, monkeypatch, error):
         call("run", "demo", "x")
 
 
+_PEAK = """
+import re
+from outrider.cli import main
+try:
+    main()
+finally:
+    print(re.search("VmPeak:\\s*(\\d+) kB", open("/proc/self/status").read())[1])
+"""
+
+
 @pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="measures and limits a process's memory as Linux does")
 def test_a_limit_of_memory_in_a_process():
-    """Enough to start, too little to load."""
+    """Enough to start, too little to load: 15 % less than it takes without a limit."""
     import resource
 
-    command = [sys.executable, "-c", "from outrider.cli import main; main()", "run", "demo", "x"]
-    limit = 950_000 << 10
+    def ran(limit=resource.RLIM_INFINITY):
+        command = [sys.executable, "-c", _PEAK, "run", "demo", "x", "--max-tokens", "1", "--threads", "1"]
+        lower = partial(resource.setrlimit, resource.RLIMIT_AS, (limit, limit))
+        return subprocess.run(command, capture_output=True, text=True, preexec_fn=lower, timeout=300)
 
-    def lower():
-        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
-
-    ran = subprocess.run(command, capture_output=True, text=True, preexec_fn=lower, timeout=300)
-    if ran.returncode not in (1, 2):
-        pytest.skip("other libraries take less than they did, or abort by themselves")
-    assert ran.returncode == 2
-    assert "memory ran out" in ran.stderr
-    assert "Traceback" not in ran.stderr
+    unlimited = ran()
+    assert unlimited.returncode == 0, unlimited.stderr
+    limited = ran(int(unlimited.stdout.split()[-1]) * 1024 * 85 // 100)
+    assert limited.returncode == 2
+    assert "memory ran out" in limited.stderr
+    assert "Traceback" not in limited.stderr
 
 
 def test_more_threads_than_cores_get_a_warning(fake, call, monkeypatch):
