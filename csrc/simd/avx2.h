@@ -162,30 +162,48 @@ inline void istore(int32_t* p, I x) {
   _mm256_storeu_si256(reinterpret_cast<__m256i*>(p + 8), x.b);
 }
 
-#ifndef OUTRIDER_VNNI256  // avx_vnni.h has byte products of its own
-// Weight codes as operands of maddubs: see byte_pairs.h.
+// Weight codes as operands of byte products, which multiply unsigned by signed bytes: the codes stay unsigned, and the kernel
+// subtracts their zero point afterwards.
 struct Codes { __m256i a, b; };
 template <int kLargest, int kZero> inline Codes codes(Bytes unsigned_codes) { return {unsigned_codes.a, unsigned_codes.b}; }
+// The same 4 bytes in all lanes.
+inline __m256i four_bytes(const int8_t* p) {
+  int32_t four;
+  std::memcpy(&four, p, 4);
+  return _mm256_set1_epi32(four);
+}
 
 // Forces additions in the order written; otherwise the compiler adds in pairs and spills the products.
 inline void keep_order(I& sum) { asm("" : "+x"(sum.a), "+x"(sum.b)); }
 
-// 16 registers cannot hold a group's codes. Each quad is unpacked on use for a block of kRowBlock rows, whose partial sums (16
-// bits wide at first) stay in registers.
+// 16 registers cannot hold a group's codes. Each quad is unpacked on use for a block of kRowBlock rows, whose sums stay in
+// registers.
 inline constexpr int kMaxRows = OUTRIDER_MAX_ROWS, kMaxDenseRows = 4;  // rows that share one unpacking of a group
 #define OUTRIDER_INLINE_ROWS [[gnu::always_inline]] inline             // otherwise the sums are passed in memory
 inline constexpr bool kUnpackOnce = false;
-inline constexpr bool kFloatSums = false;  // see quads.h
-template <int kLargest> inline constexpr int kRowBlock = kLargest >= 63 ? 2 : 4;
 // Whether a group is unpacked into memory for several blocks of rows, each of which loads it again. Otherwise the compiler keeps
 // quads on the stack, which costs less where their sums take more registers.
 template <int kLargest> inline constexpr bool kUnpackIntoMemory = kLargest <= 15 || kLargest > 63;
 
+// Attention's blocks of sums in registers: the most queries that share each load, and the vectors loaded for kQueries of them.
+// Codes have two kinds of sums.
+inline constexpr int kFloatQueries = 4, kCodeQueries = 4;
+template <int kQueries> inline constexpr int kFloatVectors = kQueries > 1 ? 1 : 2;
+template <int kQueries> inline constexpr int kCodeVectors = 1;
+
+// Cached 8-bit codes of values, 4 for each lane, as operands of byte products with softmax weights, which are unsigned.
+struct ValueCodes { __m256i a, b; };
+inline ValueCodes value_codes(const int8_t* p) {
+  return {_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)), _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p + 32))};
+}
+
+#ifndef OUTRIDER_VNNI256                   // avx_vnni.h has byte products of its own
+inline constexpr bool kFloatSums = false;  // see quads.h
+template <int kLargest> inline constexpr int kRowBlock = kLargest >= 63 ? 2 : 4;
+
 // narrow + the products of a quad with 4 activations, in pairs; without `narrow` for the first.
 [[gnu::always_inline]] inline void add_pairs(I& narrow, bool first, const Codes& w, const int8_t* x) {
-  int32_t four;
-  std::memcpy(&four, x, 4);
-  const __m256i activation = _mm256_set1_epi32(four);
+  const __m256i activation = four_bytes(x);
   const I products{_mm256_maddubs_epi16(w.a, activation), _mm256_maddubs_epi16(w.b, activation)};
   narrow = first ? products : I{_mm256_add_epi16(narrow.a, products.a), _mm256_add_epi16(narrow.b, products.b)};
   keep_order(narrow);
@@ -202,39 +220,25 @@ template <int kLargest> inline constexpr bool kUnpackIntoMemory = kLargest <= 15
 
 namespace outrider::OUTRIDER_ISA {
 
-// Cached 8-bit codes, 4 for each lane, as operands of maddubs, which adds two products in 16 bits: with factors within +-127 no
-// pair overflows. It multiplies unsigned by signed bytes: a key's sign moves to the query; softmax weights are unsigned.
+// Cached 8-bit codes of keys as operands of maddubs, which adds two products in 16 bits: with factors within +-127 no pair
+// overflows. A key's sign moves to the query.
 inline constexpr int kKeyOffset = 0;
 struct KeyCodes { __m256i a, b, magnitude_a, magnitude_b; };
-struct ValueCodes { __m256i a, b; };
-inline ValueCodes value_codes(const int8_t* p) {
-  return {_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)), _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p + 32))};
-}
 inline KeyCodes key_codes(const int8_t* p) {
   const ValueCodes k = value_codes(p);
   return {k.a, k.b, _mm256_abs_epi8(k.a), _mm256_abs_epi8(k.b)};
 }
 // sum + the dot products of each lane's codes with the same 4 of a query, or with the weights (0 .. 127) of 4 positions.
 inline I add_scores(I sum, const KeyCodes& k, const int8_t* query) {
-  int32_t four;
-  std::memcpy(&four, query, 4);
-  const __m256i x = _mm256_set1_epi32(four), ones = _mm256_set1_epi16(1);
-  return {_mm256_add_epi32(sum.a, _mm256_madd_epi16(_mm256_maddubs_epi16(k.magnitude_a, _mm256_sign_epi8(x, k.a)), ones)),
-          _mm256_add_epi32(sum.b, _mm256_madd_epi16(_mm256_maddubs_epi16(k.magnitude_b, _mm256_sign_epi8(x, k.b)), ones))};
+  const __m256i x = four_bytes(query);
+  const I products{_mm256_maddubs_epi16(k.magnitude_a, _mm256_sign_epi8(x, k.a)),
+                   _mm256_maddubs_epi16(k.magnitude_b, _mm256_sign_epi8(x, k.b))};
+  return iadd(sum, widened(products, 1));
 }
 inline I add_weighted(I sum, const ValueCodes& v, const int8_t* weights) {
-  int32_t four;
-  std::memcpy(&four, weights, 4);
-  const __m256i w = _mm256_set1_epi32(four), ones = _mm256_set1_epi16(1);
-  return {_mm256_add_epi32(sum.a, _mm256_madd_epi16(_mm256_maddubs_epi16(w, v.a), ones)),
-          _mm256_add_epi32(sum.b, _mm256_madd_epi16(_mm256_maddubs_epi16(w, v.b), ones))};
+  const __m256i w = four_bytes(weights);
+  return iadd(sum, widened({_mm256_maddubs_epi16(w, v.a), _mm256_maddubs_epi16(w, v.b)}, 1));
 }
-
-// Attention's blocks of sums in registers: the most queries that share each load, and the vectors loaded for kQueries of them.
-// Codes have two kinds of sums.
-inline constexpr int kFloatQueries = 4, kCodeQueries = 4;
-template <int kQueries> inline constexpr int kFloatVectors = kQueries > 1 ? 1 : 2;
-template <int kQueries> inline constexpr int kCodeVectors = 1;
 #endif
 
 }  // namespace outrider::OUTRIDER_ISA

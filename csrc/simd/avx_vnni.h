@@ -13,33 +13,13 @@ inline __m256i add_dot4(__m256i sum, __m256i unsigned_bytes, __m256i signed_byte
   return _mm256_dpbusd_epi32(sum, unsigned_bytes, signed_bytes);
 #endif
 }
-inline __m256i four_bytes(const int8_t* p) {
-  int32_t four;
-  std::memcpy(&four, p, 4);
-  return _mm256_set1_epi32(four);
-}
 
-// Weight codes as operands of VNNI, which multiplies unsigned by signed bytes: the codes stay unsigned, and the kernel subtracts
-// their zero point afterwards.
 template <int kLargest> inline constexpr bool kUnsignedDot = true;
 template <int kLargest> inline constexpr bool kByDigits = false;  // whether the operands are the digits of activations
-struct Codes { __m256i a, b; };
-template <int kLargest, int kZero> inline Codes codes(Bytes unsigned_codes) { return {unsigned_codes.a, unsigned_codes.b}; }
-
-// Forces additions in the order written; otherwise the compiler reorders them and spills the sums.
-inline void keep_order(I& sum) { asm("" : "+x"(sum.a), "+x"(sum.b)); }
-
-// 16 registers cannot hold a group's codes. Each quad is unpacked on use for a block of kRowBlock rows, whose sums stay in
-// registers.
-inline constexpr int kMaxRows = OUTRIDER_MAX_ROWS, kMaxDenseRows = 4;  // rows that share one unpacking of a group
-#define OUTRIDER_INLINE_ROWS [[gnu::always_inline]] inline             // otherwise the sums are passed in memory
-inline constexpr bool kUnpackOnce = false;
 // A conversion from integers occupies the two ports of the byte products; a subtraction has another one beside them.
 inline constexpr bool kFloatSums = true;
 inline F as_float(I x) { return {_mm256_castsi256_ps(x.a), _mm256_castsi256_ps(x.b)}; }
 template <int kLargest> inline constexpr int kRowBlock = 4;
-// Whether a group is unpacked into memory for several blocks of rows, each of which loads it again; as in avx2.h.
-template <int kLargest> inline constexpr bool kUnpackIntoMemory = kLargest <= 15 || kLargest > 63;
 // sum[r] += the dot product of 4 * kCount columns, starting at quad `first` of 4 columns, with the activations x[r], per lane.
 template <int kLargest, int kCount, class Quads, int kRows>
 [[gnu::always_inline]] inline void dot_quads(const Quads& quads, int first, const int8_t* const (&x)[kRows], I (&sum)[kRows]) {
@@ -55,14 +35,9 @@ template <int kLargest, int kCount, class Quads, int kRows>
   }
 }
 
-// Cached 8-bit codes, 4 for each lane, as operands of byte dot products. Codes of keys meet signed codes of a query, so VNNI takes
-// them unsigned, larger by kKeyOffset; codes of values meet softmax weights, which are unsigned themselves.
+// Cached 8-bit codes of keys meet signed codes of a query, so VNNI takes them unsigned, larger by kKeyOffset.
 inline constexpr int kKeyOffset = 128;
 struct KeyCodes { __m256i a, b; };
-struct ValueCodes { __m256i a, b; };
-inline ValueCodes value_codes(const int8_t* p) {
-  return {_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)), _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p + 32))};
-}
 inline KeyCodes key_codes(const int8_t* p) {
   const ValueCodes k = value_codes(p);
   const __m256i offset = _mm256_set1_epi8(-128);
@@ -77,11 +52,5 @@ inline I add_weighted(I sum, const ValueCodes& v, const int8_t* weights) {
   const __m256i w = four_bytes(weights);
   return {add_dot4(sum.a, w, v.a), add_dot4(sum.b, w, v.b)};
 }
-
-// Attention's blocks of sums in registers: the most queries that share each load, and the vectors loaded for kQueries of them.
-// Codes have two kinds of sums.
-inline constexpr int kFloatQueries = 4, kCodeQueries = 4;
-template <int kQueries> inline constexpr int kFloatVectors = kQueries > 1 ? 1 : 2;
-template <int kQueries> inline constexpr int kCodeVectors = 1;
 
 }  // namespace outrider::OUTRIDER_ISA

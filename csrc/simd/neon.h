@@ -209,13 +209,14 @@ template <class Quads> [[gnu::always_inline]] inline I dot16(const Quads& quads,
   });
 }
 
-#ifndef OUTRIDER_I8MM                                                  // neon_i8mm.h has products of its own
 inline constexpr int kMaxRows = OUTRIDER_MAX_ROWS, kMaxDenseRows = 4;  // rows that share one unpacking of a group
 #define OUTRIDER_INLINE_ROWS [[gnu::always_inline]] inline
-inline constexpr bool kUnpackOnce = true;
 inline constexpr bool kFloatSums = false;  // see quads.h
-template <int kLargest> inline constexpr int kRowBlock = 1;
 template <int kLargest> inline constexpr bool kUnpackIntoMemory = false;
+
+#ifndef OUTRIDER_I8MM  // neon_i8mm.h has products of its own
+inline constexpr bool kUnpackOnce = true;
+template <int kLargest> inline constexpr int kRowBlock = 1;
 // sum[r] = the dot product of 4 * kCount columns, starting at quad `first` of 4 columns, with the activations x[r], per lane.
 template <int kLargest, int kCount, class Quads, int kRows>
 [[gnu::always_inline]] inline void dot_quads(const Quads& quads, int first, const int8_t* const (&x)[kRows], I (&sum)[kRows]) {

@@ -7,12 +7,8 @@ namespace outrider::OUTRIDER_ISA {
 
 // A block of rows shares each zipped quad. Counted, not timed: of 8 rows in blocks of 4 and of 6 rows in one block it takes fewer
 // instructions than the dot products of neon.h, up to 4 rows about as many.
-inline constexpr int kMaxRows = OUTRIDER_MAX_ROWS, kMaxDenseRows = 4;  // rows that share one unpacking of a group
-#define OUTRIDER_INLINE_ROWS [[gnu::always_inline]] inline
 inline constexpr bool kUnpackOnce = false;
-inline constexpr bool kFloatSums = false;  // see quads.h
 template <int kLargest> inline constexpr int kRowBlock = 6;
-template <int kLargest> inline constexpr bool kUnpackIntoMemory = false;
 
 inline int8x16_t zip_low(int8x16_t a, int8x16_t b) {
   return vreinterpretq_s8_s32(vzip1q_s32(vreinterpretq_s32_s8(a), vreinterpretq_s32_s8(b)));
