@@ -7,6 +7,8 @@
 // marginal row cost is 8 dot products of 64 bytes per group of 32 columns, hidden behind the reads up to about four rows.
 #pragma once
 #include "kernels/activation_panel.h"
+#include "kernels/dense.h"
+#include "kernels/prefetcher.h"
 #include "kernels/quads.h"
 #include "weights/layout.h"
 
@@ -14,38 +16,6 @@
 #include <utility>
 
 namespace outrider::OUTRIDER_ISA {
-
-// How far ahead of a step its kernel prefetches, in steps (0: not at all), and into which cache.
-struct Ahead {
-  int steps;
-  bool into_l1;  // otherwise into L2
-};
-
-// Software prefetch of the codes and scales kAhead.steps steps ahead, continuing across the end of the tile into the `next` one.
-// (A tile of at most so many steps continues into the tiles behind it instead.)
-// A step computes for longer than the hardware prefetcher covers, which also stops at page borders and at jumps between
-// matrices; without software prefetch, reads and computation would alternate. Distances are measured: see
-// docs/lab/pass-costs.md.
-template <size_t kStep, size_t kScaleStep, Ahead kAhead>  // kStep, kScaleStep: bytes of codes and of scales per step
-class Prefetcher {
- public:
-  Prefetcher(const Tile& tile, const Tile& next, int steps)
-      : at_{tile.codes + kAhead.steps * kStep, tile.scales + kAhead.steps * kScaleStep},
-        next_(next),
-        last_(steps - 1 - kAhead.steps) {}
-  void step(int number) {
-    if constexpr (kAhead.steps > 0) {
-      for (size_t line = 0; line < kStep; line += 64) prefetch(at_.codes + line);
-      if constexpr (kScaleStep > 0) prefetch(at_.scales);
-      at_ = number == last_ ? next_ : Tile{at_.codes + kStep, at_.scales + kScaleStep};
-    }
-  }
-
- private:
-  static void prefetch(const uint8_t* at) { __builtin_prefetch(at, 0, kAhead.into_l1 ? 3 : 2); }
-  Tile at_, next_;
-  int last_;
-};
 
 // For quantized weights: few rows leave room in L1 beside their activations, for 4 kB of codes; more rows do not.
 constexpr Ahead ahead(int bits, int rows) {
@@ -264,83 +234,7 @@ void grouped_tile(const Matrix& m, size_t tile, const Tile& next, const Quantize
   }
 }
 
-template <Format kFormat> inline F dense_column(const uint8_t* tile, size_t k) {
-  if constexpr (kFormat == Format::F32) return load(reinterpret_cast<const float*>(tile) + k * kTile);
-  if constexpr (kFormat == Format::F16) return load_f16(reinterpret_cast<const uint16_t*>(tile) + k * kTile);
-  if constexpr (kFormat == Format::BF16) return load_bf16(reinterpret_cast<const uint16_t*>(tile) + k * kTile);
-}
-
-// Dense weights with float32 activations. Column k is accumulated in partial sum k % 4; the four are added at the end.
-template <Format kFormat, int kRows>
-void dense_tile(const Matrix& m, size_t tile, const Tile& next, const float* const* x, float* out, size_t stride) {
-  const uint8_t* at = m.tile(tile).codes;
-  F acc[kRows][4];
-#pragma GCC unroll 8
-  for (int r = 0; r < kRows; ++r)
-    for (int j = 0; j < 4; ++j) acc[r][j] = zero();
-  constexpr size_t kStep = 4 * kTile * dense_bytes(kFormat);
-  Prefetcher<kStep, 0,
-             Ahead{kRows == 1    ? 0
-                   : kStep < 256 ? 64
-                                 : 16,
-                   false}>
-      prefetcher(m.tile(tile), next, static_cast<int>(m.columns / 4));
-  size_t k = 0;
-  for (; k + 4 <= m.columns; k += 4) {
-    prefetcher.step(static_cast<int>(k / 4));
-#pragma GCC unroll 8
-    for (int j = 0; j < 4; ++j) {
-      const F w = dense_column<kFormat>(at, k + j);
-#pragma GCC unroll 8
-      for (int r = 0; r < kRows; ++r) acc[r][j] = fma(w, set1(x[r][k + j]), acc[r][j]);
-    }
-  }
-#pragma GCC unroll 8
-  for (size_t j = 0; j < 3; ++j) {
-    if (k + j >= m.columns) continue;
-    const F w = dense_column<kFormat>(at, k + j);
-#pragma GCC unroll 8
-    for (int r = 0; r < kRows; ++r) acc[r][j] = fma(w, set1(x[r][k + j]), acc[r][j]);
-  }
-#pragma GCC unroll 8
-  for (int r = 0; r < kRows; ++r) {
-    const F sum = add(add(acc[r][0], acc[r][1]), add(acc[r][2], acc[r][3]));
-    store(out + r * stride, mul(sum, set1(m.factor)));
-  }
-}
-
-// F8_E4M3 weights with float32 activations: each scale group is summed as in dense_tile, then multiplied by the scale.
-template <int kRows>
-void e4m3_tile(const Matrix& m, size_t tile, const Tile& next, const float* const* x, float* out, size_t stride) {
-  auto [at, scales_at] = m.tile(tile);
-  const size_t per_scale = m.columns / m.scale_groups;
-  Prefetcher<4 * kTile, 0, Ahead{kRows == 1 ? 0 : 64, false}> prefetcher(m.tile(tile), next, static_cast<int>(m.columns / 4));
-  for (size_t first = 0; first < m.columns; first += per_scale, scales_at += group_scale_bytes(false)) {
-    F acc[kRows][4];
-#pragma GCC unroll 8
-    for (int r = 0; r < kRows; ++r)
-      for (int j = 0; j < 4; ++j) acc[r][j] = zero();
-    for (size_t k = first; k < first + per_scale; k += 4) {
-      prefetcher.step(static_cast<int>(k / 4));
-#pragma GCC unroll 8
-      for (int j = 0; j < 4; ++j) {
-        const F w = load_e4m3(at + (k + j) * kTile);
-#pragma GCC unroll 8
-        for (int r = 0; r < kRows; ++r) acc[r][j] = fma(w, set1(x[r][k + j]), acc[r][j]);
-      }
-    }
-    const F scale = load(reinterpret_cast<const float*>(scales_at));
-#pragma GCC unroll 8
-    for (int r = 0; r < kRows; ++r) {
-      const F sum = mul(add(add(acc[r][0], acc[r][1]), add(acc[r][2], acc[r][3])), set1(256.0f));
-      float* to = out + r * stride;
-      store(to, first == 0 ? mul(sum, scale) : fma(sum, scale, load(to)));
-    }
-  }
-}
-
 using QuantizedTile = void (*)(const Matrix&, size_t, const Tile&, const QuantizedRow*, float*, size_t);
-using DenseTile = void (*)(const Matrix&, size_t, const Tile&, const float* const*, float*, size_t);
 
 template <Format kFormat, int... kIndex> inline QuantizedTile quantized_for(int rows, std::integer_sequence<int, kIndex...>) {
   if constexpr (info(kFormat).scales == Scales::kGroups) {
@@ -356,54 +250,8 @@ template <Format kFormat> inline QuantizedTile quantized_for(int rows) {
   return quantized_for<kFormat>(rows, std::make_integer_sequence<int, kMaxRows>());
 }
 
-template <Format kFormat, int... kIndex> inline DenseTile dense_for(int rows, std::integer_sequence<int, kIndex...>) {
-  if constexpr (kFormat == Format::F8_E4M3) {
-    static constexpr DenseTile by_rows[] = {e4m3_tile<kIndex + 1>...};
-    return by_rows[rows - 1];
-  } else {
-    static constexpr DenseTile by_rows[] = {dense_tile<kFormat, kIndex + 1>...};
-    return by_rows[rows - 1];
-  }
-}
-
-template <Format kFormat> inline DenseTile dense_for(int rows) {
-  return dense_for<kFormat>(rows, std::make_integer_sequence<int, kMaxDenseRows>());
-}
-
 inline QuantizedTile quantized_for(Format f, int rows) {
-  switch (f) {
-    case Format::Q4_0: return quantized_for<Format::Q4_0>(rows);
-    case Format::Q4_1: return quantized_for<Format::Q4_1>(rows);
-    case Format::Q5_0: return quantized_for<Format::Q5_0>(rows);
-    case Format::Q5_1: return quantized_for<Format::Q5_1>(rows);
-    case Format::Q8_0: return quantized_for<Format::Q8_0>(rows);
-    case Format::Q4_K: return quantized_for<Format::Q4_K>(rows);
-    case Format::Q5_K: return quantized_for<Format::Q5_K>(rows);
-    case Format::Q6_K: return quantized_for<Format::Q6_K>(rows);
-    case Format::IQ4_NL: return quantized_for<Format::IQ4_NL>(rows);
-    case Format::IQ4_XS: return quantized_for<Format::IQ4_XS>(rows);
-    case Format::MXFP4: return quantized_for<Format::MXFP4>(rows);
-    case Format::NVFP4: return quantized_for<Format::NVFP4>(rows);
-    case Format::IQ3_S: return quantized_for<Format::IQ3_S>(rows);
-    case Format::IQ3_XXS: return quantized_for<Format::IQ3_XXS>(rows);
-    case Format::Q3_K: return quantized_for<Format::Q3_K>(rows);
-    case Format::Q2_K: return quantized_for<Format::Q2_K>(rows);
-    case Format::TQ2_0: return quantized_for<Format::TQ2_0>(rows);
-    case Format::I2: return quantized_for<Format::I2>(rows);
-    case Format::I4: return quantized_for<Format::I4>(rows);
-    case Format::I8: return quantized_for<Format::I8>(rows);
-    default: return nullptr;
-  }
-}
-
-inline DenseTile dense_for(Format f, int rows) {
-  switch (f) {
-    case Format::F32: return dense_for<Format::F32>(rows);
-    case Format::F16: return dense_for<Format::F16>(rows);
-    case Format::BF16: return dense_for<Format::BF16>(rows);
-    case Format::F8_E4M3: return dense_for<Format::F8_E4M3>(rows);
-    default: return nullptr;
-  }
+  return for_quantized(f, [rows]<Format kFormat>() { return quantized_for<kFormat>(rows); });
 }
 
 // Tile `tile` times `rows` activation rows: out[r * stride + lane]. Quantized formats read `quantized`, dense formats `dense`

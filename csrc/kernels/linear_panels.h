@@ -151,29 +151,7 @@ using PanelsTile = void (*)(const Matrix&, size_t, const Tile&, const Activation
 // Null for matrices that other kernels multiply: dense ones, and those with several scale groups in a row.
 inline PanelsTile panels_tile_of(const Matrix& m) {
   if (info(m.format).scales == Scales::kGroups && (m.scale_groups > 1 || m.zero_points)) return nullptr;
-  switch (m.format) {
-    case Format::Q4_0: return panels_tile<Format::Q4_0>;
-    case Format::Q4_1: return panels_tile<Format::Q4_1>;
-    case Format::Q5_0: return panels_tile<Format::Q5_0>;
-    case Format::Q5_1: return panels_tile<Format::Q5_1>;
-    case Format::Q8_0: return panels_tile<Format::Q8_0>;
-    case Format::Q4_K: return panels_tile<Format::Q4_K>;
-    case Format::Q5_K: return panels_tile<Format::Q5_K>;
-    case Format::Q6_K: return panels_tile<Format::Q6_K>;
-    case Format::IQ4_NL: return panels_tile<Format::IQ4_NL>;
-    case Format::IQ4_XS: return panels_tile<Format::IQ4_XS>;
-    case Format::MXFP4: return panels_tile<Format::MXFP4>;
-    case Format::NVFP4: return panels_tile<Format::NVFP4>;
-    case Format::IQ3_S: return panels_tile<Format::IQ3_S>;
-    case Format::IQ3_XXS: return panels_tile<Format::IQ3_XXS>;
-    case Format::Q3_K: return panels_tile<Format::Q3_K>;
-    case Format::Q2_K: return panels_tile<Format::Q2_K>;
-    case Format::TQ2_0: return panels_tile<Format::TQ2_0>;
-    case Format::I2: return panels_tile<Format::I2>;
-    case Format::I4: return panels_tile<Format::I4>;
-    case Format::I8: return panels_tile<Format::I8>;
-    default: return nullptr;
-  }
+  return for_quantized(m.format, []<Format kFormat>() -> PanelsTile { return panels_tile<kFormat>; });
 }
 
 // For fewer rows the other kernels are faster. A register of half a group takes as long as one of a whole group.

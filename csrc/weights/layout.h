@@ -227,4 +227,31 @@ struct QuantizedRow {
   const ActivationGroup& operator[](int group) const { return groups[group]; }
 };
 
+// What `call`, a lambda with the format as its template parameter, returns for a quantized format; {} for others.
+template <class Call> inline auto for_quantized(Format f, Call call) -> decltype(call.template operator()<Format::Q4_0>()) {
+  switch (f) {
+    case Format::Q4_0: return call.template operator()<Format::Q4_0>();
+    case Format::Q4_1: return call.template operator()<Format::Q4_1>();
+    case Format::Q5_0: return call.template operator()<Format::Q5_0>();
+    case Format::Q5_1: return call.template operator()<Format::Q5_1>();
+    case Format::Q8_0: return call.template operator()<Format::Q8_0>();
+    case Format::Q4_K: return call.template operator()<Format::Q4_K>();
+    case Format::Q5_K: return call.template operator()<Format::Q5_K>();
+    case Format::Q6_K: return call.template operator()<Format::Q6_K>();
+    case Format::IQ4_NL: return call.template operator()<Format::IQ4_NL>();
+    case Format::IQ4_XS: return call.template operator()<Format::IQ4_XS>();
+    case Format::MXFP4: return call.template operator()<Format::MXFP4>();
+    case Format::NVFP4: return call.template operator()<Format::NVFP4>();
+    case Format::IQ3_S: return call.template operator()<Format::IQ3_S>();
+    case Format::IQ3_XXS: return call.template operator()<Format::IQ3_XXS>();
+    case Format::Q3_K: return call.template operator()<Format::Q3_K>();
+    case Format::Q2_K: return call.template operator()<Format::Q2_K>();
+    case Format::TQ2_0: return call.template operator()<Format::TQ2_0>();
+    case Format::I2: return call.template operator()<Format::I2>();
+    case Format::I4: return call.template operator()<Format::I4>();
+    case Format::I8: return call.template operator()<Format::I8>();
+    default: return {};
+  }
+}
+
 }  // namespace outrider
