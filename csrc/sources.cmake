@@ -19,7 +19,7 @@ if(NOT EXISTS ${OUTRIDER_CSRC}/system/${system}.cpp)
   message(FATAL_ERROR "outrider builds on Linux, macOS and Windows; found ${CMAKE_SYSTEM_NAME}.")
 endif()
 
-set(OUTRIDER_KERNEL_SOURCES ${OUTRIDER_CSRC}/kernels/isa_portable.cpp ${OUTRIDER_CSRC}/kernels/dispatch.cpp)
+set(OUTRIDER_KERNEL_SOURCES ${OUTRIDER_CSRC}/kernels/isa_portable.cpp ${OUTRIDER_CSRC}/kernels/dispatch.cpp ${OUTRIDER_CSRC}/kernels/processor.cpp)
 set(OUTRIDER_ENGINE_SOURCES
     ${OUTRIDER_CSRC}/program/batch.cpp ${OUTRIDER_CSRC}/program/execute.cpp ${OUTRIDER_CSRC}/weights/huge_pages.cpp ${OUTRIDER_CSRC}/cache/kv_cache.cpp ${OUTRIDER_CSRC}/cache/kv_format.cpp ${OUTRIDER_CSRC}/cache/kv_pages.cpp
     ${OUTRIDER_CSRC}/program/program.cpp

@@ -1,40 +1,41 @@
-// Run-time dispatch: the instruction sets that this build contains and this processor supports.
+// Run-time dispatch: the instruction sets that this build contains and this processor supports. This file and processor.cpp are
+// compiled for any processor. The isa_*.cpp are not, so they hold constants alone that are read here, and nothing in them is called
+// before this says that the processor supports it.
 #include "kernels/kernel_table.h"
 
 #include <atomic>
 #include <cstring>
 #include <vector>
-#if defined(OUTRIDER_X86)
-#include <cpuid.h>
-#endif
+
+#include "kernels/processor.h"
 
 namespace outrider {
 
 extern const KernelTable kPortableKernels;
 #if defined(OUTRIDER_X86)
 extern const KernelTable kAvx512Kernels, kAvx2Kernels;
+extern const PanelKernels kAmxPanels;
 #if defined(OUTRIDER_ALL_TABLES)
 extern const KernelTable kAvxVnniKernels, kAvx512BwKernels;
 #endif
 #if defined(OUTRIDER_TEST_TABLES)
 extern const KernelTable kAvx512VlKernels;
 #endif
-const KernelTable& amx_kernels();  // isa_amx.cpp
-bool has_amx();
 #elif defined(OUTRIDER_ARM64)
 extern const KernelTable kNeonI8mmKernels, kNeonKernels;
-bool has_dot_product();      // isa_neon.cpp
-bool has_matrix_products();  // isa_neon_i8mm.cpp
 #endif
+
+KernelTable with_panels(const KernelTable& few, const PanelKernels& panels, const char* name) {
+  KernelTable table = few;
+  table.name = name;
+  table.linear_tile = panels.linear_tile;
+  table.head_tiles = panels.head_tiles;
+  table.least_panel_rows = panels.least_rows;
+  table.end_run = panels.end_run;
+  return table;
+}
 
 namespace {
-
-#if defined(OUTRIDER_ALL_TABLES)
-bool has_avx_vnni() {  // compilers differ in whether __builtin_cpu_supports() knows it
-  unsigned a = 0, b = 0, c = 0, d = 0;
-  return __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a & 1u << 4) != 0;
-}
-#endif
 
 struct Built {
   const KernelTable* table;
@@ -44,28 +45,24 @@ struct Built {
 // Fastest first.
 std::vector<Built> built_tables() {
 #if defined(OUTRIDER_X86)
-  __builtin_cpu_init();
-  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
-  const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-                      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
-  const bool avx512vnni = avx512 && __builtin_cpu_supports("avx512vnni");
+  static const KernelTable amx = with_panels(kAvx512Kernels, kAmxPanels, "amx");
 #endif
   return {
 #if defined(OUTRIDER_X86)
-      {&amx_kernels(), avx512vnni && has_amx()},
-      {&kAvx512Kernels, avx512vnni},
+      {&amx, has_amx()},
+      {&kAvx512Kernels, has_avx512_vnni()},
 #if defined(OUTRIDER_ALL_TABLES)
-      {&kAvxVnniKernels, avx2 && has_avx_vnni()},
+      {&kAvxVnniKernels, has_avx_vnni()},
 #endif
 #if defined(OUTRIDER_TEST_TABLES)
-      {&kAvx512VlKernels, avx512vnni},
+      {&kAvx512VlKernels, has_avx512_vnni()},
 #endif
 #if defined(OUTRIDER_ALL_TABLES)
-      {&kAvx512BwKernels, avx512},
+      {&kAvx512BwKernels, has_avx512()},
 #endif
-      {&kAvx2Kernels, avx2},
+      {&kAvx2Kernels, has_avx2()},
 #elif defined(OUTRIDER_ARM64)
-      {&kNeonI8mmKernels, has_dot_product() && has_matrix_products()},
+      {&kNeonI8mmKernels, has_matrix_products()},
       {&kNeonKernels, has_dot_product()},
 #endif
       {&kPortableKernels, true}};

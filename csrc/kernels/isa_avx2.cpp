@@ -5,5 +5,5 @@
 
 namespace outrider {
 extern const KernelTable kAvx2Kernels;
-const KernelTable kAvx2Kernels = avx2::make_table("avx2");
+constinit const KernelTable kAvx2Kernels = avx2::make_table("avx2");
 }  // namespace outrider

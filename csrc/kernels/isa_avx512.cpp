@@ -5,5 +5,5 @@
 
 namespace outrider {
 extern const KernelTable kAvx512Kernels;
-const KernelTable kAvx512Kernels = avx512::make_table("avx512-vnni");
+constinit const KernelTable kAvx512Kernels = avx512::make_table("avx512-vnni");
 }  // namespace outrider

@@ -5,5 +5,5 @@
 
 namespace outrider {
 extern const KernelTable kAvx512BwKernels;
-const KernelTable kAvx512BwKernels = avx512bw::make_table("avx512bw");
+constinit const KernelTable kAvx512BwKernels = avx512bw::make_table("avx512bw");
 }  // namespace outrider

@@ -6,5 +6,5 @@
 
 namespace outrider {
 extern const KernelTable kAvx512VlKernels;
-const KernelTable kAvx512VlKernels = avx512vl::make_table("avx512vl-vnni");
+constinit const KernelTable kAvx512VlKernels = avx512vl::make_table("avx512vl-vnni");
 }  // namespace outrider

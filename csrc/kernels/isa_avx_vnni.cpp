@@ -5,5 +5,5 @@
 
 namespace outrider {
 extern const KernelTable kAvxVnniKernels;
-const KernelTable kAvxVnniKernels = avx_vnni::make_table("avx-vnni");
+constinit const KernelTable kAvxVnniKernels = avx_vnni::make_table("avx-vnni");
 }  // namespace outrider

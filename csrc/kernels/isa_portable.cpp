@@ -5,5 +5,5 @@
 
 namespace outrider {
 extern const KernelTable kPortableKernels;
-const KernelTable kPortableKernels = portable::make_table("portable");
+constinit const KernelTable kPortableKernels = portable::make_table("portable");
 }  // namespace outrider

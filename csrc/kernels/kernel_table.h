@@ -55,6 +55,17 @@ struct KernelTable {
   void (*end_run)();     // what a thread calls after the last tile of a run
 };
 
+// The kernels of matrix registers, which take the places of KernelTable's of the same names.
+struct PanelKernels {
+  decltype(KernelTable::linear_tile) linear_tile;
+  decltype(KernelTable::head_tiles) head_tiles;
+  int least_rows;  // KernelTable::least_panel_rows
+  decltype(KernelTable::end_run) end_run;
+};
+
+// `few`, whose kernels multiply few rows, with those of `panels`.
+KernelTable with_panels(const KernelTable& few, const PanelKernels& panels, const char* name);
+
 // The tables that this build contains and this processor supports, fastest first; the last is always "portable".
 const KernelTable* const* available_kernels(size_t* count);
 

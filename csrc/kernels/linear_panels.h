@@ -179,15 +179,9 @@ void linear_tile_of_panels(const Matrix& m, size_t tile, const Tile& next, const
                      out + many * stride, stride);
 }
 
-// kFew's table with matrix registers for many rows.
-template <const KernelTable& kFew> KernelTable with_panels(const char* name) {
-  KernelTable table = kFew;
-  table.name = name;
-  table.linear_tile = linear_tile_of_panels<kFew>;
-  table.head_tiles = head_tiles<linear_tile_of_panels<kFew>, kLeastRowsOfHalves>;
-  table.least_panel_rows = kLeastPanelRows;
-  table.end_run = end_run;
-  return table;
+// What replaces kFew's kernels where there are matrix registers.
+template <const KernelTable& kFew> constexpr PanelKernels make_panel_kernels() {
+  return {linear_tile_of_panels<kFew>, head_tiles<linear_tile_of_panels<kFew>, kLeastRowsOfHalves>, kLeastPanelRows, end_run};
 }
 
 }  // namespace outrider::OUTRIDER_ISA

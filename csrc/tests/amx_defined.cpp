@@ -11,7 +11,8 @@ extern const KernelTable kPortableKernels;
 
 namespace test {
 const KernelTable& amx_defined() {
-  static const KernelTable table = outrider::amx_defined::with_panels<kPortableKernels>("amx-defined");
+  static const KernelTable table =
+      with_panels(kPortableKernels, outrider::amx_defined::make_panel_kernels<kPortableKernels>(), "amx-defined");
   return table;
 }
 }  // namespace test
