@@ -6,6 +6,7 @@ if(CMAKE_HOST_WIN32)
 else()
   set(target ${CMAKE_HOST_SYSTEM_PROCESSOR}-linux-gnu.2.28)
 endif()
+set(OUTRIDER_DOT_PRODUCT -mcpu=generic+v8_2a+dotprod+fullfp16)  # zig has no names of its own for -march
 set(CMAKE_CXX_COMPILER ${python_zig} c++ -target ${target})
 set(CMAKE_CXX_ARCHIVE_CREATE "${python_zig} ar qc <TARGET> <OBJECTS>")
 set(CMAKE_CXX_ARCHIVE_FINISH "${python_zig} ranlib <TARGET>")
