@@ -11,7 +11,7 @@ PROMPT ?= The three most important inventions of the nineteenth century were
 # What `make run` installs in place of compiling; where the sources are compiled in .venv, those run.
 WHEEL := $(if $(wildcard $(VENV)/.installed),,$(shell $(PYTHON) release/wheel_at_hand.py 2>/dev/null))
 
-.PHONY: run test full fast fuzz mutations endurance contained clients lint sanitize arm64 windows wheel wheel-test bench docs report
+.PHONY: run test full fast fuzz mutations endurance contained clients lint sanitize arm64 windows macos wheel wheel-test bench docs report
 .PHONY: setup clean
 .PHONY: check-python check-compiler
 
@@ -24,7 +24,7 @@ test: $(VENV)/.installed-test lint
 	$(MAKE) sanitize
 
 # What takes longer than `make test` may: the wheel by another compiler, and the searches below.
-full: test wheel-test fuzz mutations endurance
+full: test macos wheel-test fuzz mutations endurance
 
 fast: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -m "not slow" -n 2 --dist worksteal
@@ -98,6 +98,12 @@ windows: $(VENV)/.installed-test
 	  -DCMAKE_TOOLCHAIN_FILE=$(CURDIR)/csrc/tests/mingw.cmake -DOUTRIDER_QUICK=ON >/dev/null
 	$(BIN)/cmake --build build/windows
 	wine build/windows/kernel_tests.exe
+
+# The same tests for macOS, compiled only.
+macos: export PATH := $(CURDIR)/$(BIN):$(PATH)
+macos: $(VENV)/.installed-test $(VENV)/.wheel-tools
+	cmake -S csrc/tests -B build/macos -G Ninja -DCMAKE_TOOLCHAIN_FILE=$(CURDIR)/csrc/tests/macos.cmake -DOUTRIDER_QUICK=ON >/dev/null
+	cmake --build build/macos
 
 # In dist/: the sdist, the wheel built from it for this Python, and the demo's drafter. The compiler is the ziglang package.
 wheel: export PATH := $(CURDIR)/$(BIN):$(PATH)

@@ -62,7 +62,8 @@ class WorkStealing {
       for (uint64_t seen = range.load(std::memory_order_relaxed);;) {
         const size_t front = seen & kMost, back = seen >> kBits & kMost, left = size - front - back;
         if (left == 0) break;
-        const uint64_t piece = (left + 1) / 2, now = seen + (distance == 0 ? piece : piece << kBits);
+        const size_t piece = (left + 1) / 2;
+        const uint64_t now = seen + (distance == 0 ? piece : piece << kBits);
         if (!range.compare_exchange_weak(seen, now, std::memory_order_relaxed)) continue;
         const size_t begin = distance == 0 ? first + front : first + size - back - piece;
         work(begin * unit, std::min((begin + piece) * unit, count));
