@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import logging
 import sys
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from outrider.errors import OutriderError, UsageError
+from outrider.errors import OutriderError, UsageError, memory_ran_out
 from outrider.progress import error_console, progress_bar
 
 if TYPE_CHECKING:
@@ -207,7 +206,7 @@ class OutOfMemoryError(OutriderError):
 
 def exhausted(error: BaseException) -> str | None:
     """Which resource of the system ran out, if that is the error."""
-    if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
+    if memory_ran_out(error):
         return "memory"
     # Python's words, and those of std::thread.
     thread_words = ("can't start new thread", "Resource temporarily unavailable")
@@ -250,7 +249,7 @@ def load_model(
         warnings.simplefilter("ignore", UserWarning)  # printed below, without a source line
         try:
             llm = LLM(model, **options)
-        except (MemoryError, OSError, RuntimeError) as error:
+        except (MemoryError, OSError, RuntimeError, OutriderError) as error:
             if (what := exhausted(error)) is None:
                 raise
             clear_frames(error.__traceback__)  # which hold what was loaded

@@ -82,7 +82,7 @@ def main() -> None:
         finally:
             _flush_output()  # else Python would, at its very end, and fail with a traceback
     except OutriderError as problem:
-        show_error(problem)
+        show_error(problem if (what := exhausted(problem)) is None else exhaustion(what))
         sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)
