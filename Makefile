@@ -11,7 +11,7 @@ PROMPT ?= The three most important inventions of the nineteenth century were
 # What `make run` installs in place of compiling; where the sources are compiled in .venv, those run.
 WHEEL := $(if $(wildcard $(VENV)/.installed),,$(shell $(PYTHON) release/wheel_at_hand.py 2>/dev/null))
 
-.PHONY: run test full fast fuzz mutations endurance contained clients lint sanitize arm64 windows macos wheel wheel-test bench docs report
+.PHONY: run test full fast fuzz mutations endurance contained clients lint sanitize arm64 windows macos wheel wheel-test bench docs report pictures
 .PHONY: setup clean
 .PHONY: check-python check-compiler
 
@@ -128,6 +128,16 @@ bench: $(VENV)/.installed
 # The report in docs/report, in four minutes; AGAINST="--against llama.cpp" measures llama-cpp-python too.
 report: $(VENV)/.installed
 	$(BIN)/outrider bench decode demo --seconds 240 --report docs/report/demo $(AGAINST)
+
+# The pictures of README, in docs/pictures: the terminal, recorded as it runs, and the page. node, npm and Chromium are needed.
+pictures: PICTURED := A recipe for pancakes:
+pictures: TOKENS := 67
+pictures: $(VENV)/.installed-test
+	mkdir -p build/pictures docs/pictures
+	$(BIN)/python release/record_terminal.py build/pictures/terminal.cast \
+	  $(BIN)/outrider run demo "$(PICTURED)" --max-tokens $(TOKENS) --show-drafts
+	npx --yes svg-term-cli@2.1.1 --in build/pictures/terminal.cast --out docs/pictures/terminal.svg --window --no-cursor
+	PYTHONPATH=tests:tests/server/page $(BIN)/python release/photograph_page.py docs/pictures/page.webp "$(PICTURED)" $(TOKENS)
 
 setup: $(VENV)/.installed
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import logging
 import sys
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from outrider.errors import OutriderError, UsageError
+from outrider.errors import OutriderError, UsageError, memory_ran_out
 from outrider.progress import error_console, progress_bar
 
 if TYPE_CHECKING:
@@ -32,7 +31,7 @@ def show_error(problem: BaseException | str) -> None:
 
 
 MODEL_HELP = '"demo", a .gguf file, a folder with config.json, a hub id, or ollama:NAME.'
-ModelArgument = Annotated[str, typer.Argument(help=MODEL_HELP, show_default=False)]
+ModelArgument = Annotated[str, typer.Argument(metavar="MODEL", help=MODEL_HELP, show_default=False)]
 ModelsArgument = Annotated[
     list[str] | None,
     typer.Argument(
@@ -48,7 +47,7 @@ ThreadsOption = Annotated[int | None, typer.Option(help="Compute threads.", show
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
 ContextOption = Annotated[
     int | None,
-    typer.Option(help="Context size of a request, in tokens (prompt and answer).", show_default="the model's"),
+    typer.Option(metavar="TOKENS", help="Context size of a request: prompt and answer.", show_default="the model's"),
 ]
 
 PrefixCacheDirOption = Annotated[
@@ -61,7 +60,7 @@ PrefixCacheDirOption = Annotated[
 ]
 PrefixCacheDiskOption = Annotated[
     float | None,
-    typer.Option(min=0, metavar="GIB", help="Limit of --prefix-cache-dir.", show_default="10"),
+    typer.Option(min=0, metavar="GIB", help="Size limit of --prefix-cache-dir.", show_default="10"),
 ]
 
 DrafterOption = Annotated[
@@ -73,14 +72,16 @@ LoraOption = Annotated[
     list[str] | None,
     typer.Option(
         metavar="[NAME=]PATH",
-        help="LoRA adapter: a PEFT folder, a GGUF adapter or a hub id; may be given several times. Without NAME: one "
-        "that is merged into floating-point weights.",
+        help="LoRA adapter: a PEFT folder, a GGUF adapter or a hub id; may be repeated. Without NAME: one that is "
+        "merged into floating-point weights.",
+        show_default="none",
     ),
 ]
 
 
 LoraDrafterOption = Annotated[
-    list[str] | None, typer.Option(metavar="NAME=PATH", help="MTP drafter of an adapter, in place of the model's.")
+    list[str] | None,
+    typer.Option(metavar="NAME=PATH", help="MTP drafter of an adapter; may be repeated.", show_default="the model's"),
 ]
 
 
@@ -119,7 +120,7 @@ class Quantize(StrEnum):
 
 
 QuantizeOption = Annotated[
-    Quantize, typer.Option(help="Quantize floating-point weights while loading; the result is cached on disk.")
+    Quantize, typer.Option(help="Block format for floating-point weights: quantized once, and cached on disk.")
 ]
 
 
@@ -207,7 +208,7 @@ class OutOfMemoryError(OutriderError):
 
 def exhausted(error: BaseException) -> str | None:
     """Which resource of the system ran out, if that is the error."""
-    if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
+    if memory_ran_out(error):
         return "memory"
     # Python's words, and those of std::thread.
     thread_words = ("can't start new thread", "Resource temporarily unavailable")
@@ -250,7 +251,7 @@ def load_model(
         warnings.simplefilter("ignore", UserWarning)  # printed below, without a source line
         try:
             llm = LLM(model, **options)
-        except (MemoryError, OSError, RuntimeError) as error:
+        except (MemoryError, OSError, RuntimeError, OutriderError) as error:
             if (what := exhausted(error)) is None:
                 raise
             clear_frames(error.__traceback__)  # which hold what was loaded

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import reprlib
 from pathlib import Path
 
@@ -29,6 +31,17 @@ class CheckpointError(OutriderError):
         self.remedy = remedy
         sentence = problem if path is None else f"{path}: {problem}"
         super().__init__(_printable(f"{sentence}. {remedy}." if remedy else f"{sentence}."))
+
+
+def memory_ran_out(error: BaseException) -> bool:
+    """Whether that is what an error comes from. Then no file is at fault, and advice about one would mislead.
+
+    Libraries report it as MemoryError, as an OSError, or in the system's words in an error of their own.
+    """
+    numbered = isinstance(error, OSError) and error.errno == errno.ENOMEM
+    if isinstance(error, MemoryError) or numbered or os.strerror(errno.ENOMEM) in str(error):
+        return True
+    return error.__cause__ is not None and memory_ran_out(error.__cause__)
 
 
 def _printable(text: str) -> str:

@@ -13,6 +13,7 @@ import pytest
 
 from outrider import LLM
 from outrider.cores import Cores
+from outrider.errors import UsageError
 
 FULL = Path("/dev/full")
 needs_full = pytest.mark.skipif(not FULL.exists(), reason="has no /dev/full")
@@ -93,6 +94,34 @@ def test_memory_that_runs_out_later(fake, call, monkeypatch, command):
     ran = call(*command)
     assert ran.code == 2
     assert "error: memory ran out: use a smaller model" in ran.err
+
+
+@pytest.mark.parametrize("kind", ["gguf", "folder"])
+def test_memory_that_runs_out_while_a_file_is_read_is_not_the_files_fault(tiny, call, monkeypatch, kind):
+    def fail(*_args, **_options):
+        raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+
+    monkeypatch.setattr("numpy.memmap", fail)
+    for command in (("inspect",), ("run", "x")):
+        ran = call(command[0], str(getattr(tiny("gemma3"), kind)), *command[1:])
+        assert ran.code == 2
+        assert "error: memory ran out" in ran.err
+        assert "permissions" not in ran.err
+        assert "download" not in ran.err.lower()
+
+
+@pytest.mark.parametrize(
+    "cause",
+    [MemoryError(), OSError(errno.ENOMEM, "Cannot allocate memory"), Exception("mmap: Cannot allocate memory (12)")],
+)
+def test_advice_about_a_file_gives_way_to_memory_that_ran_out(fake, call, monkeypatch, cause):
+    def fail(*_args, **_options):
+        raise UsageError("--prompts a.txt cannot be read: check its path") from cause
+
+    monkeypatch.setattr("outrider.cli.inspect.describe", fail)
+    assert "error: memory ran out: use a smaller model" in call("inspect", "demo").err
+    monkeypatch.setattr(fake, "__init__", fail)
+    assert "error: memory ran out while loading demo" in call("run", "demo", "x").err
 
 
 @pytest.mark.parametrize("error", [RuntimeError("a fault"), OSError(errno.EIO, "Input/output error")])

@@ -84,7 +84,7 @@ def show_decode(result: dict[str, Any]) -> None:
         f"{result['model']}, {result['threads']} threads, prompts: {escape(result['suite'])}, "
         f"{result['prompt_format']} format, drafts from {sources}"
     )
-    names = ("plain tok/s", "drafting tok/s", "speed-up", "95 %", "tokens per pass", "accepted", "identical")
+    names = ("plain\ntok/s", "drafting\ntok/s", "speed-up", "95 %", "tokens\nper pass", "accepted", "same")
     table = figures_table("category", *names, *([f"{peer['name']} tok/s"] if peer else []))
     for category, of in _rows(result, table):
         table.add_row(

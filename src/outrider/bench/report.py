@@ -23,7 +23,9 @@ def make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UsageError(f"cannot write a report into {folder}: {error.strerror or error}") from error
+        raise UsageError(
+            f"cannot write a report into {folder} ({error.strerror or error}): name another folder"
+        ) from error
 
 
 def write_report(folder: Path, decode: Mapping[str, Any], verify: Mapping[str, Any], command: str) -> Path:

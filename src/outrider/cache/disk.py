@@ -82,7 +82,8 @@ class PageStore:
         self._failing = False
         least = (max(page_bytes) + _HEADER_BYTES + _MOST_NOTE_BYTES) * _STEPS
         if most_bytes < least:
-            raise UsageError(f"the prefix cache on disk needs {size(least)} for this model, not {size(most_bytes)}")
+            problem = f"the prefix cache on disk needs {size(least)} for this model, not {size(most_bytes)}"
+            raise UsageError(f"{problem}: raise its limit")
         _open_private(folder)
         self._trim()
 
@@ -199,7 +200,8 @@ def _open_private(folder: Path) -> None:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         remedy = remedy_to_make_private(folder)
     except OSError as error:
-        raise UsageError(f"the prefix cache's folder {folder} cannot be used ({error.strerror})") from error
+        problem = f"the prefix cache's folder {folder} cannot be used ({error.strerror})"
+        raise UsageError(f"{problem}: check its path and permissions") from error
     if remedy is not None:
         raise UsageError(
             f"other users can write to the prefix cache's folder {folder}, and so change answers: {remedy}"

@@ -48,7 +48,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
-    help="Speculative decoding for Gemma on CPUs: the same tokens in fewer passes.",
+    help="Speculative decoding for Gemma 3 and Gemma 4 on CPUs: the same tokens in fewer passes.",
 )
 app.command()(run)
 app.command()(inspect)
@@ -82,7 +82,7 @@ def main() -> None:
         finally:
             _flush_output()  # else Python would, at its very end, and fail with a traceback
     except OutriderError as problem:
-        show_error(problem)
+        show_error(problem if (what := exhausted(problem)) is None else exhaustion(what))
         sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)

@@ -31,8 +31,12 @@ app = typer.Typer(add_completion=False)
 
 @app.command()
 def batch(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="Requests in OpenAI's batch format, .jsonl.")],
-    out: Annotated[Path, typer.Option(help="File for the answers; those it has already are not computed again.")],
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="Requests in OpenAI's batch format, .jsonl.", show_default=False)
+    ],
+    out: Annotated[
+        Path, typer.Option(metavar="FILE", help="File for the answers; those it has already are not computed again.")
+    ],
     model: Annotated[
         str | None, typer.Option(metavar="MODEL", help="Model for all requests.", show_default="the one they name")
     ] = None,

@@ -35,7 +35,8 @@ app = typer.Typer(
 )
 
 Against = Annotated[
-    Peer | None, typer.Option(help="Software to measure on the same file, interleaved.", callback=installed)
+    Peer | None,
+    typer.Option(help="Software to measure on the same file, interleaved.", callback=installed, show_default="none"),
 ]
 
 _CONTEXT, _ROUNDS = 128, 15
@@ -46,7 +47,7 @@ _CONTEXT, _ROUNDS = 128, 15
 def verify(
     model: ModelArgument,
     against: Against = None,
-    context: Annotated[int, typer.Option(min=0, help="Context before the measured rows, tokens.")] = _CONTEXT,
+    context: Annotated[int, typer.Option(min=0, metavar="TOKENS", help="Context before the measured rows.")] = _CONTEXT,
     rounds: Annotated[int, typer.Option(min=1, help="Number of rounds over all row counts.")] = _ROUNDS,
     quantize: QuantizeOption = Quantize.none,
     kv_cache_dtype: KvCacheOption = KvCacheDtype.int8,
@@ -66,7 +67,7 @@ def verify(
 def prefill(
     model: ModelArgument,
     against: Against = None,
-    tokens: Annotated[int, typer.Option(min=1, help="Prompt length, tokens.")] = 512,
+    tokens: Annotated[int, typer.Option(min=1, metavar="TOKENS", help="Prompt length.")] = 512,
     rounds: Annotated[int, typer.Option(min=1, help="Number of rounds.")] = 5,
     quantize: QuantizeOption = Quantize.none,
     kv_cache_dtype: KvCacheOption = KvCacheDtype.int8,
@@ -87,9 +88,10 @@ def decode(
     model: ModelArgument,
     against: Against = None,
     seconds: Annotated[
-        float, typer.Option(min=0, help="Time budget, seconds; every prompt is decoded at least once in each way.")
+        float,
+        typer.Option(min=0, metavar="SECONDS", help="Time budget; every prompt is decoded at least once in each way."),
     ] = 120.0,
-    max_tokens: Annotated[int, typer.Option(min=2, help="Maximum number of tokens of an answer.")] = 64,
+    max_tokens: Annotated[int, typer.Option(min=2, metavar="TOKENS", help="Maximum length of an answer.")] = 64,
     suite: Annotated[
         str,
         typer.Option(
@@ -100,12 +102,14 @@ def decode(
     category: Annotated[
         list[str] | None,
         typer.Option(
+            metavar="NAME",
             help="Category to decode; may be repeated.",
             show_default="all; of those that ship, all but tool-calls, schemas and rewrites",
         ),
     ] = None,
     prompts: Annotated[
-        int | None, typer.Option(min=1, help="Prompts of each category; 20 ship.", show_default="4; all of a FILE")
+        int | None,
+        typer.Option(min=1, help="Number of prompts of each category; 20 ship.", show_default="4; all of a FILE"),
     ] = None,
     prompt_format: Annotated[
         PromptFormat,
@@ -123,7 +127,9 @@ def decode(
     report: Annotated[
         Path | None,
         typer.Option(
-            metavar="DIR", help="Folder for a page with the figures; passes are measured too, in the same time budget."
+            metavar="DIR",
+            help="Folder for a page with the figures; passes are measured too, in the same time budget.",
+            show_default="none",
         ),
     ] = None,
 ) -> None:
@@ -170,30 +176,46 @@ def decode(
 
 @app.command()
 def endpoint(
-    url: Annotated[str, typer.Argument(help="A server's URL, like http://127.0.0.1:8000.", show_default=False)],
+    url: Annotated[
+        str, typer.Argument(metavar="URL", help="Address of a server, e.g. http://127.0.0.1:8000.", show_default=False)
+    ],
     url2: Annotated[
-        str | None, typer.Argument(help="A second server, measured in turns with the first.", show_default=False)
+        str | None,
+        typer.Argument(metavar="URL2", help="Address of a second server, measured in turns.", show_default=False),
     ] = None,
-    model: Annotated[str, typer.Option(help="Model name.", show_default="the first that the server lists")] = "",
+    model: Annotated[
+        str, typer.Option(metavar="NAME", help="Model name.", show_default="the first that the server lists")
+    ] = "",
     clients: Annotated[
-        str, typer.Option(metavar="N,...", help="Numbers of concurrent requests, each a level.")
+        str, typer.Option(metavar="N,...", help="Numbers of concurrent clients, measured one after the other.")
     ] = "1,2,4,8",
     requests: Annotated[
-        int, typer.Option(min=1, help="Requests at each level, at least one per client and turn.")
+        int, typer.Option(min=1, help="Requests for each number of clients, at least one per client and turn.")
     ] = 16,
-    max_tokens: Annotated[int, typer.Option(min=1, help="Maximum number of tokens of an answer.")] = 64,
+    max_tokens: Annotated[int, typer.Option(min=1, metavar="TOKENS", help="Maximum length of an answer.")] = 64,
     temperature: Annotated[float, typer.Option(min=0, help="Sampling temperature; 0 is greedy.")] = 0.0,
     api_key: Annotated[
-        str | None, typer.Option(envvar="OPENAI_API_KEY", help="API key, sent to URL and URL2 as bearer token.")
+        str | None,
+        typer.Option(
+            metavar="KEY",
+            envvar="OPENAI_API_KEY",
+            help="API key, sent to URL and URL2 as bearer token.",
+            show_default="none",
+        ),
     ] = None,
     chat: Annotated[bool, typer.Option("--chat/--completions", help="Route of the requests.")] = False,
     extra: Annotated[
-        str | None, typer.Option(metavar="JSON", help="Extra fields of every request's body; null removes a field.")
+        str | None,
+        typer.Option(
+            metavar="JSON", help="Extra fields of the requests to URL; null removes a field.", show_default="none"
+        ),
     ] = None,
     extra2: Annotated[
         str | None,
         typer.Option(
-            metavar="JSON", help="Extra fields of the second server, which is URL again if URL2 is not given."
+            metavar="JSON",
+            help="Extra fields of the requests to URL2, or, without it, to URL in a second arm.",
+            show_default="none",
         ),
     ] = None,
     as_json: JsonOption = False,

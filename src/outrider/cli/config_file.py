@@ -21,7 +21,12 @@ def _use(context: typer.Context, file: Path | None) -> Path | None:
 ConfigOption = Annotated[
     Path | None,
     typer.Option(
-        "--config", metavar="FILE", is_eager=True, callback=_use, help="Options from a TOML file; others given win."
+        "--config",
+        metavar="FILE",
+        is_eager=True,
+        callback=_use,
+        help="Options from a TOML file; those of the command line take precedence.",
+        show_default="none",
     ),
 ]
 
@@ -37,7 +42,7 @@ def _read(file: Path, context: typer.Context) -> dict[str, Any]:
     except OSError as error:
         raise UsageError(f"--config {file} cannot be read ({error.strerror}): check its path") from error
     except ValueError as error:
-        raise UsageError(f"--config {file} is not TOML: {error}") from error
+        raise UsageError(f"--config {file} is not TOML ({error}): correct it") from error
     known = {parameter.name for parameter in context.command.params if parameter.name} - {"config", "help"}
     several = {p.name for p in context.command.params if p.nargs == -1 or getattr(p, "multiple", False)}
     options = {key.replace("-", "_"): value for key, value in given.items()}

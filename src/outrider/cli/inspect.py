@@ -25,7 +25,7 @@ _KV_FORMATS: tuple[KvFormat, ...] = ("int8", "float16")
 
 
 def inspect(
-    model: Annotated[str | None, typer.Argument(help=MODEL_HELP, show_default=False)] = None,
+    model: Annotated[str | None, typer.Argument(metavar="MODEL", help=MODEL_HELP, show_default=False)] = None,
     as_json: JsonOption = False,
     program: Annotated[bool, typer.Option("--program", help="Print the operations of a target pass.")] = False,
     machine: Annotated[

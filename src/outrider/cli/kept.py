@@ -39,7 +39,8 @@ class KeptConversation:
                 f"--session {name} is open in another process: leave it there, or choose another"
             ) from None
         except OSError as error:
-            raise UsageError(f"--session {name}: {folder} cannot be written to ({error.strerror})") from error
+            problem = f"--session {name}: {folder} cannot be written to ({error.strerror})"
+            raise UsageError(f"{problem}: check its permissions, or set XDG_STATE_HOME") from error
 
     def read(self) -> list[Message]:
         """What was said so far; nothing in a new conversation.
@@ -77,5 +78,5 @@ class KeptConversation:
                 partial.write_text(text, encoding="utf-8", errors="backslashreplace")
         except OSError as error:
             raise UsageError(
-                f"{self.path} cannot be written ({error.strerror}): the conversation is not kept"
+                f"{self.path} cannot be written ({error.strerror}): free space there; the conversation is not kept"
             ) from error

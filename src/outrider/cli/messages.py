@@ -47,7 +47,7 @@ def read_messages(path: Path) -> list[Message]:
             raise UsageError(f"{path} is larger than {_MOST_BYTES >> 20} MiB, which no conversation is")
         found = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise UsageError(f"{path} cannot be read ({error.strerror})") from error
+        raise UsageError(f"{path} cannot be read ({error.strerror}): check its path") from error
     except (ValueError, RecursionError) as error:
         raise UsageError(f"{path} is not JSON ({error}): load a file that /save wrote") from error
     listed = found.get("messages") if isinstance(found, dict) else found

@@ -36,24 +36,24 @@ def plan(
     model: Annotated[
         str,
         typer.Argument(
+            metavar="MODEL",
             help="E2B, E4B, 12B, 26B-A4B or 31B, without a download; or what the other commands take.",
             show_default=False,
         ),
     ],
     hardware: Annotated[
         str,
-        typer.Option(
-            metavar="here|NAME", help="This machine, measured in two seconds, or an accelerator such as h100."
-        ),
+        typer.Option(metavar="here|NAME", help="This machine, measured in two seconds, or an accelerator, e.g. h100."),
     ] = HERE,
     bandwidth: Annotated[
-        float | None, typer.Option(min=0.1, help="Memory bandwidth, GB/s.", show_default="the hardware's")
+        float | None, typer.Option(min=0.1, metavar="GB/S", help="Memory bandwidth.", show_default="the hardware's")
     ] = None,
     arithmetic: Annotated[
         float | None,
         typer.Option(
             min=0.1,
-            help="Multiply-adds of quantized weights by all cores, G per second.",
+            metavar="G/S",
+            help="Multiply-adds with quantized weights, of all cores together, in billions per second.",
             show_default="the hardware's",
         ),
     ] = None,
@@ -66,15 +66,15 @@ def plan(
         float,
         typer.Option(min=0.0, max=1.0, help="Acceptance rate of a drafted token whose predecessors were accepted."),
     ] = 0.7,
-    context: Annotated[int, typer.Option(min=0, help="Context of each request, tokens.")] = 1024,
+    context: Annotated[int, typer.Option(min=0, metavar="TOKENS", help="Context of each request.")] = 1024,
     threads: Annotated[
-        int | None, typer.Option(min=1, help="Threads of the measurement.", show_default="one per usable core")
+        int | None, typer.Option(min=1, help="Compute threads of the measurement.", show_default="one per usable core")
     ] = None,
     cores: Annotated[
         int | None,
         typer.Option(
             min=1,
-            help="Reckon the speed of so many cores of this kind; --bandwidth is their memory's.",
+            help="Number of cores like those here to predict for; their memory's speed is --bandwidth.",
             show_default="those measured",
         ),
     ] = None,

@@ -12,6 +12,7 @@ from outrider.cli.prompt_text import prompt_text
 from outrider.console import (
     ContextOption,
     DrafterOption,
+    JsonOption,
     KvCacheDtype,
     KvCacheOption,
     LogLevel,
@@ -50,9 +51,15 @@ def run(
     model: ModelArgument,
     prompt: Annotated[
         str | None,
-        typer.Argument(help="Prompt; piped text is appended. Without either: a session in the terminal."),
+        typer.Argument(
+            metavar="PROMPT",
+            help="Prompt; piped text is appended. Without either: a session in the terminal.",
+            show_default=False,
+        ),
     ] = None,
-    system: Annotated[str | None, typer.Option(metavar="TEXT", help="System text of a chat model.")] = None,
+    system: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="System text of a chat model.", show_default="none")
+    ] = None,
     drafter: DrafterOption = "auto",
     draft: Annotated[
         Any,
@@ -64,51 +71,67 @@ def run(
     max_tokens: Annotated[
         int | None,
         typer.Option(
-            help="Maximum number of tokens of an answer.",
+            metavar="TOKENS",
+            help="Maximum length of an answer.",
             show_default="the checkpoint's, else 128; in a chat, the context",
         ),
     ] = None,
     temperature: Annotated[
         float | None, typer.Option(help="Sampling temperature; 0 is greedy.", show_default=_RECOMMENDED.format(0))
     ] = None,
-    greedy: Annotated[bool, typer.Option("--greedy", help="The most likely token each time: temperature 0.")] = False,
+    greedy: Annotated[
+        bool, typer.Option("--greedy", help="The most likely token each time, as temperature 0.")
+    ] = False,
     top_k: Annotated[
-        int | None, typer.Option(help="Top-k sampling; 0: off.", show_default=_RECOMMENDED.format(0))
+        int | None, typer.Option(help="Top-k sampling; 0 is off.", show_default=_RECOMMENDED.format(0))
     ] = None,
     top_p: Annotated[
-        float | None, typer.Option(help="Top-p (nucleus) sampling; 1: off.", show_default=_RECOMMENDED.format(1))
+        float | None, typer.Option(help="Top-p (nucleus) sampling; 1 is off.", show_default=_RECOMMENDED.format(1))
     ] = None,
     min_p: Annotated[
-        float | None, typer.Option(help="Min-p sampling; 0: off.", show_default=_RECOMMENDED.format(0))
+        float | None, typer.Option(help="Min-p sampling; 0 is off.", show_default=_RECOMMENDED.format(0))
     ] = None,
     typical_p: Annotated[
-        float | None, typer.Option(help="Locally typical sampling; 1: off.", show_default=_RECOMMENDED.format(1))
+        float | None, typer.Option(help="Locally typical sampling; 1 is off.", show_default=_RECOMMENDED.format(1))
     ] = None,
     repetition_penalty: Annotated[
         float | None,
         typer.Option(
-            help="Divides positive logits of tokens in prompt or answer; 1: off.", show_default=_RECOMMENDED.format(1)
+            help="Penalty of tokens in prompt or answer, a factor of the logit; 1 is off.",
+            show_default=_RECOMMENDED.format(1),
         ),
     ] = None,
     presence_penalty: Annotated[
         float | None,
-        typer.Option(help="Subtracted once from logits of tokens in the answer.", show_default=_RECOMMENDED.format(0)),
+        typer.Option(
+            help="Penalty of tokens in the answer, subtracted from the logit once; 0 is off.",
+            show_default=_RECOMMENDED.format(0),
+        ),
     ] = None,
     frequency_penalty: Annotated[
         float | None,
         typer.Option(
-            help="Subtracted from logits once per occurrence in the answer.", show_default=_RECOMMENDED.format(0)
+            help="Penalty of tokens in the answer, subtracted per occurrence; 0 is off.",
+            show_default=_RECOMMENDED.format(0),
         ),
     ] = None,
     min_tokens: Annotated[
         int | None,
-        typer.Option(help="Minimum number of tokens of an answer.", show_default=_RECOMMENDED.format(0)),
+        typer.Option(metavar="TOKENS", help="Minimum length of an answer.", show_default=_RECOMMENDED.format(0)),
     ] = None,
     logprobs: Annotated[
-        int | None, typer.Option(help="With --json: log-probabilities of the tokens and of the N likeliest ones.")
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="With --json: log-probabilities of the tokens and of the N likeliest ones.",
+            show_default="none",
+        ),
     ] = None,
     seed: Annotated[int, typer.Option(help="Sampling seed.")] = 0,
-    stop: Annotated[list[str] | None, typer.Option(help="Stop text; may be given several times.")] = None,
+    stop: Annotated[
+        list[str] | None,
+        typer.Option(metavar="TEXT", help="Stop text; may be repeated.", show_default=_RECOMMENDED.format("none")),
+    ] = None,
     context: ContextOption = None,
     quantize: QuantizeOption = Quantize.none,
     kv_cache_dtype: KvCacheOption = KvCacheDtype.int8,
@@ -123,15 +146,17 @@ def run(
             metavar="NAME",
             help="Keep the conversation under this name, and continue it next time: its text in the user's state "
             "folder, its keys and values in --prefix-cache-dir.",
+            show_default="none",
         ),
     ] = None,
     prefix_cache_dir: PrefixCacheDirOption = None,
     prefix_cache_disk: PrefixCacheDiskOption = None,
     history: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Keep what you type in a session.", show_default="in memory")
+        Path | None,
+        typer.Option(metavar="FILE", help="File that keeps what you type in a session.", show_default="in memory"),
     ] = None,
     log_level: LogLevelOption = LogLevel.warning,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Generate from PROMPT and piped text, or chat in the terminal; statistics go to standard error.
 

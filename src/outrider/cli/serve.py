@@ -44,11 +44,15 @@ def serve(
     model: ModelsArgument = None,
     models: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="Folder of models to serve, each loaded when a request names it."),
+        typer.Option(
+            metavar="DIR", help="Folder of models to serve, each loaded when a request names it.", show_default="none"
+        ),
     ] = None,
     idle_unload: Annotated[
         float,
-        typer.Option(min=0, metavar="SECONDS", help="Time without requests after which a model is unloaded; 0: never."),
+        typer.Option(
+            min=0, metavar="SECONDS", help="Time without requests after which a model is unloaded; 0 is never."
+        ),
     ] = 0.0,
     host: Annotated[str, typer.Option(help="Listening address; 0.0.0.0 for all interfaces.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Listening port; 0 for any free one.")] = 8000,
@@ -58,10 +62,10 @@ def serve(
     running: Annotated[int, typer.Option(min=1, max=64, help="Maximum batch size, in requests.")] = 8,
     waiting: Annotated[int, typer.Option(min=0, help="Maximum queue length; further requests get status 429.")] = 64,
     queue_timeout: Annotated[
-        float, typer.Option(min=0, metavar="SECONDS", help="Time limit of a request in the queue; 0: none.")
+        float, typer.Option(min=0, metavar="SECONDS", help="Time limit of a request in the queue; 0 is none.")
     ] = 60.0,
     timeout: Annotated[
-        float, typer.Option(min=0, metavar="SECONDS", help="Time limit of a running request; 0: none.")
+        float, typer.Option(min=0, metavar="SECONDS", help="Time limit of a running request; 0 is none.")
     ] = 0.0,
     drain_timeout: Annotated[
         float,
@@ -72,8 +76,8 @@ def serve(
         typer.Option(
             min=0,
             metavar="GIB",
-            help="Memory for the prefix cache; 0: off.",
-            show_default="a quarter of what is available",
+            help="Memory for the prefix cache; 0 is off.",
+            show_default="a quarter of the available memory",
         ),
     ] = None,
     prefix_cache_dir: PrefixCacheDirOption = None,
@@ -83,28 +87,39 @@ def serve(
         typer.Option(
             min=0,
             metavar="TOKENS",
-            help="Tokens of earlier prompts and answers to draft from too (some 600 bytes each), shared between the "
-            "clients of one API key and cache_salt: accepted drafts can confirm a guess of another's text; 0: off.",
+            help="Earlier prompts and answers to draft from, some 600 bytes a token, shared between the clients of one "
+            "API key and cache_salt: accepted drafts can confirm a guess of another's text; 0 is off.",
         ),
     ] = 0,
     api_key: Annotated[
-        str | None, typer.Option(envvar="OUTRIDER_API_KEY", help="API key that clients send as bearer token.")
+        str | None,
+        typer.Option(
+            metavar="KEY", envvar="OUTRIDER_API_KEY", help="API key, sent as bearer token.", show_default="none"
+        ),
     ] = None,
     api_key_file: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="API keys, one a line. Clients of different keys share no text or cache."),
+        typer.Option(
+            metavar="FILE",
+            help="File of API keys, one a line. Clients of different keys share no text or cache.",
+            show_default="none",
+        ),
     ] = None,
     response_store: Annotated[
         Path | None,
         typer.Option(
             metavar="DIR",
             help="Folder for the stored responses of /v1/responses, which then outlive the server.",
-            show_default="memory",
+            show_default="memory only",
         ),
     ] = None,
     cors: Annotated[
         list[str] | None,
-        typer.Option(metavar="ORIGIN", help="Web pages that may use the server, e.g. https://app.example; * for all."),
+        typer.Option(
+            metavar="ORIGIN",
+            help="Origin whose web pages may use the server, e.g. https://app.example, or * for all; may be repeated.",
+            show_default="the server's own",
+        ),
     ] = None,
     keep_alive: Annotated[
         float, typer.Option(min=1, metavar="SECONDS", help="Time limit of an idle connection.")
@@ -113,14 +128,15 @@ def serve(
         list[str] | None,
         typer.Option(
             metavar="NAME[=MODEL]",
-            help="Model name in the API; several for aliases. NAME=MODEL for one of several models.",
+            help="Model name in the API; may be repeated for aliases. NAME=MODEL: for one of several models.",
             show_default="MODEL, or its file's name",
         ),
     ] = None,
     lora: LoraOption = None,
     lora_drafter: LoraDrafterOption = None,
     ignore_media: Annotated[
-        bool, typer.Option("--ignore-media", help='Read images and other media in messages as "[image]" and the like.')
+        bool,
+        typer.Option("--ignore-media", help=r'Read images and other media in messages as "\[image]" and the like.'),
     ] = False,
     quantize: QuantizeOption = Quantize.none,
     kv_cache_dtype: KvCacheOption = KvCacheDtype.int8,
@@ -130,8 +146,9 @@ def serve(
 ) -> None:
     """Serve models over the OpenAI and Anthropic APIs. Needs the extra "serve".
 
-    The first MODEL is loaded at start, others when a request names them. --drafter PATH, --lora and --lora-drafter are
-    for the first.
+    The first MODEL is loaded at start, others when a request names them.
+
+    --drafter PATH, --lora and --lora-drafter are for the first.
     """
     try:
         from outrider.server.allocator import return_large_blocks

@@ -17,20 +17,29 @@ app = typer.Typer(add_completion=False)
 def train_drafter(
     model: ModelArgument,
     out: Annotated[
-        Path, typer.Option(help="Output folder for data, checkpoint and drafter; an interrupted run resumes.")
+        Path,
+        typer.Option(metavar="DIR", help="Folder for data, checkpoint and drafter; an interrupted run resumes."),
     ],
     prompts: Annotated[
         Path | None,
         typer.Option(
-            help='Prompts like your own: a .jsonl file of {"prompt": ...}, or a text file.', show_default="a small set"
+            metavar="FILE",
+            help='Prompts like your own: a .jsonl file of {"prompt": ...}, or a text file.',
+            show_default="a small set",
         ),
     ] = None,
-    tokens: Annotated[int, typer.Option(min=1000, help="Training data that MODEL generates, tokens.")] = 500_000,
-    minutes: Annotated[float, typer.Option(min=0.0, help="Training time, minutes, earlier runs included.")] = 60.0,
-    start: Annotated[str | None, typer.Option("--from", help="Drafter to adapt.", show_default="none")] = None,
+    tokens: Annotated[
+        int, typer.Option(min=1000, metavar="TOKENS", help="Training data that MODEL generates.")
+    ] = 500_000,
+    minutes: Annotated[
+        float, typer.Option(min=0.0, metavar="MINUTES", help="Training time, earlier runs included.")
+    ] = 60.0,
+    start: Annotated[
+        str | None, typer.Option("--from", metavar="PATH", help="Drafter to start from.", show_default="none")
+    ] = None,
     hidden: Annotated[int, typer.Option(min=32, help="Hidden size of the drafter, a multiple of 32.")] = 256,
-    mlp: Annotated[int, typer.Option(min=32, help="Intermediate size of its MLPs, a multiple of 32.")] = 1024,
-    depth: Annotated[int, typer.Option(min=1, max=8, help="Draft depth of the training.")] = 3,
+    mlp: Annotated[int, typer.Option(min=32, help="Intermediate size of the drafter's MLPs, a multiple of 32.")] = 1024,
+    depth: Annotated[int, typer.Option(min=1, max=8, help="Draft length in training, in tokens.")] = 3,
     steps: Annotated[
         int, typer.Option(min=1, help="Maximum number of batches, over which the learning rate decays.")
     ] = 4000,

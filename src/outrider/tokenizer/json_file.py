@@ -7,7 +7,7 @@ from pathlib import Path
 import tokenizers
 from tokenizers import models
 
-from outrider.errors import CheckpointError
+from outrider.errors import CheckpointError, memory_ran_out
 from outrider.tokenizer.token_kinds import is_mark
 
 
@@ -26,6 +26,8 @@ def encoders_from_file(path: Path, written: str) -> tuple[tokenizers.Tokenizer, 
     try:
         special = tokenizers.Tokenizer.from_file(str(path))
     except Exception as error:  # the library raises bare Exception
+        if memory_ran_out(error):
+            raise MemoryError(str(error)) from error
         raise CheckpointError(
             f"is not a tokenizer.json that can be read ({error})", path=path, remedy="Download the checkpoint again"
         ) from error

@@ -30,14 +30,14 @@ def read_prompts(path: Path) -> list[str]:
     try:
         text = path.read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"cannot read prompts from {path}: {error}") from error
+        raise UsageError(f"cannot read prompts from {path} ({error}): name a file of UTF-8 text") from error
     if path.suffix != ".jsonl":
         prompts = [paragraph.strip() for paragraph in text.split("\n\n")]
     else:
         prompts = [_prompt_of(path, number, line) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
     prompts = [prompt for prompt in prompts if prompt]
     if not prompts:
-        raise UsageError(f"{path} holds no prompts")
+        raise UsageError(f'{path} holds no prompts: write {{"prompt": ...}} on each line, or paragraphs of text')
     return prompts
 
 

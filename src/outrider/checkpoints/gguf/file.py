@@ -24,7 +24,7 @@ from outrider.arrays import Bytes
 from outrider.checkpoints.checkpoint import BLOCKS, SCALED_FORMATS, WEIGHT_FORMATS, Tensor, bytes_as
 from outrider.checkpoints.foreign import beginning
 from outrider.checkpoints.gguf.names import neutral_name
-from outrider.errors import CheckpointError
+from outrider.errors import CheckpointError, memory_ran_out
 
 _DAMAGED = "The file is damaged or incomplete: download or convert it again"
 _VERSIONS = (2, 3)
@@ -109,6 +109,8 @@ class GGUFFile:
                 start = file.read(_HEADER_BYTES)
                 mapping = np.memmap(file, np.uint8, "r").view(np.ndarray) if len(start) == _HEADER_BYTES else None
         except OSError as error:
+            if memory_ran_out(error):
+                raise
             raise self.fault(f"cannot be read ({error.strerror or error})", "Check the path and permissions") from error
         if start[:4] != b"GGUF":
             if (known := beginning(self.path)) is not None:

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from outrider.errors import CheckpointError
+from outrider.errors import CheckpointError, memory_ran_out
 
 DAMAGED = "The file is damaged: download it again"
 _MAX_BYTES = 1 << 26
@@ -26,6 +26,8 @@ def read_json(path: Path) -> dict[str, Any]:
             raise CheckpointError(problem, path=path, remedy=DAMAGED)
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
+        if memory_ran_out(error):
+            raise
         raise CheckpointError(f"cannot be read as JSON ({error})", path=path, remedy=DAMAGED) from error
     if not isinstance(content, dict):
         raise CheckpointError("holds no JSON object", path=path, remedy=DAMAGED)

@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 
 from outrider.arrays import Bytes
 from outrider.checkpoints.foreign import beginning
-from outrider.errors import CheckpointError
+from outrider.errors import CheckpointError, memory_ran_out
 
 _ITEM_BYTES = {"F32": 4, "F16": 2, "BF16": 2, "I32": 4, "I64": 8, "F64": 8, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
 _ITEM_BYTES |= {"F8_E4M3": 1, "F8_E5M2": 1, "F8_E8M0": 1}
@@ -46,6 +46,8 @@ def read_safetensors(path: Path) -> dict[str, StoredTensor]:
         # The package has checked that the file is longer than its length field and its header.
         mapping = np.memmap(path, mode="r").view(np.ndarray)
     except (SafetensorError, OSError, ValueError, OverflowError) as error:
+        if memory_ran_out(error):
+            raise MemoryError(str(error)) from error
         foreign = beginning(path) if path.is_file() else None
         problem, remedy = foreign or (f"is not a safetensors file that can be read ({error})", _AGAIN)
         raise CheckpointError(problem, path=path, remedy=remedy) from error

@@ -38,14 +38,14 @@ class Answers:
         except Timeout as error:
             raise UsageError(f"another process writes to {self._path}: wait, or choose another --out") from error
         except OSError as error:
-            raise UsageError(f"{self._path} cannot be written: {error.strerror}") from error
+            raise UsageError(f"{self._path} cannot be written ({error.strerror}): choose another --out") from error
         try:
             self._file = self._path.open("a+b")
             self._resume()
         except BaseException as error:
             self._release()
             if isinstance(error, OSError):
-                raise UsageError(f"{self._path} cannot be written: {error.strerror}") from error
+                raise UsageError(f"{self._path} cannot be written ({error.strerror}): choose another --out") from error
             raise
         return self
 
