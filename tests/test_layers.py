@@ -31,6 +31,7 @@ LAYERS = [  # low to high; those of one line do not import each other
     {"outrider"},
     {"console"},
     {"bench", "server", "train"},
+    {"ray"},
     {"cli"},
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}

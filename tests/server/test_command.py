@@ -105,7 +105,7 @@ def test_keys_that_are_none_end_it_before_anything_is_loaded(fake, call, options
 
 
 def test_a_model_is_called_as_it_was_asked_for(tmp_path, monkeypatch):
-    from outrider.cli.served_models import served_name
+    from outrider.server.served_models import served_name
 
     (tmp_path / "gemma-3.1-Q4_0.gguf").touch()
     (tmp_path / "gemma-3.1").mkdir()
@@ -213,7 +213,7 @@ def test_a_drafter_without_an_adapter_is_refused(call, fake):
 
 
 def names_of(models, folder=None, names=()):
-    from outrider.cli.served_models import served_models
+    from outrider.server.served_models import served_models
 
     return list(served_models(models, folder, names).values())
 
