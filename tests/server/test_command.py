@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+import sys
 
 import pytest
 from command_line import call, fake
@@ -206,6 +207,27 @@ def test_a_drafter_without_an_adapter_is_refused(call, fake):
     ran = call("serve", "demo", "--lora", "sql=a", "--lora-drafter", "path")
     assert ran.code == 2
     assert "write --lora-drafter NAME=PATH" in ran.err
+    assert fake.made == []
+
+
+# -- replicas --------------------------------------------------------------------------------------------------------
+
+
+def test_replicas_without_ray_are_explained(fake, call, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    for module in [name for name in sys.modules if name.startswith("outrider.ray")]:
+        monkeypatch.delitem(sys.modules, module)
+    ran = call("serve", "demo", "--port", "0", "--replicas", "2")
+    assert ran.code == 2
+    assert "--replicas needs ray: pip install 'outrider[ray]'" in ran.err
+    assert fake.made == []
+
+
+@pytest.mark.parametrize("number", ["0", "-1", "many", "2.5"])
+def test_a_wrong_number_of_replicas_is_refused(fake, call, number):
+    ran = call("serve", "demo", "--port", "0", f"--replicas={number}")
+    assert ran.code == 2
+    assert f"--replicas {number} is neither a number from 1 nor auto" in ran.err
     assert fake.made == []
 
 

@@ -47,10 +47,10 @@ def prefix_key(body: bytes) -> str | None:
     try:
         asked = json.loads(body)
         prompt = next(asked[name] for name in ("messages", "input", "prompt") if asked.get(name))
+        before = [asked.get(name) for name in ("model", "system", "instructions", "tools")]
+        return hashlib.sha256(json.dumps([*before, _beginning(prompt)]).encode()).hexdigest()
     except (ValueError, RecursionError, AttributeError, StopIteration):  # the replica says what is wrong with it
         return None
-    before = [asked.get(name) for name in ("model", "system", "instructions", "tools")]
-    return hashlib.sha256(json.dumps([*before, _beginning(prompt)]).encode()).hexdigest()
 
 
 def _beginning(prompt: Any) -> Any:

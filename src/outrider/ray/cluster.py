@@ -9,15 +9,16 @@ from collections.abc import Callable
 
 import ray
 from ray import serve
+from ray.exceptions import RayError
 
 from outrider.errors import OutriderError
 from outrider.ray.deployment import Replicas, application
 from outrider.server.setup import Setup
 
 _NAME = "outrider"
-_STORE_BYTES = 100 << 20
-"""Of Ray's object store, which holds nothing but requests and answers that are under way; by default Ray reserves 30 %
-of the memory."""
+_HERE = {"address": "local", "include_dashboard": False, "object_store_memory": 100 << 20}
+"""How Ray starts here. Its object store holds only requests and answers that are under way; by default it may
+take 30 % of the memory."""
 
 
 def run_replicas(setup: Setup, replicas: Replicas, host: str, port: int, announce: Callable[[], None]) -> None:
@@ -33,21 +34,20 @@ def run_replicas(setup: Setup, replicas: Replicas, host: str, port: int, announc
     local = not os.environ.get("RAY_ADDRESS")
     if local:
         setup.check()  # Ray would try three times, and then tell nobody why
-        ray.init(address="local", include_dashboard=False, object_store_memory=_STORE_BYTES)
-    else:
-        ray.init()
     stopped = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stopped.set())
     try:
+        ray.init(**(_HERE if local else {}))
         serve.start(http_options={"host": host, "port": port, "keep_alive_timeout_s": round(setup.limits.idle)})
         serve.run(application(setup, replicas), name=_NAME)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: stopped.set())
         announce()
         stopped.wait()
-    except RuntimeError as error:
-        raise OutriderError(f"the replicas cannot be started: {error} The log above has the reason.") from error
+    except (ConnectionError, RayError, RuntimeError) as error:
+        raise OutriderError(f"the replicas cannot be started ({error}): the log above has the reason") from error
     finally:
-        serve.delete(_NAME)
-        if local:
-            serve.shutdown()
-        ray.shutdown()
+        if ray.is_initialized():
+            serve.delete(_NAME)
+            if local:
+                serve.shutdown()
+            ray.shutdown()
