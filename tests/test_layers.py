@@ -12,7 +12,7 @@ SOURCE = Path(__file__).parent.parent / "src" / "outrider"
 LAYERS = [  # low to high; those of one line do not import each other
     {"system"},
     {"arrays", "atomic_file", "errors", "machine", "user_cache"},
-    {"checkpoints", "cores"},
+    {"checkpoints", "claimed_cores", "cores"},
     {"tokenizer"},
     {"executor", "program", "rope"},
     {"backends"},

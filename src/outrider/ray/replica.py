@@ -12,8 +12,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Message
 
+from outrider.claimed_cores import claim_cores
 from outrider.machine import available_bytes
-from outrider.ray.claimed_cores import claim_cores
 from outrider.ray.forwarding import Forwarded, answer
 from outrider.server.allocator import return_large_blocks
 from outrider.server.app import create_app
