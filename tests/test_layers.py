@@ -12,7 +12,7 @@ SOURCE = Path(__file__).parent.parent / "src" / "outrider"
 LAYERS = [  # low to high; those of one line do not import each other
     {"system"},
     {"arrays", "atomic_file", "errors", "machine", "user_cache"},
-    {"checkpoints", "cores"},
+    {"checkpoints", "claimed_cores", "cores"},
     {"tokenizer"},
     {"executor", "program", "rope"},
     {"backends"},
@@ -31,6 +31,7 @@ LAYERS = [  # low to high; those of one line do not import each other
     {"outrider"},
     {"console"},
     {"bench", "server", "train"},
+    {"ray"},
     {"cli"},
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}

@@ -6,7 +6,7 @@ import json
 
 from ollama_store import Store
 
-from outrider.cli.served_models import served_name
+from outrider.server.served_models import served_name
 
 
 def test_commands_take_a_model_of_ollamas_store(tiny, call, tmp_path, monkeypatch):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+import sys
 
 import pytest
 from command_line import call, fake
@@ -105,7 +106,7 @@ def test_keys_that_are_none_end_it_before_anything_is_loaded(fake, call, options
 
 
 def test_a_model_is_called_as_it_was_asked_for(tmp_path, monkeypatch):
-    from outrider.cli.served_models import served_name
+    from outrider.server.served_models import served_name
 
     (tmp_path / "gemma-3.1-Q4_0.gguf").touch()
     (tmp_path / "gemma-3.1").mkdir()
@@ -209,11 +210,32 @@ def test_a_drafter_without_an_adapter_is_refused(call, fake):
     assert fake.made == []
 
 
+# -- replicas --------------------------------------------------------------------------------------------------------
+
+
+def test_replicas_without_ray_are_explained(fake, call, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    for module in [name for name in sys.modules if name.startswith("outrider.ray")]:
+        monkeypatch.delitem(sys.modules, module)
+    ran = call("serve", "demo", "--port", "0", "--replicas", "2")
+    assert ran.code == 2
+    assert "--replicas needs ray: pip install 'outrider[ray]'" in ran.err
+    assert fake.made == []
+
+
+@pytest.mark.parametrize("number", ["0", "-1", "many", "2.5"])
+def test_a_wrong_number_of_replicas_is_refused(fake, call, number):
+    ran = call("serve", "demo", "--port", "0", f"--replicas={number}")
+    assert ran.code == 2
+    assert f"--replicas {number} is neither a number from 1 nor auto" in ran.err
+    assert fake.made == []
+
+
 # -- several models --------------------------------------------------------------------------------------------------
 
 
 def names_of(models, folder=None, names=()):
-    from outrider.cli.served_models import served_models
+    from outrider.server.served_models import served_models
 
     return list(served_models(models, folder, names).values())
 

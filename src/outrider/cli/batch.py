@@ -10,7 +10,6 @@ from typing import Annotated, Any
 
 import typer
 
-from outrider.cli.served_models import served_name
 from outrider.console import (
     ContextOption,
     DrafterOption,
@@ -25,6 +24,7 @@ from outrider.console import (
     print_result,
 )
 from outrider.errors import UsageError
+from outrider.server.served_models import served_name
 
 app = typer.Typer(add_completion=False)
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from outrider.cli.config_file import ConfigOption
-from outrider.cli.served_models import check_first, served_models
 from outrider.console import (
     ContextOption,
     DrafterOption,
@@ -32,9 +32,11 @@ from outrider.console import (
     threads_line,
 )
 from outrider.errors import UsageError
+from outrider.server.served_models import check_first, served_models
 
 if TYPE_CHECKING:
     from outrider.server.model_set import ModelSet
+    from outrider.server.setup import Setup
 
 app = typer.Typer(add_completion=False)
 
@@ -141,10 +143,18 @@ def serve(
     quantize: QuantizeOption = Quantize.none,
     kv_cache_dtype: KvCacheOption = KvCacheDtype.int8,
     threads: ThreadsOption = None,
+    replicas: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N|auto",
+            help="Replicas on Ray Serve, here or on the cluster of RAY_ADDRESS; auto: as many as requests need.",
+            show_default="one server, without Ray",
+        ),
+    ] = None,
     log_level: LogLevelOption = LogLevel.info,
     config: ConfigOption = None,  # noqa: ARG001
 ) -> None:
-    """Serve models over the OpenAI and Anthropic APIs. Needs the extra "serve".
+    """Serve models over the OpenAI and Anthropic APIs. Needs the extra "serve", and "ray" for --replicas.
 
     The first MODEL is loaded at start, others when a request names them.
 
@@ -153,15 +163,13 @@ def serve(
     try:
         from outrider.server.allocator import return_large_blocks
         from outrider.server.app import create_app
-        from outrider.server.host import Host
         from outrider.server.keys import read_keys
         from outrider.server.lifecycle import run_until_stopped
         from outrider.server.limits import Limits
-        from outrider.server.model_set import ModelSet
         from outrider.server.origins import is_loopback
         from outrider.server.responses.store import ResponseStore
+        from outrider.server.setup import Setup
         from outrider.server.sockets import address, bind
-        from outrider.server.sources import Sources
     except ImportError as error:
         raise UsageError(f"serving needs {error.name}: pip install 'outrider[serve]'") from error
     from outrider.console import log_to_stderr
@@ -178,9 +186,10 @@ def serve(
     keys = read_keys(api_key, api_key_file)
     store = ResponseStore(response_store)
     listeners = bind(host, port)
-    return_large_blocks()
-    limits = Limits(waiting=queue_timeout or None, running=timeout or None, idle=keep_alive, stopping=drain_timeout)
-    shared = {
+    loopback = host if all(is_loopback(listener.getsockname()[0]) for listener in listeners) else None
+    bound = listeners[0].getsockname()[1]
+    url = f"http://{address(host, bound)}"
+    options = {
         "drafter": "off" if drafter == "off" else "auto",
         "quantize": quantize,
         "kv_cache_dtype": kv_cache_dtype,
@@ -192,16 +201,45 @@ def serve(
         "threads": threads,
         "context": context,
     }
-    sources = Sources(
-        Host(keys=keys, limits=limits, ignore_media=ignore_media), shared, {"running": running, "waiting": waiting}
+    setup = Setup(
+        models=named,
+        required=model or (),
+        options=options,
+        own=own if model else {},
+        scheduling={"running": running, "waiting": waiting},
+        keys=keys,
+        limits=Limits(waiting=queue_timeout or None, running=timeout or None, idle=keep_alive, stopping=drain_timeout),
+        ignore_media=ignore_media,
+        idle_unload=idle_unload or None,
+        cors=cors or (),
+        loopback=loopback,
+        response_store=response_store,
     )
-    slots = sources.slots(named, own if model else {}, model or ())
-    served = ModelSet(slots, sources.host, idle_unload=idle_unload or None)
-    if model:
-        served.load_first()
-    loopback = host if all(is_loopback(listener.getsockname()[0]) for listener in listeners) else None
-    announce(served, f"http://{address(host, listeners[0].getsockname()[1])}", threads)
-    run_until_stopped(create_app(served, loopback=loopback, cors=cors or (), store=store), served, limits, listeners)
+    if replicas is not None:
+        for listener in listeners:  # Ray's proxy binds the port itself, in a process of its own
+            listener.close()
+        _serve_replicas(setup, replicas, host, bound, url)
+        return
+    return_large_blocks()
+    served = setup.model_set()
+    announce(served, url, threads)
+    run_until_stopped(
+        create_app(served, loopback=loopback, cors=setup.cors, store=store), served, setup.limits, listeners
+    )
+
+
+def _serve_replicas(setup: Setup, replicas: str, host: str, port: int, url: str) -> None:
+    if replicas != "auto" and not (replicas.isdecimal() and int(replicas)):
+        raise UsageError(f"--replicas {replicas} is neither a number from 1 nor auto")
+    try:
+        from outrider.ray.cluster import run_replicas
+    except ImportError as error:
+        raise UsageError(f"--replicas needs {error.name}: pip install 'outrider[ray]'") from error
+    name = next(iter(setup.models.values()))[0]
+    line = f"{name} at {url}/v1, replicas: {replicas}. Ctrl-C stops them; requests may finish"
+    run_replicas(
+        setup, "auto" if replicas == "auto" else int(replicas), host, port, lambda: print(line, file=sys.stderr)
+    )
 
 
 def announce(models: ModelSet, url: str, threads: int | None) -> None:

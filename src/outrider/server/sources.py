@@ -33,15 +33,18 @@ class Sources:
     Args:
         options: of loading that all models have, as `load_model` takes them.
         scheduling: arguments of each model's `Scheduler`.
+        shared: whether other processes use the machine's memory too.
     """
 
-    def __init__(self, host: Host, options: Mapping[str, Any], scheduling: Mapping[str, int]) -> None:
-        self.host, self._options, self._scheduling = host, options, scheduling
+    def __init__(
+        self, host: Host, options: Mapping[str, Any], scheduling: Mapping[str, int], *, shared: bool = False
+    ) -> None:
+        self.host, self._options, self._scheduling, self._shared = host, options, scheduling, shared
 
     def slots(
         self, models: Mapping[str, Sequence[str]], own: Mapping[str, Any], required: Collection[str]
     ) -> list[Slot]:
-        """A slot for each model. Several are opened, but not loaded, so that a wrong one is found now.
+        """A slot for each model. Those that share memory are opened, but not loaded, so that a wrong one is found now.
 
         Args:
             models: the names of each, by what it is loaded from.
@@ -51,11 +54,11 @@ class Sources:
         Raises:
             OutriderError: a required one cannot be opened, or none can.
         """
-        found, problem = [], None
+        found, problem, alone = [], None, len(models) == 1 and not self._shared
         for number, (model, names) in enumerate(models.items()):
             options = {**self._options, **({} if number else own)}
             try:
-                about, needs, encoders = (None, None, None) if len(models) == 1 else _opened(model, options)
+                about, needs, encoders = (None, None, None) if alone else _opened(model, options)
             except OutriderError as error:
                 if model in required:
                     raise

@@ -1,0 +1,53 @@
+"""Runs the application until a signal comes: on this machine, or on the cluster that RAY_ADDRESS names."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Callable
+
+import ray
+from ray import serve
+from ray.exceptions import RayError
+
+from outrider.errors import OutriderError
+from outrider.ray.deployment import Replicas, application
+from outrider.server.setup import Setup
+
+_NAME = "outrider"
+_HERE = {"address": "local", "include_dashboard": False, "object_store_memory": 100 << 20}
+"""How Ray starts here. Its object store holds only requests and answers that are under way; by default it may
+take 30 % of the memory."""
+
+
+def run_replicas(setup: Setup, replicas: Replicas, host: str, port: int, announce: Callable[[], None]) -> None:
+    """Serves until SIGINT or SIGTERM; requests then have `Limits.stopping` seconds.
+
+    Args:
+        host, port: where the proxy of each node listens; where Ray Serve already runs, its own stay.
+        announce: called when all replicas are ready.
+
+    Raises:
+        OutriderError: the replicas cannot be started; on this machine, before anything is.
+    """
+    local = not os.environ.get("RAY_ADDRESS")
+    if local:
+        setup.check()  # Ray would try three times, and then tell nobody why
+    stopped = threading.Event()
+    try:
+        ray.init(**(_HERE if local else {}))
+        serve.start(http_options={"host": host, "port": port, "keep_alive_timeout_s": round(setup.limits.idle)})
+        serve.run(application(setup, replicas), name=_NAME)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: stopped.set())
+        announce()
+        stopped.wait()
+    except (ConnectionError, RayError, RuntimeError) as error:
+        raise OutriderError(f"the replicas cannot be started ({error}): the log above has the reason") from error
+    finally:
+        if ray.is_initialized():
+            serve.delete(_NAME)
+            if local:
+                serve.shutdown()
+            ray.shutdown()

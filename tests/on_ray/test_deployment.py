@@ -1,0 +1,61 @@
+"""What is asked of Ray for a number of replicas."""
+
+from __future__ import annotations
+
+import pytest
+from pydantic import ValidationError
+
+pytest.importorskip("ray")
+
+import ray
+
+from outrider.ray import app
+
+
+@pytest.fixture
+def deployed(monkeypatch):
+    """The options of the replicas on nodes with so many processors each, as `serve run` passes the arguments."""
+
+    def build(nodes, **arguments):
+        found = [{"Alive": True, "Resources": {"CPU": float(cpus)}} for cpus in nodes]
+        monkeypatch.setattr(ray, "nodes", lambda: [*found, {"Alive": False, "Resources": {"CPU": 99.0}}])
+        (models,) = app({"model": "demo", **arguments})._bound_deployment.init_args
+        return models._bound_deployment
+
+    return build
+
+
+@pytest.mark.parametrize(
+    ("nodes", "arguments", "processors"),
+    [
+        ([2], {"replicas": "2"}, 1),
+        ([8], {"replicas": "2"}, 4),
+        ([8], {"replicas": "3", "threads": "2"}, 2),
+        ([8, 16], {"replicas": "3"}, 8),
+        ([0, 4], {"replicas": "2"}, 2),
+        ([2], {}, 2),
+        ([2], {"replicas": "3"}, 0),  # they share
+        ([4], {"replicas": "2", "threads": "3"}, 0),
+    ],
+)
+def test_a_fixed_number_of_replicas_takes_the_processors(deployed, nodes, arguments, processors):
+    models = deployed(nodes, **arguments)
+    assert models.num_replicas == int(arguments.get("replicas", 1))
+    assert models.ray_actor_options["num_cpus"] == processors
+
+
+@pytest.mark.parametrize(
+    ("nodes", "arguments", "most", "processors"),
+    [([8, 4], {}, 3, 4), ([8, 4], {"threads": 2}, 6, 2), ([2], {"threads": "4"}, 1, 4)],
+)
+def test_auto_is_as_many_as_fit(deployed, nodes, arguments, most, processors):
+    models = deployed(nodes, replicas="auto", running="3", **arguments)
+    scaling = models._deployment_config.autoscaling_config
+    assert (scaling.min_replicas, scaling.max_replicas, scaling.target_ongoing_requests) == (1, most, 3)
+    assert models.ray_actor_options["num_cpus"] == processors
+
+
+@pytest.mark.parametrize("wrong", [{"replicas": "0"}, {"replicas": "many"}, {"thread": "2"}, {"running": "x"}])
+def test_wrong_arguments_are_named(deployed, wrong):
+    with pytest.raises(ValidationError, match=next(iter(wrong))):
+        deployed([2], **wrong)
