@@ -1,0 +1,60 @@
+"""Behind routers from PyPI: a conversation stays on its replica; one that stops costs what docs/replicas.md says."""
+
+from __future__ import annotations
+
+import signal
+
+import pytest
+from routers import COMMANDS, program
+from server.router_process import routed
+from server.router_trials import REPLICAS, converse, stop_one
+from server.served_checkpoint import save_served
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    return save_served(tmp_path_factory.mktemp("routed"))
+
+
+@pytest.fixture(scope="module", params=REPLICAS, ids="{} replicas".format)
+def count(request):
+    return request.param
+
+
+@pytest.fixture(scope="module", params=COMMANDS)
+def router(request):
+    if program(request.param) is None:
+        pytest.skip(f"{request.param} is not installed: pip install {request.param}")
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def behind(checkpoint, router, count):
+    with routed(router, *checkpoint, count) as started:
+        yield started
+
+
+def test_a_conversation_stays_on_the_replica_that_has_its_prefix(behind):
+    cached = converse(behind)
+    assert cached.kept == cached.turns
+
+
+def test_a_round_robin_does_not_keep_it(checkpoint, router):
+    with routed(router, *checkpoint, 2, policy="round_robin") as behind:
+        cached = converse(behind)
+    assert cached.kept < cached.turns
+
+
+def test_a_replica_that_drains_costs_no_request(behind):
+    outcome = stop_one(behind, signal.SIGTERM)
+    assert outcome.held > 0
+    assert (outcome.broken, outcome.failed, outcome.status) == (0, 0, 0), outcome
+    behind.restore()
+
+
+def test_a_replica_that_dies_costs_the_streams_it_had(behind):
+    outcome = stop_one(behind, signal.SIGKILL)
+    assert 0 < outcome.held < outcome.streams
+    assert (outcome.broken, outcome.failed) == (outcome.held, 0), outcome
