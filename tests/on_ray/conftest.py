@@ -39,11 +39,14 @@ class Replicas:
         assert self.process.stdout is not None
         self.lines += self.process.stdout
 
-    def url(self) -> str:
-        """Where they listen, once they do."""
-        wait_until(lambda: self.process.poll() is not None or any("Ctrl-C" in line for line in self.lines))
+    def ready(self) -> bool:
+        """Whether they answer."""
         if self.process.poll() is not None:
             self._reader.join()
+        return any("Ctrl-C" in line for line in self.lines)
+
+    def url(self) -> str:
+        """Where they listen."""
         found = re.search(r"demo at (http://\S+)/v1, replicas: 2", "".join(self.lines))
         assert found, "".join(self.lines)
         return found[1]
@@ -82,10 +85,19 @@ def wait_until(condition, seconds: float = SECONDS) -> None:
         time.sleep(0.1)
 
 
+def _started(attempts: int) -> Replicas:
+    """Ray gives itself 30 s to start, in which a busy machine may not do it."""
+    started = Replicas()
+    wait_until(lambda: started.ready() or started.process.poll() is not None)
+    if not started.ready() and attempts > 1 and "Ray cannot be started" in "".join(started.lines):
+        return _started(attempts - 1)
+    return started
+
+
 @pytest.fixture(scope="session")
 def replicas():
     pytest.importorskip("ray")
-    started = Replicas()
+    started = _started(attempts=3)
     try:
         started.url()
         yield started

@@ -37,17 +37,19 @@ def run_replicas(setup: Setup, replicas: Replicas, host: str, port: int, announc
     stopped = threading.Event()
     try:
         ray.init(**(_HERE if local else {}))
+    except Exception as error:  # Ray raises it itself, where a busy machine does not start it within 30 s
+        raise OutriderError(f"Ray cannot be started, or reached ({error}): try again, or see the log above") from error
+    try:
         serve.start(http_options={"host": host, "port": port, "keep_alive_timeout_s": round(setup.limits.idle)})
         serve.run(application(setup, replicas), name=_NAME)
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: stopped.set())
         announce()
         stopped.wait()
-    except (ConnectionError, RayError, RuntimeError) as error:
+    except (RayError, RuntimeError) as error:
         raise OutriderError(f"the replicas cannot be started ({error}): the log above has the reason") from error
     finally:
-        if ray.is_initialized():
-            serve.delete(_NAME)
-            if local:
-                serve.shutdown()
-            ray.shutdown()
+        serve.delete(_NAME)
+        if local:
+            serve.shutdown()
+        ray.shutdown()
