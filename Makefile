@@ -19,15 +19,16 @@ run: $(VENV)/$(if $(WHEEL),.from-wheel,.installed)
 	$(BIN)/outrider run demo "$(PROMPT)" --max-tokens 96
 
 test: $(VENV)/.installed-test lint
-	$(BIN)/python -m pytest -m "not slow" -n 2 --dist worksteal
+	$(BIN)/python -m pytest -m "not slow and not replicas" -n 2 --dist worksteal
 	$(BIN)/python -m pytest -m slow -n 2 --dist worksteal
+	$(BIN)/python -m pytest -m replicas
 	$(MAKE) sanitize
 
 # What takes longer than `make test` may: the wheel by another compiler, and the searches below.
 full: test macos wheel-test fuzz mutations endurance
 
 fast: $(VENV)/.installed-test
-	$(BIN)/python -m pytest -m "not slow" -n 2 --dist worksteal
+	$(BIN)/python -m pytest -m "not slow and not replicas" -n 2 --dist worksteal
 
 # Looks for a request whose answer depends on drafting: 20,000 of them, some 25 minutes. ARGS="--requests 500 --seed 7"
 fuzz: $(VENV)/.installed-test

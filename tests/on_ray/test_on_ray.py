@@ -10,7 +10,7 @@ import openai
 import pytest
 from on_ray.conftest import SECONDS, wait_until
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.replicas
 LONG = 1200
 """Tokens of an answer that others come and go beside."""
 

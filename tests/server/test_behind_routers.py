@@ -10,7 +10,7 @@ from server.router_process import routed
 from server.router_trials import REPLICAS, converse, stop_one
 from server.served_checkpoint import save_served
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.replicas
 
 
 @pytest.fixture(scope="module")
