@@ -23,7 +23,7 @@ OPTIONS = [
     *("--balance-abs-threshold", "8"),
 ]
 """Those of docs/replicas.md."""
-_START_SECONDS = 120.0
+_START_SECONDS = 300.0
 
 
 def program(router: str) -> str | None:

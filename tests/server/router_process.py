@@ -14,7 +14,7 @@ from server.server_process import ServerProcess
 
 PAUSE = 0.03
 """Seconds before each pass: an answer of 300 tokens takes nine seconds, long enough for a fault in its midst."""
-DRAIN_SECONDS = 120.0
+DRAIN_SECONDS = 600.0
 
 
 class Routed:

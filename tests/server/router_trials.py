@@ -29,7 +29,7 @@ CONVERSATIONS_PER_REPLICA, TURNS = 3, 5
 STREAMS_PER_REPLICA, AFTER_PER_REPLICA = 3, 4
 _LONG = {"model": "tiny", "max_tokens": 300, "ignore_eos": True, "drafting": "off", "stream": True}
 _SHORT = _LONG | {"max_tokens": 4}
-_SECONDS = 180.0
+_SECONDS = 600.0
 
 
 @dataclass(frozen=True)
