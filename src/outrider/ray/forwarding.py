@@ -41,26 +41,37 @@ class Forwarded(Response):
         self._answer = models.options(method_name="answer", stream=True)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        body, start = await _read(receive), None
+        body = await _read(receive)
         key = Headers(scope=scope).get(_SESSION) or prefix_key(body)
         sent = {name: scope[name] for name in _SENT if name in scope}
-        try:
-            async for message in self._answer.remote(key, sent, body):
-                if start is None:
-                    start = {**message, "headers": [each for each in message["headers"] if each[0].lower() != _ID]}
-                    await send(start)
-                else:
-                    await send(message)
-        except (RayError, RayServeException) as error:
-            _log.warning("a request failed: %s", error)
-            form = AnthropicRoute if scope["path"].startswith("/v1/messages") else ApiRoute
-            if start is None:
-                response = JSONResponse(form.error_body(_ENDED), _ENDED.status, {"Retry-After": "1"})
-                await response(scope, receive, send)
-            elif any(value.startswith(b"text/event-stream") for _, value in start["headers"]):
-                await send({"type": "http.response.body", "body": form.error_event(_ENDED).encode()})
-            else:
-                raise  # closes the connection
+        for last in (False, False, True):
+            start = None
+            try:
+                async for message in self._answer.remote(key, sent, body):
+                    if start is None:
+                        start = {**message, "headers": [each for each in message["headers"] if each[0].lower() != _ID]}
+                        await send(start)
+                    else:
+                        await send(message)
+                return
+            except (RayError, RayServeException) as error:
+                _log.warning("a request failed: %s", error)
+                if start is None and not last:
+                    continue  # the client has nothing of it yet, and Ray leaves out a replica that has ended
+                await _fail(start, scope, receive, send)
+                return
+
+
+async def _fail(start: Message | None, scope: Scope, receive: Receive, send: Send) -> None:
+    """Tells a client that its replica has ended; a whole answer that has begun can only be cut off."""
+    form = AnthropicRoute if scope["path"].startswith("/v1/messages") else ApiRoute
+    if start is None:
+        response = JSONResponse(form.error_body(_ENDED), _ENDED.status, {"Retry-After": "1"})
+        await response(scope, receive, send)
+    elif any(value.startswith(b"text/event-stream") for _, value in start["headers"]):
+        await send({"type": "http.response.body", "body": form.error_event(_ENDED).encode()})
+    else:
+        raise ConnectionError(str(_ENDED))
 
 
 async def _read(receive: Receive) -> bytes:
