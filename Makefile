@@ -21,11 +21,12 @@ run: $(VENV)/$(if $(WHEEL),.from-wheel,.installed)
 test: $(VENV)/.installed-test lint
 	$(BIN)/python -m pytest -m "not slow and not replicas" -n 2 --dist worksteal
 	$(BIN)/python -m pytest -m slow -n 2 --dist worksteal
-	$(BIN)/python -m pytest -m replicas
+	$(BIN)/python -m pytest -m "replicas and not full"
 	$(MAKE) sanitize
 
 # What takes longer than `make test` may: the wheel by another compiler, and the searches below.
 full: test macos wheel-test fuzz mutations endurance
+	$(BIN)/python -m pytest -m full
 
 fast: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -m "not slow and not replicas" -n 2 --dist worksteal

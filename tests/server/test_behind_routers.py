@@ -18,7 +18,7 @@ def checkpoint(tmp_path_factory):
     return save_served(tmp_path_factory.mktemp("routed"))
 
 
-@pytest.fixture(scope="module", params=REPLICAS, ids="{} replicas".format)
+@pytest.fixture(scope="module", params=[2, pytest.param(4, marks=pytest.mark.full)], ids="{} replicas".format)
 def count(request):
     return request.param
 
@@ -41,6 +41,7 @@ def test_a_conversation_stays_on_the_replica_that_has_its_prefix(behind):
     assert cached.kept == cached.turns
 
 
+@pytest.mark.full
 def test_a_round_robin_does_not_keep_it(checkpoint, router):
     with routed(router, *checkpoint, 2, policy="round_robin") as behind:
         cached = converse(behind)
