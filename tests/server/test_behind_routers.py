@@ -7,7 +7,7 @@ import signal
 import pytest
 from routers import COMMANDS, program
 from server.router_process import routed
-from server.router_trials import REPLICAS, converse, stop_one
+from server.router_trials import converse, stop_one
 from server.served_checkpoint import save_served
 
 pytestmark = pytest.mark.replicas
