@@ -20,7 +20,7 @@ run: $(VENV)/$(if $(WHEEL),.from-wheel,.installed)
 
 test: $(VENV)/.installed-test lint
 	$(BIN)/python -m pytest -m "not slow and not replicas" -n 2 --dist worksteal
-	$(BIN)/python -m pytest -m slow -n 2 --dist worksteal
+	$(BIN)/python -m pytest -m "slow and not full" -n 2 --dist worksteal
 	$(BIN)/python -m pytest -m "replicas and not full"
 	$(MAKE) sanitize
 

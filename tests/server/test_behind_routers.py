@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 
 import pytest
-from routers import COMMANDS, program
+from routers import program
 from server.router_process import routed
 from server.router_trials import converse, stop_one
 from server.served_checkpoint import save_served
@@ -23,7 +23,7 @@ def count(request):
     return request.param
 
 
-@pytest.fixture(scope="module", params=COMMANDS)
+@pytest.fixture(scope="module", params=["vllm-router", pytest.param("smg", marks=pytest.mark.full)])
 def router(request):
     if program(request.param) is None:
         pytest.skip(f"{request.param} is not installed: pip install {request.param}")
