@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from outrider.claimed_cores import claim_cores
 from outrider.system import cores_of, permitted_processors
 
 
@@ -57,6 +58,17 @@ def test_processes_have_cores_of_their_own_while_they_last(start):
     assert set(cores) <= set(further.affinity)
     processes[0].kill()
     assert start(1).claimed == processes[0].claimed
+
+
+def test_cores_are_shared_where_others_could_put_links(tmp_path):
+    tmp_path.chmod(0o777)
+    assert claim_cores(1, tmp_path) == []
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_cores_are_shared_where_no_thread_is_tied(tmp_path, monkeypatch):
+    monkeypatch.setattr("outrider.claimed_cores.tie_to", lambda _processors: False)
+    assert claim_cores(1, tmp_path) == []
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="no other system ties threads to processors")

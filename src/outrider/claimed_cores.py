@@ -6,15 +6,13 @@ Each core of a node is a lock file, which the system releases when its process e
 from __future__ import annotations
 
 import contextlib
-import os
-import tempfile
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from outrider.system import cores_of, permitted_processors
+from outrider.system import cores_of, permitted_processors, remedy_to_make_private, temporary_folder, tie_to
 
 _held: list[FileLock] = []
 
@@ -23,23 +21,23 @@ def claim_cores(wanted: int, folder: Path | None = None) -> list[int]:
     """Claims cores until this process ends. Threads that the caller's thread starts from now on run on these alone.
 
     Args:
-        folder: of the lock files; by default one of this user in the folder for temporary files.
+        folder: of the lock files; by default one of this user among the temporary files.
 
-    Returns the first processor of each core; none if too few cores are free: then all are shared.
+    Returns the first processor of each core; none if too few cores are free, if the system ties no thread to
+    processors, or if other users can write to the folder, who could put links in it: then all are shared.
     """
-    if not hasattr(os, "sched_setaffinity"):
-        return []
-    folder = folder or Path(tempfile.gettempdir(), f"outrider-cores-{os.getuid()}")
+    folder = folder or temporary_folder("outrider-cores")
     folder.mkdir(mode=0o700, exist_ok=True)
+    if remedy_to_make_private(folder):
+        return []
     cores = cores_of(permitted_processors()).performance
     with FileLock(folder / "claims.lock"):  # so that two processes do not keep half of what both want
         claimed = dict(islice(_free(cores, folder), wanted))
-        if len(claimed) < wanted:
+        if len(claimed) < wanted or not tie_to(claimed):
             for lock in claimed.values():
                 lock.release()
             return []
     _held.extend(claimed.values())
-    os.sched_setaffinity(0, claimed)
     return list(claimed)
 
 

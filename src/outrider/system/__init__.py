@@ -14,6 +14,8 @@ if sys.platform == "win32":
         open_regular,
         permitted_processors,
         remedy_to_make_private,
+        temporary_folder,
+        tie_to,
         unechoed,
         use_utf8,
     )
@@ -23,14 +25,15 @@ else:
         open_regular,
         permitted_processors,
         remedy_to_make_private,
+        temporary_folder,
         unechoed,
         use_utf8,
     )
 
     if sys.platform == "darwin":
-        from outrider.system.macos import cores_of
+        from outrider.system.macos import cores_of, tie_to
     else:
-        from outrider.system.linux import cores_of
+        from outrider.system.linux import cores_of, tie_to
 
 __all__ = [
     "cores_of",
@@ -38,6 +41,8 @@ __all__ = [
     "open_regular",
     "permitted_processors",
     "remedy_to_make_private",
+    "temporary_folder",
+    "tie_to",
     "unechoed",
     "use_utf8",
 ]

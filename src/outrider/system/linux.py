@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -17,6 +18,12 @@ def cores_of(processors: Iterable[int]) -> CoresOf:
     """The cores of these processors."""
     physical = one_per_core(processors, _DEVICES)
     return CoresOf(physical, performance(physical, _DEVICES))
+
+
+def tie_to(processors: Iterable[int]) -> bool:
+    """Ties the caller's thread, and those that it starts from now on, to these processors. Returns True."""
+    os.sched_setaffinity(0, processors)
+    return True
 
 
 def one_per_core(cpus: Iterable[int], devices: Path) -> list[int]:

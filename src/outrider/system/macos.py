@@ -14,6 +14,11 @@ def cores_of(processors: Iterable[int]) -> CoresOf:
     return CoresOf(physical, physical[: _performance_cores()])
 
 
+def tie_to(_processors: Iterable[int]) -> bool:
+    """Ties no thread to processors, for which macOS has no call. Returns False."""
+    return False
+
+
 def _performance_cores() -> int | None:
     """Their number; None where the system does not report it."""
     asked = subprocess.run(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 import sys
+import tempfile
 import termios
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -29,6 +30,11 @@ def remedy_to_make_private(folder: Path) -> str | None:
     if about.st_uid == os.geteuid() and not about.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
         return None
     return "chmod 700 it, as its owner, or name another"
+
+
+def temporary_folder(name: str) -> Path:
+    """A folder of this user among the temporary files. Others may have made it: see `remedy_to_make_private`."""
+    return Path(tempfile.gettempdir(), f"{name}-{os.getuid()}")
 
 
 def open_regular(path: Path) -> int:

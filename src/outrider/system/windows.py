@@ -7,6 +7,7 @@ import io
 import os
 import struct
 import sys
+import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -54,6 +55,11 @@ def permitted_processors() -> list[int]:
     if len(groups) == 1 and asked and own.value:  # threads in several groups have no common mask
         return [number for number in sorted(listed) if own.value >> number % _GROUP & 1]
     return sorted(listed) or list(range(os.cpu_count() or 1))
+
+
+def tie_to(_processors: Iterable[int]) -> bool:
+    """Ties no thread to processors: their groups would need another call for each. Returns False."""
+    return False
 
 
 def cores_of(processors: Iterable[int]) -> CoresOf:
@@ -113,6 +119,11 @@ def remedy_to_make_private(folder: Path) -> str | None:
     except RuntimeError:  # no such folder
         private = False
     return None if private else "name one in your own folder (%USERPROFILE%)"
+
+
+def temporary_folder(name: str) -> Path:
+    """A folder of this user among the temporary files, which are the user's own here."""
+    return Path(tempfile.gettempdir(), name)
 
 
 def open_regular(path: Path) -> int:
