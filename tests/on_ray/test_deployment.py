@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from pydantic import ValidationError
-
-pytest.importorskip("ray")
-
 import ray
+from pydantic import ValidationError
 
 from outrider.ray import app
 
@@ -18,7 +15,14 @@ def deployed(monkeypatch):
 
     def build(nodes, **arguments):
         found = [{"Alive": True, "Resources": {"CPU": float(cpus)}} for cpus in nodes]
-        monkeypatch.setattr(ray, "nodes", lambda: [*found, {"Alive": False, "Resources": {"CPU": 99.0}}])
+        connections = []
+
+        def alive_and_dead():
+            assert connections, "Ray answers only who is connected"
+            return [*found, {"Alive": False, "Resources": {"CPU": 99.0}}]
+
+        monkeypatch.setattr(ray, "init", lambda **options: connections.append(options))
+        monkeypatch.setattr(ray, "nodes", alive_and_dead)
         (models,) = app({"model": "demo", **arguments})._bound_deployment.init_args
         return models._bound_deployment
 

@@ -57,6 +57,8 @@ def app(given: Arguments) -> Application:
         scheduling={"running": asked.running, "waiting": asked.waiting},
         keys=read_keys(os.environ.get("OUTRIDER_API_KEY"), asked.api_key_file),
     )
+    if not ray.is_initialized():  # `serve run` with an import path connects afterwards, and then keeps this connection
+        ray.init(namespace="serve")
     return application(setup, asked.replicas)
 
 
