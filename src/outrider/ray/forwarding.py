@@ -7,7 +7,7 @@ import logging
 from collections.abc import AsyncGenerator
 from typing import Any
 
-from ray.exceptions import RayError
+from ray.exceptions import RayActorError, RayError
 from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
 from starlette.datastructures import Headers
@@ -44,7 +44,7 @@ class Forwarded(Response):
         body = await _read(receive)
         key = Headers(scope=scope).get(_SESSION) or prefix_key(body)
         sent = {name: scope[name] for name in _SENT if name in scope}
-        for last in (False, False, True):
+        for last in (False, True):
             start = None
             try:
                 async for message in self._answer.remote(key, sent, body):
@@ -56,8 +56,8 @@ class Forwarded(Response):
                 return
             except (RayError, RayServeException) as error:
                 _log.warning("a request failed: %s", error)
-                if start is None and not last:
-                    continue  # the client has nothing of it yet, and Ray leaves out a replica that has ended
+                if start is None and isinstance(error, RayActorError) and not last:
+                    continue  # Ray leaves out a replica that has ended; the client has nothing of the answer yet
                 await _fail(start, scope, receive, send)
                 return
 
