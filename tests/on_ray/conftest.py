@@ -96,7 +96,6 @@ def _started(attempts: int) -> Replicas:
 
 @pytest.fixture(scope="session")
 def replicas():
-    pytest.importorskip("ray")
     started = _started(attempts=3)
     try:
         started.url()

@@ -6,8 +6,6 @@ import json
 
 import pytest
 
-pytest.importorskip("ray")
-
 from outrider.ray.affinity import prefix_key
 
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import signal
+import sys
 
 import pytest
-from routers import program
 from server.router_process import routed
 from server.router_trials import converse, stop_one
 from server.served_checkpoint import save_served
 
-pytestmark = pytest.mark.replicas
+pytestmark = [
+    pytest.mark.replicas,
+    pytest.mark.skipif(sys.platform != "linux", reason="the routers are packaged for Linux"),
+]
 
 
 @pytest.fixture(scope="module")
@@ -25,8 +28,6 @@ def count(request):
 
 @pytest.fixture(scope="module", params=["vllm-router", pytest.param("smg", marks=pytest.mark.full)])
 def router(request):
-    if program(request.param) is None:
-        pytest.skip(f"{request.param} is not installed: pip install {request.param}")
     return request.param
 
 
