@@ -160,3 +160,62 @@ def facts(speedups, least=0.2, acceptance=0.7):
 def test_the_verdict_says_where_it_pays(plan, said):
     for words in said:
         assert words in verdict(plan)
+
+
+MACHINE = ("plan", "E2B", "--bandwidth", "60", "--arithmetic", "600", "--json")
+
+
+def of_clients(call, *options):
+    ran = call(*MACHINE, *options)
+    assert ran.code == 0, ran.err
+    return json.loads(ran.out)["clients"]
+
+
+def test_the_least_replicas_that_serve_so_many_clients(call):
+    found = of_clients(call, "--clients", "200")
+    for arm in ("plain", "drafting"):
+        replicas = found[arm]["replicas"]
+        assert found[arm]["in_time"]
+        assert found[arm]["served"]["first_token"]["most"] <= 5
+        assert found[arm]["served"]["next_token"]["most"] <= 0.2
+        fewer = of_clients(call, "--clients", "200", "--replicas", str(replicas - 1))
+        assert not fewer[arm]["in_time"]
+        assert fewer[arm]["clients"] == 200
+    assert found["drafting"]["replicas"] < found["plain"]["replicas"]
+
+
+def test_the_most_clients_that_so_many_replicas_serve(call):
+    found = of_clients(call, "--replicas", "10", "--next-token", "0.04", "--first-token", "30")
+    for arm in ("plain", "drafting"):
+        assert found[arm]["clients"] % 10 == 0
+        more = of_clients(
+            call,
+            "--replicas",
+            "10",
+            "--clients",
+            str(found[arm]["clients"] + 10),
+            "--next-token",
+            "0.04",
+            "--first-token",
+            "30",
+        )
+        assert found[arm]["in_time"]
+        assert not more[arm]["in_time"]
+
+
+def test_a_price_is_that_of_all_machines_over_all_tokens(call):
+    found = of_clients(call, "--clients", "30", "--replicas", "7", "--price-per-hour", "0.5")
+    row = found["plain"]
+    assert row["price_per_million"] == pytest.approx(7 * 0.5 / (row["tokens_per_second"] * 3600) * 1e6)
+    assert of_clients(call, "--clients", "30")["plain"]["price_per_million"] is None
+
+
+def test_one_client_alone_may_wait_too_long(call):
+    ran = call(*MACHINE[:-1], "--clients", "3", "--first-token", "0.1")
+    assert "3 replicas for 3 clients: too slow" in " ".join(ran.out.split())
+    ran = call(*MACHINE[:-1], "--clients", "3000", "--replicas", "3")
+    assert "3 replicas for 3,000 clients: too few" in " ".join(ran.out.split())
+
+
+def test_a_price_needs_clients(call):
+    assert "give --clients or --replicas" in call(*MACHINE, "--price-per-hour", "1").err

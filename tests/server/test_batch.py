@@ -20,7 +20,7 @@ from outrider import LLM
 from outrider.errors import UsageError
 from outrider.server.batch.answers import Answers
 from outrider.server.batch.requests import model_of, read_requests
-from outrider.server.batch.run import answer_all
+from outrider.server.batch.run import answer_all, answer_all_at
 
 
 def line(custom_id, url="/v1/completions", **body):
@@ -134,6 +134,40 @@ def test_what_failed_is_left_for_another_run(llm, file, tmp_path, monkeypatch):
         assert len(answers.left) == counts.failed
         answer_all(llm, "tiny", answers, running=4)
     assert len(answered(out)) == len(LINES)
+
+
+def test_a_server_answers_and_one_that_is_full_is_asked_again(llm, file, tmp_path):
+    """It runs one request and lets one more wait: others are refused until there is room."""
+    requests, here, there = read_requests(file), tmp_path / "here.jsonl", tmp_path / "there.jsonl"
+    with Answers(here, requests) as answers:
+        expected = answer_all(llm, "tiny", answers, running=8)
+    with serving(llm, running=1, waiting=1) as (url, _), Answers(there, requests) as answers:
+        counts = answer_all_at(f"{url}/v1", answers, model=None, key=None, running=8)
+    assert counts == expected
+    one, other = answered(here), answered(there)
+    assert one.keys() == other.keys()
+    for name in one:
+        assert one[name]["status_code"] == other[name]["status_code"]
+        assert texts(one[name]["body"]) == texts(other[name]["body"]), name
+    assert all(response["request_id"] for response in other.values())
+
+
+def test_what_no_server_answers_is_left(call, file, tmp_path):  # noqa: F811
+    out = tmp_path / "out.jsonl"
+    ran = call("batch", str(file), "--out", str(out), "--url", "http://127.0.0.1:9/v1")
+    assert ran.code == 1
+    assert f"{len(LINES)} failed" in ran.err
+    assert "http://127.0.0.1:9 gives no answer" in " ".join(ran.err.split())
+    with Answers(out, read_requests(file)) as answers:
+        assert len(answers.left) == len(LINES)
+
+
+def test_a_server_has_its_own_model(call, file, tmp_path):  # noqa: F811
+    ran = call(
+        "batch", str(file), "--out", str(tmp_path / "out"), "--url", "http://127.0.0.1:9", "--kv-cache-dtype", "int8"
+    )
+    assert ran.code == 2
+    assert "--kv-cache-dtype is the server's: leave it out, or --url" in ran.err
 
 
 def test_only_one_process_writes_and_a_foreign_file_is_kept(file, tmp_path):

@@ -22,6 +22,7 @@ DRAFTED = (1, 2, 3, 4, 6, 8)
 ACCEPTANCES = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 REQUESTS = (1, 2, 4, 8, 16, 32, 64, 128)
 HERE = "here"
+CLIENTS = "Clients and replicas"
 
 
 class Weights(StrEnum):
@@ -78,21 +79,85 @@ def plan(
             show_default="those measured",
         ),
     ] = None,
+    clients: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="How many are to be served.", rich_help_panel=CLIENTS, show_default="as many as can be"
+        ),
+    ] = None,
+    replicas: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Machines like this one that serve them.",
+            rich_help_panel=CLIENTS,
+            show_default="as few as will do",
+        ),
+    ] = None,
+    price_per_hour: Annotated[
+        float | None,
+        typer.Option(min=0.0, help="Of a machine, in any currency.", rich_help_panel=CLIENTS, show_default="no prices"),
+    ] = None,
+    prompt: Annotated[
+        int, typer.Option(min=1, metavar="TOKENS", help="Of a request, that no cache has.", rich_help_panel=CLIENTS)
+    ] = 256,
+    answer: Annotated[int, typer.Option(min=1, metavar="TOKENS", help="Of an answer.", rich_help_panel=CLIENTS)] = 256,
+    pause: Annotated[
+        float,
+        typer.Option(
+            min=0.01,
+            metavar="SECONDS",
+            help="From an answer to the client's next request.",
+            rich_help_panel=CLIENTS,
+        ),
+    ] = 20.0,
+    running: Annotated[
+        int, typer.Option(min=1, max=256, help="Most requests of a replica at once.", rich_help_panel=CLIENTS)
+    ] = 8,
+    first_token: Annotated[
+        float,
+        typer.Option(
+            min=0.001,
+            metavar="SECONDS",
+            help="In which 99 of 100 first tokens shall come.",
+            rich_help_panel=CLIENTS,
+        ),
+    ] = 5.0,
+    next_token: Annotated[
+        float,
+        typer.Option(
+            min=0.001,
+            metavar="SECONDS",
+            help="In which 99 of 100 others shall follow.",
+            rich_help_panel=CLIENTS,
+        ),
+    ] = 0.2,
     as_json: JsonOption = False,
 ) -> None:
     """Predict whether MTP pays, and where it stops paying, from a model's shapes and two numbers of the hardware."""
+    from outrider.cli.plan_clients import Wanted, describe_clients
     from outrider.cli.plan_table import show_plan
+    from outrider.roofline.clients import Clients
     from outrider.roofline.speedup import Plan
     from outrider.roofline.subject import subject_of
 
-    for option, figure in (("bandwidth", bandwidth), ("arithmetic", arithmetic), ("acceptance", acceptance)):
+    figures = {"bandwidth": bandwidth, "arithmetic": arithmetic, "acceptance": acceptance, "pause": pause}
+    figures |= {"price-per-hour": price_per_hour, "first-token": first_token, "next-token": next_token}
+    for option, figure in figures.items():
         if figure is not None and not isfinite(figure):
             raise UsageError(f"--{option} must be a finite number, not {figure}")
+    if price_per_hour is not None and not (clients or replicas):
+        raise UsageError("--price-per-hour is for many clients: give --clients or --replicas")
     subject = subject_of(model, cast("Format | None", weights and weights.name.upper()), drafter)
     if context >= subject.context_length:
         raise UsageError(f"--context {context} is more than {subject.name} holds: at most {subject.context_length - 1}")
     on = _hardware(subject, hardware, bandwidth, arithmetic, threads, cores)
-    result = describe(subject, Plan(subject.target, subject.drafter, on, context), acceptance)
+    planned = Plan(subject.target, subject.drafter, on, context)
+    result = describe(subject, planned, acceptance)
+    if clients or replicas:
+        each = Clients(prompt, answer, pause)
+        wanted = Wanted(each, clients, replicas, running, price_per_hour, first_token, next_token)
+        result["clients"] = describe_clients(planned, acceptance, wanted)
     print_result(result, show_plan, as_json)
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from rich.console import Console
 
+from outrider.cli.plan_clients import show_clients
 from outrider.console import figures_table
 
 
@@ -28,6 +29,8 @@ def show_plan(plan: dict[str, Any]) -> None:
         console.print(
             "Lookup reaches that rate only where a text repeats itself. outrider train-drafter makes a drafter."
         )
+    if "clients" in plan:
+        show_clients(console, plan["clients"])
 
 
 def verdict(plan: dict[str, Any]) -> str:

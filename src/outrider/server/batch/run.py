@@ -1,4 +1,4 @@
-"""Answering a batch: its requests go to the server's application in this process, many at once."""
+"""Answering a batch, many requests at once: by the server's application in this process, or by a server."""
 
 from __future__ import annotations
 
@@ -57,56 +57,101 @@ def answer_all(
     host, slot = Host(limits=limits), Slot([name], _loaded, adapters=tuple(llm.parts.adapters))
     scheduler = Scheduler(llm, running=running, waiting=at_once, limits=limits, finished=slot.metrics.finished)
     slot.put(Service(llm, scheduler, host, name=name))
-    return asyncio.run(_answer_all(ModelSet([slot], host), answers, at_once, report))
+    return asyncio.run(_answer_here(ModelSet([slot], host), answers, at_once, report))
+
+
+def answer_all_at(
+    url: str,
+    answers: Answers,
+    *,
+    model: str | None,
+    key: str | None,
+    running: int,
+    report: Callable[[Counts], None] = lambda _: None,
+) -> Counts:
+    """Answers what is left by a server, or by replicas behind a router; `running` requests are with it at once.
+
+    Args:
+        model: for all requests; None for the one that each names.
+        key: sent as bearer token.
+        report: called after each request.
+    """
+    headers = {"Authorization": f"Bearer {key}"} if key else {}
+    client = httpx.AsyncClient(base_url=url.rstrip("/").removesuffix("/v1"), headers=headers, timeout=None)
+    return asyncio.run(_answer_all(client, answers, lambda named: model or named, running, report))
 
 
 def _loaded(*_: object) -> Service:
     raise AssertionError("a batch's model is loaded before")
 
 
-async def _answer_all(models: ModelSet, answers: Answers, at_once: int, report: Callable[[Counts], None]) -> Counts:
-    counts, left, (slot,) = Counts(), iter(answers.left), models.slots
+async def _answer_here(models: ModelSet, answers: Answers, at_once: int, report: Callable[[Counts], None]) -> Counts:
+    (slot,) = models.slots
     transport = httpx.ASGITransport(app=create_app(models), raise_app_exceptions=False)
-
-    async def work(client: httpx.AsyncClient) -> None:
-        for request in left:
-            model = request.model if request.model in slot.adapters else slot.name
-            response = await client.post(request.url, json={**request.body, "model": model})
-            _count(counts, response)
-            if response.status_code < 500:
-                answers.write(request, response.status_code, response.headers[HEADER], response.json())
-            report(counts)
-
+    client = httpx.AsyncClient(transport=transport, base_url="http://batch", timeout=None)
     models.start()
     try:
-        async with (
-            httpx.AsyncClient(transport=transport, base_url="http://batch", timeout=None) as client,
-            asyncio.TaskGroup() as group,
-        ):
-            for _ in range(at_once):
-                group.create_task(work(client))
+        named = lambda name: name if name in slot.adapters else slot.name  # noqa: E731
+        return await _answer_all(client, answers, named, at_once, report)
     finally:
         await models.stop()
+
+
+async def _answer_all(
+    client: httpx.AsyncClient,
+    answers: Answers,
+    named: Callable[[str], str],
+    at_once: int,
+    report: Callable[[Counts], None],
+) -> Counts:
+    counts, left = Counts(), iter(answers.left)
+
+    async def work() -> None:
+        for request in left:
+            try:
+                response = await _answer(client, request.url, {**request.body, "model": named(request.model)})
+                body = response.json()
+            except (httpx.TransportError, ValueError) as error:
+                counts.failed, counts.problem = counts.failed + 1, f"{client.base_url} gives no answer: {error}"
+            else:
+                _count(counts, response.status_code, body)
+                if response.status_code < 500:
+                    answers.write(request, response.status_code, response.headers.get(HEADER, ""), body)
+            report(counts)
+
+    async with client, asyncio.TaskGroup() as group:
+        for _ in range(at_once):
+            group.create_task(work())
     return counts
 
 
-def _count(counts: Counts, response: httpx.Response) -> None:
-    if response.status_code >= 500:
+async def _answer(client: httpx.AsyncClient, url: str, body: dict[str, Any]) -> httpx.Response:
+    """The response; a server whose queue is full is asked again."""
+    while True:
+        response = await client.post(url, json=body)
+        if response.status_code != 429:
+            return response
+        pause = response.headers.get("Retry-After", "")
+        await asyncio.sleep(int(pause) if pause.isdigit() else 1)
+
+
+def _count(counts: Counts, status: int, body: Any) -> None:
+    if status >= 500:
         counts.failed += 1
-        counts.problem = _message(response)
+        counts.problem = _message(status, body)
         return
     counts.answered += 1
-    if response.status_code >= 400:
+    if status >= 400:
         counts.refused += 1
         return
-    usage: dict[str, Any] = response.json()["usage"]
+    usage: dict[str, Any] = body["usage"]
     for prompt, completion in (("prompt_tokens", "completion_tokens"), ("input_tokens", "output_tokens")):
         counts.prompt_tokens += usage.get(prompt, 0)
         counts.completion_tokens += usage.get(completion, 0)
 
 
-def _message(response: httpx.Response) -> str:
+def _message(status: int, body: Any) -> str:
     try:
-        return str(response.json()["error"]["message"])
-    except (ValueError, KeyError, TypeError):
-        return f"status {response.status_code}"
+        return str(body["error"]["message"])
+    except (KeyError, TypeError):
+        return f"status {status}"
