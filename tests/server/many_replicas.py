@@ -1,12 +1,10 @@
-"""Many replicas behind vllm-router, each of which only sleeps as long as a model would take: what `outrider plan` says
-of clients and replicas, against what the clients see.
+"""Many replicas behind a router, each of which only sleeps as long as a model would take: what `outrider plan` says of
+clients and replicas, against what the clients see.
 
-usage: PYTHONPATH=tests python tests/server/many_replicas.py [MODEL] [--replicas 64] [--loads 0.7 0.9] [--seconds 240]
-           [--thresholds 8 32]
+usage: PYTHONPATH=tests python tests/server/many_replicas.py [MODEL] [--replicas 64] [--loads 0.7 0.9] [--seconds 120]
 
 Clients hold conversations of four turns and pause at random. A turn whose conversation its replica remembers computes
-its question alone, another all of it. With "direct" each client keeps to one replica, without the router; the others
-are the router's --balance-abs-threshold: the difference in requests from which on it prefers an idle replica. Replicas, router and clients are processes of their own on this machine.
+its question alone, another all of it. Replicas, router and clients are processes of their own on this machine.
 """
 
 from __future__ import annotations
@@ -19,6 +17,7 @@ import json
 import multiprocessing
 import random
 import socket
+import ssl
 import sys
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
@@ -41,10 +40,17 @@ from outrider.roofline.measured import measure_hardware
 from outrider.roofline.speedup import Plan
 from outrider.roofline.subject import subject_of
 
-TURNS, PROMPT, ANSWER, PAUSE, RUNNING = 4, 128, 64, 20.0, 8
+TURNS, PROMPT, ANSWER, PAUSE, RUNNING = 4, 128, 64, 10.0, 8
 ACCEPTANCE, CONTEXT = 0.7, 512
 LETTERS = 4
 """Of a token."""
+ARMS: dict[str, tuple[str, ...]] = {
+    "no router": (),
+    "smg, cache_aware": ("smg", "--policy", "cache_aware"),
+    "smg, cache_aware, threshold 32": ("smg", "--policy", "cache_aware", "--balance-abs-threshold", "32"),
+    "vllm-router, consistent_hash": ("vllm-router", "--policy", "consistent_hash"),
+}
+"""Name -> router and options. Without one, each client keeps to one replica."""
 
 
 @dataclass(frozen=True)
@@ -132,17 +138,18 @@ def serve(costs: Replica, sockets: Sequence[socket.socket]) -> None:
 async def converse(urls: Sequence[str], clients: int, seconds: float) -> list[Turn]:
     """What so many clients see in so many seconds; each keeps to one of the addresses."""
     turns: list[Turn] = []
-    limits = httpx.Limits(max_connections=None)
-    async with httpx.AsyncClient(timeout=None, limits=limits) as http:
-        until = time.monotonic() + seconds
-        each = [
-            _client(http, urls[number % len(urls)], random.Random(number), until, turns) for number in range(clients)
-        ]
+    until, tls = time.monotonic() + seconds, ssl.create_default_context()
+    async with contextlib.AsyncExitStack() as stack:
+        each = []
+        for number in range(clients):
+            options = {"base_url": urls[number % len(urls)], "timeout": None, "verify": tls}
+            http = await stack.enter_async_context(httpx.AsyncClient(**options))
+            each.append(_client(http, random.Random(number), until, turns))
         await asyncio.gather(*each)
     return turns
 
 
-async def _client(http: httpx.AsyncClient, url: str, rng: random.Random, until: float, turns: list[Turn]) -> None:
+async def _client(http: httpx.AsyncClient, rng: random.Random, until: float, turns: list[Turn]) -> None:
     messages: list[dict[str, str]] = []
     while True:
         pause = rng.expovariate(1 / PAUSE)
@@ -154,8 +161,8 @@ async def _client(http: httpx.AsyncClient, url: str, rng: random.Random, until: 
         messages.append({"role": "user", "content": _text(rng, PROMPT)})
         answer = 1 + int(rng.expovariate(1 / (ANSWER - 1)))
         body = {"model": "model", "messages": messages, "max_tokens": answer, "stream": True}
-        sent = time.monotonic()
-        async with http.stream("POST", f"{url}/v1/chat/completions", json=body) as response:
+        sent, session = time.monotonic(), {"X-Session-Id": messages[0]["content"][:32]}
+        async with http.stream("POST", "/v1/chat/completions", json=body, headers=session) as response:
             response.raise_for_status()
             lines = (line async for line in response.aiter_lines() if line.startswith("data: "))
             first = json.loads((await anext(lines)).removeprefix("data: "))
@@ -167,7 +174,7 @@ async def _client(http: httpx.AsyncClient, url: str, rng: random.Random, until: 
 
 
 def _text(rng: random.Random, tokens: int) -> str:
-    return "".join(rng.choices("abcdefgh ", k=LETTERS * tokens))
+    return "".join(rng.choices("abcdefghi", k=LETTERS * tokens))
 
 
 def _clients_at(costs: Replica, load: float) -> int:
@@ -182,14 +189,13 @@ def _seen(turns: Sequence[Turn], seconds: float) -> list[str]:
 
 
 @contextlib.contextmanager
-def _addresses(urls: Sequence[str], threshold: int | None) -> Iterator[Sequence[str]]:
-    """The replicas', or a router's with a threshold."""
-    if threshold is None:
+def _addresses(urls: Sequence[str], router: str = "", *options: str) -> Iterator[Sequence[str]]:
+    """The replicas', or that of a router in front of them."""
+    if not router:
         yield urls
         return
-    options = ("--policy", "cache_aware", "--balance-abs-threshold", str(threshold))
-    with routers.running("vllm-router", urls, *options) as router:
-        yield [router]
+    with routers.running(router, urls, *options) as url:
+        yield [url]
 
 
 def main() -> None:
@@ -198,8 +204,7 @@ def main() -> None:
     parser.add_argument("model", nargs="?", default="demo")
     parser.add_argument("--replicas", type=int, default=64)
     parser.add_argument("--loads", type=float, nargs="+", default=[0.7, 0.9])
-    parser.add_argument("--seconds", type=float, default=240.0)
-    parser.add_argument("--thresholds", type=int, nargs="+", default=[8, 32])
+    parser.add_argument("--seconds", type=float, default=120.0)
     given = parser.parse_args()
     subject = subject_of(given.model, None, "auto")
     plan = Plan(subject.target, subject.drafter, measure_hardware(subject.target.main_format, 2), CONTEXT)
@@ -215,9 +220,9 @@ def main() -> None:
     process.start()
     table = Table("load", "clients", "", "median", "99 %", "tok/s", "kept", "added ms", "99 %")
     try:
-        for load, threshold in itertools.product(given.loads, [None, *given.thresholds]):
+        for load, arm in itertools.product(given.loads, ARMS):
             clients = _clients_at(costs, load)
-            with _addresses(urls, threshold) as addresses:
+            with _addresses(urls, *ARMS[arm]) as addresses:
                 began = time.monotonic()
                 turns = asyncio.run(converse(addresses, clients * given.replicas, given.seconds))
             steady = [turn for turn in turns if began + given.seconds / 4 < turn.ended < began + given.seconds]
@@ -225,7 +230,7 @@ def main() -> None:
             kept = mean(turn.kept for turn in steady if turn.later)
             computed = round(mean(turn.computed for turn in steady))
             planned = Replica(plan, replace(asked, prompt=computed), RUNNING, ACCEPTANCE).served(clients)
-            row = (f"{load:.0%}", f"{clients * given.replicas}", f"{threshold or 'direct'}")
+            row = (f"{load:.0%}", f"{clients * given.replicas}", arm)
             table.add_row(
                 *row,
                 *_seen(steady, 0.75 * given.seconds),
@@ -235,7 +240,7 @@ def main() -> None:
             )
             figures = (planned.first_token.median, planned.first_token.most, planned.tokens_per_second * given.replicas)
             table.add_row("", "", f"planned, prompt {computed}", *(f"{figure:.2f}" for figure in figures))
-            print(f"load {load:.0%}, {threshold or 'direct'}: done", file=sys.stderr)
+            print(f"load {load:.0%}, {arm}: done", file=sys.stderr)
     finally:
         process.kill()
         process.join()

@@ -37,7 +37,7 @@ class Routed:
 
 
 @contextlib.contextmanager
-def routed(router: str, model: Path, drafter: Path, count: int, *, policy: str = "cache_aware") -> Iterator[Routed]:
+def routed(router: str, model: Path, drafter: Path, count: int, policy: str) -> Iterator[Routed]:
     """So many replicas of a model behind a router with the options of docs/replicas.md."""
     with contextlib.ExitStack() as stack:
 

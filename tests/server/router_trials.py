@@ -13,6 +13,7 @@ import random
 import signal
 import sys
 import tempfile
+from collections.abc import Sequence
 from dataclasses import astuple, dataclass
 from itertools import product
 from pathlib import Path
@@ -20,9 +21,10 @@ from pathlib import Path
 import httpx
 from rich.console import Console
 from rich.table import Table
-from routers import COMMANDS
 from server.router_process import DRAIN_SECONDS, Routed, routed
 
+KEEPING = {"smg": "cache_aware", "vllm-router": "consistent_hash"}
+"""Router -> the policy that keeps a conversation on its replica, by its text or by the header X-Session-Id."""
 REPLICAS = (2, 4)
 FAULTS = (signal.SIGTERM, signal.SIGKILL)
 CONVERSATIONS_PER_REPLICA, TURNS = 3, 5
@@ -47,26 +49,35 @@ class Cached:
 
 
 def converse(routed: Routed, seed: int = 0) -> Cached:
-    """Conversations that take turns in an order drawn anew each time: a round robin brings one back by chance only."""
-    rng, turns, prompt, cached = random.Random(seed), [], 0, 0
-    conversations = [([_user(rng)], [0]) for _ in range(CONVERSATIONS_PER_REPLICA * len(routed.replicas))]
-    with httpx.Client(base_url=routed.url, timeout=_SECONDS) as client:
-        for _ in range(TURNS):
-            for messages, prompts in rng.sample(conversations, len(conversations)):
-                body = {"model": "tiny", "messages": messages, "max_tokens": 8, "ignore_eos": True, "seed": 1}
-                answer = client.post("/v1/chat/completions", json=body).raise_for_status().json()
-                found = answer["usage"]["prompt_tokens_details"]["cached_tokens"]
-                if prompts[-1]:
-                    turns.append(found >= prompts[-1])
-                    prompt += answer["usage"]["prompt_tokens"]
-                    cached += found
-                prompts.append(answer["usage"]["prompt_tokens"])
-                messages += [answer["choices"][0]["message"], _user(rng)]
-    return Cached(len(turns), sum(turns), cached / prompt)
+    """Conversations at once, each of which names itself in a header: a round robin brings one back by chance only."""
+    return asyncio.run(_converse(routed, random.Random(seed)))
 
 
-def _user(rng: random.Random) -> dict[str, str]:
-    return {"role": "user", "content": _text(rng, 120)}
+async def _converse(routed: Routed, rng: random.Random) -> Cached:
+    numbers = range(CONVERSATIONS_PER_REPLICA * len(routed.replicas))
+    questions = [[_text(rng, 120) for _ in range(TURNS)] for _ in numbers]
+    async with httpx.AsyncClient(base_url=routed.url, timeout=_SECONDS) as client:
+        turns = await asyncio.gather(*(_conversation(client, str(n), questions[n]) for n in numbers))
+    later = [turn for each in turns for turn in each]
+    kept = sum(cached >= before for before, _, cached in later)
+    return Cached(len(later), kept, sum(cached for *_, cached in later) / sum(prompt for _, prompt, _ in later))
+
+
+async def _conversation(client: httpx.AsyncClient, name: str, questions: Sequence[str]) -> list[tuple[int, int, int]]:
+    """Of each turn after the first: prompt tokens of the turn before, its own, and those of them that were cached."""
+    messages: list[dict[str, str]] = []
+    turns, before = [], 0
+    for question in questions:
+        messages.append({"role": "user", "content": question})
+        body = {"model": "tiny", "messages": messages, "max_tokens": 8, "ignore_eos": True, "seed": 1}
+        answer = await client.post("/v1/chat/completions", json=body, headers={"X-Session-Id": name})
+        found = answer.raise_for_status().json()
+        prompt, cached = found["usage"]["prompt_tokens"], found["usage"]["prompt_tokens_details"]["cached_tokens"]
+        if before:
+            turns.append((before, prompt, cached))
+        before = prompt
+        messages.append(found["choices"][0]["message"])
+    return turns
 
 
 def _text(rng: random.Random, letters: int) -> str:
@@ -148,14 +159,14 @@ def main() -> None:
     faults = Table("router", "replicas", "signal", "streams", "held", "broken", "later", "failed")
     with tempfile.TemporaryDirectory() as folder:
         model, drafter = save_served(Path(folder))
-        for router, count in product(COMMANDS, REPLICAS):
-            for policy in ("cache_aware", "round_robin"):
+        for router, count in product(KEEPING, REPLICAS):
+            for policy in dict.fromkeys((KEEPING[router], "cache_aware", "round_robin")):
                 with routed(router, model, drafter, count, policy=policy) as behind:
                     cached = converse(behind)
                     shares.add_row(
                         router, str(count), policy, str(cached.turns), str(cached.kept), f"{cached.share:.0%}"
                     )
-                    for number in FAULTS if policy == "cache_aware" else ():
+                    for number in FAULTS if policy == KEEPING[router] else ():
                         found = stop_one(behind, number)
                         cells = (count, number.name, *astuple(found)[:-1])
                         faults.add_row(router, *map(str, cells))

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 from server.router_process import routed
-from server.router_trials import converse, stop_one
+from server.router_trials import KEEPING, converse, stop_one
 from server.served_checkpoint import save_served
 
 pytestmark = [
@@ -26,14 +26,14 @@ def count(request):
     return request.param
 
 
-@pytest.fixture(scope="module", params=["vllm-router", pytest.param("smg", marks=pytest.mark.full)])
+@pytest.fixture(scope="module", params=["smg", pytest.param("vllm-router", marks=pytest.mark.full)])
 def router(request):
     return request.param
 
 
 @pytest.fixture(scope="module")
 def behind(checkpoint, router, count):
-    with routed(router, *checkpoint, count) as started:
+    with routed(router, *checkpoint, count, KEEPING[router]) as started:
         yield started
 
 
@@ -44,7 +44,7 @@ def test_a_conversation_stays_on_the_replica_that_has_its_prefix(behind):
 
 @pytest.mark.full
 def test_a_round_robin_does_not_keep_it(checkpoint, router):
-    with routed(router, *checkpoint, 2, policy="round_robin") as behind:
+    with routed(router, *checkpoint, 2, "round_robin") as behind:
         cached = converse(behind)
     assert cached.kept < cached.turns
 
