@@ -13,6 +13,7 @@ import asyncio
 import itertools
 import json
 import logging
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -40,7 +41,7 @@ an answer nor an error."""
 def expected() -> dict[str, str]:
     """The answer to each prompt, without Ray."""
     llm = LLM("demo", context=512)
-    outputs = llm.generate(PROMPTS, SamplingParams(max_tokens=TOKENS, ignore_eos=True))
+    outputs = llm.generate(PROMPTS, SamplingParams(max_tokens=TOKENS))
     llm.close()
     return {prompt: output.text for prompt, output in zip(PROMPTS, outputs, strict=True)}
 
@@ -64,7 +65,7 @@ async def clients(count: int, until: float, right: dict[str, str], seen: list[tu
 
 def body(prompt: str, stream: bool) -> dict[str, object]:
     """A greedy request."""
-    common = {"model": "demo", "prompt": prompt, "max_tokens": TOKENS, "temperature": 0, "ignore_eos": True}
+    common = {"model": "demo", "prompt": prompt, "max_tokens": TOKENS, "temperature": 0}
     return common | {"stream": stream}
 
 
@@ -121,7 +122,7 @@ def deploy(**llm: object) -> None:
     serve.run(app(arguments), name="outrider")
 
 
-async def trials(cluster: Cluster, count: int, seconds: float) -> list[tuple[str, Counter[str]]]:
+def trials(cluster: Cluster, count: int, seconds: float) -> list[tuple[str, Counter[str]]]:
     """Each phase and what its requests came to."""
     node = cluster.worker_nodes.copy().pop()
     steps: list[tuple[str, Callable[[], object]]] = [
@@ -130,14 +131,15 @@ async def trials(cluster: Cluster, count: int, seconds: float) -> list[tuple[str
         ("a node is killed", lambda: cluster.remove_node(node, allow_graceful=False)),
         ("it returns, another drafter is rolled out", lambda: (cluster.add_node(**NODE), deploy(drafter=None))),
     ]
-    right = await asyncio.to_thread(expected)
-    began, seen, starts = time.monotonic(), [], []
-    asking = asyncio.create_task(clients(count, began + seconds, right, seen))
+    right, seen, starts = expected(), [], []
+    began = time.monotonic()
+    asking = threading.Thread(target=lambda: asyncio.run(clients(count, began + seconds, right, seen)))
+    asking.start()
     for name, step in steps:
         starts.append((time.monotonic(), name))
-        await asyncio.to_thread(step)
-        await asyncio.sleep(max(0.0, began + len(starts) * seconds / len(steps) - time.monotonic()))
-    await asking
+        step()  # in this thread: a node's start sets signal handlers
+        time.sleep(max(0.0, began + len(starts) * seconds / len(steps) - time.monotonic()))
+    asking.join()
     ends = [*(at for at, _ in starts[1:]), float("inf")]
     return [
         (name, Counter(outcome for when, outcome in seen if at <= when < end))
@@ -157,7 +159,7 @@ def main() -> None:
     try:
         serve.start(http_options={"host": "127.0.0.1", "port": httpx.URL(URL).port})
         deploy()
-        found = asyncio.run(trials(cluster, given.clients, given.seconds))
+        found = trials(cluster, given.clients, given.seconds)
     finally:
         serve.shutdown()
         ray.shutdown()

@@ -1,4 +1,4 @@
-"""`outrider bench endpoint`: a closed loop of clients, level by level, two arms in turns."""
+"""`outrider bench endpoint`: a closed loop of clients, level by level, two arms interleaved."""
 
 from __future__ import annotations
 
