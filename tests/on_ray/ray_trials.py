@@ -2,8 +2,9 @@
 
 usage: PYTHONPATH=tests python tests/on_ray/ray_trials.py [--clients 200] [--seconds 120]
 
-A cluster of two nodes on this machine has three replicas of the demo. In turn a replica is killed, a node's processes
-are, and another drafter is rolled out. Half of the clients stream.
+A cluster of two nodes on this machine has three replicas of the demo, and its proxy is on the first. In turn a replica
+is killed, all processes of the second node are, and another drafter is rolled out. Half of the clients stream. Each
+request counts where it began.
 """
 
 from __future__ import annotations
@@ -157,7 +158,7 @@ def main() -> None:
     cluster.add_node(**NODE)
     ray.init(address=cluster.address, namespace="serve", log_to_driver=False, logging_level=logging.ERROR)
     try:
-        serve.start(http_options={"host": "127.0.0.1", "port": httpx.URL(URL).port})
+        serve.start(proxy_location="HeadOnly", http_options={"host": "127.0.0.1", "port": httpx.URL(URL).port})
         deploy()
         found = trials(cluster, given.clients, given.seconds)
     finally:

@@ -10,8 +10,8 @@ from outrider.ray import app
 
 
 @pytest.fixture
-def deployed(monkeypatch):
-    """The options of the replicas on nodes with so many processors each, as `serve run` passes the arguments."""
+def entry(monkeypatch):
+    """What Ray's proxy calls, on nodes with so many processors each; `serve run` passes the arguments as texts."""
 
     def build(nodes, **arguments):
         found = [{"Alive": True, "Resources": {"CPU": float(cpus)}} for cpus in nodes]
@@ -23,7 +23,17 @@ def deployed(monkeypatch):
 
         monkeypatch.setattr(ray, "init", lambda **options: connections.append(options))
         monkeypatch.setattr(ray, "nodes", alive_and_dead)
-        (models,) = app({"model": "demo", **arguments})._bound_deployment.init_args
+        return app({"model": "demo", **arguments})._bound_deployment
+
+    return build
+
+
+@pytest.fixture
+def deployed(entry):
+    """The deployment of the replicas."""
+
+    def build(nodes, **arguments):
+        (models,) = entry(nodes, **arguments).init_args
         return models._bound_deployment
 
     return build
@@ -57,6 +67,12 @@ def test_auto_is_as_many_as_fit(deployed, nodes, arguments, most, processors):
     scaling = models._deployment_config.autoscaling_config
     assert (scaling.min_replicas, scaling.max_replicas, scaling.target_ongoing_requests) == (1, most, 3)
     assert models.ray_actor_options["num_cpus"] == processors
+
+
+def test_each_node_has_an_entry(entry):
+    found = entry([8, 0, 4])
+    assert found.num_replicas == 2
+    assert found._replica_config.max_replicas_per_node == 1
 
 
 @pytest.mark.parametrize("wrong", [{"replicas": "0"}, {"replicas": "many"}, {"thread": "2"}, {"running": "x"}])

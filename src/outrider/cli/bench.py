@@ -181,7 +181,9 @@ def endpoint(
     ],
     url2: Annotated[
         str | None,
-        typer.Argument(metavar="URL2", help="Address of a second server, interleaved with the first.", show_default=False),
+        typer.Argument(
+            metavar="URL2", help="Address of a second server, interleaved with the first.", show_default=False
+        ),
     ] = None,
     model: Annotated[
         str, typer.Option(metavar="NAME", help="Model name.", show_default="the first that the server lists")

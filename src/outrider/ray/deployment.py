@@ -88,7 +88,14 @@ def application(setup: Setup, replicas: Replicas) -> Application:
         max_ongoing_requests=sum(setup.scheduling.values()) + _OTHERS,
         request_router_config=RequestRouterConfig(**router),
     )
-    entry = serve.deployment(Entry, **draining, ray_actor_options={"num_cpus": 0}, max_ongoing_requests=_CLIENTS)
+    entry = serve.deployment(
+        Entry,
+        **draining,
+        num_replicas=len(nodes),  # a node that dies takes only the requests of its own with it
+        max_replicas_per_node=1,
+        ray_actor_options={"num_cpus": 0},
+        max_ongoing_requests=_CLIENTS,
+    )
     return entry.bind(models.bind(setup, processors, least if shared else 0))
 
 
