@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from tiny_checkpoints import Tiny
 
 
-# torch's threads spin while they wait for each other; where several workers share the cores, that takes ten times the work.
+# torch's threads spin while they wait for each other: where workers share the cores, that takes ten times the work.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # A shared machine may take its time: how long an example takes is no promise of ours.
