@@ -6,6 +6,8 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 NATIVE := $(filter-out csrc/tests/%,$(wildcard csrc/*/*.cpp csrc/*/*.h)) csrc/sources.cmake CMakeLists.txt pyproject.toml
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
+# Containers often set this, and then every process of the tests compiles all Python sources anew.
+unexport PYTHONDONTWRITEBYTECODE
 PROMPT ?= The three most important inventions of the nineteenth century were
 
 # What `make run` installs in place of compiling; where the sources are compiled in .venv, those run.
