@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from functools import cache
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
     from loopback_hub import Hub
     from tiny_checkpoints import Tiny
 
+
+# torch's threads spin while they wait for each other: where workers share the cores, that takes ten times the work.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # A shared machine may take its time: how long an example takes is no promise of ours.
 settings.register_profile("outrider", deadline=None)

@@ -127,7 +127,7 @@ def test_the_kinds_of_prompt_go_through_the_command(fake, call):
     assert sum(bool(of.prediction) for of in params) == 40
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_nearly_all_of_the_demos_answers_end_before_400_tokens():
     """A number has no longest form in JSON Schema, and so small a model may write its digits without end."""
     from outrider import LLM

@@ -78,7 +78,7 @@ def test_no_text_becomes_a_control_token_wherever_it_stands(tokenizer, text):
 
 @given(text=TEXTS.filter(lambda text: text.strip().lower() not in ("true", "false")))  # which are read as values
 def test_nor_through_a_variable_or_where_an_answer_goes_on(tokenizer, text):
-    template = ChatTemplate("{{ extra }}{{ eos_token }}" + GEMMA4, bos="<bos>")
+    template = template_of("{{ extra }}{{ eos_token }}" + GEMMA4)
 
     def ids_with(text):
         messages = [{"role": "user", "content": "a"}, {"role": "assistant", "content": text}]

@@ -207,7 +207,7 @@ def test_stop_tokens_beside_a_grammar(llm, draft):
 THINK, ANSWER = 259 + SPECIAL.index("<|channel>"), 259 + SPECIAL.index("<channel|>")
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(
     params=settings_of_requests(),
     draft=st.one_of(st.just("auto"), st.integers(1, 20)),

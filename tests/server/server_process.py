@@ -157,10 +157,11 @@ def _serve(arguments: argparse.Namespace) -> None:
 def _until_the_input_ends(llm: Any) -> None:
     from serving import serving
 
+    from outrider.server.limits import Limits
     from outrider.server.responses.store import ResponseStore
 
-    store = ResponseStore(most=STORED)
-    with serving(llm, running=RUNNING, waiting=WAITING, store=store) as (url, _):
+    store, limits = ResponseStore(most=STORED), Limits(waiting=None)  # on a busy machine it takes more than a minute
+    with serving(llm, running=RUNNING, waiting=WAITING, store=store, limits=limits) as (url, _):
         print(url, flush=True)
         for _ in sys.stdin:
             gc.collect()

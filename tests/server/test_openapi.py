@@ -18,7 +18,7 @@ from serving import serving
 CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
 
 
-EXAMPLES = 60
+EXAMPLES = 30
 """Of each route and kind."""
 
 

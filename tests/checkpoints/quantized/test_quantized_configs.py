@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Iterator
 from copy import deepcopy
 from pathlib import Path
@@ -30,6 +31,15 @@ DOWN = Module("layers.3.mlp.down_proj", "model.language_model.layers.3.mlp.down_
 @pytest.fixture
 def folder(tiny: Callable[[str], Tiny], copy_of: Callable[[Path], Path]) -> Path:
     return copy_of(tiny("gemma3").folder)
+
+
+@pytest.fixture(scope="module")
+def awq(tiny: Callable[[str], Tiny], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A quantized folder. To be read only."""
+    folder = tmp_path_factory.mktemp("awq") / "model"
+    shutil.copytree(tiny("gemma3").folder, folder)
+    quantize_folder(folder, CASES["awq"])
+    return folder
 
 
 def refused(folder: Path, *parts: str) -> None:
@@ -116,8 +126,10 @@ def unread() -> Iterator[tuple[dict[str, Any], str]]:
 
 
 @pytest.mark.parametrize(("config", "part"), unread(), ids=[part for _, part in unread()])
-def test_settings_that_are_not_read_are_refused(config: dict[str, Any], part: str, folder: Path) -> None:
-    quantize_folder(folder, CASES["awq"])
+def test_settings_that_are_not_read_are_refused(
+    config: dict[str, Any], part: str, awq: Path, copy_of: Callable[[Path], Path]
+) -> None:
+    folder = copy_of(awq)
     change_config(folder, config)
     refused(folder, part)
 

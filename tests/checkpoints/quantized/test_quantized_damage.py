@@ -143,7 +143,7 @@ def test_a_damaged_folder_ends_in_a_sentence(scheme: str, damage: Callable[[str,
     assert damage(scheme, 20) < 16
 
 
-@pytest.mark.slow
+@pytest.mark.full
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_many_damaged_folders_end_in_a_sentence(scheme: str, damage: Callable[[str, int], int]) -> None:
     """10,000 over all schemes."""
