@@ -7,11 +7,14 @@
 
 namespace outrider::OUTRIDER_ISA {
 
-// Updates a row's best with the logits (16) of tokens first .. first + count - 1.
+// Updates a row's best with the logits (16) of tokens first .. first + count - 1. Tokens come in any order: a thread that steals
+// work goes on with lower ones.
 inline void update_best(const float* logits, int64_t first, int count, Best& best) {
-  if (!any_above(load(logits), set1(best.logit))) return;
-  for (int i = 0; i < count; ++i)
-    if (logits[i] > best.logit) best = {logits[i], static_cast<int32_t>(first + i)};
+  if (first > best.token && !any_above(load(logits), set1(best.logit))) return;
+  for (int i = 0; i < count; ++i) {
+    const auto token = static_cast<int32_t>(first + i);
+    if (logits[i] > best.logit || (logits[i] == best.logit && token < best.token)) best = {logits[i], token};
+  }
 }
 
 // Searches x[begin .. end - 1] in blocks of 16 for one with a value above the limit. Returns the index where that block

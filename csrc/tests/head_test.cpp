@@ -64,9 +64,9 @@ void check_head(const Packed& w, const Activations& a, const std::string& what, 
       const size_t stride = w.rows + 3;
       std::vector<float> out(rows * stride - 3, kCanary);
       best.assign(rows, Best{-infinity(), 0});
-      const size_t half = w.matrix.tiles / 2;  // in two calls, as a thread that processes two pieces
-      k->head_tiles(w.matrix, 0, half, quantized, panels, dense, n, best.data(), out.data(), stride, output_scale);
+      const size_t half = w.matrix.tiles / 2;  // the second half first, as a thread that then steals the first
       k->head_tiles(w.matrix, half, w.matrix.tiles, quantized, panels, dense, n, best.data(), out.data(), stride, output_scale);
+      k->head_tiles(w.matrix, 0, half, quantized, panels, dense, n, best.data(), out.data(), stride, output_scale);
       CHECK(same(best, expected), here);
       bool written = true;
       for (size_t r = 0; r < rows; ++r) {
