@@ -112,6 +112,7 @@ def test_both_figures_describe_a_processor_and_nothing_is_measured(call, monkeyp
         (("E2B", "--hardware", "h100", "--threads", "2"), "--threads is for what is measured here"),
         (("E2B", "--acceptance", "nan"), "--acceptance"),
         (("nowhere.gguf",), "nowhere.gguf"),
+        (("E2C",), "The published sizes are E2B, E4B, 12B, 26B-A4B, 31B."),
         (("nowhere.gguf", "--weights", "q4_0"), "--weights is for published sizes"),
     ],
 )

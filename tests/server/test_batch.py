@@ -111,6 +111,9 @@ def test_it_resumes_after_a_kill(target, file, tmp_path):
     assert f"{done} of {len(many)} answers are in" in resumed.stderr
     assert out.read_bytes().startswith(before)
     assert answered(out).keys() == {f"long-{i}" for i in range(100)}
+    command.remove("--json")
+    again = subprocess.run(command + options, capture_output=True, text=True, check=True, env=os.environ)
+    assert again.stdout == "nothing is left to answer\n"
     with Answers(out, read_requests(file)) as answers:
         assert not answers.left
 

@@ -88,7 +88,8 @@ def _prompt(line: bytes, where: str, category: str) -> Prompt:
         found = json.loads(line.decode())
         json.dumps(found, ensure_ascii=False).encode()  # fails if a text has half of a surrogate pair
     except (ValueError, RecursionError) as error:
-        raise UsageError(f"{where} is not JSON in UTF-8 ({error}): {_OBJECT}") from error
+        problem = f"{error.msg}, column {error.colno}" if isinstance(error, json.JSONDecodeError) else str(error)
+        raise UsageError(f"{where} is not JSON in UTF-8 ({problem}): {_OBJECT}") from error
     kinds = [kind for kind in _EXPECTED if isinstance(found, dict) and kind in found]
     if len(kinds) != 1:
         raise UsageError(f"{where}: {_OBJECT}, found {' and '.join(kinds) or 'none of them'}")

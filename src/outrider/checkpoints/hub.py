@@ -144,7 +144,7 @@ def _explained(wanted: HubId, error: Exception) -> CheckpointError:
         problem = f"there is no {name} here, and none on the hub, or it is private"
         remedy = f"Check the name; for a private one {log_in}"
     elif isinstance(error, errors.LocalEntryNotFoundError | errors.OfflineModeIsEnabled):
-        problem = f"there is no {name} here or in the hub's cache, and the hub cannot be reached ({first_line})"
+        problem = f"there is no {name} here or in the hub's cache, and the hub cannot be reached"
         remedy = f"Connect and {kept}"
     else:
         problem = f"{name} could not be fetched from the hub ({type(error).__name__}: {first_line})"

@@ -128,6 +128,9 @@ def _is_given(asked: typer.Context, name: str) -> bool:
 
 
 def _show(result: dict[str, Any]) -> None:
+    if not result["answered"] + result["failed"]:
+        print("nothing is left to answer")
+        return
     refused = f", {result['refused']} of them refused: their lines say why" if result["refused"] else ""
     print(f"{result['answered']} answers{refused}")
     tokens = f"{result['prompt_tokens']:,} + {result['completion_tokens']:,} tokens"

@@ -101,7 +101,7 @@ def show_clients(console: Console, found: dict[str, Any]) -> None:
         "each next one, of half and of 99 in 100:"
     )
     names = ("clients", "replicas", "load", "first", "99%", "next", "99%", "tok/s")
-    table = figures_table("", *names, *(["1M tokens"] if found["price"] is not None else []))
+    table = figures_table("", *names, *(["price, 1M"] if found["price"] is not None else []))
     for name, row in (("plain", found["plain"]), ("drafting", found["drafting"])):
         served = row["served"]
         cells = [f"{row['clients']:,}", f"{row['replicas']:,}", f"{served['load']:.0%}"]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from outrider.checkpoints import AssistantConfig, Format, ModelConfig, open_checkpoint
 from outrider.drafters.pairing import find_drafter
-from outrider.errors import UsageError
+from outrider.errors import CheckpointError, UsageError
 from outrider.models.assistant import check_pair
 from outrider.roofline.sizes import SIZES, published_size
 from outrider.roofline.work import Work, drafter_work, target_work
@@ -46,7 +46,12 @@ def subject_of(model: str, weights: Format | None, drafter: str) -> Subject:
         return sized_subject(model, weights or "Q4_0")
     if weights is not None:
         raise UsageError(f"--weights is for published sizes: {model} has formats of its own")
-    return checkpoint_subject(model, drafter)
+    try:
+        return checkpoint_subject(model, drafter)
+    except CheckpointError as error:
+        if "/" in model or Path(model).exists():
+            raise
+        raise UsageError(f"{error} The published sizes are {', '.join(SIZES)}.") from error
 
 
 def is_size(model: str) -> bool:

@@ -43,7 +43,7 @@ def read_requests(path: Path) -> list[BatchRequest]:
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        problem = f"({error.strerror}): check its path" if isinstance(error, OSError) else ": save it as UTF-8 text"
+        problem = f" ({error.strerror}): check its path" if isinstance(error, OSError) else ": save it as UTF-8 text"
         raise UsageError(f"{path} cannot be read{problem}") from error
     found: dict[str, BatchRequest] = {}
     for number, line in enumerate(text.split("\n"), 1):
