@@ -7,7 +7,7 @@ import itertools
 import random
 
 import pytest
-from stand_in import Job, StandIn
+from sleeping_replica import Job, StandIn
 
 from outrider.roofline.clients import Clients, Replica
 from outrider.roofline.hardware import Hardware

@@ -29,7 +29,7 @@ import routers
 import uvicorn
 from rich.console import Console
 from rich.table import Table
-from stand_in import Job, StandIn
+from sleeping_replica import Job, StandIn
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
