@@ -165,6 +165,19 @@ def test_what_no_server_answers_is_left(call, file, tmp_path):  # noqa: F811
         assert len(answers.left) == len(LINES)
 
 
+def test_a_wrong_key_is_no_answer(llm, file, tmp_path):
+    """Else the same command with the right key would find all requests answered."""
+    requests, out = read_requests(file), tmp_path / "out.jsonl"
+    with serving(llm, keys=["right"]) as (url, _):
+        with Answers(out, requests) as answers:
+            counts = answer_all_at(url, answers, model=None, key="wrong", running=8)
+        assert (counts.answered, counts.failed) == (0, len(LINES))
+        assert "key" in counts.problem
+        with Answers(out, requests) as answers:
+            counts = answer_all_at(url, answers, model=None, key="right", running=8)
+    assert (counts.answered, counts.failed) == (len(LINES), 0)
+
+
 def test_a_server_has_its_own_model(call, file, tmp_path):  # noqa: F811
     ran = call(
         "batch", str(file), "--out", str(tmp_path / "out"), "--url", "http://127.0.0.1:9", "--kv-cache-dtype", "int8"

@@ -83,7 +83,7 @@ class Replica:
         ]
 
     def served(self, clients: float) -> Served:
-        """How it serves so many of them, at least one; a fraction is a mean over replicas."""
+        """Load and waiting times with so many clients, at least one; a fraction is the mean over several replicas."""
         states = self._states(clients)
         rate = sum(p * self._rate(here) for here, p in enumerate(states))
         return Served(

@@ -91,8 +91,8 @@ async def _answer_here(models: ModelSet, answers: Answers, at_once: int, report:
     client = httpx.AsyncClient(transport=transport, base_url="http://batch", timeout=None)
     models.start()
     try:
-        named = lambda name: name if name in slot.adapters else slot.name  # noqa: E731
-        return await _answer_all(client, answers, named, at_once, report)
+        names = {adapter: adapter for adapter in slot.adapters}
+        return await _answer_all(client, answers, lambda name: names.get(name, slot.name), at_once, report)
     finally:
         await models.stop()
 
@@ -114,8 +114,7 @@ async def _answer_all(
             except (httpx.TransportError, ValueError) as error:
                 counts.failed, counts.problem = counts.failed + 1, f"{client.base_url} gives no answer: {error}"
             else:
-                _count(counts, response.status_code, body)
-                if response.status_code < 500:
+                if _count(counts, response.status_code, body):
                     answers.write(request, response.status_code, response.headers.get(HEADER, ""), body)
             report(counts)
 
@@ -135,19 +134,21 @@ async def _answer(client: httpx.AsyncClient, url: str, body: dict[str, Any]) -> 
         await asyncio.sleep(int(pause) if pause.isdigit() else 1)
 
 
-def _count(counts: Counts, status: int, body: Any) -> None:
-    if status >= 500:
+def _count(counts: Counts, status: int, body: Any) -> bool:
+    """Counts a response; whether it is the request's answer. An API key that is refused says nothing of the request."""
+    if status >= 500 or status in (401, 403):
         counts.failed += 1
         counts.problem = _message(status, body)
-        return
+        return False
     counts.answered += 1
     if status >= 400:
         counts.refused += 1
-        return
+        return True
     usage: dict[str, Any] = body["usage"]
     for prompt, completion in (("prompt_tokens", "completion_tokens"), ("input_tokens", "output_tokens")):
         counts.prompt_tokens += usage.get(prompt, 0)
         counts.completion_tokens += usage.get(completion, 0)
+    return True
 
 
 def _message(status: int, body: Any) -> str:
