@@ -24,8 +24,9 @@ class Replicas:
     def __init__(self) -> None:
         command = "from outrider.cli import main; main()"
         options = ("--replicas", "2", "--threads", "1", "--running", "1", "--context", "2048", "--port", "0")
+        patience = ("--queue-timeout", "0", "--drain-timeout", str(SECONDS))
         self.process = subprocess.Popen(
-            [sys.executable, "-c", command, "serve", "demo", *options],
+            [sys.executable, "-c", command, "serve", "demo", *options, *patience],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -86,10 +87,11 @@ def wait_until(condition, seconds: float = SECONDS) -> None:
 
 
 def _started(attempts: int) -> Replicas:
-    """Ray gives itself 30 s to start, in which a busy machine may not do it."""
+    """Ray gives itself 30 s to start, and its proxies 60 s, in which a busy machine may not do it."""
     started = Replicas()
     wait_until(lambda: started.ready() or started.process.poll() is not None)
-    if not started.ready() and attempts > 1 and "Ray cannot be started" in "".join(started.lines):
+    slow = re.search("Ray cannot be started|proxies not available", "".join(started.lines))
+    if not started.ready() and attempts > 1 and slow:
         return _started(attempts - 1)
     return started
 

@@ -6,7 +6,7 @@ import pytest
 import ray
 from pydantic import ValidationError
 
-from outrider.ray import app
+from outrider.ray import app, cluster
 
 
 @pytest.fixture
@@ -79,3 +79,16 @@ def test_each_node_has_an_entry(entry):
 def test_wrong_arguments_are_named(deployed, wrong):
     with pytest.raises(ValidationError, match=next(iter(wrong))):
         deployed([2], **wrong)
+
+
+def test_the_end_waits_for_requests_that_take_longer_than_ray_waits(monkeypatch):
+    asked = []
+
+    def delete(name):
+        asked.append(name)
+        if len(asked) < 3:
+            raise TimeoutError("after a minute")
+
+    monkeypatch.setattr(cluster.serve, "delete", delete)
+    cluster._delete()
+    assert asked == ["outrider"] * 3

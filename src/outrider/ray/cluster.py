@@ -6,6 +6,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable
+from types import FrameType
 
 import ray
 from ray import serve
@@ -19,6 +20,8 @@ _NAME = "outrider"
 _HERE = {"address": "local", "include_dashboard": False, "object_store_memory": 100 << 20}
 """How Ray starts here. Its object store holds only requests and answers that are under way; by default it may
 take 30 % of the memory."""
+_PROXY_START = ("RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S", "60")
+"""Ray gives a proxy 5 s to start, three times, and then ends all: a busy machine takes longer to import it."""
 
 
 def run_replicas(setup: Setup, replicas: Replicas, host: str, port: int, announce: Callable[[], None]) -> None:
@@ -33,6 +36,7 @@ def run_replicas(setup: Setup, replicas: Replicas, host: str, port: int, announc
     """
     local = not os.environ.get("RAY_ADDRESS")
     if local:
+        os.environ.setdefault(*_PROXY_START)
         setup.check()  # Ray would try three times, and then tell nobody why
     stopped = threading.Event()
     try:
@@ -42,14 +46,29 @@ def run_replicas(setup: Setup, replicas: Replicas, host: str, port: int, announc
     try:
         serve.start(http_options={"host": host, "port": port, "keep_alive_timeout_s": round(setup.limits.idle)})
         serve.run(application(setup, replicas), name=_NAME)
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, lambda *_: stopped.set())
+        _on_signals(lambda *_: stopped.set())
         announce()
         stopped.wait()
-    except (RayError, RuntimeError) as error:
+        _on_signals(signal.SIG_DFL)  # a second one ends it at once
+    except (RayError, RuntimeError, TimeoutError) as error:
         raise OutriderError(f"the replicas cannot be started ({error}): the log above has the reason") from error
     finally:
-        serve.delete(_NAME)
+        _delete()
         if local:
             serve.shutdown()
         ray.shutdown()
+
+
+def _on_signals(action: Callable[[int, FrameType | None], None] | signal.Handlers) -> None:
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, action)
+
+
+def _delete() -> None:
+    """Ends the application once its requests have ended, for which Ray's own call waits a minute at most."""
+    while True:
+        try:
+            serve.delete(_NAME)
+            return
+        except TimeoutError:
+            continue
