@@ -3,7 +3,7 @@
 usage: python -m benchmarks.batch_throughput MODEL [--requests 128] [--max-tokens 64] [--rounds 3]
 Greedy completions of the shipped prompts, no two alike, in turns. Bound: from 8 rows on arithmetic bounds a pass, so
 more requests at once bring no more than 8 tokens in the time by which 16 rows take longer than 8; drafts can only
-bring them at fewer rows. Nothing else may run.
+bring them at fewer rows. The bound knows no prompts; rows a second count their tokens too. Nothing else may run.
 """
 
 from __future__ import annotations
@@ -47,10 +47,12 @@ def main() -> None:
         for _ in range(arguments.rounds):
             speeds["batch"].append(batch(arguments.model, bodies, Path(folder)))
             speeds["server"].append(asyncio.run(clients(url, bodies)))
-    print(f"rows allow {allowed:.0f} tok/s")
+    prompts, answers = sum(len(body["prompt"]) for body in bodies), len(bodies) * arguments.max_tokens
+    print(f"{prompts} tokens of prompts, {answers} of answers; rows allow {allowed:.0f} a second")
     for name, measured in speeds.items():
         least, most, middle = min(measured), max(measured), median(measured)
-        print(f"{name:7} {middle:.0f} tok/s ({least:.0f} to {most:.0f}), {middle / allowed:.2f} of it")
+        rows = middle * (1 + prompts / answers)
+        print(f"{name:7} {middle:.0f} tok/s ({least:.0f} to {most:.0f}), {middle / allowed:.2f} of it; {rows:.0f} rows")
 
 
 def prepared(model: str, requests: int, max_tokens: int) -> tuple[list[dict[str, Any]], float]:

@@ -121,7 +121,7 @@ class WorkStealing {
     if (counter(threads_ + groups_, call).fetch_add(expected, std::memory_order_acq_rel) + expected < ranges(units, threads_))
       return;
     units_[call] = units;
-    for (Next& next : next_) next.call.store(static_cast<uint32_t>(call + 1), std::memory_order_release);
+    for (Next& next : next_) raise(next.call, static_cast<uint32_t>(call + 1));  // others may have completed later calls by then
     // Read by a modification, so that either this sees a thread that is about to sleep, or that thread sees the stores.
     if (asleep_.fetch_add(0, std::memory_order_acq_rel) == 0) return;
     for (Next& next : next_) wake_all(next.call);

@@ -47,6 +47,12 @@ template <class T> void sleep_while(const std::atomic<T>& value, T seen) {
 #endif
 }
 
+// Sets a value that only grows: a thread that comes late does not lower what others have stored.
+template <class T> void raise(std::atomic<T>& value, T least) {
+  for (T seen = value.load(std::memory_order_relaxed); seen < least;)
+    if (value.compare_exchange_weak(seen, least, std::memory_order_release, std::memory_order_relaxed)) return;
+}
+
 // Wakes all threads that wait for `value`, which has changed.
 template <class T> void wake_all(std::atomic<T>& value) {
 #if defined(_WIN32)

@@ -54,7 +54,7 @@ struct Codes {
   explicit Codes(const std::vector<float>& x) : Codes(x.data(), x.size()) {}
 };
 
-// What a cache holds of numbers that have one scale for `group` of them if the format is kInt8.
+// What a cache holds of numbers of which `group` have one scale if the format is kInt8.
 std::vector<double> cached(KvFormat format, const std::vector<float>& x, size_t group) {
   std::vector<double> out;
   for (size_t begin = 0; begin < x.size(); begin += group) {
@@ -156,16 +156,34 @@ std::vector<std::vector<float>> run(const KernelTable& k, const Head& h, int64_t
   return out;
 }
 
-// The query alone; the positions that it sees are in order; all other slots hold poison.
-std::vector<float> alone(const KernelTable& k, const Scene& s, int row, int head, bool infinite) {
+// A row's queries, each alone; the positions that it sees are in order; all other slots hold poison.
+std::vector<std::vector<float>> alone(const KernelTable& k, const Scene& s, int row, bool infinite) {
   const int64_t first = s.first(row), last = s.last(row);
   Head h(s.format, s.head_dim, s.committed + s.rows(), infinite);
   for (int64_t p = first; p <= last; ++p) h.store(k, p, s.key[s.index(row, p)], s.value[s.index(row, p)]);
-  return run(k, h, s.committed, {s.query[row * s.heads + head].data()}, {first}, {last}, {nullptr}, false)[0];
+  std::vector<std::vector<float>> out;
+  for (int head = 0; head < s.heads; ++head)
+    out.push_back(run(k, h, s.committed, {s.query[row * s.heads + head].data()}, {first}, {last}, {nullptr}, false)[0]);
+  return out;
 }
 
+// What a cache holds of a scene, by position, then by staged row.
+struct Stored {
+  std::vector<std::vector<double>> key, value;
+  std::vector<Codes> codes;  // of the values
+
+  explicit Stored(const Scene& s) {
+    for (size_t i = 0; i < s.key.size(); ++i) {
+      key.push_back(cached(s.format, s.key[i], kKeyGroup));
+      value.push_back(cached(s.format, s.value[i], s.value[i].size()));
+      codes.push_back(Codes(s.value[i]));
+    }
+  }
+};
+
 // Float formats: up to rounding. Codes: up to the rounding of weights, half a step of each tile's codes.
-void check_accuracy(const Scene& s, int row, int head, const std::vector<float>& got, const std::string& what) {
+void check_accuracy(const Scene& s, const Stored& stored, int row, int head, const std::vector<float>& got,
+                    const std::string& what) {
   const bool codes = s.format == KvFormat::kInt8;
   const std::vector<float>& plain = s.query[row * s.heads + head];
   const std::vector<double> q = codes ? cached(s.format, plain, kKeyGroup) : std::vector<double>(plain.begin(), plain.end());
@@ -173,7 +191,7 @@ void check_accuracy(const Scene& s, int row, int head, const std::vector<float>&
   std::vector<double> scores, mixed(s.head_dim), error(s.head_dim);
   for (int64_t p = s.first(row); p <= s.last(row); ++p) {
     double score = 0, m = 0;
-    const std::vector<double> key = cached(s.format, s.key[s.index(row, p)], kKeyGroup);
+    const std::vector<double>& key = stored.key[s.index(row, p)];
     for (int d = 0; d < s.head_dim; ++d) {
       const double x = q[d] * key[d];
       score += x;
@@ -188,14 +206,12 @@ void check_accuracy(const Scene& s, int row, int head, const std::vector<float>&
     double step = 0;
     const int64_t begin = std::max(tile, s.first(row)), end = std::min(tile + kPagePositions, s.last(row) + 1);
     for (int64_t p = begin; p < end; ++p)
-      step = std::max(step, scores[p - s.first(row)] / sum * Codes(s.value[s.index(row, p)]).scale / 127);
+      step = std::max(step, scores[p - s.first(row)] / sum * stored.codes[s.index(row, p)].scale / 127);
     for (int64_t p = begin; p < end; ++p) {
-      const std::vector<float>& stored = s.value[s.index(row, p)];
-      const std::vector<double> value = cached(s.format, stored, stored.size());
-      const Codes as(stored);
+      const size_t i = s.index(row, p);
       for (int d = 0; d < s.head_dim; ++d) {
-        mixed[d] += scores[p - s.first(row)] / sum * value[d];
-        if (codes) error[d] += 0.501 * step * std::abs(as.codes[d]);
+        mixed[d] += scores[p - s.first(row)] / sum * stored.value[i][d];
+        if (codes) error[d] += 0.501 * step * std::abs(stored.codes[i].codes[d]);
       }
     }
   }
@@ -210,15 +226,16 @@ void check_scene(const Scene& s, const std::string& what, uint64_t seed) {
     Random random(seed);  // the same packs for every instruction set
     const std::string here = std::string(k->name) + " " + what;
     std::vector<std::vector<float>> expected;
-    for (int r = 0; r < s.rows(); ++r)
-      for (int h = 0; h < s.heads; ++h) {
-        expected.push_back(alone(*k, s, r, h, false));
-        CHECK(same_bits(expected.back(), alone(*k, s, r, h, true)), here + " infinite poison");
-      }
+    for (int r = 0; r < s.rows(); ++r) {
+      const std::vector<std::vector<float>> found = alone(*k, s, r, false), other = alone(*k, s, r, true);
+      for (int h = 0; h < s.heads; ++h) CHECK(same_bits(found[h], other[h]), here + " infinite poison");
+      expected.insert(expected.end(), found.begin(), found.end());
+    }
     if (definition.empty()) {
       definition = expected;
+      const Stored stored(s);
       for (int r = 0; r < s.rows(); ++r)
-        for (int h = 0; h < s.heads; ++h) check_accuracy(s, r, h, expected[r * s.heads + h], here);
+        for (int h = 0; h < s.heads; ++h) check_accuracy(s, stored, r, h, expected[r * s.heads + h], here);
       for (const std::vector<float>& e : expected) digest.add(e);
     }
     bool agreed = true;

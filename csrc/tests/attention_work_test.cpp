@@ -80,31 +80,42 @@ void test_tasks() {
   CHECK(tasks(full, {{1000, 64}}, 8, 64) >= 64, "");
 }
 
-// The attention of the last rows of sequences of 2,100 and 40 positions, with keys, values and queries from tables.
+// Two layers that store keys and values from tables, and mix them for queries from one if they `attend`: then into two outputs.
+struct Layers {
+  Program program;
+  std::vector<int> mixed;
+
+  Layers(const std::vector<KvShape>& shapes, KvFormat format, std::shared_ptr<ThreadPool> pool, bool attend)
+      : program(kRows, shapes, format, std::move(pool)) {
+    Random random(3);
+    const auto gather = [&](const char* name, int width) {
+      auto rows = std::make_shared<std::vector<float>>(random.bells(static_cast<size_t>(kVocabulary) * width));
+      const auto* bytes = reinterpret_cast<const uint8_t*>(rows->data());
+      const int buffer = program.buffer(name, width);
+      program.gather(std::make_shared<Table>(Table{Format::F32, kVocabulary, static_cast<size_t>(width), bytes, {}, rows}), 1.0f,
+                     buffer);
+      return buffer;
+    };
+    const int key = gather("key", 64), value = gather("value", 64), query = gather("query", 8 * 32);
+    for (int layer = 0; layer < 2; ++layer) {
+      program.store_kv(key, value, layer);
+      if (!attend) continue;
+      mixed.push_back(program.buffer("mixed", 8 * 32));
+      program.attention(query, layer, 8, mixed.back());
+    }
+    program.keep_outputs(mixed);
+  }
+};
+
+// The attention of the last rows of sequences of 2,100 and 40 positions.
 std::vector<float> attention(int threads, KvFormat format, int chunk) {
   const std::vector<KvShape> shapes = {{2, 32, 0}, {2, 32, 700}};
-  auto pool = std::make_shared<ThreadPool>(threads);
-  Program p(kRows, shapes, format, pool);
-  Random random(3);
-  const auto gather = [&](const char* name, int width) {
-    auto rows = std::make_shared<std::vector<float>>(random.bells(static_cast<size_t>(kVocabulary) * width));
-    const auto* bytes = reinterpret_cast<const uint8_t*>(rows->data());
-    const int buffer = p.buffer(name, width);
-    p.gather(std::make_shared<Table>(Table{Format::F32, kVocabulary, static_cast<size_t>(width), bytes, {}, rows}), 1.0f, buffer);
-    return buffer;
-  };
-  const int key = gather("key", 64), value = gather("value", 64), query = gather("query", 8 * 32);
-  std::vector<int> mixed;
-  for (int layer = 0; layer < 2; ++layer) {
-    p.store_kv(key, value, layer);
-    mixed.push_back(p.buffer("mixed", 8 * 32));
-    p.attention(query, layer, 8, mixed.back());
-  }
-  p.keep_outputs(mixed);
+  const auto pool = std::make_shared<ThreadPool>(threads);
+  Layers filling(shapes, format, pool, false), attending(shapes, format, pool, true);
   const auto pages = std::make_shared<KvPages>(shapes, format);
   KvCache one(pages, 2200, kRows), other(pages, 2200, kRows);
   std::vector<float> found;
-  const auto run = [&](int rows, int others, bool keep) {
+  const auto run = [&](Layers& layers, int rows, int others) {
     RowBatch batch;
     batch.caches = {&one, &other};
     std::vector<int32_t> path;
@@ -114,21 +125,21 @@ std::vector<float> attention(int threads, KvFormat format, int chunk) {
       batch.token.push_back(static_cast<int32_t>((position * 31 + 7 * second) % kVocabulary));
       batch.sequence.push_back(second);
       batch.parent.push_back(r == 0 || r == rows ? -1 : r - 1);
-      if (keep) batch.outputs.push_back(r);
+      if (!layers.mixed.empty()) batch.outputs.push_back(r);
       path.push_back(second ? r - rows : r);
     }
-    p.run(batch, nullptr);
-    for (size_t i = 0; keep && i < mixed.size(); ++i) {
-      const std::vector<float> rest = p.read(mixed[i], rows + others);
+    layers.program.run(batch, nullptr);
+    for (int mixed : layers.mixed) {
+      const std::vector<float> rest = layers.program.read(mixed, rows + others);
       found.insert(found.end(), rest.begin(), rest.end());
     }
     one.commit({path.begin(), path.begin() + rows});
     other.commit({path.begin() + rows, path.end()});
   };
-  while (one.length() < 2100) run(static_cast<int>(std::min<int64_t>(chunk, 2100 - one.length())), 0, false);
-  run(1, 40, false);
-  run(1, 0, true);
-  run(5, 3, true);
+  while (one.length() < 2100) run(filling, static_cast<int>(std::min<int64_t>(chunk, 2100 - one.length())), 0);
+  run(filling, 1, 40);
+  run(attending, 1, 0);
+  run(attending, 5, 3);
   return found;
 }
 

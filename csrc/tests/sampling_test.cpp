@@ -91,13 +91,13 @@ std::vector<int32_t> naive_kept(const std::vector<float>& logits, const Sampling
     std::sort(by_token.begin(), by_token.end());
     double total = 0, weighted = 0, mass = 0;
     for (int32_t t : by_token) total += weight(t), weighted += weight(t) * ((logits[t] - top) / f.temperature);
-    const double entropy = reproducible::log(total) - weighted / total;
-    const auto shift = [&](int32_t t) { return std::abs(reproducible::log(total) - (logits[t] - top) / f.temperature - entropy); };
+    const double logarithm = reproducible::log(total), entropy = logarithm - weighted / total;
+    const auto shift = [&](int32_t t) { return std::abs(logarithm - (logits[t] - top) / f.temperature - entropy); };
     std::stable_sort(by_token.begin(), by_token.end(), [&](int32_t a, int32_t b) { return shift(a) < shift(b); });
-    size_t n = 0;
-    while (n < by_token.size() && !(n > 0 && mass >= f.typical_p * total)) mass += weight(by_token[n++]);
-    by_token.resize(n);
-    std::erase_if(kept, [&](int32_t t) { return std::find(by_token.begin(), by_token.end(), t) == by_token.end(); });
+    std::vector<bool> typical(logits.size());
+    for (size_t n = 0; n < by_token.size() && !(n > 0 && mass >= f.typical_p * total); ++n)
+      mass += weight(by_token[n]), typical[by_token[n]] = true;
+    std::erase_if(kept, [&](int32_t t) { return !typical[t]; });
   }
   return kept;
 }
@@ -106,8 +106,9 @@ std::vector<int32_t> naive_kept(const std::vector<float>& logits, const Sampling
 std::vector<int32_t> naive_order(const std::vector<float>& logits, std::vector<int32_t> kept, double temperature, uint64_t seed,
                                  uint64_t position) {
   std::sort(kept.begin(), kept.end());
-  const auto value = [&](int32_t t) { return logits[t] / temperature + naive_noise(seed, position, static_cast<uint32_t>(t)); };
-  std::stable_sort(kept.begin(), kept.end(), [&](int32_t a, int32_t b) { return value(a) > value(b); });
+  std::vector<double> value(logits.size());
+  for (int32_t t : kept) value[t] = logits[t] / temperature + naive_noise(seed, position, static_cast<uint32_t>(t));
+  std::stable_sort(kept.begin(), kept.end(), [&](int32_t a, int32_t b) { return value[a] > value[b]; });
   return kept;
 }
 

@@ -4,6 +4,7 @@
 #include <atomic>
 #include <chrono>
 
+#include "runtime/waiting.h"
 #include "check.h"
 
 namespace outrider::test {
@@ -35,6 +36,21 @@ void test_background() {
       while (!cancelled) std::this_thread::yield();
     });
   }  // destroys a pool with background work
+}
+
+// A value that threads raise in any order never falls.
+void test_raise() {
+  ThreadPool pool(4);
+  std::atomic<uint32_t> value{0};
+  std::atomic<bool> fell{false};
+  pool.run([&](int thread) {
+    for (uint32_t step = 0; step < 20000; ++step) {
+      const uint32_t least = thread % 2 ? step : step / 2;
+      raise(value, least);
+      if (value.load(std::memory_order_relaxed) < least) fell = true;
+    }
+  });
+  CHECK(value == 19999 && !fell, "");
 }
 
 }  // namespace
@@ -69,6 +85,7 @@ void test_threads() {
     if (repeat % 3 == 0) pool.run([](int) {});
   }
   test_background();
+  test_raise();
 }
 
 }  // namespace outrider::test
