@@ -7,7 +7,6 @@ from collections.abc import Iterator
 
 import pytest
 import typer
-from rich.text import Text
 
 from outrider.cli.app import app
 
@@ -40,8 +39,6 @@ def test_an_option_explains_itself(name):
     parameter = ALL[name]
     assert parameter.help, "has no help text"
     assert re.fullmatch(r'["A-Z].*\.', parameter.help), "is a phrase that begins with a capital and ends in a full stop"
-    shown = Text.from_markup(parameter.help).plain
-    assert shown == parameter.help.replace("\\[", "["), "a part of the text is taken for markup: escape the bracket"
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -65,3 +62,12 @@ def test_an_option_has_the_unit_of_its_kind(name):
     units = [unit for kind, unit in UNITS.items() if re.search(kind, parameter.name)]
     if units:
         assert [parameter.metavar] == units
+
+
+@pytest.mark.parametrize("command", ["", "bench", *sorted({name.rpartition(" ")[0] for name in ALL} - {""})])
+def test_nothing_is_cut_off_in_80_columns(call, monkeypatch, command):
+    monkeypatch.setenv("COLUMNS", "80")
+    shown = call(*command.split(), "--help").out
+    assert not re.search(r"[a-z],?\.\.\.|…", shown)
+    options = [name.split()[-1].split("/") for name in ALL if name.rpartition(" ")[0] == command]
+    assert all(f"{option} " in shown for names in options for option in names if option.startswith("-"))

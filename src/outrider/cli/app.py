@@ -46,6 +46,7 @@ app = typer.Typer(
     cls=CommandTable,
     no_args_is_help=True,
     add_completion=False,
+    rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Speculative decoding for Gemma 3 and Gemma 4 on CPUs: the same tokens in fewer passes.",

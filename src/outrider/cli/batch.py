@@ -27,7 +27,7 @@ from outrider.console import (
 from outrider.errors import UsageError
 from outrider.server.served_models import served_name
 
-app = typer.Typer(add_completion=False)
+app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 
 _LOADING = ("drafter", "context", "lora", "quantize", "kv_cache_dtype", "threads")
@@ -68,7 +68,10 @@ def batch(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Answer a FILE of requests, all sharing passes; the same command resumes. Needs the extra "batch"."""
+    """Answer a FILE of requests, all sharing passes.
+
+    The same command resumes. Needs the extra "batch".
+    """
     given = [name for name in _LOADING if _is_given(asked, name)]
     if url and given:
         raise UsageError(f"--{given[0].replace('_', '-')} is the server's: leave it out, or --url")

@@ -31,7 +31,8 @@ from outrider.errors import UsageError
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
-    help="Measure pass costs and the speed-up of drafting on this machine, or any server.",
+    rich_markup_mode=None,
+    help="Measure passes and drafting on this machine, or any server.",
 )
 
 Against = Annotated[
@@ -54,7 +55,10 @@ def verify(
     threads: ThreadsOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Time a pass over 1, 2, 4, 8 and 16 rows: the cost of verifying a draft."""
+    """Time a pass over 1, 2, 4, 8 and 16 rows.
+
+    It is the cost of verifying a draft.
+    """
     from outrider.bench.passes import measure_verify, show_verify
 
     llm = load_model(model, quantize=quantize, kv_cache_dtype=kv_cache_dtype, drafter=None, threads=threads)
@@ -222,9 +226,9 @@ def endpoint(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Measure any OpenAI-compatible server as its clients see it, alone or against another. Needs the extra "endpoint".
+    """Measure any OpenAI-compatible server as its clients see it.
 
-    Exits with 1 if no request of an arm is answered.
+    Alone or against another. Needs the extra "endpoint". Exits with 1 if no request of an arm is answered.
     """
     try:
         import httpx  # noqa: F401

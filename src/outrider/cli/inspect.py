@@ -32,7 +32,10 @@ def inspect(
         bool, typer.Option("--machine", help="Show this machine instead: its instruction sets, and what each reaches.")
     ] = False,
 ) -> None:
-    """Show what is in a checkpoint, what it costs and which drafter fits, without loading its weights."""
+    """Show what is in a checkpoint, and what it costs.
+
+    Also which drafter fits. Its weights are not loaded.
+    """
     if machine:
         from outrider.cli.inspect_machine import describe_machine, show_machine
 

@@ -22,7 +22,6 @@ DRAFTED = (1, 2, 3, 4, 6, 8)
 ACCEPTANCES = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 REQUESTS = (1, 2, 4, 8, 16, 32, 64, 128)
 HERE = "here"
-CLIENTS = "Clients and replicas"
 
 
 class Weights(StrEnum):
@@ -81,46 +80,41 @@ def plan(
     ] = None,
     clients: Annotated[
         int | None,
-        typer.Option(
-            min=1, help="How many are to be served.", rich_help_panel=CLIENTS, show_default="as many as can be"
-        ),
+        typer.Option(min=1, help="Clients that are to be served.", show_default="as many as can be"),
     ] = None,
     replicas: Annotated[
         int | None,
         typer.Option(
             min=1,
-            help="Machines like this one that serve them.",
-            rich_help_panel=CLIENTS,
+            help="Machines like this one that serve the clients.",
             show_default="as few as will do",
         ),
     ] = None,
     price_per_hour: Annotated[
         float | None,
-        typer.Option(min=0.0, help="Of a machine, in any currency.", rich_help_panel=CLIENTS, show_default="no prices"),
+        typer.Option(min=0.0, help="Price of a machine, in any currency.", show_default="no prices"),
     ] = None,
     prompt: Annotated[
-        int, typer.Option(min=1, metavar="TOKENS", help="Of a request, that no cache has.", rich_help_panel=CLIENTS)
+        int, typer.Option(min=1, metavar="TOKENS", help="Tokens of a client's request that no cache has.")
     ] = 256,
-    answer: Annotated[int, typer.Option(min=1, metavar="TOKENS", help="Of an answer.", rich_help_panel=CLIENTS)] = 256,
+    answer: Annotated[int, typer.Option(min=1, metavar="TOKENS", help="Tokens of a client's answer.")] = 256,
     pause: Annotated[
         float,
         typer.Option(
             min=0.01,
             metavar="SECONDS",
-            help="From an answer to the client's next request.",
-            rich_help_panel=CLIENTS,
+            help="Time from an answer to the client's next request.",
         ),
     ] = 20.0,
     running: Annotated[
-        int, typer.Option(min=1, max=256, help="Most requests of a replica at once.", rich_help_panel=CLIENTS)
+        int, typer.Option(min=1, max=256, help="Maximum number of requests that a replica runs at once.")
     ] = 8,
     first_token: Annotated[
         float,
         typer.Option(
             min=0.001,
             metavar="SECONDS",
-            help="In which 99 of 100 first tokens shall come.",
-            rich_help_panel=CLIENTS,
+            help="Time in which 99 of 100 first tokens shall come.",
         ),
     ] = 5.0,
     next_token: Annotated[
@@ -128,13 +122,16 @@ def plan(
         typer.Option(
             min=0.001,
             metavar="SECONDS",
-            help="In which 99 of 100 others shall follow.",
-            rich_help_panel=CLIENTS,
+            help="Time in which 99 of 100 further tokens shall follow.",
         ),
     ] = 0.2,
     as_json: JsonOption = False,
 ) -> None:
-    """Predict whether MTP pays, and where it stops paying, from a model's shapes and two numbers of the hardware."""
+    """Predict whether MTP pays, and where it stops paying.
+
+    It needs a model's shapes and two numbers of the hardware. With --clients or --replicas: how many clients so many
+    machines serve, how fast, and at which price.
+    """
     from outrider.cli.plan_clients import Wanted, describe_clients
     from outrider.cli.plan_table import show_plan
     from outrider.roofline.clients import Clients

@@ -158,9 +158,10 @@ def run(
     log_level: LogLevelOption = LogLevel.warning,
     as_json: JsonOption = False,
 ) -> None:
-    """Generate from PROMPT and piped text, or chat in the terminal; statistics go to standard error.
+    """Generate from PROMPT, or chat in the terminal.
 
-    Answers use the first adapter that --lora names; in a session, /set lora NAME changes it.
+    Statistics go to standard error. Answers use the first adapter that --lora names; in a session, /set lora NAME
+    changes it.
     """
     # Nothing heavy is imported before a command runs, so help and usage errors take no time.
     from outrider import SamplingParams

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from outrider.server.model_set import ModelSet
     from outrider.server.setup import Setup
 
-app = typer.Typer(add_completion=False)
+app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 
 @app.command()
@@ -138,7 +138,7 @@ def serve(
     lora_drafter: LoraDrafterOption = None,
     ignore_media: Annotated[
         bool,
-        typer.Option("--ignore-media", help=r'Read images and other media in messages as "\[image]" and the like.'),
+        typer.Option("--ignore-media", help='Read images and other media in messages as "[image]" and the like.'),
     ] = False,
     quantize: QuantizeOption = Quantize.none,
     kv_cache_dtype: KvCacheOption = KvCacheDtype.int8,

@@ -10,7 +10,7 @@ import typer
 from outrider.console import ModelArgument, ThreadsOption
 from outrider.errors import UsageError
 
-app = typer.Typer(add_completion=False)
+app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 
 @app.command()
@@ -48,7 +48,10 @@ def train_drafter(
     ] = False,
     threads: ThreadsOption = None,
 ) -> None:
-    """Train an MTP drafter for MODEL on text that MODEL generates. Needs the extra "train"."""
+    """Train an MTP drafter for MODEL.
+
+    It learns from text that MODEL generates. Needs the extra "train".
+    """
     try:
         from outrider.train.model import DrafterShape
         from outrider.train.recipe import Recipe, make_drafter
