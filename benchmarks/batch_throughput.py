@@ -1,8 +1,9 @@
 """Tokens a second of `outrider batch`, of a server that gets the same requests at once, and what rows of passes allow.
 
-usage: python -m benchmarks.batch_throughput MODEL [--requests 128] [--max-tokens 64] [--rounds 3]
-Greedy completions of the shipped prompts, no two alike, in turns. Bound: from 8 rows on arithmetic bounds a pass, so
-more requests at once bring no more than 8 tokens in the time by which 16 rows take longer than 8; drafts can only
+usage: python -m benchmarks.batch_throughput MODEL [--requests 128] [--max-tokens 64] [--rounds 3] [--against URL]
+Greedy completions of the shipped prompts, no two alike, in turns; with --against also of another server, which stands
+idle meanwhile, such as `llama-server -m DEMO.gguf -t 2 -np 8 -c 16384`. Bound: from 8 rows on arithmetic bounds a pass,
+so more requests at once bring no more than 8 tokens in the time by which 16 rows take longer than 8; drafts can only
 bring them at fewer rows. The bound knows no prompts; rows a second count their tokens too. Nothing else may run.
 """
 
@@ -40,6 +41,7 @@ def main() -> None:
     parser.add_argument("--requests", type=int, default=128)
     parser.add_argument("--max-tokens", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--against", metavar="URL", help="another server of the same model, without /v1")
     arguments = parser.parse_args()
     bodies, allowed = prepared(arguments.model, arguments.requests, arguments.max_tokens)
     speeds: dict[str, list[float]] = {"batch": [], "server": []}
@@ -47,6 +49,8 @@ def main() -> None:
         for _ in range(arguments.rounds):
             speeds["batch"].append(batch(arguments.model, bodies, Path(folder)))
             speeds["server"].append(asyncio.run(clients(url, bodies)))
+            if arguments.against:
+                speeds.setdefault("against", []).append(asyncio.run(clients(arguments.against, bodies)))
     prompts, answers = sum(len(body["prompt"]) for body in bodies), len(bodies) * arguments.max_tokens
     print(f"{prompts} tokens of prompts, {answers} of answers; rows allow {allowed:.0f} a second")
     for name, measured in speeds.items():

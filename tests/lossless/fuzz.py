@@ -33,9 +33,10 @@ import torch
 import transformers
 from json_tokenizer import SPECIAL, speak_json
 from lossless.stand_in import StandInDrafter
+from mobile_checkpoints import save_mobile
 from tiny_adapters import adapted, save_adapter
 from tiny_checkpoints import VARIANTS, VOCAB, WINDOW, make_assistant, make_model, save_folder, save_gguf
-from word_tokenizer import speak_words
+from word_tokenizer import save_tokenizer, speak_words
 
 from outrider import LLM, Grammar, SamplingParams
 from outrider.cache import checkpoints
@@ -100,17 +101,19 @@ class Models:
     def _make(self, variant: str, drafter: str, threads: int, number: int) -> LLM:
         if variant == "demo":
             return LLM("demo", drafter=None, lookup_history=4096, threads=threads, context=2048)
-        model = self._target(variant)
+        model = self._target("gemma4-e2b" if variant == "mobile" else variant)
         name = f"{variant}-{number}"
-        path = self._folder / f"{name}.gguf"
-        if not path.exists():
+        path = self._folder / (name if variant == "mobile" else f"{name}.gguf")
+        if not path.exists() and variant == "mobile":  # the only ones whose rounded logits are often equal
+            save_tokenizer(save_mobile(path, packed=number % 2 == 1, seed=number))
+        elif not path.exists():
             save_gguf(model, path, FORMATS[number % len(FORMATS)])
         lora = {adapter: self._folder / f"{variant}-{adapter}" for adapter in ADAPTERS}
         for seed, (adapter, folder) in enumerate(lora.items()):
             if not folder.exists():
                 save_adapter(adapted(model, seed=seed, **ADAPTERS[adapter]), folder)
         assistant = None
-        if drafter != "none" and variant.startswith("gemma4"):
+        if drafter != "none" and variant.startswith(("gemma4", "mobile")):
             assistant = self._folder / f"{name}-{drafter}"
             if not assistant.exists():
                 made = make_assistant(model.config.get_text_config(), ordered=drafter != "dense", seed=number)
@@ -135,7 +138,7 @@ def random_model(rng: random.Random, models: Models, demo_share: float, threads:
     """A model of any kind."""
     if rng.random() < demo_share:
         return models.get("demo", "none", rng.choice(threads), 0)
-    variant = rng.choice([name for name in VARIANTS if not name.startswith("assistant")])
+    variant = rng.choice(["mobile", *(name for name in VARIANTS if not name.startswith("assistant"))])
     return models.get(variant, rng.choice(DRAFTERS), rng.choice(threads), rng.randrange(4))
 
 
