@@ -46,7 +46,7 @@ def start(tmp_path):
         process.kill()
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="no other system ties threads to processors")
+@pytest.mark.skipif(sys.platform != "linux", reason="threads are tied to processors on Linux alone")
 def test_processes_have_cores_of_their_own_while_they_last(start):
     """As many processes as cores get one each, a further one shares them, and one that ends leaves its own."""
     cores = [str(core) for core in cores_of(permitted_processors()).performance]
@@ -71,7 +71,7 @@ def test_cores_are_shared_where_no_thread_is_tied(tmp_path, monkeypatch):
     assert claim_cores(1, tmp_path) == []
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="no other system ties threads to processors")
+@pytest.mark.skipif(sys.platform != "linux", reason="threads are tied to processors on Linux alone")
 def test_a_process_does_not_keep_half_of_what_it_wants(start):
     assert start(10_000).claimed == []
     assert start(1).claimed

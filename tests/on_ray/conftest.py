@@ -86,25 +86,23 @@ def wait_until(condition, seconds: float = SECONDS) -> None:
         time.sleep(0.1)
 
 
-def _started(attempts: int) -> Replicas:
+def started(attempts: int) -> Replicas:
     """Ray gives itself 30 s to start, and its proxies 60 s, in which a busy machine may not do it."""
-    started = Replicas()
-    wait_until(lambda: started.ready() or started.process.poll() is not None)
-    slow = re.search("Ray cannot be started|proxies not available", "".join(started.lines))
-    if not started.ready() and attempts > 1 and slow:
-        return _started(attempts - 1)
-    return started
+    both = Replicas()
+    wait_until(lambda: both.ready() or both.process.poll() is not None)
+    slow = re.search("Ray cannot be started|proxies not available", "".join(both.lines))
+    return started(attempts - 1) if not both.ready() and attempts > 1 and slow else both
 
 
 @pytest.fixture(scope="session")
 def replicas():
-    started = _started(attempts=3)
+    both = started(attempts=3)
     try:
-        started.url()
-        yield started
+        both.url()
+        yield both
     finally:
-        status = started.stop()
-    assert status == 0, started.lines[-20:]
+        status = both.stop()
+    assert status == 0, both.lines[-20:]
 
 
 @pytest.fixture(scope="session")

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
+import signal
 import threading
 import time
 
 import httpx
 import openai
+import psutil
 import pytest
-from on_ray.conftest import SECONDS, wait_until
+from on_ray.conftest import SECONDS, started, wait_until
 
 pytestmark = pytest.mark.replicas
 LONG = 600
@@ -159,3 +161,23 @@ def test_a_signal_lets_running_requests_finish(client, replicas):
     assert replicas.stop() == 0
     assert stream.end().error is None
     assert stream.usage.completion_tokens == LONG
+
+
+@pytest.mark.full
+def test_a_second_signal_ends_all_at_once():
+    replicas = started(attempts=3)
+    processes = psutil.Process(replicas.process.pid).children(recursive=True)
+    client = openai.OpenAI(base_url=f"{replicas.url()}/v1", api_key="none", max_retries=0, timeout=SECONDS)
+    stream = Stream(client, prompt(50), 1500)
+    replicas.process.send_signal(signal.SIGTERM)
+    time.sleep(1)
+    assert replicas.process.poll() is None, "it waits for the stream"
+    replicas.process.send_signal(signal.SIGTERM)
+    status = replicas.process.wait(SECONDS)
+    _, left = psutil.wait_procs(processes, timeout=30)
+    for process in left:
+        process.kill()
+    replicas.stop()
+    assert stream.end().error is not None
+    assert status == 1
+    assert not left

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable
 from types import FrameType
@@ -49,7 +50,7 @@ def run_replicas(setup: Setup, replicas: Replicas, host: str, port: int, announc
         _on_signals(lambda *_: stopped.set())
         announce()
         stopped.wait()
-        _on_signals(signal.SIG_DFL)  # a second one ends it at once
+        _on_signals(lambda *_: sys.exit(1))  # a second one: Ray ends its processes as this one exits
     except (RayError, RuntimeError, TimeoutError) as error:
         raise OutriderError(f"the replicas cannot be started ({error}): the log above has the reason") from error
     finally:
@@ -59,7 +60,7 @@ def run_replicas(setup: Setup, replicas: Replicas, host: str, port: int, announc
         ray.shutdown()
 
 
-def _on_signals(action: Callable[[int, FrameType | None], None] | signal.Handlers) -> None:
+def _on_signals(action: Callable[[int, FrameType | None], None]) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, action)
 
